@@ -1,0 +1,43 @@
+# Two commands: `make quickstart` does the main job on this machine, `make test` checks the product.
+# Both install what they need into .venv first; uv is used because it installs several times faster.
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= quickstart
+BIN := $(VENV)/bin
+# uv does not read pip's settings: hand over the one that names a folder of local wheels.
+UV := UV_FIND_LINKS="$${UV_FIND_LINKS:-$${PIP_FIND_LINKS:-}}" $(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt
+
+.PHONY: quickstart test lint types unit clean
+
+quickstart: $(VENV)/.user
+	$(BIN)/hwprof quickstart --out $(OUT)
+
+test: lint types unit
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+unit: $(VENV)/.dev
+	$(BIN)/python -m pytest -q
+
+$(BIN)/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "hwprof needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ..."; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt uv
+
+$(VENV)/.user: pyproject.toml constraints.txt | $(BIN)/uv
+	@echo "installing hwprof into $(VENV) (once)"
+	$(UV) -e '.[search,report]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/uv
+	@echo "installing hwprof and its tests into $(VENV) (once)"
+	$(UV) -e '.[dev]'
+	@touch $@ $(VENV)/.user
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,1 @@
+"""hwprof: what every block of a family of networks costs on a device, and which to keep."""

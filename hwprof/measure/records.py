@@ -1,0 +1,312 @@
+"""The records of measuring: plans, bursts, measurements, failures, fingerprints.
+
+Latency is per call, in float seconds, inside the program; raw samples are integer
+nanoseconds. Raw data is kept and statistics are derived (:mod:`hwprof.measure.level`).
+A failure is a state with a reason, never a number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from hwprof.workload import Workload
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+PROTOCOL_VERSION = 1
+"""Changes whenever a number measured before could differ from one measured now."""
+
+Cache = Literal["hot", "cold"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Stage = Literal["supports", "start", "compile", "check", "warmup", "burst", "link"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceOptions:
+    """The axes of every adapter; part of the key. Inert data: nothing is opened by making it.
+
+    ``script`` steers the ``null`` adapter only (see :mod:`hwprof.devices.null`).
+    """
+
+    threads: int = 1
+    batch: int = 1
+    precision: Precision = "fp32"
+    script: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceRef:
+    """How a worker process opens an adapter: its registered name, its class, its options."""
+
+    name: str
+    factory: str
+    """``package.module:Class``, called with one :class:`DeviceOptions`."""
+    options: DeviceOptions = DeviceOptions()
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasurePlan:
+    """How long and how often something is timed (methods: measurement protocol, presets).
+
+    ``looks`` are the only round counts at which stopping is considered, so that the interval
+    keeps its meaning; measuring ends early where the interval's half-width is at most
+    ``target_rel`` and the floor is confirmed.
+    """
+
+    preset: str
+    workers: int
+    looks: tuple[int, ...]
+    burst_s: float
+    min_calls: int = 5
+    warmup_calls: int = 3
+    warmup_s: float = 0.05
+    target_rel: float | None = None
+    """Relative half-width asked for; None takes 1 % for blocks and 2 % for networks."""
+    cache: Cache = "hot"
+    timeout_s: float = 120.0
+    """Longest any single request to a worker may take before the watchdog ends it."""
+    seed: int = 0
+    protocol: int = PROTOCOL_VERSION
+
+    def target_for(self, workload: Workload) -> float:
+        """Return the relative half-width asked for ``workload``."""
+        if self.target_rel is not None:
+            return self.target_rel
+        return 0.01 if workload.role == "block" else 0.02
+
+    def key_fields(self) -> dict[str, Any]:
+        """What must be equal for two results to be compared (seed and timeouts need not)."""
+        data = asdict(self)
+        del data["seed"], data["timeout_s"]
+        return data
+
+
+PRESETS: Mapping[str, MeasurePlan] = {
+    "quick": MeasurePlan(preset="quick", workers=3, looks=(8,), burst_s=0.025),
+    "standard": MeasurePlan(preset="standard", workers=5, looks=(8, 16), burst_s=0.05),
+    "strict": MeasurePlan(preset="strict", workers=5, looks=(24,), burst_s=0.05),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fingerprint:
+    """Facts about device and runtime: the stable ones identify it, the volatile ones explain.
+
+    ``stable`` holds at least ``device``, ``hardware``, ``runtime``, ``runtime_version``,
+    ``threads``, ``batch`` and ``precision``.
+    """
+
+    stable: Mapping[str, str | int | float | bool | None]
+    volatile: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
+
+    @cached_property
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits over the stable facts."""
+        text = json.dumps(dict(self.stable), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def differences(self, other: Fingerprint) -> dict[str, tuple[object, object]]:
+        """Return the stable facts in which the two differ: name → (here, there)."""
+        names = sorted(set(self.stable) | set(other.stable))
+        return {
+            name: (self.stable.get(name), other.stable.get(name))
+            for name in names
+            if self.stable.get(name) != other.stable.get(name)
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fingerprint as plain data."""
+        return {
+            "digest": self.digest,
+            "stable": dict(self.stable),
+            "volatile": dict(self.volatile),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Fingerprint:
+        """Read a fingerprint from plain data."""
+        return cls(stable=dict(data["stable"]), volatile=dict(data["volatile"]))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Burst:
+    """Back-to-back calls, timed next to the device.
+
+    Arrays are ``int64[n]`` nanoseconds, one entry a sample; a sample is ``calls_per_sample``
+    calls (more than one only where a call is too short for a clock pair). ``wait_ns`` is the
+    time the thread stood in the run queue during the sample, None where the system does not
+    tell.
+    """
+
+    start_ns: NDArray[np.int64]
+    duration_ns: NDArray[np.int64]
+    wait_ns: NDArray[np.int64] | None
+    calls_per_sample: int = 1
+    involuntary_switches: int = 0
+    page_faults: int = 0
+    cpu_ns: int = 0
+    """CPU time of the whole worker process during the burst."""
+    probe_ns: int | None = None
+    """Duration of the clock probe (fixed SHA-256 work) run right before the burst."""
+
+    @property
+    def n_samples(self) -> int:
+        """Number of samples."""
+        return int(self.duration_ns.size)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LabelledBurst:
+    """A burst with its place in the campaign and what disturbed it.
+
+    ``causes`` may hold ``first`` (warm-up), ``preempted``, ``faulted``, ``slow_clock``,
+    ``stolen``, ``foreign_load``, ``throttled``. Nothing is deleted for its value; bursts whose
+    cause is in :data:`EXCLUDING_CAUSES` are kept but leave the level.
+    """
+
+    burst: Burst
+    worker: str
+    round_index: int
+    causes: tuple[str, ...] = ()
+    steal_share: float = 0.0
+    """Share of all CPU time the hypervisor gave to others during the burst."""
+    foreign_cores: float = 0.0
+    """Cores kept busy by other processes during the burst."""
+
+
+EXCLUDING_CAUSES = frozenset({"stolen", "throttled", "superseded"})
+
+Verdict = Literal["clean", "noisy", "unconfirmed", "drifting", "contaminated", "throttled"]
+VERDICTS: tuple[Verdict, ...] = (
+    "clean",
+    "noisy",
+    "unconfirmed",
+    "drifting",
+    "contaminated",
+    "throttled",
+)
+"""From best to most serious; a measurement carries the most serious that applies."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """What became known while a workload was compiled and loaded in one worker."""
+
+    load_s: float
+    artifact_bytes: int
+    peak_memory_bytes: int | None
+    """Resident memory at its highest in a process that held this workload (and its group)."""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Measurement:
+    """A workload's latency on a device: raw bursts, and what is said about them.
+
+    Statistics (``level_s``, ``ci95_s`` …) are computed once by :mod:`hwprof.measure.level`
+    from ``bursts`` and are recomputable from them.
+    """
+
+    workload: Workload
+    plan: MeasurePlan
+    fingerprint: Fingerprint
+    bursts: tuple[LabelledBurst, ...]
+    loaded: Loaded
+    level_s: float
+    """The latency that repeats best: lower quartile over workers of the burst floor."""
+    ci95_s: tuple[float, float]
+    median_s: float
+    p90_s: float
+    p99_s: float
+    verdict: Verdict
+    evidence: tuple[str, ...]
+    telemetry: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def n_samples(self) -> int:
+        """Number of timed samples, warm-up apart."""
+        return sum(b.burst.n_samples for b in self.bursts if "first" not in b.causes)
+
+    @property
+    def half_width_s(self) -> float:
+        """Half the width of the 95 % interval of the level."""
+        return 0.5 * (self.ci95_s[1] - self.ci95_s[0])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the documented keys of ``hwprof bench --json``."""
+        return {
+            "workload": self.workload.label,
+            "key": self.workload.key,
+            "level_s": self.level_s,
+            "ci95_s": list(self.ci95_s),
+            "median_s": self.median_s,
+            "p90_s": self.p90_s,
+            "p99_s": self.p99_s,
+            "n_samples": self.n_samples,
+            "verdict": self.verdict,
+            "evidence": list(self.evidence),
+            "peak_memory_bytes": self.loaded.peak_memory_bytes,
+            "load_s": self.loaded.load_s,
+            "artifact_bytes": self.loaded.artifact_bytes,
+            "device": self.fingerprint.stable["device"],
+            "fingerprint": self.fingerprint.to_json(),
+            "plan": asdict(self.plan),
+            "telemetry": dict(self.telemetry),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why there is no number for a workload."""
+
+    workload: Workload
+    stage: Stage
+    kind: str
+    """``unsupported``, ``refused``, ``died``, ``hung``, ``out_of_memory``, ``non_finite``,
+    ``garbage``, ``fallback``, ``unavailable``."""
+    message: str
+    attempts: int = 1
+    retryable: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the failure as plain data."""
+        return {
+            "workload": self.workload.label,
+            "key": self.workload.key,
+            "stage": self.stage,
+            "kind": self.kind,
+            "message": self.message,
+            "attempts": self.attempts,
+            "retryable": self.retryable,
+        }
+
+
+Result = Measurement | Failure
+
+
+def plan_for(preset: str, **changes: Any) -> MeasurePlan:
+    """Return a preset's plan with some fields changed.
+
+    Raises:
+        PlanError: the preset is unknown.
+    """
+    from hwprof.errors import PlanError
+
+    plan = PRESETS.get(preset)
+    if plan is None:
+        raise PlanError(f"unknown preset {preset!r}; expected one of {', '.join(PRESETS)}")
+    return replace(plan, **changes)
+
+
+def concatenate(bursts: Sequence[LabelledBurst]) -> NDArray[np.float64]:
+    """Return the wall time per call of every sample of ``bursts``, in seconds."""
+    parts = [b.burst.duration_ns / b.burst.calls_per_sample for b in bursts]
+    return np.concatenate(parts) * 1e-9 if parts else np.empty(0)

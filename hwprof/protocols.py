@@ -1,0 +1,159 @@
+"""The contracts between the core and everything that plugs into it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from hwprof.measure.records import (
+    Burst,
+    Cache,
+    Failure,
+    Fingerprint,
+    LabelledBurst,
+    Loaded,
+    Measurement,
+    MeasurePlan,
+)
+from hwprof.workload import Workload
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from hwprof.space import Architecture
+
+    Arrays = Mapping[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Support:
+    """Whether a device takes a workload; asked before compiling."""
+
+    ok: bool
+    reason: str = ""
+    """What is missing and what would help, in one line; empty where ``ok``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """What really ran, and whether its output can be believed."""
+
+    finite: bool
+    provider: str
+    """The provider that really ran, e.g. ``CPUExecutionProvider``."""
+    fallback_ops: tuple[str, ...] = ()
+    """Operators that silently ran somewhere else."""
+    max_rel_error: float | None = None
+    """Largest error relative to the reference's largest output; None without a reference."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpTime:
+    """One operator of a trace: its name (scope first), type and mean time."""
+
+    name: str
+    op_type: str
+    time_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpTrace:
+    """Per-operator times of a separate run that reports its own slowdown."""
+
+    ops: tuple[OpTime, ...]
+    slowdown: float
+    """Median latency with the tracer on, over without."""
+
+
+class Executable(Protocol):
+    """A workload, compiled and loaded."""
+
+    @property
+    def loaded(self) -> Loaded:
+        """Load time, artifact size, memory."""
+        ...
+
+    def check(self, reference: Sequence[NDArray[np.generic]] | None = None) -> Check:
+        """Run once on the seeded inputs; compare with ``reference`` outputs where given."""
+        ...
+
+    def outputs(self, inputs: Arrays | None = None) -> list[NDArray[np.generic]]:
+        """Run once (on the seeded inputs unless told otherwise) and return the outputs."""
+        ...
+
+    def burst(self, duration_s: float, min_calls: int, cache: Cache) -> Burst:
+        """Run synchronised calls back to back for ``duration_s``, at least ``min_calls``."""
+        ...
+
+    def trace(self) -> OpTrace:
+        """Time the operators in a separate run.
+
+        Raises:
+            DeviceError: the runtime has no operator trace.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free what the workload holds."""
+        ...
+
+
+class DeviceAdapter(Protocol):
+    """A device with its runtime, opened in the process that does the timing."""
+
+    def fingerprint(self) -> Fingerprint:
+        """Return the facts that identify device, runtime and options."""
+        ...
+
+    def supports(self, workload: Workload) -> Support:
+        """Say whether the device takes the workload, before anything is compiled."""
+        ...
+
+    def compile(self, workload: Workload, plan: MeasurePlan) -> Executable:
+        """Build and load the workload; the time it takes is kept apart from latency.
+
+        Raises:
+            ModelError: the model file is damaged or its inputs cannot be bound.
+            CompileError: the runtime refuses it.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the device."""
+        ...
+
+
+class Sink(Protocol):
+    """Where results go as soon as they exist (a run folder, or memory)."""
+
+    def burst(self, workload: Workload, burst: LabelledBurst) -> None:
+        """Keep one burst."""
+        ...
+
+    def done(self, measurement: Measurement) -> None:
+        """Keep a finished measurement (its bursts are already kept)."""
+        ...
+
+    def failed(self, failure: Failure) -> None:
+        """Keep a failure."""
+        ...
+
+
+class AccuracySource(Protocol):
+    """Something that gives a network's top-1 accuracy in percent."""
+
+    @property
+    def name(self) -> str:
+        """How the source is shown, e.g. ``supernet:mini.pt``."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Hash that identifies the source, for caching."""
+        ...
+
+    def score(self, archs: Sequence[Architecture]) -> list[float | None]:
+        """Return top-1 in percent for each architecture; None where the source has none."""
+        ...

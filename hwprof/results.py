@@ -1,0 +1,248 @@
+"""What profiling, reducing and searching return: typed, inert, and easy to put in a frame.
+
+Latencies are seconds, accuracies are top-1 in percent, differences of accuracy are
+percentage points. An interval is a 95 % interval unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from hwprof.space import Architecture, Slot
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EffectKind = Literal["block", "depth", "network", "factor"]
+LatencySource = Literal["predicted", "measured", "table"]
+
+
+class Interval(NamedTuple):
+    """A value with its 95 % interval, all in one unit."""
+
+    value: float
+    lo: float
+    hi: float
+
+    @property
+    def half_width(self) -> float:
+        """Half the interval's width."""
+        return 0.5 * (self.hi - self.lo)
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the sign is settled."""
+        return self.lo > 0.0 or self.hi < 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One network as the estimators see it: latency (with its standard error) and accuracy."""
+
+    arch: Architecture
+    latency_s: float | None = None
+    latency_se_s: float | None = None
+    accuracy_pct: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effect:
+    """How a block, a depth, a block everywhere, or a factor's level moves the whole network.
+
+    ``block``: the slot's blocks sum to zero. ``depth``: gain of reaching ``depth`` layers.
+    ``network``: the block at every place against a random fill. ``factor``: ``block`` holds
+    ``name=level``.
+    """
+
+    kind: EffectKind
+    unit: int | None
+    layer: int | None
+    depth: int | None
+    block: str | None
+    latency: Interval | None
+    accuracy: Interval | None
+    n_networks: int
+
+    def to_row(self) -> dict[str, Any]:
+        """Return the documented columns of ``hwprof effects``."""
+        latency, accuracy = self.latency, self.accuracy
+        return {
+            "kind": self.kind,
+            "unit": self.unit,
+            "layer": self.layer,
+            "depth": self.depth,
+            "block": self.block,
+            "latency_s": latency.value if latency else None,
+            "latency_lo_s": latency.lo if latency else None,
+            "latency_hi_s": latency.hi if latency else None,
+            "accuracy_pct": accuracy.value if accuracy else None,
+            "accuracy_lo_pct": accuracy.lo if accuracy else None,
+            "accuracy_hi_pct": accuracy.hi if accuracy else None,
+            "n_networks": self.n_networks,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holdout:
+    """How well a latency model predicts networks it has not seen (cross-validated)."""
+
+    n: int
+    median_rel_error: float
+    within_5pct: float
+    within_10pct: float
+    spearman: float
+    coverage95: float
+    """Share of held-out networks inside their 95 % prediction interval."""
+
+    def to_json(self) -> dict[str, float]:
+        """Return the figures as plain data."""
+        return {
+            "n": self.n,
+            "median_rel_error": self.median_rel_error,
+            "within_5pct": self.within_5pct,
+            "within_10pct": self.within_10pct,
+            "spearman": self.spearman,
+            "coverage95": self.coverage95,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drop:
+    """One thing the reducer removed, with the numbers that justify it.
+
+    ``block`` (at ``unit``/``layer``, or everywhere where they are None) or ``depth`` of ``unit``.
+    ``latency`` and ``accuracy`` are what dropping it saves and costs against what ``rule`` names.
+    """
+
+    rule: str
+    unit: int | None = None
+    layer: int | None = None
+    block: str | None = None
+    depth: int | None = None
+    latency_s: Interval | None = None
+    accuracy_pct: Interval | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reduction:
+    """A smaller design space and the evidence beside every cut."""
+
+    space: str
+    resolution_px: int
+    device: str
+    fingerprint: Mapping[str, Any]
+    alive: Mapping[Slot, tuple[str, ...]]
+    max_depth: tuple[int, ...]
+    accuracy_budget_points: float | None
+    drops: tuple[Drop, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One network that a search judged."""
+
+    arch: Architecture
+    accuracy_pct: float
+    accuracy_source: str
+    latency_s: float
+    latency_source: LatencySource
+    macs: int
+    params: int
+    predicted_s: float | None = None
+    """What the latency model said, where ``latency_s`` is measured."""
+    ci95_s: tuple[float, float] | None = None
+    verdict: str | None = None
+    state: str = "done"
+    test_accuracy_pct: float | None = None
+    """Accuracy on images that neither training nor the search has seen."""
+
+    def to_row(self) -> dict[str, Any]:
+        """Return the documented keys of a front's member."""
+        return {
+            "arch": self.arch.to_json(),
+            "accuracy_pct": self.accuracy_pct,
+            "accuracy_source": self.accuracy_source,
+            "latency_s": self.latency_s,
+            "latency_source": self.latency_source,
+            "macs": self.macs,
+            "params": self.params,
+            "predicted_s": self.predicted_s,
+            "ci95_s": list(self.ci95_s) if self.ci95_s else None,
+            "verdict": self.verdict,
+            "test_accuracy_pct": self.test_accuracy_pct,
+        }
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Trial:
+        """Read a trial from the keys that :meth:`to_row` writes."""
+        return cls(
+            arch=Architecture.from_json(row["arch"]),
+            accuracy_pct=row["accuracy_pct"],
+            accuracy_source=row["accuracy_source"],
+            latency_s=row["latency_s"],
+            latency_source=row["latency_source"],
+            macs=row["macs"],
+            params=row["params"],
+            predicted_s=row.get("predicted_s"),
+            ci95_s=tuple(row["ci95_s"]) if row.get("ci95_s") else None,
+            verdict=row.get("verdict"),
+            test_accuracy_pct=row.get("test_accuracy_pct"),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchResult:
+    """A search from start to front.
+
+    ``front`` holds measured networks only, or predicted ones only (``confirmed`` says which);
+    the two never mix. ``trials`` are all networks judged, with predicted latency.
+    """
+
+    space: str
+    reduced: bool
+    strategy: str
+    seed: int
+    device: str | None
+    front: tuple[Trial, ...]
+    finalists: tuple[Trial, ...]
+    trials: tuple[Trial, ...]
+    confirmed: bool
+    ledger: Mapping[str, float]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the front, one row a network."""
+        import pandas as pd
+
+        return pd.DataFrame([{**t.to_row(), "arch": t.arch.canonical_json()} for t in self.front])
+
+    def _repr_html_(self) -> str:
+        frame = self.to_frame()
+        html: str = frame.drop(columns=["arch"]).to_html(index=False)
+        return html
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the documented keys of ``hwprof search --json``."""
+        return {
+            "space": self.space,
+            "reduced": self.reduced,
+            "strategy": self.strategy,
+            "seed": self.seed,
+            "device": self.device,
+            "confirmed": self.confirmed,
+            "front": [t.to_row() for t in self.front],
+            "finalists": [t.to_row() for t in self.finalists],
+            "ledger": dict(self.ledger),
+            "settings": dict(self.settings),
+        }
+
+
+def effects_frame(effects: Sequence[Effect]) -> pd.DataFrame:
+    """Return effects as a frame with the documented columns."""
+    import pandas as pd
+
+    return pd.DataFrame([e.to_row() for e in effects])

@@ -1,0 +1,224 @@
+"""The parts a network is built from, as plain data with every width and size spelled out.
+
+A design space turns an architecture into a sequence of pieces; :mod:`hwprof.graph` turns a
+piece into operators. Two slots that hold equal pieces hold the same workload: that is what
+"every distinct block" means in a profile.
+
+All sizes are those of the piece's *input* (square, ``size_px``); layout is NCHW, batch apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, Literal
+
+from hwprof.errors import SpaceError
+from hwprof.space.architecture import Slot
+
+Activation = Literal["relu", "relu6", "hswish", "none"]
+
+
+def make_divisible(value: float, divisor: int = 8) -> int:
+    """Round a width to a multiple of ``divisor``, never below 90 % of it (MobileNet's rule)."""
+    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * value else rounded
+
+
+def out_size(size_px: int, stride: int) -> int:
+    """Return the output side of a "same"-padded operator."""
+    return (size_px + stride - 1) // stride
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """Base of all pieces: input shape ``(in_channels, size_px, size_px)``."""
+
+    kind: ClassVar[str]
+    in_channels: int
+    size_px: int
+
+    @property
+    def n_out_channels(self) -> int:
+        """Channels of the output."""
+        return int(getattr(self, "out_channels", self.in_channels))
+
+    @property
+    def out_size_px(self) -> int:
+        """Side of the output."""
+        return out_size(self.size_px, int(getattr(self, "stride", 1)))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the piece as plain data, ``kind`` included."""
+        return {"kind": self.kind, **asdict(self)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvPiece(Piece):
+    """Convolution, batch norm, activation: stems and feature-mixing layers."""
+
+    kind: ClassVar[str] = "conv"
+    out_channels: int
+    kernel: int
+    stride: int
+    act: Activation
+    bn_eps: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class MBConvPiece(Piece):
+    """Inverted bottleneck: 1×1 expand, depthwise k×k, optional squeeze-excite, 1×1 project.
+
+    ``mid_channels == in_channels`` with ``expand == 1`` omits the expanding convolution.
+    The identity shortcut is a field because the fixed first block of ProxylessNAS and of
+    OFA-ProxylessNAS goes without it.
+    """
+
+    kind: ClassVar[str] = "mbconv"
+    out_channels: int
+    kernel: int
+    expand: int
+    stride: int
+    act: Activation
+    squeeze_excite: bool
+    shortcut: bool
+    bn_eps: float
+
+    @property
+    def mid_channels(self) -> int:
+        """Width of the depthwise convolution."""
+        return make_divisible(self.in_channels * self.expand)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkipPiece(Piece):
+    """Identity: a layer that is not there."""
+
+    kind: ClassVar[str] = "skip"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResNetStemPiece(Piece):
+    """OFA-ResNet-50 stem: 3×3/2 to ``mid``, optional residual 3×3, 3×3 to ``out``, max-pool/2."""
+
+    kind: ClassVar[str] = "resnet_stem"
+    mid_channels: int
+    out_channels: int
+    residual: bool
+    bn_eps: float
+
+    @property
+    def out_size_px(self) -> int:
+        """Side of the output: the stem halves twice."""
+        return out_size(out_size(self.size_px, 2), 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BottleneckPiece(Piece):
+    """ResNet bottleneck 1×1, 3×3 (stride), 1×1; ReLU after the sum.
+
+    The shortcut is the identity, or average pool, 1×1 and batch norm where ``downsample``.
+    """
+
+    kind: ClassVar[str] = "bottleneck"
+    mid_channels: int
+    out_channels: int
+    stride: int
+    downsample: bool
+    bn_eps: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadPiece(Piece):
+    """What follows the last unit: optional 1×1 features, pool, optional 1×1, linear.
+
+    ``feature_channels`` (with batch norm) and ``last_channels`` (without norm or bias, OFA-MBv3)
+    are 0 where absent. ``pre_norm`` puts batch norm and ReLU before the pool (NAS-Bench-201).
+    """
+
+    kind: ClassVar[str] = "head"
+    feature_channels: int
+    last_channels: int
+    n_classes: int
+    act: Activation
+    bn_eps: float
+    pre_norm: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellPiece(Piece):
+    """NAS-Bench-201 cell: six operators, edges in the order 1←0, 2←0, 2←1, 3←0, 3←1, 3←2."""
+
+    kind: ClassVar[str] = "cell"
+    ops: tuple[str, str, str, str, str, str]
+    bn_eps: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellOpPiece(Piece):
+    """One operator of a NAS-Bench-201 edge, alone."""
+
+    kind: ClassVar[str] = "cell_op"
+    op: str
+    bn_eps: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReductionPiece(Piece):
+    """NAS-Bench-201 residual block: two ReLU-conv3×3-BN; shortcut avg-pool 2×2 and 1×1."""
+
+    kind: ClassVar[str] = "reduction"
+    out_channels: int
+    stride: int
+    bn_eps: float
+
+
+PIECES: Mapping[str, type[Piece]] = {
+    cls.kind: cls
+    for cls in (
+        ConvPiece,
+        MBConvPiece,
+        SkipPiece,
+        ResNetStemPiece,
+        BottleneckPiece,
+        HeadPiece,
+        CellPiece,
+        CellOpPiece,
+        ReductionPiece,
+    )
+}
+
+
+def piece_from_json(data: Mapping[str, Any]) -> Piece:
+    """Read a piece from plain data.
+
+    Raises:
+        SpaceError: the kind is unknown or the fields are not those of the kind.
+    """
+    cls = PIECES.get(str(data.get("kind")))
+    if cls is None:
+        raise SpaceError(
+            f"unknown kind of block {data.get('kind')!r}; expected one of {sorted(PIECES)}"
+        )
+    names = {f.name for f in fields(cls)}
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k != "kind"}
+    if set(given) != names:
+        raise SpaceError(
+            f"a {cls.kind!r} block has the fields {sorted(names)}, not {sorted(given)}"
+        )
+    return cls(**given)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placed:
+    """A piece at its place in a network.
+
+    ``scope`` prefixes the names of its operators (``u0.l1``, ``stem``, ``first``, ``head``,
+    ``s1.c2``), which is how a trace is mapped back to blocks. ``slot`` and ``block`` are None
+    for the fixed parts.
+    """
+
+    scope: str
+    piece: Piece
+    slot: Slot | None = None
+    block: str | None = None
