@@ -1,20 +1,46 @@
 """Design spaces as data: slots, blocks, architectures, and how many there are."""
 
 from hwprof.space.architecture import SKIP, Architecture, Channels, Slot
+from hwprof.space.catalog import get_space, space_names, space_of
+from hwprof.space.mbconv import MBConvLayout, MBConvSpace, UnitLayout
+from hwprof.space.named import NAMED_ARCHITECTURES
+from hwprof.space.nasbench201 import CellSpace
 from hwprof.space.pieces import Piece, Placed, make_divisible, piece_from_json
+from hwprof.space.reading import (
+    load_reduced,
+    read_architecture,
+    reduced_space,
+    reduction_from_yaml,
+    reduction_to_yaml,
+)
+from hwprof.space.resnet50 import ResNet50Space
 from hwprof.space.space import Alive, DesignSpace, Factor, SpaceSize
 
 __all__ = [
+    "NAMED_ARCHITECTURES",
     "SKIP",
     "Alive",
     "Architecture",
+    "CellSpace",
     "Channels",
     "DesignSpace",
     "Factor",
+    "MBConvLayout",
+    "MBConvSpace",
     "Piece",
     "Placed",
+    "ResNet50Space",
     "Slot",
     "SpaceSize",
+    "UnitLayout",
+    "get_space",
+    "load_reduced",
     "make_divisible",
     "piece_from_json",
+    "read_architecture",
+    "reduced_space",
+    "reduction_from_yaml",
+    "reduction_to_yaml",
+    "space_names",
+    "space_of",
 ]

@@ -201,7 +201,9 @@ def piece_from_json(data: Mapping[str, Any]) -> Piece:
             f"unknown kind of block {data.get('kind')!r}; expected one of {sorted(PIECES)}"
         )
     names = {f.name for f in fields(cls)}
-    given = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k != "kind"}
+    given: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k != "kind"
+    }
     if set(given) != names:
         raise SpaceError(
             f"a {cls.kind!r} block has the fields {sorted(names)}, not {sorted(given)}"

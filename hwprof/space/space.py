@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hwprof.errors import SpaceError
 from hwprof.space.architecture import Architecture, Slot
 from hwprof.space.pieces import Piece, Placed
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from hwprof.workload import BlockPlace
 
 Alive = Mapping[Slot, tuple[str, ...]]
 
@@ -41,14 +44,16 @@ class Factor:
 class DesignSpace(ABC):
     """Macro layout plus the candidates of every slot and the depths of every unit.
 
-    ``alive`` holds the candidates that are left, in the base space's order; a reduced space
-    is the same object with fewer of them and, where depths were capped, a lower ``max_depth``.
+    ``candidates`` holds the blocks of the base space at every slot up to its maximum depth,
+    ``alive`` those that are left, in the same order. A reduced space is the same object with
+    fewer of them alive and, where depths were capped, a lower ``max_depth``.
     Implementations: ``MBConvSpace``, ``ResNet50Space``, ``CellSpace``.
     """
 
     name: str
     resolution_px: int
     n_classes: int
+    candidates: Alive
     alive: Alive
     min_depth: tuple[int, ...]
     max_depth: tuple[int, ...]
@@ -71,14 +76,26 @@ class DesignSpace(ABC):
         Raises:
             SpaceError: the space has no such slot.
         """
-        from hwprof.errors import SpaceError
-
         if slot not in self.alive or slot.layer >= self.max_depth[slot.unit]:
             raise SpaceError(
                 f"{self.name} has no layer {slot.layer} in unit {slot.unit}; "
                 f"its units have up to {list(self.max_depth)} layers"
             )
         return self.alive[slot]
+
+    def base_choices(self, slot: Slot) -> tuple[str, ...]:
+        """Return the candidates of ``slot`` before any reduction: what :meth:`encode` counts in.
+
+        Raises:
+            SpaceError: the space has no such slot.
+        """
+        self.choices(slot)
+        return self.candidates[slot]
+
+    @property
+    def is_reduced(self) -> bool:
+        """Whether blocks or depths were dropped."""
+        return dict(self.alive) != dict(self.candidates)
 
     def depths(self, unit: int) -> tuple[int, ...]:
         """Return the depths that ``unit`` may have (one value where depth is no decision)."""
@@ -117,6 +134,22 @@ class DesignSpace(ABC):
             SpaceError: naming unit, layer, the value and what was expected.
         """
 
+    def require_searchable(self, arch: Architecture) -> None:
+        """Check that ``arch`` is one that searches and effects may use.
+
+        Raises:
+            SpaceError: it is not of this space, or has literal widths.
+        """
+        self._refuse_literal_widths(arch)
+        self.validate(arch)
+
+    def _refuse_literal_widths(self, arch: Architecture) -> None:
+        if arch.channels is not None:
+            raise SpaceError(
+                "a network with literal channels is outside the design space; cost, bench and "
+                "export take it, search and effects do not: leave out its channels"
+            )
+
     @abstractmethod
     def canonical(self, arch: Architecture) -> Architecture:
         """Return the representative of all encodings of the same network."""
@@ -127,8 +160,13 @@ class DesignSpace(ABC):
 
     @abstractmethod
     def encode(self, arch: Architecture) -> NDArray[np.int64]:
-        """Return ``int64[len(slots) + len(factors)]``: index into the *base* candidates of
-        every slot (-1 where the layer is absent), then the index of every factor's level.
+        """Return ``int64[len(slots) + len(factors)]``.
+
+        First the index into :meth:`base_choices` of every slot (-1 where the layer is absent),
+        then the index of every factor's level.
+
+        Raises:
+            SpaceError: a unit is too deep, a block is unknown, or the widths are literal.
         """
 
     @abstractmethod
@@ -154,13 +192,28 @@ class DesignSpace(ABC):
         """Return what ``block`` at ``slot`` is made of, each piece with how often it stands there.
 
         One piece in layer-wise spaces; in NAS-Bench-201 an edge's operator stands five times
-        at each of three widths. ``widths`` (ResNet-50 only) are the width indices; without
-        them every width of the space is taken in turn by :meth:`distinct_pieces`.
+        at each of three widths. ``widths`` (ResNet-50 only, and needed there) are the width
+        indices; :meth:`block_places` takes every width in turn.
+
+        Raises:
+            SpaceError: the block was never a candidate of the slot, or the widths are missing.
         """
 
     @abstractmethod
+    def block_places(self) -> Mapping[Piece, tuple[BlockPlace, ...]]:
+        """Return where every distinct piece of the live blocks stands, in the slots' order.
+
+        Where a piece depends on widths that the slot does not fix (ResNet-50), each of its
+        variants has the same place.
+        """
+
+    @abstractmethod
+    def fixed_parts(self) -> tuple[Placed, ...]:
+        """Return what stands in no slot: stem, first block, head, with every width they take."""
+
+    @abstractmethod
     def distinct_pieces(self) -> tuple[Piece, ...]:
-        """Return every distinct piece of the space once, fixed parts and live blocks."""
+        """Return every distinct piece of the space once: fixed parts, then live blocks."""
 
     def to_summary(self) -> dict[str, Any]:
         """Return what ``hwprof spaces`` shows, as plain data."""
