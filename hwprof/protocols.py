@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from hwprof.measure.records import (
     Burst,
@@ -125,8 +125,34 @@ class DeviceAdapter(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class Disturbance:
+    """What disturbed the last burst, as the device itself knows it."""
+
+    steal_share: float = 0.0
+    foreign_cores: float = 0.0
+    throttled: bool = False
+
+
+@runtime_checkable
+class ReportsDisturbance(Protocol):
+    """An adapter whose device is not this host's CPU: the host's load says nothing about it."""
+
+    def disturbance(self) -> Disturbance:
+        """Return what disturbed the last burst."""
+        ...
+
+
 class Sink(Protocol):
     """Where results go as soon as they exist (a run folder, or memory)."""
+
+    def opened(self, fingerprint: Fingerprint) -> None:
+        """Learn which device is measured, before its first burst.
+
+        Raises:
+            IncompatibleRunError: the sink holds results of another one.
+        """
+        ...
 
     def burst(self, workload: Workload, burst: LabelledBurst) -> None:
         """Keep one burst."""

@@ -218,7 +218,8 @@ class Measurement:
     workload: Workload
     plan: MeasurePlan
     fingerprint: Fingerprint
-    bursts: tuple[LabelledBurst, ...]
+    bursts: Sequence[LabelledBurst]
+    """A tuple, or, out of a run folder, a sequence that is read when it is first used."""
     loaded: Loaded
     level_s: float
     """The latency that repeats best: lower quartile over workers of the burst floor."""

@@ -1,0 +1,215 @@
+"""A profile: every distinct block of a space alone, then random networks of it, resumable.
+
+What is measured and in which order follows from space and seed alone, so that a campaign that
+was interrupted, or asked for more networks later, goes on with the same sequence.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hwprof.design_matrix import n_coefficients
+from hwprof.errors import PlanError
+from hwprof.measure.records import DeviceRef, Measurement, MeasurePlan
+from hwprof.space.pieces import SkipPiece
+from hwprof.workload import Workload
+
+if TYPE_CHECKING:
+    from hwprof.progress import Progress
+    from hwprof.space import Architecture, DesignSpace
+    from hwprof.store import Run
+
+logger = logging.getLogger(__name__)
+
+LEAST_NETWORKS = 100
+NETWORKS_PER_COEFFICIENT = 3
+"""With fewer the effects of blocks cannot be told apart (block-profiling estimator)."""
+
+MAX_REPEATS = 10_000
+"""Draws in a row that were there before, after which a space counts as exhausted."""
+
+NETWORK_STREAM = 1
+"""Keeps the stream of networks apart from others that a user derives from the same seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Campaign:
+    """What is measured, in order: ``isolated`` blocks, then ``networks``."""
+
+    space: DesignSpace
+    seed: int
+    design: str
+    isolated: tuple[Workload, ...]
+    networks: tuple[Workload, ...]
+
+    @property
+    def workloads(self) -> tuple[Workload, ...]:
+        """Everything, in order."""
+        return (*self.isolated, *self.networks)
+
+    def request(self, device: DeviceRef, plan: MeasurePlan) -> dict[str, Any]:
+        """Return what a run folder keeps of this campaign, as plain data.
+
+        Everything that must be the same for measurements to belong together is in it;
+        ``networks`` and ``isolated`` may grow.
+        """
+        space = self.space
+        return {
+            "space": space.name,
+            "resolution_px": space.resolution_px,
+            "max_depth": list(space.max_depth),
+            "alive": {str(slot): list(space.choices(slot)) for slot in space.slots},
+            "device": device.name,
+            "options": asdict(device.options),
+            "design": self.design,
+            "seed": self.seed,
+            "plan": plan.key_fields(),
+            "networks": len(self.networks),
+            "isolated": bool(self.isolated),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class CampaignSummary:
+    """How far a campaign got; ``left`` lists what was not measured for want of time."""
+
+    out: Path
+    n_done: int
+    n_failed: int
+    left: tuple[Workload, ...]
+    seconds: float
+
+    @property
+    def n_left(self) -> int:
+        """Number of workloads that wait for the next call."""
+        return len(self.left)
+
+
+def default_n_networks(space: DesignSpace) -> int:
+    """Return max(100, 3 × coefficients of the space's effect model)."""
+    return max(LEAST_NETWORKS, NETWORKS_PER_COEFFICIENT * n_coefficients(space))
+
+
+def plan_campaign(
+    space: DesignSpace,
+    seed: int = 0,
+    n_networks: int | None = None,
+    isolated: bool = True,
+    design: str = "shared",
+) -> Campaign:
+    """Lay out a profile of ``space``.
+
+    Args:
+        space: the design space, reduced or not.
+        seed: fixes the networks and their order.
+        n_networks: how many distinct networks; all of them where the space has no more.
+            Asking for more later extends the same sequence.
+        isolated: whether every distinct block is timed alone.
+        design: ``shared``, one random sample that prices every block at once.
+
+    Raises:
+        PlanError: the design is unknown or no network is asked for.
+    """
+    if design != "shared":
+        raise PlanError(f"unknown design {design!r}; expected 'shared'")
+    if n_networks is None:
+        n_networks = default_n_networks(space)
+    if n_networks < 0 or (n_networks == 0 and not isolated):
+        raise PlanError(f"{n_networks} networks and no blocks leave nothing to measure; ask for 1")
+    return Campaign(
+        space=space,
+        seed=seed,
+        design=design,
+        isolated=isolated_workloads(space) if isolated else (),
+        networks=tuple(Workload.network(a) for a in sample_networks(space, seed, n_networks)),
+    )
+
+
+def isolated_workloads(space: DesignSpace) -> tuple[Workload, ...]:
+    """Return every distinct piece of the space as a workload, named after its first place."""
+    labels = {part.piece: part.scope for part in reversed(space.fixed_parts())}
+    for piece, places in space.block_places().items():
+        first, more = places[0], len(places) - 1
+        others = f" (and {more} more places)" if more else ""
+        labels[piece] = f"{first.block} at {first.slot}{others}"
+    return tuple(
+        Workload.block(piece, labels[piece])
+        for piece in space.distinct_pieces()
+        if not isinstance(piece, SkipPiece)
+    )
+
+
+def sample_networks(space: DesignSpace, seed: int, n_networks: int) -> list[Architecture]:
+    """Draw ``n_networks`` networks that differ from each other, in a fixed seeded order.
+
+    Of several encodings of one network only the first drawn counts. The list is shorter where
+    the space holds fewer networks.
+    """
+    rng = np.random.default_rng([seed, NETWORK_STREAM])
+    found: dict[str, Architecture] = {}
+    repeats = 0
+    while len(found) < n_networks and repeats < MAX_REPEATS:
+        arch = space.sample(rng)
+        key = space.canonical(arch).arch_id
+        repeats = repeats + 1 if key in found else 0
+        found.setdefault(key, arch)
+    return list(found.values())
+
+
+def run_campaign(
+    run: Run,
+    campaign: Campaign,
+    device: DeviceRef,
+    plan: MeasurePlan,
+    progress: Callable[[Progress], None] | None = None,
+    max_time_s: float | None = None,
+) -> CampaignSummary:
+    """Measure what of ``campaign`` is not yet in ``run``, until done or the time is spent.
+
+    Finished workloads are skipped; so are failures that would fail again. Bursts that an
+    interrupted call left behind are gone on with.
+
+    Raises:
+        DeviceError: the device is not there.
+        IncompatibleRunError: the device is not the one that the run was begun on.
+        StoreError: the run cannot be written.
+    """
+    from hwprof.measure.engine import measure
+
+    started_s = time.monotonic()
+    finished = run.finished_keys()
+    todo = [w for w in campaign.workloads if w.key not in finished]
+    results = measure(
+        todo,
+        device,
+        plan,
+        sink=run,
+        earlier=run.partial_bursts(),
+        progress=progress,
+        deadline_s=None if max_time_s is None else started_s + max_time_s,
+    )
+    for result in results:
+        if not isinstance(result, Measurement):
+            logger.warning(
+                "%s: %s (%s): %s", result.workload.label, result.stage, result.kind, result.message
+            )
+    return _summary(run, campaign.workloads, time.monotonic() - started_s)
+
+
+def _summary(run: Run, workloads: Sequence[Workload], seconds: float) -> CampaignSummary:
+    measured = run.measured_keys()
+    failed = {f.workload.key for f in run.failures()}
+    return CampaignSummary(
+        out=run.path,
+        n_done=sum(w.key in measured for w in workloads),
+        n_failed=sum(w.key in failed for w in workloads),
+        left=tuple(w for w in workloads if w.key not in measured and w.key not in failed),
+        seconds=seconds,
+    )

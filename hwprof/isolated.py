@@ -1,0 +1,94 @@
+"""Blocks timed alone, brought back to every place where they stand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hwprof.results import Interval
+from hwprof.space.pieces import Piece, SkipPiece
+
+if TYPE_CHECKING:
+    from hwprof.space import DesignSpace, Slot
+    from hwprof.store import ImportedBlock, Run
+
+NORMAL_95 = 1.959963984540054
+
+
+@dataclass(frozen=True, kw_only=True)
+class IsolatedRow:
+    """What ``block`` at ``slot`` costs when it runs alone, caches hot.
+
+    ``slot`` is None for a fixed part, whose name is then in ``block``.
+    """
+
+    slot: Slot | None
+    block: str
+    isolated_hot_s: Interval
+
+
+Parts = Sequence[tuple[Piece, int]]
+
+
+def isolated_table(run: Run, space: DesignSpace) -> list[IsolatedRow]:
+    """Return the isolated latency of every fixed part and of every block at every slot.
+
+    A block that is made of several pieces (an operator of NAS-Bench-201 stands five times at
+    each of three widths) costs their sum; where a slot's widths vary (ResNet-50) it is the mean
+    over them. ``skip`` is a layer that is not there and costs nothing. Blocks whose pieces have
+    not all been measured are left out.
+    """
+    imported = run.imported_blocks(space.resolution_px)
+    if imported:
+        return [_imported_row(block) for block in imported]
+    levels = {
+        m.workload.piece: Interval(m.level_s, *m.ci95_s)
+        for m in run.measurements()
+        if m.workload.piece is not None
+    }
+    found = (
+        IsolatedRow(
+            slot=slot, block=block, isolated_hot_s=_cost(parts, levels, bool(space.factors))
+        )
+        for (slot, block), parts in _places(space).items()
+        if all(piece in levels or isinstance(piece, SkipPiece) for piece, _ in parts)
+    )
+    return list(found)
+
+
+def _places(space: DesignSpace) -> Mapping[tuple[Slot | None, str], Parts]:
+    """Return the pieces of every fixed part and block, each with how often it stands there."""
+    places: dict[tuple[Slot | None, str], list[tuple[Piece, int]]] = {}
+    for part in space.fixed_parts():
+        places.setdefault((None, part.scope), []).append((part.piece, 1))
+    for slot in space.slots:
+        for block in space.choices(slot):
+            places[slot, block] = []
+    for piece, stands in space.block_places().items():
+        for place in stands:
+            places[place.slot, place.block].append((piece, place.count))
+    return places
+
+
+def _cost(parts: Parts, levels: Mapping[Piece, Interval], averaged: bool) -> Interval:
+    """Return the sum (or mean) over pieces; the errors of different pieces are independent."""
+    nothing = Interval(0.0, 0.0, 0.0)
+    terms = [(levels.get(piece, nothing), count) for piece, count in parts]
+    share = 1.0 / len(parts) if averaged else 1.0
+    value = share * math.fsum(level.value * count for level, count in terms)
+    low = share * math.hypot(*((level.value - level.lo) * count for level, count in terms))
+    high = share * math.hypot(*((level.hi - level.value) * count for level, count in terms))
+    return Interval(value, value - low, value + high)
+
+
+def _imported_row(block: ImportedBlock) -> IsolatedRow:
+    from hwprof.space import Slot
+
+    slot = None if block.unit is None or block.layer is None else Slot(block.unit, block.layer)
+    half_s = NORMAL_95 * (block.se_s or 0.0)
+    value = block.latency_s
+    return IsolatedRow(
+        slot=slot, block=block.block, isolated_hot_s=Interval(value, value - half_s, value + half_s)
+    )

@@ -1,0 +1,12 @@
+"""Run folders: everything measured, as it was measured, safe against being killed.
+
+A run folder holds ``run.json`` (what was asked) and ``run.db`` (SQLite: fingerprints,
+workloads, bursts with every raw sample, measurements, failures, imported latencies). Rows are
+only ever added.
+"""
+
+from hwprof.store.folder import RUN_FORMAT
+from hwprof.store.records import ImportedBlock, ImportedNetwork, Session
+from hwprof.store.run import Run
+
+__all__ = ["RUN_FORMAT", "ImportedBlock", "ImportedNetwork", "Run", "Session"]

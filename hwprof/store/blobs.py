@@ -1,0 +1,114 @@
+"""Raw samples as compact bytes, and bursts as database rows."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hwprof.errors import StoreError
+from hwprof.measure.records import Burst, LabelledBurst
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+ENCODING = "i8-delta-zlib-1"
+"""First value and differences as little-endian int64, deflated. Stored beside every burst."""
+
+BURST_COLUMNS = (
+    "worker",
+    "round_index",
+    "causes",
+    "steal_share",
+    "foreign_cores",
+    "calls_per_sample",
+    "involuntary_switches",
+    "page_faults",
+    "cpu_ns",
+    "probe_ns",
+    "n_samples",
+    "encoding",
+    "start_ns",
+    "duration_ns",
+    "wait_ns",
+)
+
+
+def encode(values: NDArray[np.int64]) -> bytes:
+    """Return ``int64[n]`` as bytes; neighbouring samples are alike, so differences deflate well."""
+    deltas = np.diff(np.asarray(values, dtype=np.int64), prepend=np.int64(0))
+    return zlib.compress(deltas.astype("<i8").tobytes(), level=1)
+
+
+def decode(data: bytes, encoding: str, n_samples: int) -> NDArray[np.int64]:
+    """Return the ``int64[n_samples]`` that :func:`encode` was given.
+
+    Raises:
+        StoreError: the encoding is unknown, or the bytes are damaged.
+    """
+    if encoding != ENCODING:
+        raise StoreError(
+            f"raw samples are encoded as {encoding!r}; this version reads {ENCODING!r}: "
+            "open the run with the version of hwprof that wrote it"
+        )
+    try:
+        values = np.cumsum(np.frombuffer(zlib.decompress(data), dtype="<i8"), dtype=np.int64)
+    except (zlib.error, ValueError) as error:
+        raise StoreError(
+            f"raw samples of a burst are damaged ({error}); measure again into another folder"
+        ) from error
+    if values.size != n_samples:
+        raise StoreError(
+            f"a burst holds {values.size} raw samples where {n_samples} were written; "
+            "measure again into another folder"
+        )
+    return values
+
+
+def burst_row(labelled: LabelledBurst) -> tuple[Any, ...]:
+    """Return the values of :data:`BURST_COLUMNS`."""
+    burst = labelled.burst
+    return (
+        labelled.worker,
+        labelled.round_index,
+        json.dumps(list(labelled.causes)),
+        labelled.steal_share,
+        labelled.foreign_cores,
+        burst.calls_per_sample,
+        burst.involuntary_switches,
+        burst.page_faults,
+        burst.cpu_ns,
+        burst.probe_ns,
+        burst.n_samples,
+        ENCODING,
+        encode(burst.start_ns),
+        encode(burst.duration_ns),
+        None if burst.wait_ns is None else encode(burst.wait_ns),
+    )
+
+
+def burst_from_row(row: sqlite3.Row, causes: tuple[str, ...] | None = None) -> LabelledBurst:
+    """Rebuild a burst; ``causes`` replaces the labels it had when it was taken."""
+    n_samples, encoding = row["n_samples"], row["encoding"]
+    wait = row["wait_ns"]
+    burst = Burst(
+        start_ns=decode(row["start_ns"], encoding, n_samples),
+        duration_ns=decode(row["duration_ns"], encoding, n_samples),
+        wait_ns=None if wait is None else decode(wait, encoding, n_samples),
+        calls_per_sample=row["calls_per_sample"],
+        involuntary_switches=row["involuntary_switches"],
+        page_faults=row["page_faults"],
+        cpu_ns=row["cpu_ns"],
+        probe_ns=row["probe_ns"],
+    )
+    return LabelledBurst(
+        burst=burst,
+        worker=row["worker"],
+        round_index=row["round_index"],
+        causes=tuple(json.loads(row["causes"])) if causes is None else causes,
+        steal_share=row["steal_share"],
+        foreign_cores=row["foreign_cores"],
+    )
