@@ -157,6 +157,7 @@ class Trial:
     ci95_s: tuple[float, float] | None = None
     verdict: str | None = None
     state: str = "done"
+    """``done``, or why a finalist could not be measured (its latency is then predicted)."""
     test_accuracy_pct: float | None = None
     """Accuracy on images that neither training nor the search has seen."""
 
@@ -173,6 +174,7 @@ class Trial:
             "predicted_s": self.predicted_s,
             "ci95_s": list(self.ci95_s) if self.ci95_s else None,
             "verdict": self.verdict,
+            "state": self.state,
             "test_accuracy_pct": self.test_accuracy_pct,
         }
 
@@ -190,6 +192,7 @@ class Trial:
             predicted_s=row.get("predicted_s"),
             ci95_s=tuple(row["ci95_s"]) if row.get("ci95_s") else None,
             verdict=row.get("verdict"),
+            state=row.get("state", "done"),
             test_accuracy_pct=row.get("test_accuracy_pct"),
         )
 

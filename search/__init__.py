@@ -1,1 +1,5 @@
-"""hwprof.search"""
+"""Search: the reducer, accuracy sources, and one file a strategy.
+
+Importing the package imports no torch; import what is needed from its modules
+(:mod:`hwprof.search.strategy` for the interface, :mod:`hwprof.search.runner` to run one).
+"""

@@ -1,0 +1,108 @@
+"""What happens in a search, one record a line in ``events.jsonl``.
+
+Every line holds ``seq`` (counted from 0), ``time_s`` (seconds of searching so far, interruptions
+apart), ``event`` (the type's name) and the type's own fields. Figures of a search are made from
+this log alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from hwprof.results import Trial
+from hwprof.search.strategy import Refusal
+from hwprof.space import Architecture
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchStarted:
+    """A search begins; ``request`` is what it was asked and would have to be asked to go on."""
+
+    request: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as plain data."""
+        return {"request": dict(self.request)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchEvaluated:
+    """A network was judged."""
+
+    trial: Trial
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as plain data."""
+        return {"trial": self.trial.to_row()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchRefused:
+    """A network could not be judged, or is too slow to be."""
+
+    refusal: Refusal
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as plain data."""
+        return {**asdict(self.refusal), "arch": self.refusal.arch.to_json()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ArchRefused:
+        """Read what :meth:`to_json` wrote."""
+        return cls(
+            refusal=Refusal(
+                arch=Architecture.from_json(data["arch"]),
+                stage=data["stage"],
+                reason=data["reason"],
+                latency_s=data["latency_s"],
+            )
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class IncumbentChanged:
+    """The network last judged joined the predicted front."""
+
+    arch_id: str
+    n_front: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as plain data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinalistMeasured:
+    """A finalist was measured, or could not be (its ``state`` says why)."""
+
+    trial: Trial
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as plain data."""
+        return {"trial": self.trial.to_row()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchFinished:
+    """The search is over: because of ``reason``, at this price."""
+
+    reason: str
+    confirmed: bool
+    n_front: int
+    ledger: Mapping[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as plain data."""
+        return asdict(self)
+
+
+Event = (
+    SearchStarted
+    | ArchEvaluated
+    | ArchRefused
+    | IncumbentChanged
+    | FinalistMeasured
+    | SearchFinished
+)

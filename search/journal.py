@@ -1,0 +1,189 @@
+"""What a search leaves in its folder, so that it can be killed at any time and go on.
+
+``events.jsonl`` is the truth: everything that was judged, in order. ``checkpoint.json`` is
+written whole or not at all after each request; it holds the strategy's state, the ledger, and up
+to which byte the log belongs to it. What a killed search logged after its last checkpoint is cut
+off and done again, with the same outcome.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from filelock import FileLock, Timeout
+
+from hwprof.errors import FormatVersionError, IncompatibleRunError, StoreError
+from hwprof.results import Trial
+from hwprof.search.events import ArchRefused, Event
+from hwprof.search.strategy import Refusal
+
+CHECKPOINT_FORMAT = 1
+CHECKPOINT_FILE = "checkpoint.json"
+EVENTS_FILE = "events.jsonl"
+LOCK_FILE = "search.lock"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resumed:
+    """Where an interrupted search stands."""
+
+    strategy: Mapping[str, Any]
+    ledger: Mapping[str, Any]
+    outcomes: tuple[Trial | Refusal, ...]
+
+
+class Journal:
+    """Event log and checkpoint of one search; use as a context manager.
+
+    Args:
+        folder: where they lie; None keeps nothing.
+        request: what identifies the search, as plain data.
+
+    Raises:
+        StoreError: the folder cannot be used, or another search is writing there.
+        FormatVersionError: the checkpoint is of another version.
+        IncompatibleRunError: the folder holds a search that was asked something else.
+    """
+
+    def __init__(self, folder: Path | None, request: Mapping[str, Any]) -> None:
+        self._folder = folder
+        self._request = json.loads(json.dumps(dict(request)))
+        self._lock: FileLock | None = None
+        self._events: IO[bytes] | None = None
+        self._n_events = 0
+        self.resumed: Resumed | None = None
+        """What to go on from; None for a search that begins."""
+
+    def __enter__(self) -> Self:
+        if self._folder is not None:
+            try:
+                self._open(self._folder)
+            except OSError as error:
+                self._close()
+                raise StoreError(
+                    f"cannot use the folder {str(self._folder)!r} for a search: "
+                    f"{error.strerror or error}; name one that you may write"
+                ) from error
+            except BaseException:
+                self._close()
+                raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._close()
+
+    def record(self, event: Event, time_s: float) -> None:
+        """Append an event that happened ``time_s`` seconds into the search."""
+        if self._events is None:
+            return
+        line = {
+            "seq": self._n_events,
+            "time_s": round(time_s, 6),
+            "event": type(event).__name__,
+            **event.to_json(),
+        }
+        self._events.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+        self._n_events += 1
+
+    def checkpoint(self, strategy: Mapping[str, Any], ledger: Mapping[str, float]) -> None:
+        """Make everything recorded so far, and these states, what a killed search goes on from."""
+        if self._folder is None or self._events is None:
+            return
+        self._events.flush()
+        os.fsync(self._events.fileno())
+        data = {
+            "format": CHECKPOINT_FORMAT,
+            "request": self._request,
+            "n_events": self._n_events,
+            "events_bytes": self._events.tell(),
+            "ledger": dict(ledger),
+            "strategy": dict(strategy),
+        }
+        partial = self._folder / f".{CHECKPOINT_FILE}.partial"
+        with partial.open("w", encoding="utf-8") as file:
+            json.dump(data, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, self._folder / CHECKPOINT_FILE)
+
+    def _open(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK_FILE, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise StoreError(
+                f"another search is writing in {str(folder)!r}; wait for it or name another folder"
+            ) from error
+        self._lock = lock
+        known = self._read_checkpoint(folder)
+        length = int(known["events_bytes"]) if known else 0
+        self._events = (folder / EVENTS_FILE).open("ab")
+        if self._events.tell() < length:
+            raise _damaged(folder / EVENTS_FILE, "it ends too early")
+        self._events.truncate(length)
+        if known:
+            self._n_events = int(known["n_events"])
+            self.resumed = Resumed(
+                strategy=known["strategy"],
+                ledger=known["ledger"],
+                outcomes=_read_outcomes(folder / EVENTS_FILE),
+            )
+
+    def _read_checkpoint(self, folder: Path) -> dict[str, Any] | None:
+        path = folder / CHECKPOINT_FILE
+        if not path.exists():
+            return None
+        try:
+            data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise _damaged(path, str(error)) from error
+        if data.get("format") != CHECKPOINT_FORMAT:
+            raise FormatVersionError(
+                f"{str(path)!r} has format {data.get('format')!r}; this version goes on with "
+                f"format {CHECKPOINT_FORMAT}: name another folder"
+            )
+        for name, asked in self._request.items():
+            if data["request"].get(name) != asked:
+                raise IncompatibleRunError(
+                    f"{str(folder)!r} holds a search with {name} {data['request'].get(name)!r}, "
+                    f"not {asked!r}; name another folder, or ask for the same"
+                )
+        return data
+
+    def _close(self) -> None:
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+
+def _read_outcomes(path: Path) -> tuple[Trial | Refusal, ...]:
+    outcomes: list[Trial | Refusal] = []
+    try:
+        for line in path.read_bytes().splitlines():
+            event = json.loads(line)
+            if event["event"] == "ArchEvaluated":
+                outcomes.append(Trial.from_row(event["trial"]))
+            elif event["event"] == "ArchRefused":
+                outcomes.append(ArchRefused.from_json(event).refusal)
+    except (ValueError, KeyError) as error:
+        raise _damaged(path, str(error)) from error
+    return tuple(outcomes)
+
+
+def _damaged(path: Path, why: str) -> StoreError:
+    return StoreError(f"{str(path)!r} is damaged ({why}); name another folder to search afresh")

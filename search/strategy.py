@@ -1,0 +1,185 @@
+"""The interface of a search strategy: it decides, and others do the work.
+
+A strategy asks for work in requests and is told the outcomes. It touches no data loader, clock,
+device or global random state, so that a table can stand in for training and measuring, and a
+killed search can go on. The runner (:mod:`hwprof.search.runner`) owns budget, log and
+checkpoints.
+
+Requests are a closed union, each with its own outcome, and the runner knows how to carry out
+every one of them. A strategy's file registers under its name in :data:`STRATEGIES`; the contract
+tests run over all of them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from hwprof.errors import PlanError, SpaceError
+from hwprof.results import Trial
+from hwprof.space import Architecture, DesignSpace
+
+if TYPE_CHECKING:
+    import numpy as np
+
+log = logging.getLogger(__name__)
+
+RefusalStage = Literal["latency", "target", "accuracy"]
+
+MAX_TRIES = 200
+"""Draws for one new network before a strategy takes its neighbourhood for exhausted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Judge these networks: predicted latency, then accuracy."""
+
+    archs: tuple[Architecture, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """Why a network was not judged: a state with a reason, never a number.
+
+    ``latency``: the latency source has no prediction. ``target``: it is surely slower than what
+    is wanted, so that no time was spent on its accuracy; ``latency_s`` says how slow.
+    ``accuracy``: the accuracy source cannot score it.
+    """
+
+    arch: Architecture
+    stage: RefusalStage
+    reason: str
+    latency_s: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """The outcome of :class:`Evaluate`, in the order of its networks."""
+
+    outcomes: tuple[Trial | Refusal, ...]
+
+
+Request = Evaluate
+"""Everything a strategy may ask for."""
+
+Outcome = Evaluated
+"""What it is told: one type for every type of request."""
+
+
+class Strategy(Protocol):
+    """Decides what is judged next.
+
+    What is proposed depends on the settings, the generator and the outcomes alone: not on how
+    the networks are portioned into requests, nor on whether the search was interrupted.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name in :data:`STRATEGIES`."""
+        ...
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The settings in force, as plain data."""
+        ...
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing left to ask for."""
+        ...
+
+    def ask(self, n: int) -> Request:
+        """Return the next request, of at most ``n`` networks.
+
+        Every network is valid in the space and was never asked for before. A request without
+        networks means that the space is exhausted; from then on the strategy is done.
+        """
+        ...
+
+    def tell(self, outcome: Outcome) -> None:
+        """Take the outcome of the last request."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that is needed to go on, as plain JSON data."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` returned; settings and space are the caller's."""
+        ...
+
+
+STRATEGIES: Mapping[str, str] = {
+    "nsga2": "hwprof.search.nsga2:Nsga2",
+    "random": "hwprof.search.random_search:RandomSearch",
+}
+"""Name to ``module:Class``; the class is opened as :func:`make_strategy` says."""
+
+
+def make_strategy(
+    name: str, space: DesignSpace, rng: np.random.Generator, *, target_s: float | None = None
+) -> Strategy:
+    """Return a registered strategy with its default settings.
+
+    Args:
+        name: one of :data:`STRATEGIES`.
+        space: where to search; reductions are respected.
+        rng: the only source of chance.
+        target_s: slower networks are not wanted.
+
+    Raises:
+        PlanError: the name is unknown.
+    """
+    place = STRATEGIES.get(name)
+    if place is None:
+        close = difflib.get_close_matches(name, STRATEGIES, n=1)
+        hint = f"did you mean {close[0]!r}? Expected" if close else "expected"
+        raise PlanError(f"unknown strategy {name!r}; {hint} one of {', '.join(STRATEGIES)}")
+    module, _, attribute = place.partition(":")
+    made: Strategy = getattr(importlib.import_module(module), attribute)(
+        space, rng, target_s=target_s
+    )
+    return made
+
+
+class NewNetworks:
+    """Lets every network of a space through once, whatever its encoding."""
+
+    def __init__(self, space: DesignSpace) -> None:
+        self._space = space
+        # Insertion order, so that the state is the same text every time it is written.
+        self._ids: dict[str, None] = {}
+
+    def first(self, draw: Callable[[], Architecture]) -> Architecture | None:
+        """Draw until a network comes up that was not let through before.
+
+        Returns:
+            The network in its canonical encoding (as drawn, where a reduced space does not hold
+            that encoding); None after :data:`MAX_TRIES` draws.
+        """
+        for _ in range(MAX_TRIES):
+            drawn = draw()
+            canonical = self._space.canonical(drawn)
+            if canonical.arch_id not in self._ids:
+                self._ids[canonical.arch_id] = None
+                return canonical if self._holds(canonical) else drawn
+        return None
+
+    def _holds(self, arch: Architecture) -> bool:
+        try:
+            self._space.validate(arch)
+        except SpaceError:
+            return False
+        return True
+
+    def state(self) -> list[str]:
+        """Return the identities of all networks let through."""
+        return list(self._ids)
+
+    def load(self, ids: list[str]) -> None:
+        """Go on from what :meth:`state` returned."""
+        self._ids = dict.fromkeys(ids)
