@@ -1,1 +1,159 @@
-"""hwprof.devices"""
+"""The devices that hwprof can measure on, by name; importing this imports no runtime.
+
+Another package adds a device with an entry point in the group ``hwprof.devices``:
+``my-npu = "my_package.adapter:MyNpuAdapter"``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata, util
+from typing import TYPE_CHECKING
+
+from hwprof._callable import make_callable
+from hwprof.errors import PlanError
+
+if TYPE_CHECKING:
+    from hwprof.measure.records import DeviceOptions, DeviceRef
+    from hwprof.protocols import DeviceAdapter
+
+ENTRY_POINTS = "hwprof.devices"
+THIS_CPU = "this CPU"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registration:
+    """How a device is opened, and what must be installed for it.
+
+    ``package`` is the runtime's import name, ``distribution`` what pip calls it, ``install``
+    the command that brings it. All empty where the adapter needs nothing.
+    """
+
+    factory: str
+    runtime: str
+    hardware: str
+    package: str = ""
+    distribution: str = ""
+    install: str = ""
+
+
+BUILTIN: Mapping[str, Registration] = {
+    "cpu": Registration(
+        factory="hwprof.devices.cpu:CpuAdapter",
+        runtime="onnxruntime",
+        hardware=THIS_CPU,
+        package="onnxruntime",
+        distribution="onnxruntime",
+        install="pip install onnxruntime",
+    ),
+    "cpu-torch": Registration(
+        factory="hwprof.devices.cpu_torch:CpuTorchAdapter",
+        runtime="torch",
+        hardware=THIS_CPU,
+        package="torch",
+        distribution="torch",
+        install="pip install 'hwprof[search]'",
+    ),
+    "null": Registration(
+        factory="hwprof.devices.null:NullAdapter", runtime="scripted", hardware="scripted"
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceStatus:
+    """A registered device: whether it can be used here and, if not, what would help."""
+
+    name: str
+    available: bool
+    reason: str
+    runtime: str
+    runtime_version: str | None
+    hardware: str | None
+
+
+def registrations() -> dict[str, Registration]:
+    """Return every registered device: the built-in ones, then those of other packages."""
+    found = dict(BUILTIN)
+    for entry in metadata.entry_points(group=ENTRY_POINTS):
+        owner = entry.dist.name if entry.dist is not None else ""
+        found.setdefault(
+            entry.name,
+            Registration(
+                factory=entry.value,
+                runtime=owner,
+                hardware="",
+                package=entry.module.partition(".")[0],
+                distribution=owner,
+                install=f"pip install {owner}",
+            ),
+        )
+    return found
+
+
+def device_ref(name: str, options: DeviceOptions) -> DeviceRef:
+    """Return how a worker opens the device ``name``. Nothing is opened or imported by it.
+
+    Raises:
+        PlanError: there is no such device.
+    """
+    from hwprof.measure.records import DeviceRef
+
+    known = registrations()
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise PlanError(
+            f"unknown device {name!r}: {hint}expected one of {', '.join(known)} "
+            "(see `hwprof devices`)"
+        )
+    return DeviceRef(name=name, factory=known[name].factory, options=options)
+
+
+def open_device(ref: DeviceRef) -> DeviceAdapter:
+    """Open a device in this process. Measuring opens it in workers instead.
+
+    Raises:
+        DeviceUnavailableError: it is not installed or not there.
+    """
+    from hwprof.measure.worker import open_adapter
+
+    return open_adapter(ref)
+
+
+def list_devices() -> list[DeviceStatus]:
+    """Return the state of every registered device, without importing a runtime."""
+    return [_status(name, found) for name, found in registrations().items()]
+
+
+def _status(name: str, found: Registration) -> DeviceStatus:
+    available = not found.package or util.find_spec(found.package) is not None
+    reason = "" if available else f"{found.package} is not installed: run {found.install}"
+    return DeviceStatus(
+        name=name,
+        available=available,
+        reason=reason,
+        runtime=found.runtime,
+        runtime_version=_version(found.distribution) if available else None,
+        hardware=_hardware(found),
+    )
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution) if distribution else None
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _hardware(found: Registration) -> str | None:
+    if found.hardware != THIS_CPU:
+        return found.hardware or None
+    from hwprof.measure.machine import cpu_model
+
+    return cpu_model()
+
+
+make_callable(__name__)

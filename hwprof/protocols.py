@@ -51,20 +51,34 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class OpTime:
-    """One operator of a trace: its name (scope first), type and mean time."""
+    """One operator of a trace, by the name that the runtime gives it (scope first)."""
 
     name: str
     op_type: str
     time_s: float
+    """Time a call, without what the tracer adds where that is known."""
+    removed_s: float = 0.0
+    """What was taken off for the tracer."""
+    outputs: tuple[str, ...] = ()
+    """Tensors that it makes, where they are known: a fused operator keeps them, not its name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OpTrace:
-    """Per-operator times of a separate run that reports its own slowdown."""
+    """Per-operator times of a separate run, in order, that reports its own slowdown."""
 
     ops: tuple[OpTime, ...]
-    slowdown: float
-    """Median latency with the tracer on, over without."""
+    outside_s: float
+    """Time of a call before its first and after its last operator."""
+    traced_s: float
+    """A call with the tracer on."""
+    untraced_s: float
+    """A call without, in the same process, in turn with those."""
+
+    @property
+    def slowdown(self) -> float:
+        """Time with the tracer on, over without."""
+        return self.traced_s / self.untraced_s
 
 
 class Executable(Protocol):

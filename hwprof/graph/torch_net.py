@@ -119,6 +119,19 @@ def _load(graph: Graph, module: nn.Module, weights: Weights) -> None:
                 norm.bias.copy_(torch.from_numpy(weights[bias_name(node)]))
 
 
+def _allocated(layer: nn.Module) -> nn.Module:
+    """Give a layer made on the meta device memory for its parameters.
+
+    ``to_empty`` does the same, but imports sympy for it: two seconds in every fresh process.
+    """
+    import torch
+    from torch import nn
+
+    for name, parameter in list(layer.named_parameters()):
+        setattr(layer, name, nn.Parameter(torch.empty(parameter.shape)))
+    return layer
+
+
 def _weighted_module(node: Node) -> nn.Module:
     """Return the layer of a node with parameters, whose values :func:`_load` sets.
 
@@ -128,20 +141,21 @@ def _weighted_module(node: Node) -> nn.Module:
 
     channels = node.shape[0]
     if node.op == "linear":
-        linear = nn.Linear(node.in_channels, channels, device="meta")
-        return linear.to_empty(device="cpu")
+        return _allocated(nn.Linear(node.in_channels, channels, device="meta"))
     if node.op == "batch_norm":
         return nn.BatchNorm2d(channels, eps=node.norm_eps or 0.0)
-    conv = nn.Conv2d(
-        node.in_channels,
-        channels,
-        node.kernel,
-        stride=node.stride,
-        padding=node.padding,
-        groups=node.groups,
-        bias=node.bias,
-        device="meta",
-    ).to_empty(device="cpu")
+    conv = _allocated(
+        nn.Conv2d(
+            node.in_channels,
+            channels,
+            node.kernel,
+            stride=node.stride,
+            padding=node.padding,
+            groups=node.groups,
+            bias=node.bias,
+            device="meta",
+        )
+    )
     if node.norm_eps is None:
         return conv
     norm = nn.BatchNorm2d(channels, eps=node.norm_eps)

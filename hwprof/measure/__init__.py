@@ -1,0 +1,1 @@
+"""Measuring: workers, rounds, levels that repeat, and whether they may be trusted."""

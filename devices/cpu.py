@@ -1,0 +1,290 @@
+"""ONNX Runtime on this host's CPU: the device ``cpu``.
+
+Inputs and outputs are bound once, so a call copies nothing. With one thread the runtime has no
+pool; with more its threads spin between operators (the runtime's default, part of the key).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hwprof.devices.host import (
+    NARROW_INTEGERS,
+    WIDE_INTEGERS,
+    Array,
+    HostExecutable,
+    host_fingerprint,
+    only_fp32,
+    random_inputs,
+)
+from hwprof.devices.ort_trace import OrtTracer
+from hwprof.errors import CompileError, DeviceUnavailableError, MeasurementError, ModelError
+from hwprof.graph import to_onnx, workload_graph
+from hwprof.measure.records import DeviceOptions, Fingerprint, MeasurePlan
+from hwprof.protocols import OpTrace, Support
+from hwprof.workload import InputSpec, Workload
+
+if TYPE_CHECKING:
+    from hwprof.protocols import Arrays
+
+PROVIDER = "CPUExecutionProvider"
+QUIET = 3
+"""Severity of the runtime's log: errors only; they are raised as exceptions anyway."""
+
+_DTYPES: Mapping[str, str] = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(float16)": "float16",
+    "tensor(int64)": "int64",
+    "tensor(int32)": "int32",
+    "tensor(int16)": "int16",
+    "tensor(int8)": "int8",
+    "tensor(uint8)": "uint8",
+    "tensor(bool)": "bool",
+}
+_DAMAGED = ("INVALID_PROTOBUF", "INVALID_GRAPH", "INVALID_ARGUMENT", "NO_SUCHFILE", "External data")
+
+
+class CpuAdapter:
+    """Opens ONNX Runtime with its CPU provider.
+
+    Raises:
+        DeviceUnavailableError: onnxruntime is not installed.
+    """
+
+    def __init__(self, options: DeviceOptions) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise DeviceUnavailableError(
+                f"the device 'cpu' needs onnxruntime ({error}): run pip install onnxruntime"
+            ) from error
+        self._ort = onnxruntime
+        self._options = options
+        self._tracer: OrtTracer | None = None
+
+    def fingerprint(self) -> Fingerprint:
+        """Return the facts about CPU, runtime and options."""
+        return host_fingerprint(
+            "cpu",
+            self._options,
+            runtime="onnxruntime",
+            runtime_version=self._ort.__version__,
+            settings={"provider": PROVIDER, "spinning": self._options.threads > 1},
+        )
+
+    def supports(self, workload: Workload) -> Support:
+        """Take networks and blocks of a space and ``.onnx`` files, in fp32."""
+        if workload.target is not None:
+            return Support(
+                ok=False,
+                reason=f"{workload.target!r} is a torch callable: use --device cpu-torch, or "
+                "export it to .onnx",
+            )
+        if workload.path is not None and not workload.path.endswith(".onnx"):
+            return Support(
+                ok=False, reason=f"{Path(workload.path).name!r} is no .onnx file, which cpu reads"
+            )
+        return only_fp32(self._options, "cpu") or Support(ok=True)
+
+    def compile(self, workload: Workload, plan: MeasurePlan) -> CpuExecutable:
+        """Load the workload into a session and bind its inputs and outputs.
+
+        Raises:
+            ModelError: the file is damaged, was edited, or its inputs cannot be bound.
+            CompileError: the runtime refuses it.
+        """
+        source = self._source(workload)
+        start_s = time.perf_counter()
+        session = self.open_session(source)
+        load_s = time.perf_counter() - start_s
+        size = len(source) if isinstance(source, bytes) else os.path.getsize(source)
+        return CpuExecutable(self, session, workload, source, load_s=load_s, artifact_bytes=size)
+
+    def close(self) -> None:
+        """Nothing to free: sessions belong to executables."""
+
+    def _source(self, workload: Workload) -> str | bytes:
+        """Return the model as the runtime takes it: a path, or bytes written from the graph."""
+        if workload.path is None:
+            graph = workload_graph(workload)
+            return to_onnx(graph, seed=workload.seed, batch=self._options.batch)
+        current = Workload.from_file(workload.path).content
+        if workload.content is not None and current != workload.content:
+            raise ModelError(f"{workload.path!r} has changed since it was named: measure it again")
+        return workload.path
+
+    def open_session(self, source: str | bytes, adjust: Callable[[Any], None] | None = None) -> Any:
+        """Return a session of a model; ``adjust`` is given its options first.
+
+        Raises:
+            ModelError: the model is damaged.
+            CompileError: the runtime refuses it.
+        """
+        options = self._ort.SessionOptions()
+        options.intra_op_num_threads = self._options.threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = self._ort.ExecutionMode.ORT_SEQUENTIAL
+        options.log_severity_level = QUIET
+        if adjust is not None:
+            adjust(options)
+        try:
+            session = self._ort.InferenceSession(source, options, providers=[PROVIDER])
+        except Exception as error:  # the runtime's exceptions share no base class of their own
+            raise _refusal(error, source) from error
+        if session.get_providers()[0] != PROVIDER:
+            raise CompileError(f"onnxruntime took {session.get_providers()[0]}, not {PROVIDER}")
+        return session
+
+    def tracer(self) -> OrtTracer:
+        """Return what times operators; it measures its own cost once a process."""
+        if self._tracer is None:
+            self._tracer = OrtTracer(self.open_session, self._options.threads)
+        return self._tracer
+
+
+def _refusal(error: Exception, source: str | bytes) -> ModelError | CompileError:
+    """Tell a damaged file from one that is sound but not for this runtime."""
+    text = " ".join(str(error).split())
+    if isinstance(source, str) and any(code in text for code in _DAMAGED):
+        return ModelError(
+            f"{source!r} is no model that onnxruntime can read ({text}); expected an ONNX file, "
+            "export it again"
+        )
+    return CompileError(f"onnxruntime refuses the model: {text}")
+
+
+def bind_inputs(session_inputs: Sequence[Any], given: Sequence[InputSpec]) -> list[InputSpec]:
+    """Return every input of a model with a fixed shape and type.
+
+    Args:
+        session_inputs: what the session says: name, type, shape with symbolic dimensions.
+        given: what the user bound with ``--input``.
+
+    Raises:
+        ModelError: a name is unknown, a dimension unbound, or shape or type do not fit.
+    """
+    by_name = {s.name: s for s in given}
+    known = [node.name for node in session_inputs]
+    for name in by_name:
+        if name not in known:
+            raise ModelError(f"the model has no input {name!r}; its inputs are {known}")
+    return [_bind(node, by_name.get(node.name)) for node in session_inputs]
+
+
+def _bind(node: Any, given: InputSpec | None) -> InputSpec:
+    dtype = _DTYPES.get(node.type)
+    if dtype is None:
+        raise ModelError(
+            f"input {node.name!r} is of type {node.type}, which cannot be drawn at random"
+        )
+    if given is None:
+        open_dims = [d for d in node.shape if not isinstance(d, int)]
+        if open_dims:
+            example = "x".join(str(d) if isinstance(d, int) else "1" for d in node.shape)
+            raise ModelError(
+                f"input {node.name!r} has the open dimension {str(open_dims[0])!r} in "
+                f"{list(node.shape)}: give its shape, e.g. --input {node.name}={example}:{dtype}"
+            )
+        return InputSpec(name=node.name, shape=tuple(node.shape), dtype=dtype)
+    fits = len(given.shape) == len(node.shape) and all(
+        not isinstance(want, int) or want == got
+        for want, got in zip(node.shape, given.shape, strict=True)
+    )
+    if not fits:
+        raise ModelError(
+            f"input {node.name!r} was given the shape {list(given.shape)}; the model expects "
+            f"{list(node.shape)}"
+        )
+    if given.dtype != dtype:
+        shape = "x".join(map(str, given.shape))
+        raise ModelError(
+            f"input {node.name!r} was given as {given.dtype}; the model expects {dtype}: use "
+            f"--input {node.name}={shape}:{dtype}"
+        )
+    return given
+
+
+class CpuExecutable(HostExecutable):
+    """A session with bound inputs and outputs."""
+
+    provider = PROVIDER
+
+    def __init__(
+        self,
+        adapter: CpuAdapter,
+        session: Any,
+        workload: Workload,
+        source: str | bytes,
+        *,
+        load_s: float,
+        artifact_bytes: int,
+    ) -> None:
+        super().__init__(load_s=load_s, artifact_bytes=artifact_bytes)
+        self._adapter, self._session, self._source = adapter, session, source
+        specs = bind_inputs(session.get_inputs(), workload.inputs)
+        self._names = [o.name for o in session.get_outputs()]
+        self._inputs = self._accepted_inputs(specs, workload.seed)
+        self._binding = self._bound(session)
+
+    def call(self) -> object:
+        """Run once on the bound inputs."""
+        return self._session.run_with_iobinding(self._binding)
+
+    def outputs(self, inputs: Arrays | None = None) -> list[Array]:
+        """Run once and return the outputs."""
+        return self._run(self._inputs if inputs is None else inputs)
+
+    def trace(self) -> OpTrace:
+        """Time the operators with the runtime's profiler, in a session of its own."""
+
+        def bind(session: Any) -> Callable[[], object]:
+            binding = self._bound(session)
+            return lambda: session.run_with_iobinding(binding)
+
+        return self._adapter.tracer().trace(self._source, self.call, bind)
+
+    def close(self) -> None:
+        """Free the session and its buffers."""
+        super().close()
+        self._binding = self._session = None
+
+    def _accepted_inputs(self, specs: Sequence[InputSpec], seed: int) -> dict[str, Array]:
+        """Return random inputs that the model takes.
+
+        How far ids may go is known only to the model: a vocabulary's size is tried first, and
+        where an index is out of range the narrowest choice, which also suits masks.
+        """
+        wide = random_inputs(specs, seed, WIDE_INTEGERS)
+        if not any(a.dtype.kind in "iu" for a in wide.values()):
+            return wide
+        try:
+            self._run(wide)
+        except MeasurementError:
+            narrow = random_inputs(specs, seed, NARROW_INTEGERS)
+            self._run(narrow)
+            return narrow
+        return wide
+
+    def _run(self, inputs: Arrays) -> list[Array]:
+        try:
+            found: list[Array] = self._session.run(self._names, dict(inputs))
+        except Exception as error:  # the runtime's exceptions share no base class of their own
+            text = " ".join(str(error).split())
+            raise MeasurementError(f"onnxruntime cannot run the model: {text}") from error
+        return found
+
+    def _bound(self, session: Any) -> Any:
+        """Return a binding of the seeded inputs, and of outputs of the shapes they give."""
+        ort = self._adapter._ort
+        binding = session.io_binding()
+        for name, array in self._inputs.items():
+            binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
+        for name, output in zip(self._names, self._run(self._inputs), strict=True):
+            value = ort.OrtValue.ortvalue_from_shape_and_type(output.shape, output.dtype.type)
+            binding.bind_ortvalue_output(name, value)
+        return binding

@@ -1,0 +1,213 @@
+"""PyTorch, eager, on this host's CPU: the device ``cpu-torch``.
+
+Modules run in evaluation and inference mode with plain contiguous (NCHW) tensors, the layout in
+which users' own modules run unless they ask for another; batch norms are not folded. It takes
+what ``cpu`` cannot: a torch module made by ``package.module:callable``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hwprof.devices.host import (
+    Array,
+    HostExecutable,
+    host_fingerprint,
+    load_callable,
+    only_fp32,
+    random_inputs,
+)
+from hwprof.errors import DeviceUnavailableError, ModelError
+from hwprof.graph import to_torch, workload_graph
+from hwprof.measure.records import DeviceOptions, Fingerprint, MeasurePlan
+from hwprof.measure.timing import timed_burst
+from hwprof.protocols import OpTime, OpTrace, Support
+from hwprof.workload import InputSpec, Workload
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from hwprof.protocols import Arrays
+
+PROVIDER = "torch eager CPU"
+TRACE_S, TRACE_CALLS, TRACE_ROUNDS = 0.05, 5, 4
+
+
+class CpuTorchAdapter:
+    """Opens torch on the CPU.
+
+    Raises:
+        DeviceUnavailableError: torch is not installed.
+    """
+
+    def __init__(self, options: DeviceOptions) -> None:
+        try:
+            import torch
+        except ImportError as error:
+            raise DeviceUnavailableError(
+                f"the device 'cpu-torch' needs torch ({error}): run pip install 'hwprof[search]'"
+            ) from error
+        self._torch = torch
+        self._options = options
+        torch.set_num_threads(options.threads)
+
+    def fingerprint(self) -> Fingerprint:
+        """Return the facts about CPU, runtime and options."""
+        return host_fingerprint(
+            "cpu-torch",
+            self._options,
+            runtime="torch",
+            runtime_version=str(self._torch.__version__),
+            settings={
+                "provider": PROVIDER,
+                "layout": "NCHW",
+                "mkldnn": self._torch._C._has_mkldnn,
+                "flush_denormals": False,
+            },
+        )
+
+    def supports(self, workload: Workload) -> Support:
+        """Take networks and blocks of a space and torch callables, in fp32."""
+        if workload.path is not None:
+            return Support(
+                ok=False,
+                reason=f"{workload.label!r} is a model file, which torch does not run: use "
+                "--device cpu, or name the module as package.module:callable",
+            )
+        return only_fp32(self._options, "cpu-torch") or Support(ok=True)
+
+    def compile(self, workload: Workload, plan: MeasurePlan) -> CpuTorchExecutable:
+        """Make the module and run it once on seeded inputs.
+
+        Raises:
+            ModelError: the callable fails, gives no module, or does not take the inputs.
+        """
+        start_s = time.perf_counter()
+        if workload.target is not None:
+            module, specs = self._user_module(workload.target), list(workload.inputs)
+            if not specs:
+                raise ModelError(
+                    f"{workload.target!r} needs its inputs' shapes: give each in order, e.g. "
+                    "--input x=1x3x224x224:float32"
+                )
+        else:
+            graph = workload_graph(workload)
+            module = to_torch(graph, seed=workload.seed)
+            first = graph.inputs[0]
+            specs = [InputSpec(name=first.name, shape=(self._options.batch, *first.shape))]
+        module.eval()
+        load_s = time.perf_counter() - start_s
+        return CpuTorchExecutable(module, specs, workload, load_s=load_s)
+
+    def close(self) -> None:
+        """Nothing to free: modules belong to executables."""
+
+    def _user_module(self, target: str) -> nn.Module:
+        found = load_callable(target)
+        if not isinstance(found, self._torch.nn.Module):
+            if not callable(found):
+                raise ModelError(f"{target!r} is a {type(found).__name__}; expected a callable")
+            try:
+                found = found()
+            except Exception as error:  # a user's callable may raise anything
+                raise ModelError(
+                    f"calling {target!r} failed: {type(error).__name__}: {error}"
+                ) from error
+        if not isinstance(found, self._torch.nn.Module):
+            raise ModelError(
+                f"{target!r} gave a {type(found).__name__}; expected a torch.nn.Module"
+            )
+        return found
+
+
+class CpuTorchExecutable(HostExecutable):
+    """A module with its seeded inputs."""
+
+    provider = PROVIDER
+
+    def __init__(
+        self, module: nn.Module, specs: Sequence[InputSpec], workload: Workload, *, load_s: float
+    ) -> None:
+        size = sum(t.numel() * t.element_size() for t in module.state_dict().values())
+        super().__init__(load_s=load_s, artifact_bytes=size)
+        import torch
+
+        self._torch = torch
+        self._module = module
+        self._label = workload.label
+        arrays = random_inputs(specs, workload.seed)
+        self._inputs = self._tensors(arrays)
+        self.outputs(arrays)
+
+    def call(self) -> object:
+        """Run once on the seeded inputs."""
+        with self._torch.inference_mode():
+            return self._module(*self._inputs)
+
+    def outputs(self, inputs: Arrays | None = None) -> list[Array]:
+        """Run once and return the outputs, whatever they are nested in, in order.
+
+        Raises:
+            ModelError: the module does not take the inputs or gives no tensors.
+        """
+        tensors = self._inputs if inputs is None else self._tensors(inputs)
+        try:
+            with self._torch.inference_mode():
+                result = self._module(*tensors)
+        except Exception as error:  # a user's module may raise anything
+            shapes = [list(t.shape) for t in tensors]
+            raise ModelError(
+                f"{self._label!r} does not take inputs of the shapes {shapes}: "
+                f"{type(error).__name__}: {error}; give them in order with --input"
+            ) from error
+        found = [t.detach().numpy() for t in _flat(result) if isinstance(t, self._torch.Tensor)]
+        if not found:
+            raise ModelError(f"{self._label!r} returned {type(result).__name__}; expected tensors")
+        return found
+
+    def trace(self) -> OpTrace:
+        """Time the operators with torch's profiler: self time, all calls of a kind together.
+
+        What the profiler adds to an operator is not known, so nothing is removed.
+        """
+        from torch.profiler import ProfilerActivity, profile
+
+        plain_ns, traced_ns = [], []
+        totals_s: dict[str, float] = {}
+        for _ in range(TRACE_ROUNDS):
+            plain = timed_burst(self.call, TRACE_S, TRACE_CALLS)
+            with profile(activities=[ProfilerActivity.CPU]) as profiler:
+                traced = timed_burst(self.call, TRACE_S, TRACE_CALLS)
+            plain_ns.append(plain.duration_ns)
+            traced_ns.append(traced.duration_ns)
+            for row in profiler.key_averages():
+                totals_s[row.key] = totals_s.get(row.key, 0.0) + row.self_cpu_time_total * 1e-6
+        n_calls = sum(part.size for part in traced_ns)
+        traced_s = 1e-9 * float(np.mean(np.concatenate(traced_ns)))
+        ops = tuple(
+            OpTime(name=name, op_type=name, time_s=total_s / n_calls)
+            for name, total_s in totals_s.items()
+        )
+        return OpTrace(
+            ops=ops,
+            outside_s=max(traced_s - sum(op.time_s for op in ops), 0.0),
+            traced_s=traced_s,
+            untraced_s=1e-9 * float(np.mean(np.concatenate(plain_ns))),
+        )
+
+    def _tensors(self, inputs: Mapping[str, Array]) -> list[torch.Tensor]:
+        return [self._torch.from_numpy(np.ascontiguousarray(a)) for a in inputs.values()]
+
+
+def _flat(result: Any) -> list[Any]:
+    """Return the leaves of nested tuples, lists and mappings, in order."""
+    if isinstance(result, Mapping):
+        return [leaf for value in result.values() for leaf in _flat(value)]
+    if isinstance(result, tuple | list):
+        return [leaf for value in result for leaf in _flat(value)]
+    return [result]

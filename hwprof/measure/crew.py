@@ -1,0 +1,224 @@
+"""The workers of a group as seats: a process may be lost and replaced, its work is redone.
+
+Everything a candidate can do wrong is its own. A worker that dies takes nobody with it: a
+fresh one takes the seat and compiles what is asked of it when it is asked.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from hwprof.measure import wire
+from hwprof.measure.pool import Hello, Pool, Worker, WorkerFault
+from hwprof.measure.records import (
+    Burst,
+    Failure,
+    LabelledBurst,
+    Loaded,
+    MeasurePlan,
+    Stage,
+)
+from hwprof.protocols import Check, Disturbance
+from hwprof.workload import Workload
+
+logger = logging.getLogger(__name__)
+
+WARMUP_ROUND = -1
+RETRYABLE = frozenset({"died", "hung"})
+MOST_ATTEMPTS = 2
+
+T = TypeVar("T")
+
+
+@dataclass(kw_only=True, eq=False)
+class Seat:
+    """A worker's place, and the keys of what its present process has compiled."""
+
+    worker: Worker | None = None
+    ready: set[str] = field(default_factory=set)
+
+
+@dataclass(kw_only=True, eq=False)
+class Member:
+    """A candidate of the group and all that is known of it so far."""
+
+    workload: Workload
+    seats: tuple[Seat, ...]
+    bursts: list[LabelledBurst] = field(default_factory=list)
+    is_reference: bool = False
+    rounds: int = 0
+    next_round: int = 0
+    loaded: Loaded | None = None
+    check: Check | None = None
+    n_faults: int = 0
+    stage: Stage = "start"
+    left: bool = False
+
+
+class LostError(Exception):
+    """A member failed for good."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+TimedBurst = tuple[Burst, Disturbance | None]
+"""A burst with what its device knows of disturbances (None: ask the host)."""
+
+
+class Crew:
+    """Gets work done on seats, whatever happens to the processes in them.
+
+    Args:
+        pool: starts and parks the processes.
+        plan: time limits, warm-up, cache.
+        keep_warmup: called with each warm-up burst.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        plan: MeasurePlan,
+        keep_warmup: Callable[[Member, Worker, TimedBurst], None],
+    ) -> None:
+        self._pool, self._plan, self._keep_warmup = pool, plan, keep_warmup
+
+    def start(self, seats: list[Seat]) -> Hello:
+        """Start a process for every seat, side by side.
+
+        Raises:
+            DeviceUnavailableError: the device cannot be opened.
+        """
+        workers, hello = self._pool.start(len(seats))
+        for seat, worker in zip(seats, workers, strict=True):
+            seat.worker = worker
+        return hello
+
+    def prepare(self, member: Member, seat: Seat, *, warm: bool) -> None:
+        """Compile ``member`` on ``seat``, check its outputs once, and warm it up.
+
+        Raises:
+            LostError: it failed for good.
+        """
+        self._attempt(member, seat, lambda _: None, warm=warm)
+
+    def burst(self, member: Member, seat: Seat) -> tuple[Worker, TimedBurst]:
+        """Time one burst of ``member`` on ``seat``.
+
+        Raises:
+            LostError: it failed for good.
+        """
+        plan = self._plan
+
+        def run(worker: Worker) -> tuple[Worker, TimedBurst]:
+            return worker, self._request_burst(member, worker, plan.burst_s, plan.min_calls)
+
+        return self._attempt(member, seat, run, warm=True)
+
+    def drop(self, member: Member) -> None:
+        """Free what a member holds in processes where others go on."""
+        for seat in member.seats:
+            if seat.worker is None or member.workload.key not in seat.ready:
+                continue
+            seat.ready.discard(member.workload.key)
+            try:
+                worker = self._occupy(seat)
+                worker.request("drop", self._plan.timeout_s, key=member.workload.key)
+            except WorkerFault as fault:
+                logger.warning("%s would not close: %s", member.workload.label, fault)
+                self._after(fault, seat)
+
+    def _attempt(
+        self, member: Member, seat: Seat, action: Callable[[Worker], T], *, warm: bool
+    ) -> T:
+        """Prepare ``member`` if need be, then act; a lost worker is replaced once."""
+        while True:
+            try:
+                worker = self._occupy(seat)
+                if member.workload.key not in seat.ready:
+                    self._prepare(member, worker, warm)
+                    seat.ready.add(member.workload.key)
+                member.stage = "burst"
+                return action(worker)
+            except WorkerFault as fault:
+                self._after(fault, seat)
+                member.n_faults += 1
+                if fault.kind not in RETRYABLE or member.n_faults >= MOST_ATTEMPTS:
+                    raise LostError(_failure(member, fault)) from fault
+                logger.warning("%s: %s; trying once more", member.workload.label, fault)
+
+    def _occupy(self, seat: Seat) -> Worker:
+        """Return the seat's worker, the only one that runs from now on."""
+        if seat.worker is None:
+            (seat.worker,), _ = self._pool.start(1)
+        self._pool.run_only(seat.worker)
+        return seat.worker
+
+    def _after(self, fault: WorkerFault, seat: Seat) -> None:
+        """Empty the seat of a process that is gone."""
+        if fault.lost and seat.worker is not None:
+            self._pool.remove(seat.worker)
+            seat.worker = None
+            seat.ready.clear()
+
+    def _prepare(self, member: Member, worker: Worker, warm: bool) -> None:
+        plan, data = self._plan, member.workload.to_json()
+        if member.loaded is None:
+            member.stage = "supports"
+            support = worker.request("supports", plan.timeout_s, workload=data).header
+            if not support["ok"]:
+                raise WorkerFault("unsupported", str(support["reason"]), lost=False)
+        member.stage = "compile"
+        worker.request("compile", plan.timeout_s, workload=data, plan=wire.plan_json(plan))
+        if member.loaded is None:
+            member.stage = "check"
+            self._check(member, worker)
+        if warm:
+            member.stage = "warmup"
+            timed = self._request_burst(member, worker, plan.warmup_s, plan.warmup_calls)
+            self._keep_warmup(member, worker, timed)
+
+    def _check(self, member: Member, worker: Worker) -> None:
+        header = worker.request("check", self._plan.timeout_s, key=member.workload.key).header
+        found, loaded = header["check"], header["loaded"]
+        member.check = Check(**{**found, "fallback_ops": tuple(found["fallback_ops"])})
+        if not member.check.finite:
+            raise WorkerFault(
+                "non_finite",
+                "the outputs hold NaN or infinity, so its latency says nothing: check the "
+                "weights and the inputs",
+                lost=False,
+            )
+        member.loaded = Loaded(**{**loaded, "warnings": tuple(loaded["warnings"])})
+
+    def _request_burst(
+        self, member: Member, worker: Worker, duration_s: float, min_calls: int
+    ) -> TimedBurst:
+        frame = worker.request(
+            "burst",
+            self._plan.timeout_s,
+            key=member.workload.key,
+            duration_s=duration_s,
+            min_calls=min_calls,
+            cache=self._plan.cache,
+        )
+        known = frame.header.get("disturbance")
+        try:
+            return wire.burst_from(frame), None if known is None else Disturbance(**known)
+        except (wire.WireError, TypeError) as error:
+            raise WorkerFault("garbage", str(error), lost=False) from error
+
+
+def _failure(member: Member, fault: WorkerFault) -> Failure:
+    return Failure(
+        workload=member.workload,
+        stage=member.stage,
+        kind=fault.kind,
+        message=str(fault),
+        attempts=member.n_faults,
+        retryable=fault.kind in RETRYABLE or fault.kind == "out_of_memory",
+    )

@@ -1,0 +1,199 @@
+"""Measuring: many workloads on one device, each to a level that repeats, or to a typed failure.
+
+Workloads are taken in groups of at most 31 and a reference block. A group runs on a few fresh
+worker processes, one running at a time, each holding every candidate; a round times one short
+burst for every (candidate, worker) in fresh random order, so that a slow minute of the machine
+falls on all alike. Every burst reaches the sink at once: what is interrupted can go on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hwprof.graph import workload_graph
+from hwprof.measure import machine
+from hwprof.measure.group import Group, Session
+from hwprof.measure.labelling import Labeller
+from hwprof.measure.load import LoadMonitor, check_quiet, check_threads
+from hwprof.measure.pool import Pool, living_pids
+from hwprof.measure.records import (
+    DeviceRef,
+    Failure,
+    LabelledBurst,
+    MeasurePlan,
+    Result,
+)
+from hwprof.progress import Pace, Progress
+from hwprof.protocols import Sink
+from hwprof.space.pieces import MBConvPiece
+from hwprof.workload import Workload
+
+GROUP_SIZE = 31
+"""Candidates a group; with the reference block 32 share a worker."""
+MEMORY_SHARE = 0.25
+"""Share of the free memory that the weights of a group may take, over all workers."""
+BYTES_PER_WEIGHT_BYTE = 3
+"""A runtime holds the file's weights, its own layout of them, and work space."""
+QUIET_WINDOW_S = 0.5
+
+REFERENCE = Workload.block(
+    MBConvPiece(
+        in_channels=24,
+        size_px=14,
+        out_channels=24,
+        kernel=3,
+        expand=3,
+        stride=1,
+        act="relu6",
+        squeeze_excite=False,
+        shortcut=True,
+        bn_eps=1e-5,
+    ),
+    "reference block",
+)
+
+
+def measure(
+    workloads: Sequence[Workload],
+    device: DeviceRef,
+    plan: MeasurePlan,
+    *,
+    sink: Sink | None = None,
+    earlier: Mapping[str, Sequence[LabelledBurst]] | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    deadline_s: float | None = None,
+) -> Iterator[Result]:
+    """Yield each workload's measurement, or why there is none, as soon as it is final.
+
+    Args:
+        workloads: what to time, in the order in which groups are formed; of several with one
+            key the first counts.
+        device: how a worker opens the device.
+        plan: how long and how often.
+        sink: gets every burst, measurement and failure at once.
+        earlier: bursts of interrupted sessions by workload key; measuring goes on behind them.
+        progress: called after every round; ``done`` counts workloads.
+        deadline_s: ``time.monotonic()`` after which no new group is begun.
+
+    Raises:
+        DeviceUnavailableError: the device cannot be opened, or several threads are asked for
+            while others keep the CPUs busy.
+        PlanError: the machine grants fewer cores than threads are asked for.
+    """
+    distinct = list({w.key: w for w in reversed(workloads)}.values())[::-1]
+    known = earlier or {}
+    report = _Reporter(len(distinct), plan, progress)
+    session = Session(
+        ref=device,
+        plan=plan,
+        rng=np.random.default_rng(plan.seed),
+        sink=sink,
+        labeller=Labeller(b for bursts in known.values() for b in bursts),
+        monitor=LoadMonitor(living_pids),
+        tell=report.step,
+    )
+    next_worker = _first_free_number(known)
+    for number, members in enumerate(groups(distinct, device, plan)):
+        if deadline_s is not None and time.monotonic() >= deadline_s:
+            return
+        with Pool(device, next_worker) as pool:
+            group = Group(session, pool, members, REFERENCE, known)
+            hello = group.start(machine.warnings())
+            if sink is not None:
+                sink.opened(hello.fingerprint)
+            if number == 0 and not hello.reports_disturbance:
+                _require_fit(session.monitor, device.options.threads)
+            for result in group.run():
+                report.finished(result)
+                yield result
+            next_worker = pool.next_number
+
+
+def groups(
+    workloads: Sequence[Workload], device: DeviceRef, plan: MeasurePlan
+) -> Iterator[list[Workload]]:
+    """Yield the groups, in order: at most 31, and no more weights than fit in memory.
+
+    A runtime with several threads gets a process for itself, so a group is one candidate.
+    """
+    if device.options.threads > 1:
+        yield from ([w] for w in workloads)
+        return
+    free = machine.available_memory_bytes()
+    limit = None if free is None else MEMORY_SHARE * free / (plan.workers * BYTES_PER_WEIGHT_BYTE)
+    group: list[Workload] = []
+    held = 0
+    for workload in workloads:
+        size = weight_bytes(workload)
+        too_heavy = limit is not None and held + size > limit
+        if group and (len(group) == GROUP_SIZE or too_heavy):
+            yield group
+            group, held = [], 0
+        group.append(workload)
+        held += size
+    if group:
+        yield group
+
+
+def weight_bytes(workload: Workload) -> int:
+    """Return what the weights of a workload take, as far as it can be told beforehand."""
+    if workload.path is not None:
+        path = Path(workload.path)
+        return path.stat().st_size if path.exists() else 0
+    # A callable's module is not known before it is called: it is alone or among its like.
+    return 0 if workload.target is not None else 4 * workload_graph(workload).params
+
+
+def _first_free_number(earlier: Mapping[str, Sequence[LabelledBurst]]) -> int:
+    """Return a worker number that no earlier burst bears: two processes are never mixed up."""
+    labels = {b.worker for bursts in earlier.values() for b in bursts}
+    return 1 + max((int(name.removeprefix("w")) for name in labels), default=-1)
+
+
+def _require_fit(monitor: LoadMonitor, threads: int) -> None:
+    """Refuse what this host cannot time."""
+    check_threads(threads)
+    if threads > 1:
+        time.sleep(QUIET_WINDOW_S)
+        check_quiet(threads, monitor.mark())
+
+
+class _Reporter:
+    """Turns what groups tell into progress, with an estimate of the time left."""
+
+    def __init__(
+        self, total: int, plan: MeasurePlan, callback: Callable[[Progress], None] | None
+    ) -> None:
+        self._total, self._callback = total, callback
+        self._each = plan.looks[-1] * plan.workers
+        self._pace: Pace | None = None
+        self._done = self._failed = self._bursts = 0
+
+    def step(self, label: str, n_bursts: int) -> None:
+        """Tell what is being done; ``n_bursts`` more are timed."""
+        self._bursts += n_bursts
+        if self._callback is None:
+            return
+        if self._pace is None:  # starting workers is no part of the pace
+            self._pace = Pace(total=self._total * self._each)
+        self._callback(
+            Progress(
+                stage="measure",
+                done=self._done,
+                total=self._total,
+                label=label,
+                eta_s=self._pace.eta_s(self._bursts),
+                n_failed=self._failed,
+            )
+        )
+
+    def finished(self, result: Result) -> None:
+        """Count a workload that is final; one that ended early leaves nothing to wait for."""
+        self._done += 1
+        self._failed += isinstance(result, Failure)
+        self._bursts = max(self._bursts, self._done * self._each)
+        self.step(result.workload.label, 0)

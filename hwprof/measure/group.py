@@ -1,0 +1,288 @@
+"""One group of candidates on fresh workers: compile, warm up, then rounds in random order."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from hwprof.measure.crew import WARMUP_ROUND, Crew, LostError, Member, Seat, TimedBurst
+from hwprof.measure.labelling import WORTH_REPEATING, Labeller
+from hwprof.measure.level import (
+    burst_statistic_s,
+    estimate,
+    is_settled,
+    measurement_from,
+    rounds_done,
+    trend,
+    used_bursts,
+)
+from hwprof.measure.load import LoadMonitor
+from hwprof.measure.pool import Hello, Pool, Worker
+from hwprof.measure.records import (
+    DeviceRef,
+    Failure,
+    Fingerprint,
+    LabelledBurst,
+    Measurement,
+    MeasurePlan,
+    Result,
+)
+from hwprof.protocols import Sink
+from hwprof.workload import Workload
+
+logger = logging.getLogger(__name__)
+
+MOST_REPEATS = 0.25
+"""Disturbed bursts are repeated once, up to this share of a group's bursts."""
+REFERENCE_TREND_P = 0.05
+
+Tell = Callable[[str, int], None]
+"""Called with what is being done and how many bursts of candidates were just timed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """What lasts for the whole campaign."""
+
+    ref: DeviceRef
+    plan: MeasurePlan
+    rng: np.random.Generator
+    sink: Sink | None
+    labeller: Labeller
+    monitor: LoadMonitor
+    tell: Tell
+
+
+class Group:
+    """Runs one group. Iterating :meth:`run` gives every candidate's result as it is final.
+
+    Args:
+        session: what lasts for the campaign.
+        pool: started here, closed by the caller.
+        workloads: the candidates.
+        reference: a block of ours that opens and closes every round, or None.
+        earlier: bursts from interrupted sessions, by workload key.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        pool: Pool,
+        workloads: Sequence[Workload],
+        reference: Workload | None,
+        earlier: Mapping[str, Sequence[LabelledBurst]],
+    ) -> None:
+        self._session = session
+        self._plan = session.plan
+        self._threads = session.ref.options.threads
+        self._crew = Crew(pool, session.plan, self._keep_warmup)
+        shared = self._new_seats(self._plan.workers)
+        self._members = [self._member(w, shared, earlier.get(w.key, ())) for w in workloads]
+        self._reference = None
+        if reference is not None and any(self._is_due(m) for m in self._members):
+            seats = shared if self._threads == 1 else self._new_seats(1)
+            self._reference = Member(workload=reference, seats=seats, is_reference=True)
+        n_bursts = self._plan.looks[-1] * self._plan.workers * len(workloads)
+        self._repeats_left = math.ceil(MOST_REPEATS * n_bursts)
+        self._fingerprint: Fingerprint | None = None
+        self._warnings: tuple[str, ...] = ()
+        self._n_cpus: int | None = None
+
+    def start(self, warnings: tuple[str, ...] = ()) -> Hello:
+        """Start every worker that will be needed, and return what the device says of itself.
+
+        Args:
+            warnings: what about the host widens results; kept beside each of them.
+
+        Raises:
+            DeviceUnavailableError: the device cannot be opened.
+        """
+        members = [*self._members, *([self._reference] if self._reference else [])]
+        seats = [seat for m in members for seat in self._seats_for(m)]
+        hello = self._crew.start(list(dict.fromkeys(seats)))
+        self._fingerprint = hello.fingerprint
+        if not hello.reports_disturbance:
+            self._warnings = warnings
+            self._n_cpus = self._session.monitor.n_cpus
+        return hello
+
+    def run(self) -> Iterator[Result]:
+        """Yield a result for every candidate."""
+        for member in self._members:
+            yield from self._guarded(member, self._prepare)
+        if self._reference is not None and any(map(self._is_due, self._active())):
+            yield from self._guarded(self._reference, self._prepare)
+        for member in self._active():
+            if not self._is_due(member):
+                yield self._finish(member)
+        for look in self._plan.looks:
+            while due := [m for m in self._active() if m.rounds < look]:
+                yield from self._round(due, look)
+            yield from self._look(look)
+
+    @staticmethod
+    def _new_seats(count: int) -> tuple[Seat, ...]:
+        return tuple(Seat() for _ in range(count))
+
+    def _member(
+        self, workload: Workload, shared: tuple[Seat, ...], earlier: Sequence[LabelledBurst]
+    ) -> Member:
+        # Several threads in two sessions of one process spin against each other: one process each.
+        seats = shared if self._threads == 1 else self._new_seats(len(shared))
+        return Member(
+            workload=workload,
+            seats=seats,
+            bursts=list(earlier),
+            rounds=rounds_done(earlier, self._plan.workers),
+            next_round=max((b.round_index for b in earlier), default=WARMUP_ROUND) + 1,
+        )
+
+    def _is_due(self, member: Member) -> bool:
+        return member.rounds < self._plan.looks[-1]
+
+    def _seats_for(self, member: Member) -> tuple[Seat, ...]:
+        """Return where a member must be compiled: once is enough where nothing is left to time."""
+        return member.seats if self._is_due(member) else member.seats[:1]
+
+    def _active(self) -> list[Member]:
+        return [m for m in self._members if not m.left]
+
+    def _guarded(self, member: Member, work: Callable[[Member], None]) -> Iterator[Failure]:
+        """Do ``work``; if the member is lost, yield its failure (the reference has none)."""
+        try:
+            work(member)
+        except LostError as lost:
+            self._leave(member)
+            if member.is_reference:
+                logger.info("measuring without a reference block: %s", lost.failure.message)
+                return
+            if self._session.sink is not None:
+                self._session.sink.failed(lost.failure)
+            yield lost.failure
+
+    def _prepare(self, member: Member) -> None:
+        for seat in self._seats_for(member):
+            self._crew.prepare(member, seat, warm=self._is_due(member))
+        self._session.tell(member.workload.label, 0)
+
+    def _round(self, due: list[Member], look: int) -> Iterator[Result]:
+        """Time one burst for every candidate and worker, in fresh random order."""
+        pairs = [(m, seat) for m in due for seat in m.seats]
+        order = self._session.rng.permutation(len(pairs))
+        self._time_reference()
+        for member, seat in (pairs[i] for i in order):
+            if not member.left:
+                yield from self._guarded(member, lambda m, s=seat: self._time(m, s))  # type: ignore[misc]
+        self._time_reference()
+        for member in due:
+            member.rounds += 1
+            member.next_round += 1
+        self._session.tell(f"round {max(m.rounds for m in due)} of {look}", len(pairs))
+
+    def _time_reference(self) -> None:
+        reference = self._reference
+        if reference is None or reference.left:
+            return
+        seat = reference.seats[reference.rounds % len(reference.seats)]
+        for _ in self._guarded(reference, lambda m: self._time(m, seat)):
+            pass
+        reference.rounds += 1
+        reference.next_round += 1
+
+    def _time(self, member: Member, seat: Seat) -> None:
+        """Time one burst; once more where the machine was disturbed beyond doubt."""
+        labelled = self._label(member.next_round, *self._crew.burst(member, seat))
+        disturbed = not WORTH_REPEATING.isdisjoint(labelled.causes)
+        if disturbed and self._repeats_left > 0 and not member.is_reference:
+            self._repeats_left -= 1
+            self._keep(member, replace(labelled, causes=(*labelled.causes, "superseded")))
+            labelled = self._label(member.next_round, *self._crew.burst(member, seat))
+        self._keep(member, labelled)
+
+    def _label(self, round_index: int, worker: Worker, timed: TimedBurst) -> LabelledBurst:
+        burst, disturbance = timed
+        labeller = self._session.labeller
+        if disturbance is None:
+            disturbance = labeller.host_disturbance(self._session.monitor.mark())
+        return LabelledBurst(
+            burst=burst,
+            worker=worker.label,
+            round_index=round_index,
+            causes=labeller.causes(burst, disturbance),
+            steal_share=disturbance.steal_share,
+            foreign_cores=disturbance.foreign_cores,
+        )
+
+    def _keep_warmup(self, member: Member, worker: Worker, timed: TimedBurst) -> None:
+        labelled = self._label(WARMUP_ROUND, worker, timed)
+        self._keep(member, replace(labelled, causes=("first", *labelled.causes)))
+
+    def _keep(self, member: Member, labelled: LabelledBurst) -> None:
+        member.bursts.append(labelled)
+        if self._session.sink is not None and not member.is_reference:
+            self._session.sink.burst(member.workload, labelled)
+
+    def _look(self, look: int) -> Iterator[Measurement]:
+        """Let those go that reached their target, or all at the last look."""
+        last = look == self._plan.looks[-1]
+        for member in self._active():
+            if last or (member.rounds == look and self._is_settled(member)):
+                yield self._finish(member)
+
+    def _is_settled(self, member: Member) -> bool:
+        found = estimate(member.bursts, self._threads)
+        return is_settled(found, self._plan.target_for(member.workload))
+
+    def _finish(self, member: Member) -> Measurement:
+        assert member.loaded is not None
+        assert self._fingerprint is not None
+        measurement = measurement_from(
+            member.workload,
+            self._plan,
+            self._fingerprint,
+            [self._session.labeller.relabel(b) for b in member.bursts],
+            member.loaded,
+            self._telemetry(member),
+        )
+        if self._session.sink is not None:
+            self._session.sink.done(measurement)
+        self._leave(member)
+        return measurement
+
+    def _leave(self, member: Member) -> None:
+        member.left = True
+        if self._active():
+            self._crew.drop(member)
+
+    def _telemetry(self, member: Member) -> dict[str, Any]:
+        assert member.check is not None
+        return {
+            "warnings": list(self._warnings),
+            "n_cpus": self._n_cpus,
+            "provider": member.check.provider,
+            "fallback_ops": list(member.check.fallback_ops),
+            "attempts": member.n_faults + 1,
+            **self._reference_telemetry(),
+        }
+
+    def _reference_telemetry(self) -> dict[str, float]:
+        """Return level and drift of the reference block over the group so far."""
+        reference = self._reference
+        if reference is None or reference.rounds == 0:
+            return {}
+        found = estimate(reference.bursts, self._threads)
+        series = [
+            s / found.worker_levels_s[b.worker]
+            for b in used_bursts(reference.bursts)
+            if (s := burst_statistic_s(b.burst, self._threads))
+        ]
+        moved = trend(np.log(series))
+        return {
+            "reference_level_s": found.level_s,
+            "reference_drift": moved.drift if moved.p < REFERENCE_TREND_P else 0.0,
+        }

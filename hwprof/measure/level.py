@@ -1,0 +1,331 @@
+"""From raw bursts to a level that repeats, with its interval: pure functions on arrays.
+
+The *floor* is the target: the tenth percentile of a call's time in a typical worker that nothing
+disturbs. It is estimated by lower quartiles, over a worker's bursts and then over the workers,
+of a burst's tenth percentile of wait-corrected time; how often the interval holds the floor is
+tested on simulated machines whose floor is known. More time in one process buys nothing on a shared machine (its modes last
+as long as a process), so the interval is drawn over workers.
+
+Sources: the burst rules and the level were chosen on measured data; Mann (1945), Kendall (1975)
+and Theil (1950), Sen (1968) for the trend.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwprof.errors import MeasurementError
+from hwprof.measure.records import (
+    EXCLUDING_CAUSES,
+    Burst,
+    Fingerprint,
+    LabelledBurst,
+    Loaded,
+    Measurement,
+    MeasurePlan,
+)
+from hwprof.measure.verdict import Signs, judge
+from hwprof.workload import Workload
+
+Float64 = NDArray[np.float64]
+
+LONG_CALL_S = 3e-3
+"""A longer call outlives a time slice, so that bursts without any wait are rare."""
+WAITING_SHARE = 0.05
+FEW_SAMPLES = 10
+SLOW_MODE = 1.1
+TREND_P = 0.01
+TREND_DRIFT = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trend:
+    """Whether a series moved in one direction: Mann–Kendall's p, Theil–Sen's total drift."""
+
+    p: float
+    drift: float
+
+    @property
+    def is_drifting(self) -> bool:
+        """Whether the drift is both significant and large enough to matter."""
+        return self.p < TREND_P and abs(self.drift) > TREND_DRIFT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What the bursts of one workload say."""
+
+    level_s: float
+    ci95_s: tuple[float, float]
+    worker_levels_s: Mapping[str, float]
+    confirmed: bool
+    trend: Trend
+    n_bursts: int
+    n_excluded: int
+    slow_mode_share: float
+    """Bursts more than 10 % above the level."""
+    preempted_share: float
+    """Samples that stood in the run queue for more than 1 % of their time."""
+
+    @property
+    def rel_half_width(self) -> float:
+        """Half the interval's width, relative to the level."""
+        return 0.5 * (self.ci95_s[1] - self.ci95_s[0]) / self.level_s
+
+
+def samples_s(burst: Burst) -> Float64:
+    """Return wall seconds per call of every sample but the first, which finds caches cold."""
+    wall: Float64 = burst.duration_ns[1:].astype(np.float64) * (1e-9 / burst.calls_per_sample)
+    return wall
+
+
+def corrected_s(burst: Burst, threads: int) -> Float64:
+    """Return seconds per call without run-queue wait, the first sample dropped.
+
+    With several threads one thread's wait is not the call's, so nothing is subtracted.
+    """
+    if threads > 1 or burst.wait_ns is None:
+        return samples_s(burst)
+    corrected = np.maximum(burst.duration_ns[1:] - burst.wait_ns[1:], 1).astype(np.float64)
+    seconds: Float64 = corrected * (1e-9 / burst.calls_per_sample)
+    return seconds
+
+
+def waiting_share(burst: Burst) -> float:
+    """Return the share of the burst's time that its thread stood in the run queue."""
+    if burst.wait_ns is None:
+        return 0.0
+    return float(burst.wait_ns.sum() / burst.duration_ns.sum())
+
+
+def burst_statistic_s(burst: Burst, threads: int) -> float | None:
+    """Return a burst's time per call: tenth percentile, minimum if fewer than 10 samples.
+
+    A long call in a burst that waited much has hardly one undisturbed sample: there the
+    wait-corrected mean repeats best. None where nothing is left without the first sample.
+    """
+    x = corrected_s(burst, threads)
+    if x.size == 0:
+        return None
+    if threads == 1 and waiting_share(burst) > WAITING_SHARE and np.median(x) > LONG_CALL_S:
+        return float(x.mean())
+    return float(x.min() if x.size < FEW_SAMPLES else np.quantile(x, 0.1))
+
+
+def used_bursts(bursts: Iterable[LabelledBurst]) -> list[LabelledBurst]:
+    """Return the bursts that the level is made of.
+
+    Warm-up stays out, and so does an excluded burst that was repeated; where nothing better
+    exists for a worker's round, its last burst stays.
+    """
+    cells: dict[tuple[str, int], list[LabelledBurst]] = {}
+    for burst in bursts:
+        if "first" not in burst.causes:
+            cells.setdefault((burst.worker, burst.round_index), []).append(burst)
+    used: list[LabelledBurst] = []
+    for cell in cells.values():
+        good = [b for b in cell if EXCLUDING_CAUSES.isdisjoint(b.causes)]
+        used += good or cell[-1:]
+    return used
+
+
+def interval_s(levels_s: Float64, level_s: float) -> tuple[float, float]:
+    """Return a 95 % interval of the level: Student's t over ln(levels), widened to hold it.
+
+    Args:
+        levels_s: ``float64[n]``, one level a worker.
+        level_s: the level itself.
+    """
+    from scipy.special import stdtrit
+
+    n = levels_s.size
+    if n < 2:
+        return (level_s, level_s)
+    logs = np.log(levels_s)
+    half = float(stdtrit(n - 1, 0.975)) * float(logs.std(ddof=1)) / math.sqrt(n)
+    centre, target = float(logs.mean()), math.log(level_s)
+    return (math.exp(min(centre - half, target)), math.exp(max(centre + half, target)))
+
+
+def is_confirmed(statistics_s: Sequence[float], workers: Sequence[str], level_s: float) -> bool:
+    """Return whether at least 3 bursts of at least 2 workers lie within 1 % of the level.
+
+    3 % where a call takes longer than 3 ms.
+    """
+    tolerance = 0.03 if level_s > LONG_CALL_S else 0.01
+    near = [
+        w for s, w in zip(statistics_s, workers, strict=True) if abs(s / level_s - 1) <= tolerance
+    ]
+    return len(near) >= 3 and len(set(near)) >= 2
+
+
+def trend(series: Float64) -> Trend:
+    """Test ``float64[n]`` (logarithms, in order of time) for a monotone trend.
+
+    Mann–Kendall's normal approximation with its correction for ties; the drift is Theil–Sen's
+    slope over the whole series, as a relative change.
+    """
+    n = series.size
+    if n < 4:
+        return Trend(p=1.0, drift=0.0)
+    i, j = np.triu_indices(n, 1)
+    differences = series[j] - series[i]
+    score = float(np.sign(differences).sum())
+    _, counts = np.unique(series, return_counts=True)
+    ties = float((counts * (counts - 1) * (2 * counts + 5)).sum())
+    variance = (n * (n - 1) * (2 * n + 5) - ties) / 18
+    drift = math.expm1(float(np.median(differences / (j - i))) * (n - 1))
+    if variance <= 0 or score == 0:
+        return Trend(p=1.0, drift=drift)
+    z = (abs(score) - 1) / math.sqrt(variance)
+    return Trend(p=math.erfc(z / math.sqrt(2)), drift=drift)
+
+
+def estimate(bursts: Sequence[LabelledBurst], threads: int) -> Estimate:
+    """Return level, interval and what there is to say about the bursts of one workload.
+
+    Raises:
+        MeasurementError: no burst is left once warm-up is set apart.
+    """
+    used = [(b, s) for b in used_bursts(bursts) if (s := burst_statistic_s(b.burst, threads))]
+    if not used:
+        raise MeasurementError("no burst was timed, so there is no level to give")
+    workers = [b.worker for b, _ in used]
+    values = np.array([s for _, s in used])
+    levels = {
+        w: float(np.quantile(values[[v == w for v in workers]], 0.25))
+        for w in dict.fromkeys(workers)
+    }
+    over_workers = np.array(list(levels.values()))
+    level_s = float(np.quantile(over_workers, 0.25))
+    # One worker says nothing about others: its bursts stand in, and nothing is confirmed.
+    single = len(levels) == 1
+    waits = [b.burst for b, _ in used if b.burst.wait_ns is not None]
+    n_timed = sum("first" not in b.causes for b in bursts)
+    return Estimate(
+        level_s=level_s,
+        ci95_s=interval_s(values if single else over_workers, level_s),
+        worker_levels_s=levels,
+        confirmed=is_confirmed(values.tolist(), workers, level_s),
+        trend=trend(np.log(values / np.array([levels[w] for w in workers]))),
+        n_bursts=len(used),
+        n_excluded=n_timed - len(used),
+        slow_mode_share=float(np.mean(values > SLOW_MODE * level_s)),
+        preempted_share=_preempted_share(waits),
+    )
+
+
+def _preempted_share(bursts: Sequence[Burst]) -> float:
+    flags = [b.wait_ns[1:] > 0.01 * b.duration_ns[1:] for b in bursts if b.wait_ns is not None]
+    return float(np.concatenate(flags).mean()) if flags else 0.0
+
+
+def rounds_done(bursts: Iterable[LabelledBurst], workers: int) -> int:
+    """Return how many rounds have a timed burst of at least ``workers`` workers."""
+    seen: dict[int, set[str]] = {}
+    for burst in bursts:
+        if "first" not in burst.causes:
+            seen.setdefault(burst.round_index, set()).add(burst.worker)
+    return sum(len(names) >= workers for names in seen.values())
+
+
+def is_settled(found: Estimate, target_rel: float) -> bool:
+    """Return whether measuring may end at a look: narrow, confirmed and steady."""
+    return found.rel_half_width <= target_rel and found.confirmed and not found.trend.is_drifting
+
+
+def measurement_from(
+    workload: Workload,
+    plan: MeasurePlan,
+    fingerprint: Fingerprint,
+    bursts: Sequence[LabelledBurst],
+    loaded: Loaded,
+    telemetry: Mapping[str, Any],
+) -> Measurement:
+    """Return the measurement that the bursts support: every derived figure and the verdict.
+
+    ``telemetry`` is kept and completed by what follows from the bursts, so that a measurement
+    can be rebuilt from its own telemetry.
+
+    Raises:
+        MeasurementError: no burst is left once warm-up is set apart.
+    """
+    threads = int(fingerprint.stable.get("threads") or 1)
+    found = estimate(bursts, threads)
+    used = used_bursts(bursts)
+    wall = np.concatenate([samples_s(b.burst) for b in used])
+    median, p90, p99 = (float(q) for q in np.quantile(wall, (0.5, 0.9, 0.99)))
+    target = plan.target_for(workload)
+    verdict, evidence = judge(_signs(found, used, plan, target, telemetry))
+    return Measurement(
+        workload=workload,
+        plan=plan,
+        fingerprint=fingerprint,
+        bursts=tuple(bursts),
+        loaded=loaded,
+        level_s=found.level_s,
+        ci95_s=found.ci95_s,
+        median_s=median,
+        p90_s=p90,
+        p99_s=p99,
+        verdict=verdict,
+        evidence=evidence,
+        telemetry={**telemetry, **_derived(found, used)},
+    )
+
+
+def _signs(
+    found: Estimate,
+    used: Sequence[LabelledBurst],
+    plan: MeasurePlan,
+    target: float,
+    telemetry: Mapping[str, Any],
+) -> Signs:
+    return Signs(
+        preset=plan.preset,
+        n_workers=len(found.worker_levels_s),
+        n_bursts=found.n_bursts,
+        n_excluded=found.n_excluded,
+        rel_half_width=found.rel_half_width,
+        target_rel=target,
+        confirmed=found.confirmed,
+        is_drifting=found.trend.is_drifting,
+        drift=found.trend.drift,
+        reference_drift=telemetry.get("reference_drift"),
+        throttled_share=_share(used, "throttled"),
+        full_clock_share=1.0 - _share(used, "slow_clock"),
+        steal_share=float(np.mean([b.steal_share for b in used])),
+        foreign_cores=float(np.mean([b.foreign_cores for b in used])),
+        n_cpus=telemetry.get("n_cpus"),
+        faulted_share=_share(used, "faulted"),
+        fallback_ops=tuple(telemetry.get("fallback_ops", ())),
+        host_warnings=tuple(telemetry.get("warnings", ())),
+    )
+
+
+def _share(bursts: Sequence[LabelledBurst], cause: str) -> float:
+    return sum(cause in b.causes for b in bursts) / len(bursts)
+
+
+def _derived(found: Estimate, used: Sequence[LabelledBurst]) -> dict[str, Any]:
+    calls = sum(b.burst.n_samples * b.burst.calls_per_sample for b in used)
+    return {
+        "worker_levels_s": dict(found.worker_levels_s),
+        "n_bursts": found.n_bursts,
+        "n_excluded": found.n_excluded,
+        "confirmed": found.confirmed,
+        "drift": found.trend.drift,
+        "drift_p": found.trend.p,
+        "slow_mode_share": found.slow_mode_share,
+        "preempted_share": found.preempted_share,
+        "steal_share": float(np.mean([b.steal_share for b in used])),
+        "foreign_cores": float(np.mean([b.foreign_cores for b in used])),
+        "page_faults_per_call": sum(b.burst.page_faults for b in used) / calls,
+        "involuntary_switches": sum(b.burst.involuntary_switches for b in used),
+    }

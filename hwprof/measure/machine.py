@@ -1,0 +1,238 @@
+"""Facts about the host, and how busy others keep it.
+
+Everything is read from files that need no privilege. What a system does not tell is None,
+never a guess.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+Fact = str | int | float | bool | None
+
+_CPU = Path("/sys/devices/system/cpu")
+
+
+def read_text(path: str | Path) -> str | None:
+    """Return a small file's text without surrounding blanks; None where it cannot be read."""
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return None
+
+
+@cache
+def cpu_model() -> str:
+    """Return the CPU's name as the system gives it."""
+    info = _cpuinfo()
+    for name in ("model name", "Model", "Hardware", "cpu model"):
+        if info.get(name):
+            return info[name]
+    return platform.processor() or platform.machine() or "unknown CPU"
+
+
+@cache
+def _cpuinfo() -> Mapping[str, str]:
+    """Return the fields of the first processor in /proc/cpuinfo."""
+    first = (read_text("/proc/cpuinfo") or "").split("\n\n", 1)[0]
+    pairs = (line.split(":", 1) for line in first.splitlines() if ":" in line)
+    return {name.strip(): value.strip() for name, value in pairs}
+
+
+def usable_cpus() -> frozenset[int]:
+    """Return the CPUs this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return frozenset(os.sched_getaffinity(0))
+    return frozenset(range(os.cpu_count() or 1))
+
+
+@cache
+def memory_bytes() -> int | None:
+    """Return the installed memory."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return None
+
+
+def available_memory_bytes() -> int | None:
+    """Return the memory that can be had without swapping."""
+    for line in (read_text("/proc/meminfo") or "").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return memory_bytes()
+
+
+def peak_memory_bytes() -> int | None:
+    """Return this process's resident memory at its highest.
+
+    Not ``ru_maxrss`` on Linux: that begins with what the *parent* held when it started us.
+    """
+    for line in (read_text("/proc/self/status") or "").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    if sys.platform == "darwin":
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return None
+
+
+@cache
+def last_level_cache_bytes() -> int | None:
+    """Return the size of the largest cache that the system reports for the first CPU."""
+    sizes = [_size(read_text(p)) for p in _CPU.glob("cpu0/cache/index*/size")]
+    if "SC_LEVEL3_CACHE_SIZE" in os.sysconf_names:
+        sizes += [os.sysconf(n) for n in ("SC_LEVEL3_CACHE_SIZE", "SC_LEVEL2_CACHE_SIZE")]
+    return max(sizes, default=0) or None
+
+
+def _size(text: str | None) -> int:
+    """Return the bytes of a size such as ``1024K``."""
+    if not text:
+        return 0
+    unit = {"K": 2**10, "M": 2**20, "G": 2**30}.get(text[-1], 1)
+    return int(text.rstrip("KMG")) * unit
+
+
+def cpu_quota(root: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc")) -> float | None:
+    """Return the cores that control groups grant this process; None where nothing limits it."""
+    limits: list[float] = []
+    for line in (read_text(proc / "self/cgroup") or "").splitlines():
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        bases = _cgroup_bases(root, number, controllers)
+        relative = path.strip("/")
+        for base in bases:
+            for level in (relative, *map(str, Path(relative).parents)):
+                limits += _quota_at(base / level)
+    return min(limits, default=None)
+
+
+def _cgroup_bases(root: Path, number: str, controllers: str) -> tuple[Path, ...]:
+    if number == "0":
+        return (root, root / "unified")
+    return (root / "cpu", root / "cpu,cpuacct") if "cpu" in controllers.split(",") else ()
+
+
+def _quota_at(folder: Path) -> list[float]:
+    """Return the limit of one control group (version 2, else version 1), if it has one."""
+    fields = (read_text(folder / "cpu.max") or "").split()
+    if not fields:
+        quota = read_text(folder / "cpu.cfs_quota_us")
+        period = read_text(folder / "cpu.cfs_period_us")
+        fields = [quota, period] if quota and period else []
+    if len(fields) != 2 or fields[0] in ("max", "-1"):
+        return []
+    return [int(fields[0]) / int(fields[1])]
+
+
+def _hypervisor() -> str | None:
+    """Return what virtual machine this is; None on bare metal (or where nothing tells)."""
+    if "hypervisor" not in _cpuinfo().get("flags", "").split():
+        return read_text("/sys/hypervisor/type")
+    names = (read_text(f"/sys/class/dmi/id/{n}") for n in ("sys_vendor", "product_name"))
+    return " ".join(n for n in names if n) or read_text("/sys/hypervisor/type") or "unnamed"
+
+
+def _boost() -> bool | None:
+    """Return whether the clock may rise above its nominal value."""
+    boost = read_text(_CPU / "cpufreq/boost")
+    if boost is not None:
+        return boost == "1"
+    no_turbo = read_text(_CPU / "intel_pstate/no_turbo")
+    return None if no_turbo is None else no_turbo == "0"
+
+
+def _smt() -> bool | None:
+    active = read_text(_CPU / "smt/active")
+    return None if active is None else active == "1"
+
+
+@cache
+def stable_facts() -> Mapping[str, Fact]:
+    """Return what identifies this machine and changes only with a deliberate act."""
+    memory = memory_bytes()
+    return {
+        "hardware": cpu_model(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "usable_cores": len(usable_cpus()),
+        "memory_gib": round(memory / 2**30) if memory else None,
+        "os": _os_name(),
+        "kernel": platform.release(),
+        "hypervisor": _hypervisor(),
+        "governor": read_text(_CPU / "cpu0/cpufreq/scaling_governor"),
+        "boost": _boost(),
+        "smt": _smt(),
+    }
+
+
+def _os_name() -> str:
+    try:
+        return platform.freedesktop_os_release().get("PRETTY_NAME", platform.system())
+    except OSError:
+        return f"{platform.system()} {platform.mac_ver()[0]}".strip()
+
+
+def volatile_facts() -> Mapping[str, Fact]:
+    """Return what explains a number without identifying the machine."""
+    mhz = _cpuinfo_mhz()
+    return {
+        "microcode": _cpuinfo().get("microcode"),
+        "cpu_mhz": mhz,
+        "clocksource": read_text(
+            "/sys/devices/system/clocksource/clocksource0/current_clocksource"
+        ),
+        "autogroup": _flag("/proc/sys/kernel/sched_autogroup_enabled"),
+        "nice": os.nice(0),
+        "transparent_huge_pages": _selected("/sys/kernel/mm/transparent_hugepage/enabled"),
+        "aslr": _flag("/proc/sys/kernel/randomize_va_space"),
+        "load_average": os.getloadavg()[0],
+        "cpu_quota": cpu_quota(),
+    }
+
+
+def _cpuinfo_mhz() -> float | None:
+    for line in (read_text("/proc/cpuinfo") or "").splitlines():
+        if line.startswith("cpu MHz"):
+            return float(line.split(":")[1])
+    return None
+
+
+def _flag(path: str) -> bool | None:
+    text = read_text(path)
+    return None if text is None else text != "0"
+
+
+def _selected(path: str) -> str | None:
+    """Return the bracketed choice of a line such as ``always [madvise] never``."""
+    text = read_text(path)
+    return text[text.index("[") + 1 : text.index("]")] if text and "[" in text else text
+
+
+def thermal_throttle_count() -> int | None:
+    """Return how often the cores were throttled since boot (bare-metal x86 only)."""
+    counts = [read_text(p) for p in _CPU.glob("cpu*/thermal_throttle/core_throttle_count")]
+    numbers = [int(c) for c in counts if c]
+    return sum(numbers) if numbers else None
+
+
+def warnings() -> tuple[str, ...]:
+    """Return what about this machine makes numbers less repeatable, with what would mend it."""
+    facts = stable_facts()
+    out = []
+    governor = facts["governor"]
+    if governor not in (None, "performance"):
+        out.append(
+            f"the CPU governor is {governor!r}: set 'performance' for repeatable clocks "
+            "(cpupower frequency-set -g performance)"
+        )
+    if facts["boost"]:
+        out.append("clock boost is on: the clock depends on temperature and on other cores")
+    return tuple(out)

@@ -1,0 +1,154 @@
+"""May the number be trusted? One word, and lines that say why and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from hwprof.measure.load import FOREIGN_CORES_LIMIT, STEAL_LIMIT, STEAL_WARNING
+from hwprof.measure.records import VERDICTS, Verdict
+
+FULL_CLOCK_SHARE = 0.25
+"""The level is a lower quartile: it stands while a quarter of the bursts ran at full clock."""
+THROTTLED_SHARE = 0.1
+REFERENCE_DRIFT = 0.015
+LONGER = {"quick": "standard", "standard": "strict"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signs:
+    """Everything a verdict is made of. Shares are of the bursts that were used."""
+
+    preset: str
+    n_workers: int
+    n_bursts: int
+    n_excluded: int
+    rel_half_width: float
+    target_rel: float
+    confirmed: bool
+    is_drifting: bool
+    drift: float
+    reference_drift: float | None
+    throttled_share: float
+    full_clock_share: float
+    steal_share: float
+    foreign_cores: float
+    n_cpus: int | None
+    faulted_share: float
+    fallback_ops: tuple[str, ...] = ()
+    host_warnings: tuple[str, ...] = ()
+
+
+def judge(signs: Signs) -> tuple[Verdict, tuple[str, ...]]:
+    """Return the most serious verdict that applies, and the evidence for all that do."""
+    found = [*_throttled(signs), *_contaminated(signs), *_statistical(signs)]
+    verdict: Verdict = max((v for v, _ in found), key=VERDICTS.index, default="clean")
+    lines = [line for _, line in found] or [
+        (
+            f"{signs.n_bursts} bursts of {signs.n_workers} workers agree within "
+            f"±{signs.rel_half_width:.1%} (asked: ±{signs.target_rel:.1%})"
+        )
+    ]
+    return verdict, (*lines, *_remarks(signs))
+
+
+def _throttled(signs: Signs) -> Iterator[tuple[Verdict, str]]:
+    if signs.throttled_share > THROTTLED_SHARE:
+        yield (
+            "throttled",
+            (
+                f"the device throttled its clock in {signs.throttled_share:.0%} of the bursts: let it "
+                "cool, improve cooling, or lock the clock lower"
+            ),
+        )
+    if signs.full_clock_share < FULL_CLOCK_SHARE:
+        yield (
+            "throttled",
+            (
+                f"only {signs.full_clock_share:.0%} of the bursts ran at the best clock seen in this "
+                "run: the CPU was throttled or the host shares the core; let it cool or measure when "
+                "the host is quieter"
+            ),
+        )
+
+
+def _contaminated(signs: Signs) -> Iterator[tuple[Verdict, str]]:
+    if signs.foreign_cores > FOREIGN_CORES_LIMIT:
+        of_all = f" of {signs.n_cpus}" if signs.n_cpus else ""
+        yield (
+            "contaminated",
+            (
+                f"other processes kept {signs.foreign_cores:.1f}{of_all} cores busy while this ran: "
+                "stop them or measure later"
+            ),
+        )
+    if signs.steal_share > STEAL_LIMIT:
+        yield (
+            "contaminated",
+            (
+                f"the hypervisor gave {signs.steal_share:.1%} of the CPU time to other machines: "
+                "measure later or on a dedicated host"
+            ),
+        )
+
+
+def _statistical(signs: Signs) -> Iterator[tuple[Verdict, str]]:
+    if signs.is_drifting:
+        yield "drifting", _drift_line(signs)
+    if not signs.confirmed:
+        yield (
+            "unconfirmed",
+            (
+                "fewer than 3 bursts of 2 workers reached the floor: the machine may never have been "
+                f"undisturbed; {_longer(signs)}"
+            ),
+        )
+    if signs.rel_half_width > signs.target_rel:
+        yield (
+            "noisy",
+            (
+                f"the 95 % interval is ±{signs.rel_half_width:.1%}, asked was "
+                f"±{signs.target_rel:.1%}: {_longer(signs)}"
+            ),
+        )
+
+
+def _longer(signs: Signs) -> str:
+    preset = LONGER.get(signs.preset)
+    when = "when the machine is quieter"
+    return f"measure longer (--preset {preset}) or {when}" if preset else f"measure {when}"
+
+
+def _drift_line(signs: Signs) -> str:
+    line = f"the time per call moved by {signs.drift:+.1%} from first to last round"
+    reference = signs.reference_drift
+    if reference is None:
+        return f"{line}: let the machine settle and measure again"
+    if abs(reference) > REFERENCE_DRIFT:
+        return (
+            f"{line}, and the reference block by {reference:+.1%}: the machine was changing; "
+            "let it settle and measure again"
+        )
+    return (
+        f"{line}, while the reference block shows no such trend: it may be the workload itself; "
+        "look for what it accumulates, or measure again"
+    )
+
+
+def _remarks(signs: Signs) -> Iterator[str]:
+    if signs.n_excluded:
+        bursts = "burst was" if signs.n_excluded == 1 else "bursts were"
+        yield f"{signs.n_excluded} disturbed {bursts} repeated and left out (kept in the raw data)"
+    if STEAL_WARNING < signs.steal_share <= STEAL_LIMIT:
+        yield f"the hypervisor gave {signs.steal_share:.1%} of the CPU time to other machines"
+    if signs.faulted_share > 0.5:
+        yield (
+            "most calls cause page faults: the allocator returns memory to the system between "
+            "calls, which is part of the time shown"
+        )
+    if signs.fallback_ops:
+        yield (
+            f"these operators ran on another provider than the one asked for: "
+            f"{', '.join(signs.fallback_ops)}"
+        )
+    yield from signs.host_warnings

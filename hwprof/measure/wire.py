@@ -1,0 +1,169 @@
+"""Frames between the engine and a worker: a JSON header and raw ``int64`` arrays.
+
+    4 bytes   b"hwp1"
+    4 bytes   length of the header, big endian
+    8 bytes   length of the arrays, big endian
+    header    JSON object; "arrays" lists [name, number of entries] in order
+    arrays    little-endian int64, one after another
+
+Nothing that comes from a device is ever unpickled or evaluated. A frame that does not hold to
+this form is a :class:`WireError`, whatever the bytes were.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwprof.errors import MeasurementError
+from hwprof.measure.records import Burst, DeviceOptions, DeviceRef, MeasurePlan
+
+MAGIC = b"hwp1"
+MAX_HEADER_BYTES = 16 * 2**20
+MAX_ARRAY_BYTES = 2**30
+
+_PREFIX = struct.Struct(">4sIQ")
+_INT64 = np.dtype("<i8")
+_COUNTERS = ("calls_per_sample", "involuntary_switches", "page_faults", "cpu_ns")
+
+Int64 = NDArray[np.int64]
+
+
+class WireError(MeasurementError):
+    """What came over the wire is no frame, or not the one that was expected."""
+
+
+class StreamClosedError(WireError):
+    """The other side is gone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """A header and its arrays."""
+
+    header: Mapping[str, Any]
+    arrays: Mapping[str, Int64] = field(default_factory=dict)
+
+
+def encode(frame: Frame) -> bytes:
+    """Return the frame as bytes.
+
+    Raises:
+        ValueError: the header holds a NaN or something that JSON has not.
+    """
+    header = {**frame.header, "arrays": [[n, int(a.size)] for n, a in frame.arrays.items()]}
+    text = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
+    body = b"".join(np.ascontiguousarray(a, dtype=_INT64).tobytes() for a in frame.arrays.values())
+    return _PREFIX.pack(MAGIC, len(text), len(body)) + text + body
+
+
+def decode(read_exactly: Callable[[int], bytes]) -> Frame:
+    """Read one frame.
+
+    Args:
+        read_exactly: returns exactly as many bytes as asked, or raises
+            :class:`StreamClosedError`.
+
+    Raises:
+        WireError: the bytes are no frame.
+    """
+    magic, header_bytes, array_bytes = _PREFIX.unpack(read_exactly(_PREFIX.size))
+    if magic != MAGIC:
+        raise WireError(f"expected a frame that begins with {MAGIC!r}, got {magic!r}")
+    if header_bytes > MAX_HEADER_BYTES or array_bytes > MAX_ARRAY_BYTES:
+        raise WireError(f"a frame of {header_bytes} + {array_bytes} bytes is beyond the limit")
+    text = read_exactly(header_bytes)
+    body = read_exactly(array_bytes)
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise WireError(f"the frame's header is no JSON: {error}") from error
+    if not isinstance(header, dict):
+        raise WireError(f"the frame's header is a {type(header).__name__}, not an object")
+    return Frame(arrays=_split(header.pop("arrays", None), body), header=header)
+
+
+def _split(layout: object, body: bytes) -> dict[str, Int64]:
+    if not isinstance(layout, list):
+        raise WireError("the frame's header lists no arrays")
+    arrays: dict[str, Int64] = {}
+    offset = 0
+    for entry in layout:
+        match entry:
+            case [str() as name, int() as size] if size >= 0:
+                end = offset + size * _INT64.itemsize
+            case _:
+                raise WireError(f"an array is described as {entry!r}; expected [name, size]")
+        if end > len(body):
+            raise WireError(f"the array {name!r} reaches past the frame's end")
+        arrays[name] = np.frombuffer(body[offset:end], dtype=_INT64).astype(np.int64)
+        offset = end
+    if offset != len(body):
+        raise WireError(f"{len(body) - offset} bytes of the frame belong to no array")
+    return arrays
+
+
+def burst_frame(burst: Burst, extra: Mapping[str, Any]) -> Frame:
+    """Return a burst as a frame; ``extra`` joins its header."""
+    arrays = {"start_ns": burst.start_ns, "duration_ns": burst.duration_ns}
+    if burst.wait_ns is not None:
+        arrays["wait_ns"] = burst.wait_ns
+    counters = {name: getattr(burst, name) for name in _COUNTERS}
+    return Frame(header={**extra, **counters, "probe_ns": burst.probe_ns}, arrays=arrays)
+
+
+def burst_from(frame: Frame) -> Burst:
+    """Read a burst and check that it can be one.
+
+    Raises:
+        WireError: lengths differ, a duration is not positive, or a counter is missing.
+    """
+    header, arrays = frame.header, frame.arrays
+    try:
+        start, duration = arrays["start_ns"], arrays["duration_ns"]
+        counters = {name: header[name] for name in _COUNTERS}
+    except KeyError as error:
+        raise WireError(f"the burst lacks {error.args[0]!r}") from error
+    wait = arrays.get("wait_ns")
+    probe = header.get("probe_ns")
+    numbers = [*counters.values(), *([] if probe is None else [probe])]
+    if not all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in numbers):
+        raise WireError(f"the burst's counters are {numbers}; expected whole numbers from 0 up")
+    if counters["calls_per_sample"] < 1:
+        raise WireError("the burst has 0 calls a sample; expected at least 1")
+    if duration.size == 0 or duration.size != start.size:
+        raise WireError(f"the burst has {start.size} starts and {duration.size} durations")
+    if wait is not None and wait.size != duration.size:
+        raise WireError(f"the burst has {wait.size} waits for {duration.size} durations")
+    if int(duration.min()) <= 0:
+        raise WireError(f"a call took {int(duration.min())} ns; expected more than 0")
+    if wait is not None and (int(wait.min()) < 0 or bool(np.any(wait > duration))):
+        raise WireError("a call waited for less than 0 ns or longer than it took")
+    return Burst(start_ns=start, duration_ns=duration, wait_ns=wait, probe_ns=probe, **counters)
+
+
+def device_json(ref: DeviceRef) -> dict[str, Any]:
+    """Return a device reference as plain data."""
+    return asdict(ref)
+
+
+def device_from(data: Mapping[str, Any]) -> DeviceRef:
+    """Read a device reference from plain data."""
+    options = DeviceOptions(**data["options"])
+    return DeviceRef(name=data["name"], factory=data["factory"], options=options)
+
+
+def plan_json(plan: MeasurePlan) -> dict[str, Any]:
+    """Return a plan as plain data."""
+    return asdict(plan)
+
+
+def plan_from(data: Mapping[str, Any]) -> MeasurePlan:
+    """Read a plan from plain data."""
+    return MeasurePlan(**{**data, "looks": tuple(data["looks"])})

@@ -1,0 +1,230 @@
+"""The process that opens a device, compiles, and times: ``python -m hwprof.measure.worker``.
+
+It answers frames (:mod:`hwprof.measure.wire`) on its standard input until that closes. A fresh
+process per replica matters more than time does: what a process happens to get from the system
+(memory layout, a busy core) stays with it for life.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
+
+from hwprof.errors import (
+    CompileError,
+    DataError,
+    DeviceUnavailableError,
+    HwprofError,
+    MissingExtraError,
+    ModelError,
+    SpaceError,
+)
+from hwprof.measure import wire
+from hwprof.measure.records import DeviceRef
+from hwprof.protocols import DeviceAdapter, Executable, ReportsDisturbance
+from hwprof.workload import Workload
+
+logger = logging.getLogger(__name__)
+
+_PR_SET_PDEATHSIG = 1
+
+_KINDS: Mapping[type[BaseException], str] = {
+    ModelError: "model",
+    SpaceError: "model",
+    DataError: "model",
+    CompileError: "refused",
+    MissingExtraError: "unavailable",
+    DeviceUnavailableError: "unavailable",
+    MemoryError: "out_of_memory",
+    wire.WireError: "garbage",
+}
+
+
+def open_adapter(ref: DeviceRef) -> DeviceAdapter:
+    """Open the adapter that ``ref`` names, in this process.
+
+    Raises:
+        DeviceUnavailableError: there is no such class, or its device is not there.
+    """
+    module_name, _, class_name = ref.factory.partition(":")
+    try:
+        factory = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise DeviceUnavailableError(
+            f"cannot load the adapter of {ref.name!r} from {ref.factory!r}: {error}"
+        ) from error
+    adapter: DeviceAdapter = factory(ref.options)
+    return adapter
+
+
+def failure_kind(error: BaseException) -> str:
+    """Return the kind of failure that an exception stands for."""
+    return next((kind for cls, kind in _KINDS.items() if isinstance(error, cls)), "refused")
+
+
+class Server:
+    """Answers requests about one adapter. Every answer is a frame, errors included."""
+
+    def __init__(self) -> None:
+        self._adapter: DeviceAdapter | None = None
+        self._executables: dict[str, Executable] = {}
+        self._operations: Mapping[str, Callable[[Mapping[str, Any]], wire.Frame]] = {
+            "open": self._open,
+            "supports": self._supports,
+            "compile": self._compile,
+            "check": self._check,
+            "burst": self._burst,
+            "trace": self._trace,
+            "drop": self._drop,
+            "close": self._close,
+        }
+
+    def answer(self, request: wire.Frame) -> wire.Frame:
+        """Return the answer to one request."""
+        try:
+            operation = self._operations[request.header["op"]]
+            return operation(request.header)
+        except HwprofError as error:
+            return _error_frame(failure_kind(error), str(error))
+        except MemoryError as error:
+            return _error_frame("out_of_memory", f"out of memory: {error}")
+        except Exception as error:  # a process boundary: whatever it was, the parent must know
+            logger.exception("the request %s failed", request.header.get("op"))
+            return _error_frame("refused", f"{type(error).__name__}: {error}")
+
+    @property
+    def adapter(self) -> DeviceAdapter:
+        """The open adapter."""
+        if self._adapter is None:
+            raise wire.WireError(
+                "the worker was asked for work before it was told to open a device"
+            )
+        return self._adapter
+
+    def _open(self, header: Mapping[str, Any]) -> wire.Frame:
+        self._adapter = open_adapter(wire.device_from(header["device"]))
+        return wire.Frame(
+            header={
+                "fingerprint": self._adapter.fingerprint().to_json(),
+                "reports_disturbance": isinstance(self._adapter, ReportsDisturbance),
+            }
+        )
+
+    def _supports(self, header: Mapping[str, Any]) -> wire.Frame:
+        support = self.adapter.supports(Workload.from_json(header["workload"]))
+        return wire.Frame(header=asdict(support))
+
+    def _compile(self, header: Mapping[str, Any]) -> wire.Frame:
+        workload = Workload.from_json(header["workload"])
+        plan = wire.plan_from(header["plan"])
+        self._executables[workload.key] = self.adapter.compile(workload, plan)
+        return wire.Frame(header={})
+
+    def _check(self, header: Mapping[str, Any]) -> wire.Frame:
+        executable = self._executables[header["key"]]
+        check = executable.check()
+        return wire.Frame(header={"check": asdict(check), "loaded": asdict(executable.loaded)})
+
+    def _burst(self, header: Mapping[str, Any]) -> wire.Frame:
+        executable = self._executables[header["key"]]
+        burst = executable.burst(header["duration_s"], header["min_calls"], header["cache"])
+        adapter = self.adapter
+        known = asdict(adapter.disturbance()) if isinstance(adapter, ReportsDisturbance) else None
+        return wire.burst_frame(burst, {"disturbance": known})
+
+    def _trace(self, header: Mapping[str, Any]) -> wire.Frame:
+        return wire.Frame(header={"trace": asdict(self._executables[header["key"]].trace())})
+
+    def _drop(self, header: Mapping[str, Any]) -> wire.Frame:
+        executable = self._executables.pop(header["key"], None)
+        if executable is not None:
+            executable.close()
+        return wire.Frame(header={})
+
+    def _close(self, header: Mapping[str, Any]) -> wire.Frame:
+        while self._executables:
+            self._executables.popitem()[1].close()
+        if self._adapter is not None:
+            self._adapter.close()
+            self._adapter = None
+        return wire.Frame(header={"closed": True})
+
+
+def _error_frame(kind: str, message: str) -> wire.Frame:
+    return wire.Frame(header={"error": {"kind": kind, "message": " ".join(message.split())}})
+
+
+def serve(in_fd: int, out_fd: int) -> None:
+    """Answer requests until the input closes or a ``close`` was answered."""
+    server = Server()
+
+    def read_exactly(size: int) -> bytes:
+        parts = []
+        while size > 0:
+            part = os.read(in_fd, size)
+            if not part:
+                raise wire.StreamClosedError("the engine is gone")
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
+
+    while True:
+        try:
+            request = wire.decode(read_exactly)
+        except wire.StreamClosedError:
+            server.answer(wire.Frame(header={"op": "close"}))
+            return
+        answer = server.answer(request)
+        write_all(out_fd, wire.encode(answer))
+        if answer.header.get("closed"):
+            return
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of ``data`` to a pipe."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _claim_streams() -> tuple[int, int]:
+    """Keep the pipes for frames: adapters that print must not be taken for a frame."""
+    frames_in, frames_out = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    return frames_in, frames_out
+
+
+def _die_with_parent(parent: int) -> None:
+    """Ask Linux to end this process when its parent ends: a stopped process cannot see that."""
+    if sys.platform == "linux":
+        import ctypes
+
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(0)
+
+
+def main() -> None:
+    """Run a worker; the one argument is the parent's process id."""
+    _die_with_parent(int(sys.argv[1]))
+    frames_in, frames_out = _claim_streams()
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
+    serve(frames_in, frames_out)
+    sys.stderr.flush()
+    # Nothing is left to clean up, and runtimes with threads of their own may hang on the way out.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,285 @@
+"""The engine over scripted devices: every kind of fault, resuming, determinism, looks."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hwprof.errors import DeviceUnavailableError, PlanError
+from hwprof.measure import engine, machine
+from hwprof.measure.pool import living_pids
+from hwprof.measure.records import (
+    DeviceOptions,
+    DeviceRef,
+    Failure,
+    Fingerprint,
+    LabelledBurst,
+    Measurement,
+    MeasurePlan,
+    Result,
+    plan_for,
+)
+from hwprof.progress import Progress
+from hwprof.space.pieces import SkipPiece
+from hwprof.workload import Workload
+
+PLAN = plan_for("quick", workers=2, looks=(3,), timeout_s=20.0)
+
+
+class MemorySink:
+    """Keeps everything in memory."""
+
+    def __init__(self) -> None:
+        self.fingerprints: list[Fingerprint] = []
+        self.bursts: dict[str, list[LabelledBurst]] = {}
+        self.measurements: list[Measurement] = []
+        self.failures: list[Failure] = []
+
+    def opened(self, fingerprint: Fingerprint) -> None:
+        self.fingerprints.append(fingerprint)
+
+    def burst(self, workload: Workload, burst: LabelledBurst) -> None:
+        self.bursts.setdefault(workload.key, []).append(burst)
+
+    def done(self, measurement: Measurement) -> None:
+        self.measurements.append(measurement)
+
+    def failed(self, failure: Failure) -> None:
+        self.failures.append(failure)
+
+
+@pytest.fixture(autouse=True)
+def _no_worker_is_left() -> Iterator[None]:
+    yield
+    assert living_pids() == ()
+
+
+def block(label: str, width: int = 8) -> Workload:
+    return Workload.block(SkipPiece(in_channels=width, size_px=8), label)
+
+
+def null(threads: int = 1, **script: Any) -> DeviceRef:
+    options = DeviceOptions(threads=threads, script=json.dumps(script))
+    return DeviceRef(name="null", factory="hwprof.devices.null:NullAdapter", options=options)
+
+
+def run(
+    workloads: list[Workload], ref: DeviceRef, plan: MeasurePlan = PLAN, **more: Any
+) -> dict[str, Result]:
+    return {r.workload.label: r for r in engine.measure(workloads, ref, plan, **more)}
+
+
+def measured(result: Result) -> Measurement:
+    assert isinstance(result, Measurement), result
+    return result
+
+
+def failed(result: Result) -> Failure:
+    assert isinstance(result, Failure), result
+    return result
+
+
+def test_levels_are_the_scripted_floors_and_every_burst_reaches_the_sink() -> None:
+    sink = MemorySink()
+    latency = {"labels": {"fast": 1e-4, "slow": 2e-3}}
+    found = run([block("fast", 8), block("slow", 16)], null(latency=latency), sink=sink)
+    assert measured(found["fast"]).level_s == pytest.approx(1e-4, rel=0.01)
+    assert measured(found["slow"]).level_s == pytest.approx(2e-3, rel=0.01)
+    for result in found.values():
+        kept = sink.bursts[result.workload.key]
+        assert measured(result).bursts == tuple(kept)
+        rounds = [(b.worker, b.round_index) for b in kept if "first" not in b.causes]
+        assert sorted(rounds) == [(w, i) for w in ("w0", "w1") for i in range(3)]
+        assert sum("first" in b.causes for b in kept) == 2  # one warm-up a worker
+    assert sink.measurements == list(found.values())
+    assert [f.stable["hardware"] for f in sink.fingerprints] == ["scripted"]
+    reference = measured(found["fast"]).telemetry["reference_level_s"]
+    assert reference == pytest.approx(1e-3, rel=0.01)
+
+
+def test_same_seed_same_nanoseconds() -> None:
+    ref = null(seed=4, slow_mode={"share": 0.2})
+    first, again = (run([block("a", 8), block("b", 16)], ref) for _ in range(2))
+    for label in first:
+        one, two = measured(first[label]), measured(again[label])
+        assert one.to_json() == two.to_json()
+        for mine, other in zip(one.bursts, two.bursts, strict=True):
+            assert (mine.worker, mine.round_index) == (other.worker, other.round_index)
+            np.testing.assert_array_equal(mine.burst.duration_ns, other.burst.duration_ns)
+
+
+FAULTS = {
+    "supports unsupported": ("unsupported", 1),
+    "compile refuse": ("refused", 1),
+    "compile model": ("model", 1),
+    "compile die": ("died", 2),
+    "compile kill": ("out_of_memory", 1),
+    "check nan": ("non_finite", 1),
+    "check die": ("died", 2),
+    "warmup garbage": ("garbage", 1),
+    "burst garbage": ("garbage", 1),
+    "burst die": ("died", 2),
+}
+
+
+def test_every_fault_is_its_own_and_takes_nobody_with_it() -> None:
+    sink = MemorySink()
+    bad = {name: block(name, 16 + i) for i, name in enumerate(FAULTS)}
+    faults = [
+        dict(zip(("label", "stage", "kind"), (name, *name.split()), strict=True)) for name in FAULTS
+    ]
+    found = run([block("a", 8), *bad.values(), block("z", 9)], null(faults=faults), sink=sink)
+    for name, (kind, attempts) in FAULTS.items():
+        failure = failed(found[name])
+        assert (failure.stage, failure.kind, failure.attempts) == (name.split()[0], kind, attempts)
+        assert failure.retryable is (kind in ("died", "out_of_memory")), name
+        assert failure.message
+    for label in ("a", "z"):
+        assert measured(found[label]).level_s == pytest.approx(1e-3, rel=0.01)
+    assert {f.workload.label for f in sink.failures} == set(FAULTS)
+    dead = failed(found["compile die"]).message
+    assert "exit code 13" in dead
+    assert "the script lets the process die" in dead
+
+
+def test_a_worker_that_hangs_is_ended() -> None:
+    ref = null(faults=[{"label": "bad", "stage": "burst", "kind": "hang"}])
+    plan = plan_for("quick", workers=2, looks=(2,), timeout_s=1.0)
+    found = run([block("a", 8), block("bad", 16)], ref, plan)
+    failure = failed(found["bad"])
+    assert (failure.stage, failure.kind, failure.attempts) == ("burst", "hung", 2)
+    assert "no answer to 'burst' within 1 s" in failure.message
+    measured(found["a"])
+
+
+def test_a_fault_that_happens_once_is_survived(tmp_path: Path) -> None:
+    fault = {"label": "a", "stage": "burst", "kind": "die", "once": str(tmp_path / "marker")}
+    result = measured(run([block("a", 8), block("b", 16)], null(faults=[fault]))["a"])
+    assert result.telemetry["attempts"] == 2
+    # The replaced process is another worker: its bursts are not mixed with the lost one's.
+    assert len({b.worker for b in result.bursts}) == 3
+    assert result.level_s == pytest.approx(1e-3, rel=0.01)
+
+
+def test_noise_on_standard_output_corrupts_nothing() -> None:
+    faults = [
+        {"label": "a", "stage": stage, "kind": "print"} for stage in ("compile", "warmup", "burst")
+    ]
+    assert measured(run([block("a")], null(faults=faults))["a"]).n_samples > 0
+
+
+def test_a_device_that_cannot_be_opened_ends_the_campaign() -> None:
+    ref = DeviceRef(name="ghost", factory="hwprof.no_such_module:Adapter")
+    with pytest.raises(DeviceUnavailableError, match="cannot open the device 'ghost'"):
+        run([block("a")], ref)
+
+
+def test_telemetry_of_the_device_decides_the_verdict() -> None:
+    ref = null(load={"foreign_cores": 0.9, "steal_share": 0.05, "throttled": True})
+    result = measured(run([block("a")], ref)["a"])
+    assert result.verdict == "throttled"
+    assert any("other processes kept 0.9" in line for line in result.evidence)
+    assert any("hypervisor gave 5.0%" in line for line in result.evidence)
+    superseded = [b for b in result.bursts if "superseded" in b.causes]
+    # A quarter of the bursts (6, rounded up) may be repeated; the first ones stay in the data.
+    assert len(superseded) == 2
+    assert result.telemetry["n_excluded"] == 2
+    assert {"stolen", "throttled", "foreign_load"} <= set(result.bursts[-1].causes)
+
+
+def test_looks_let_the_settled_go_and_keep_the_others() -> None:
+    plan = plan_for("standard", workers=2, looks=(4, 6), target_rel=0.02)
+    script: dict[str, Any] = {
+        "noise": {"worker": 0.0, "call": 0.001},
+        "latency": {"labels": {"calm": 1e-3}},
+    }
+    drifting: dict[str, Any] = {**script, "drift_per_burst": 0.03}
+    calm = measured(run([block("calm")], null(**script), plan)["calm"])
+    moving = measured(run([block("calm")], null(**drifting), plan)["calm"])
+    assert max(b.round_index for b in calm.bursts) == 3
+    assert calm.verdict == "clean"
+    assert max(b.round_index for b in moving.bursts) == 5
+    assert moving.verdict == "drifting"
+
+
+def test_resuming_measures_only_what_is_left() -> None:
+    first = MemorySink()
+    half = plan_for("quick", workers=2, looks=(2,))
+    run([block("a")], null(), half, sink=first)
+    (earlier,) = first.bursts.values()
+    second = MemorySink()
+    key = block("a").key
+    result = measured(run([block("a")], null(), PLAN, sink=second, earlier={key: earlier})["a"])
+    fresh = [b for b in second.bursts[key] if "first" not in b.causes]
+    assert [(b.worker, b.round_index) for b in sorted(fresh, key=lambda b: b.worker)] == [
+        ("w2", 2),
+        ("w3", 2),
+    ]
+    assert result.bursts == (*earlier, *second.bursts[key])
+
+
+def test_resuming_with_enough_measures_nothing() -> None:
+    first = MemorySink()
+    run([block("a")], null(), PLAN, sink=first)
+    key = block("a").key
+    second = MemorySink()
+    again = run([block("a")], null(), PLAN, sink=second, earlier=first.bursts)
+    assert measured(again["a"]).bursts == tuple(first.bursts[key])
+    assert second.bursts == {}
+    assert second.measurements == [again["a"]]
+
+
+def test_an_abandoned_campaign_leaves_no_worker() -> None:
+    results = engine.measure([block("a", 8), block("b", 16)], null(), PLAN)
+    next(results)
+    assert living_pids()
+    del results
+
+
+def test_deadline_begins_no_new_group() -> None:
+    workloads = [block(f"n{i}", 8 * (i + 1)) for i in range(3)]
+    assert run(workloads, null(), deadline_s=time.monotonic() - 1) == {}
+
+
+def test_progress_counts_workloads_and_failures() -> None:
+    told: list[Progress] = []
+    ref = null(faults=[{"label": "bad", "stage": "compile", "kind": "refuse"}])
+    run([block("a", 8), block("bad", 16)], ref, progress=told.append)
+    assert {p.stage for p in told} == {"measure"}
+    assert (told[-1].done, told[-1].total, told[-1].n_failed) == (2, 2, 1)
+    assert "round 3 of 3" in [p.label for p in told]
+    assert told[-1].eta_s == pytest.approx(0.0)
+
+
+def test_several_threads_have_a_process_each() -> None:
+    found = run([block("a", 8), block("b", 16)], null(threads=2))
+    workers = [{b.worker for b in measured(r).bursts} for r in found.values()]
+    assert len(workers[0]) == len(workers[1]) == 2
+    assert workers[0].isdisjoint(workers[1])
+
+
+def test_groups_keep_the_order_and_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    workloads = [block(f"n{i}", i + 1) for i in range(40)]
+    sizes = [len(g) for g in engine.groups(workloads, null(), PLAN)]
+    assert sizes == [31, 9]
+    assert [len(g) for g in engine.groups(workloads[:3], null(threads=2), PLAN)] == [1, 1, 1]
+    monkeypatch.setattr(engine, "weight_bytes", lambda w: 10)
+    # A quarter of 600 bytes, over 2 workers with 3 bytes a weight byte, holds 25: two each.
+    monkeypatch.setattr(machine, "available_memory_bytes", lambda: 600)
+    assert [len(g) for g in engine.groups(workloads[:5], null(), PLAN)] == [2, 2, 1]
+
+
+def test_equal_workloads_are_measured_once() -> None:
+    assert len(list(engine.measure([block("a"), block("again")], null(), PLAN))) == 1
+
+
+def test_bad_script_is_the_users_error() -> None:
+    with pytest.raises(DeviceUnavailableError, match="unknown field 'latnecy'"):
+        run([block("a")], null(latnecy={}))
+    assert issubclass(PlanError, ValueError)

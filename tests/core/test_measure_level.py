@@ -1,0 +1,237 @@
+"""Levels, intervals and verdict inputs against hand-computed cases and simulated machines."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from hwprof.errors import MeasurementError
+from hwprof.measure import level
+from hwprof.measure.records import (
+    Burst,
+    Fingerprint,
+    LabelledBurst,
+    Loaded,
+    plan_for,
+)
+from hwprof.space.pieces import SkipPiece
+from hwprof.workload import Workload
+
+WORKLOAD = Workload.block(SkipPiece(in_channels=8, size_px=8), "skip")
+LOADED = Loaded(load_s=0.1, artifact_bytes=10, peak_memory_bytes=None)
+
+
+def fingerprint(threads: int = 1) -> Fingerprint:
+    return Fingerprint(stable={"device": "null", "threads": threads})
+
+
+def burst(
+    durations_us: Sequence[float], waits_us: Sequence[float] | None = None, k: int = 1
+) -> Burst:
+    duration = (np.asarray(durations_us, dtype=np.float64) * 1000).round().astype(np.int64)
+    start = np.concatenate([[0], np.cumsum(duration[:-1] + 1000)]).astype(np.int64)
+    wait = None if waits_us is None else (np.asarray(waits_us) * 1000).astype(np.int64)
+    return Burst(start_ns=start, duration_ns=duration, wait_ns=wait, calls_per_sample=k)
+
+
+def labelled(value: Burst, worker: str = "w0", index: int = 0, *causes: str) -> LabelledBurst:
+    return LabelledBurst(burst=value, worker=worker, round_index=index, causes=causes)
+
+
+def flat(value_us: float, worker: str, index: int, *causes: str) -> LabelledBurst:
+    return labelled(burst([value_us] * 5), worker, index, *causes)
+
+
+class TestBurstStatistic:
+    def test_minimum_of_few_samples_without_the_first(self) -> None:
+        assert level.burst_statistic_s(burst([1, 9, 7, 8]), 1) == pytest.approx(7e-6)
+
+    def test_tenth_percentile_of_many(self) -> None:
+        # 0..10 without the first (999): p10 of 11 values 0..10 is 1 (linear interpolation).
+        values = [999, *range(100, 111)]
+        assert level.burst_statistic_s(burst(values), 1) == pytest.approx(101e-6)
+
+    def test_wait_is_subtracted_for_one_thread_only(self) -> None:
+        one = burst([10, 50, 60], [0, 45, 0])
+        assert level.burst_statistic_s(one, 1) == pytest.approx(5e-6)
+        assert level.burst_statistic_s(one, 2) == pytest.approx(50e-6)
+
+    def test_batched_calls_are_divided(self) -> None:
+        assert level.burst_statistic_s(burst([90, 100, 110], k=10), 1) == pytest.approx(10e-6)
+
+    def test_mean_where_long_calls_waited(self) -> None:
+        waits = [0.0, 2000, 0, 0]
+        long = burst([5000, 7000, 5200, 5600], waits)
+        # x = 5000, 5200, 5600 µs: their mean, since 2000 of 22800 µs (8.8 %) were waited.
+        assert level.burst_statistic_s(long, 1) == pytest.approx((5000 + 5200 + 5600) / 3 * 1e-6)
+        little = burst([5000, 5100, 5200, 5600], [0.0, 100, 0, 0])
+        assert level.burst_statistic_s(little, 1) == pytest.approx(5000e-6)
+        short = burst([500, 700, 520, 560], [0.0, 200, 0, 0])
+        assert level.burst_statistic_s(short, 1) == pytest.approx(500e-6)
+
+    def test_nothing_left_is_none(self) -> None:
+        assert level.burst_statistic_s(burst([5]), 1) is None
+
+
+class TestLevel:
+    def test_lower_quartiles_within_and_over_workers(self) -> None:
+        values = {"w0": (10, 11, 12, 13), "w1": (20, 20, 20, 20), "w2": (10, 10, 10, 10)}
+        bursts = [flat(v, w, i) for w, row in values.items() for i, v in enumerate(row)]
+        found = level.estimate(bursts, 1)
+        # W = 10.75, 20, 10; their lower quartile (linear) is 10 + 0.5 · 0.75.
+        assert found.worker_levels_s == pytest.approx({"w0": 10.75e-6, "w1": 20e-6, "w2": 10e-6})
+        assert found.level_s == pytest.approx(10.375e-6)
+        assert found.slow_mode_share == pytest.approx(6 / 12)  # above 11.41: 12, 13, four 20s
+
+    def test_interval_is_students_in_logs_widened_to_the_level(self) -> None:
+        levels = np.array([1.0, 1.1, 1.3])
+        logs = np.log(levels)
+        half = 4.302652729696142 * logs.std(ddof=1) / math.sqrt(3)  # t(.975, 2), any table
+        low, high = level.interval_s(levels, 1.05)
+        assert low == pytest.approx(math.exp(logs.mean() - half))
+        assert high == pytest.approx(math.exp(logs.mean() + half))
+        assert level.interval_s(levels, 0.1)[0] == pytest.approx(0.1)
+        assert level.interval_s(levels, 9.0)[1] == pytest.approx(9.0)
+
+    @pytest.mark.parametrize(
+        ("values", "workers", "floor", "expected"),
+        [
+            ([1.0, 1.005, 1.009, 1.2], ["a", "a", "b", "b"], 1e-3, True),
+            ([1.0, 1.005, 1.009, 1.2], ["a", "a", "a", "b"], 1e-3, False),  # one worker only
+            ([1.0, 1.005, 1.02, 1.2], ["a", "b", "b", "b"], 1e-3, False),  # two bursts only
+            ([1.0, 1.02, 1.029, 1.2], ["a", "b", "b", "b"], 5e-3, True),  # long calls: 3 %
+        ],
+    )
+    def test_confirmed(
+        self, values: list[float], workers: list[str], floor: float, expected: bool
+    ) -> None:
+        scaled = [v * floor for v in values]
+        assert level.is_confirmed(scaled, workers, floor) is expected
+
+    def test_warm_up_and_repeated_bursts_stay_out(self) -> None:
+        bursts = [
+            flat(99, "w0", -1, "first"),
+            flat(50, "w0", 0, "stolen", "superseded"),
+            flat(10, "w0", 0),
+            flat(30, "w0", 1, "stolen"),
+            flat(40, "w0", 1, "stolen"),
+            flat(10, "w1", 0, "slow_clock", "foreign_load"),
+        ]
+        used = level.used_bursts(bursts)
+        assert used == [bursts[2], bursts[4], bursts[5]]
+        assert level.estimate(bursts, 1).n_excluded == 2
+
+    def test_no_burst_is_an_error_not_a_number(self) -> None:
+        with pytest.raises(MeasurementError, match="no burst was timed"):
+            level.estimate([flat(5, "w0", -1, "first")], 1)
+
+    def test_rounds_done_counts_complete_rounds(self) -> None:
+        bursts = [flat(5, w, i) for i in range(3) for w in ("w0", "w1")]
+        partial = [*bursts[:-1], flat(5, "w0", -1, "first")]
+        assert level.rounds_done(partial, 2) == 2
+        assert level.rounds_done(bursts, 2) == 3
+
+
+class TestTrend:
+    def test_monotone_series(self) -> None:
+        # All 45 pairs rise: S = 45, var = 10·9·25/18 = 125, z = 44/√125, drift e^0.09 − 1.
+        found = level.trend(0.01 * np.arange(10.0))
+        assert found.p == pytest.approx(math.erfc(44 / math.sqrt(125) / math.sqrt(2)))
+        assert found.drift == pytest.approx(math.expm1(0.09))
+        assert found.is_drifting
+
+    def test_small_drift_and_no_drift_are_steady(self) -> None:
+        assert not level.trend(0.001 * np.arange(10.0)).is_drifting
+        noise = np.random.default_rng(0).standard_normal(40) * 0.05
+        assert not level.trend(noise).is_drifting
+        assert level.trend(np.zeros(10)).p == 1.0
+
+    def test_false_alarms_are_as_rare_as_stated(self) -> None:
+        rng = np.random.default_rng(5)
+        alarms = [level.trend(rng.standard_normal(24) * 0.1).p < level.TREND_P for _ in range(1000)]
+        assert np.mean(alarms) <= 0.02
+
+
+def simulate(
+    rng: np.random.Generator, workers: int, rounds: int, *, worker_sd: float, slow_share: float
+) -> list[LabelledBurst]:
+    """Draw bursts of a machine whose floor is 1 ms: fast and slow modes that last, spikes.
+
+    Workers differ by ``worker_sd``; one in twenty is stuck in the slow mode for life.
+    """
+    bursts = []
+    for worker in range(workers):
+        own = math.exp(worker_sd * rng.standard_normal())
+        stuck, slow_left = rng.random() < 0.05, 0
+        for index in range(rounds):
+            if slow_left == 0 and rng.random() < slow_share / 4:
+                slow_left = int(rng.geometric(1 / 4))
+            mode = 1.3 if stuck or slow_left else 1.0
+            slow_left = max(0, slow_left - 1)
+            calls = own * mode * np.exp(0.01 * np.abs(rng.standard_normal(25)))
+            calls += rng.random(25) < 0.02
+            # The tenth percentile of |N(0, 1)| is 0.1257: scale so that the floor is 1 ms.
+            calls *= 1000 * math.exp(-0.01 * 0.1257)
+            bursts.append(labelled(burst(calls.tolist()), f"w{worker}", index))
+    return bursts
+
+
+@pytest.mark.parametrize(("workers", "rounds"), [(3, 8), (5, 16)])
+@pytest.mark.parametrize("worker_sd", [0.002, 0.01])
+@pytest.mark.parametrize("slow_share", [0.3, 0.6])
+def test_interval_covers_a_known_floor(
+    workers: int, rounds: int, worker_sd: float, slow_share: float
+) -> None:
+    rng = np.random.default_rng(11)
+    n = 100
+    held = 0
+    for _ in range(n):
+        bursts = simulate(rng, workers, rounds, worker_sd=worker_sd, slow_share=slow_share)
+        low, high = level.estimate(bursts, 1).ci95_s
+        held += low <= 1e-3 <= high
+    # 90 of 100 is what golden check 12 asks; 95 % nominal leaves room for 100 draws.
+    assert held >= 90
+
+
+def test_level_sees_through_a_slow_mode_that_the_median_shows() -> None:
+    rng = np.random.default_rng(2)
+    bursts = simulate(rng, 5, 24, worker_sd=0.001, slow_share=1.6)
+    measured = level.measurement_from(
+        WORKLOAD, plan_for("strict"), fingerprint(), bursts, LOADED, {}
+    )
+    assert measured.level_s == pytest.approx(1e-3, rel=0.01)
+    assert measured.median_s > 1.1e-3
+    assert measured.telemetry["slow_mode_share"] > 0.3
+
+
+class TestMeasurement:
+    def test_percentiles_are_of_raw_wall_time(self) -> None:
+        waited = burst([9, 10, 20, 30, 40], [0, 5, 5, 5, 5])
+        measured = level.measurement_from(
+            WORKLOAD, plan_for("quick"), fingerprint(), [labelled(waited)], LOADED, {}
+        )
+        assert measured.median_s == pytest.approx(25e-6)
+        assert measured.level_s == pytest.approx(5e-6)
+
+    def test_rebuilding_from_its_own_telemetry_changes_nothing(self) -> None:
+        bursts = simulate(np.random.default_rng(3), 3, 8, worker_sd=0.002, slow_share=0.3)
+        first = level.measurement_from(
+            WORKLOAD, plan_for("quick"), fingerprint(), bursts, LOADED, {"n_cpus": 2}
+        )
+        again = level.measurement_from(
+            WORKLOAD, plan_for("quick"), fingerprint(), first.bursts, LOADED, first.telemetry
+        )
+        assert again.to_json() == first.to_json()
+
+    def test_foreign_load_of_the_used_bursts_contaminates(self) -> None:
+        bursts = simulate(np.random.default_rng(3), 3, 8, worker_sd=0.001, slow_share=0)
+        loaded = [replace(b, foreign_cores=0.9) for b in bursts]
+        measured = level.measurement_from(
+            WORKLOAD, plan_for("quick"), fingerprint(), loaded, LOADED, {"n_cpus": 2}
+        )
+        assert measured.verdict == "contaminated"
+        assert measured.evidence[0].startswith("other processes kept 0.9 of 2 cores busy")

@@ -1,0 +1,137 @@
+"""Host facts and load, read from made-up files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hwprof.errors import DeviceUnavailableError, PlanError
+from hwprof.measure import load, machine
+from hwprof.measure.load import Load, LoadMonitor, Snapshot
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_load_is_busy_less_own() -> None:
+    before = Snapshot(at_s=0, busy_s=10, steal_s=1, own_s=5)
+    after = Snapshot(at_s=2, busy_s=13, steal_s=1.2, own_s=6)
+    found = load.load_between(before, after, 2)
+    assert found.steal_share == pytest.approx(0.05)
+    assert found.foreign_cores == pytest.approx(1.0)
+    assert found.n_cpus == 2
+
+
+def test_counters_that_lag_give_no_negative_load() -> None:
+    before = Snapshot(at_s=0, busy_s=10, steal_s=1, own_s=5)
+    after = Snapshot(at_s=1, busy_s=10.5, steal_s=1, own_s=5.6)
+    assert load.load_between(before, after, 2).foreign_cores == 0.0
+
+
+def test_monitor_reads_its_cpus_and_subtracts_its_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "usable_cpus", lambda: frozenset({1}))
+    monkeypatch.setattr("os.times", lambda: (0.0, 0.0, 0.0, 0.0, 0.0))
+    monkeypatch.setattr("os.sysconf", lambda name: 100)
+    clock = iter([0.0, 1.0, 2.0, 3.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    worker = "7 (a (b) c) S 1 7 7 0 -1 0 0 0 0 0 {user} {system} 0 0 20 0"
+
+    def at(busy: int, steal: int, user: int) -> None:
+        write(
+            tmp_path / "stat",
+            f"cpu 0 0\ncpu0 999 9 9 9 9 9 9 9 0 0\ncpu1 {busy} 0 0 50 0 0 0 {steal} 0 0\nintr 5\n",
+        )
+        write(tmp_path / "7/stat", worker.format(user=user, system=10))
+
+    at(100, 0, 0)
+    monitor = LoadMonitor(lambda: [7], proc=tmp_path)
+    assert monitor.n_cpus == 1
+    at(200, 10, 40)  # one second later: 1.00 s busy, of which 0.40 s own; 0.10 s stolen
+    first = monitor.mark()
+    assert first is not None
+    assert first.foreign_cores == pytest.approx(0.6)
+    assert first.steal_share == pytest.approx(0.1)
+    at(240, 10, 80)  # the window has moved on: 0.40 s busy, all of it own
+    second = monitor.mark()
+    assert second is not None
+    assert second.foreign_cores == pytest.approx(0.0)
+    assert second.steal_share == 0.0
+
+
+def test_monitor_knows_nothing_without_proc(tmp_path: Path) -> None:
+    assert LoadMonitor(proc=tmp_path / "none").mark() is None
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"proc/self/cgroup": "0::/a/b\n", "cg/a/cpu.max": "150000 100000"}, 1.5),
+        ({"proc/self/cgroup": "0::/a\n", "cg/a/cpu.max": "max 100000"}, None),
+        (
+            {
+                "proc/self/cgroup": "0::/a\n",
+                "cg/a/cpu.max": "400000 100000",
+                "cg/cpu.max": "50000 100000",
+            },
+            0.5,
+        ),
+        (
+            {
+                "proc/self/cgroup": "4:memory:/x\n2:cpu:/x\n",
+                "cg/cpu/x/cpu.cfs_quota_us": "200000",
+                "cg/cpu/x/cpu.cfs_period_us": "100000",
+            },
+            2.0,
+        ),
+        ({"proc/self/cgroup": "2:cpu:/\n", "cg/cpu/cpu.cfs_quota_us": "-1"}, None),
+        ({}, None),
+    ],
+)
+def test_quota_of_both_control_group_versions(
+    tmp_path: Path, files: dict[str, str], expected: float | None
+) -> None:
+    for name, text in files.items():
+        write(tmp_path / name, text)
+    assert machine.cpu_quota(tmp_path / "cg", tmp_path / "proc") == expected
+
+
+def test_refuses_more_threads_than_granted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "usable_cpus", lambda: frozenset(range(4)))
+    monkeypatch.setattr(load, "cpu_quota", lambda: 1.5)
+    load.check_threads(1)
+    with pytest.raises(PlanError, match=r"grants 1\.5 cores"):
+        load.check_threads(2)
+    with pytest.raises(PlanError, match="this process may use 4 CPUs"):
+        load.check_threads(5)
+    with pytest.raises(PlanError, match="expected 1 or more"):
+        load.check_threads(0)
+
+
+def test_refuses_several_threads_beside_other_work() -> None:
+    busy = Load(steal_share=0.0, foreign_cores=0.9, n_cpus=2)
+    load.check_quiet(1, busy)
+    load.check_quiet(2, None)
+    load.check_quiet(2, Load(steal_share=0.0, foreign_cores=0.2, n_cpus=2))
+    with pytest.raises(DeviceUnavailableError, match=r"keep 0\.9 of 2 cores busy"):
+        load.check_quiet(2, busy)
+
+
+def test_facts_are_plain_data() -> None:
+    facts = {**machine.stable_facts(), **machine.volatile_facts()}
+    assert facts["hardware"]
+    assert facts["cores"]
+    assert all(v is None or isinstance(v, str | int | float | bool) for v in facts.values())
+
+
+def test_warns_of_a_governor_that_moves_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "stable_facts", lambda: {"governor": "powersave", "boost": True})
+    governor, boost = machine.warnings()
+    assert "'powersave'" in governor
+    assert "boost" in boost
+    monkeypatch.setattr(machine, "stable_facts", lambda: {"governor": None, "boost": None})
+    assert machine.warnings() == ()

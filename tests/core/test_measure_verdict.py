@@ -1,0 +1,130 @@
+"""Each verdict just below and just above its limit, their order, and the lines beside them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from hwprof.measure.records import VERDICTS
+from hwprof.measure.verdict import Signs, judge
+
+CLEAN = Signs(
+    preset="quick",
+    n_workers=3,
+    n_bursts=24,
+    n_excluded=0,
+    rel_half_width=0.004,
+    target_rel=0.01,
+    confirmed=True,
+    is_drifting=False,
+    drift=0.001,
+    reference_drift=0.0,
+    throttled_share=0.0,
+    full_clock_share=1.0,
+    steal_share=0.0,
+    foreign_cores=0.0,
+    n_cpus=2,
+    faulted_share=0.0,
+)
+
+
+def test_clean_says_what_agreed() -> None:
+    verdict, evidence = judge(CLEAN)
+    assert verdict == "clean"
+    assert evidence == ("24 bursts of 3 workers agree within ±0.4% (asked: ±1.0%)",)
+
+
+@pytest.mark.parametrize(
+    ("passing", "failing", "verdict", "words"),
+    [
+        ({"rel_half_width": 0.01}, {"rel_half_width": 0.011}, "noisy", "asked was ±1.0%"),
+        ({"confirmed": True}, {"confirmed": False}, "unconfirmed", "fewer than 3 bursts"),
+        ({"is_drifting": False}, {"is_drifting": True}, "drifting", "from first to last round"),
+        (
+            {"foreign_cores": 0.2},
+            {"foreign_cores": 0.94},
+            "contaminated",
+            "other processes kept 0.9 of 2 cores busy while this ran: stop them",
+        ),
+        ({"steal_share": 0.02}, {"steal_share": 0.021}, "contaminated", "hypervisor gave 2.1%"),
+        (
+            {"throttled_share": 0.1},
+            {"throttled_share": 0.11},
+            "throttled",
+            "throttled its clock in 11%",
+        ),
+        (
+            {"full_clock_share": 0.25},
+            {"full_clock_share": 0.2},
+            "throttled",
+            "only 20% of the bursts ran at the best clock",
+        ),
+    ],
+)
+def test_limits(passing: dict[str, Any], failing: dict[str, Any], verdict: str, words: str) -> None:
+    assert judge(replace(CLEAN, **passing))[0] == "clean"
+    found, evidence = judge(replace(CLEAN, **failing))
+    assert found == verdict
+    assert words in evidence[0]
+
+
+def test_most_serious_wins_and_all_are_listed() -> None:
+    signs = replace(
+        CLEAN,
+        rel_half_width=0.05,
+        confirmed=False,
+        is_drifting=True,
+        foreign_cores=1.0,
+        throttled_share=0.5,
+    )
+    verdict, evidence = judge(signs)
+    assert verdict == "throttled"
+    assert len(evidence) == 5
+    without = replace(signs, throttled_share=0.0)
+    assert judge(without)[0] == "contaminated"
+    assert judge(replace(without, foreign_cores=0.0))[0] == "drifting"
+    assert VERDICTS.index("throttled") == len(VERDICTS) - 1
+
+
+@pytest.mark.parametrize(
+    ("reference", "words"),
+    [
+        (None, "let the machine settle"),
+        (0.03, "and the reference block by +3.0%: the machine was changing"),
+        (0.0, "while the reference block shows no such trend"),
+    ],
+)
+def test_drift_is_told_from_the_machines(reference: float | None, words: str) -> None:
+    signs = replace(CLEAN, is_drifting=True, drift=0.05, reference_drift=reference)
+    assert words in judge(signs)[1][0]
+
+
+@pytest.mark.parametrize(
+    ("preset", "advice"),
+    [
+        ("quick", "measure longer (--preset standard)"),
+        ("standard", "measure longer (--preset strict)"),
+        ("strict", "measure when the machine is quieter"),
+    ],
+)
+def test_advice_names_the_next_preset(preset: str, advice: str) -> None:
+    assert advice in judge(replace(CLEAN, preset=preset, rel_half_width=0.05))[1][0]
+
+
+def test_remarks_do_not_change_the_verdict() -> None:
+    signs = replace(
+        CLEAN,
+        n_excluded=1,
+        steal_share=0.008,
+        faulted_share=1.0,
+        fallback_ops=("Conv_3",),
+        host_warnings=("clock boost is on",),
+    )
+    verdict, (_, *remarks) = judge(signs)
+    assert verdict == "clean"
+    beginnings = ("1 disturbed burst was", "the hypervisor gave 0.8%", "most calls cause page")
+    assert all(r.startswith(b) for r, b in zip(remarks[:3], beginnings, strict=True))
+    assert remarks[3].endswith("asked for: Conv_3")
+    assert remarks[4] == "clock boost is on"

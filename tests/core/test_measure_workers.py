@@ -1,0 +1,174 @@
+"""Worker processes end whatever happens, and are parked while they wait."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from hwprof.measure.pool import NO_PAGE_FAULTS, Pool, Worker, WorkerFault, living_pids
+from hwprof.measure.records import DeviceOptions, DeviceRef
+from hwprof.measure.wire import device_json
+from hwprof.space.pieces import SkipPiece
+from hwprof.workload import Workload
+
+REF = DeviceRef(
+    name="null", factory="hwprof.devices.null:NullAdapter", options=DeviceOptions(script="{}")
+)
+PATIENCE_S = 20.0
+WORKLOAD = Workload.block(SkipPiece(in_channels=8, size_px=8), "skip")
+
+LOUD = """
+import os
+
+class Loud:
+    def __init__(self, options):
+        for fd in range(3, 20):
+            try:
+                os.write(fd, b"this is no frame at all, and it is long enough to be read as one")
+            except OSError:
+                pass
+"""
+
+PARENT = """
+import sys, time
+from hwprof.measure.pool import Pool
+from hwprof.measure.records import DeviceOptions, DeviceRef
+pool = Pool(DeviceRef(name="null", factory="hwprof.devices.null:NullAdapter"), 0)
+workers, _ = pool.start(2)
+print(*[w.pid for w in workers], flush=True)
+time.sleep(600)
+"""
+
+
+def wait_until_gone(pids: list[int]) -> list[int]:
+    """Return those that still live after a while (a zombie does not live)."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    left = pids
+    while left and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+        left = [p for p in left if psutil.pid_exists(p) and _lives(p)]
+    return left
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def is_stopped_soon(pid: int) -> bool:
+    deadline_s = time.monotonic() + PATIENCE_S
+    while psutil.Process(pid).status() != psutil.STATUS_STOPPED:
+        if time.monotonic() > deadline_s:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def test_workers_are_parked_and_answer_again() -> None:
+    with Pool(REF, 5) as pool:
+        workers, hello = pool.start(2)
+        assert [w.label for w in workers] == ["w5", "w6"]
+        assert hello.reports_disturbance
+        assert hello.fingerprint.stable["hardware"] == "scripted"
+        pool.run_only(workers[0])
+        workers[0].request("drop", PATIENCE_S, key="nothing")
+        pool.run_only(workers[1])
+        assert is_stopped_soon(workers[0].pid)
+        workers[0].request("drop", PATIENCE_S, key="nothing")
+        pids = [w.pid for w in workers]
+    assert living_pids() == ()
+    assert not any(psutil.pid_exists(p) for p in pids)
+
+
+def test_parked_workers_end_with_an_error_in_the_engine() -> None:
+    pids: list[int] = []
+
+    def interrupted() -> None:
+        with Pool(REF, 0) as pool:
+            workers, _ = pool.start(2)
+            pids.extend(w.pid for w in workers)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert len(pids) == 2
+    assert not any(psutil.pid_exists(p) for p in pids)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a stopped orphan at once")
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM])
+def test_no_orphan_when_the_engine_is_killed(ending: signal.Signals) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True, env=dict(os.environ)
+    ) as parent:
+        try:
+            assert parent.stdout is not None
+            pids = [int(p) for p in parent.stdout.readline().split()]
+            assert len(pids) == 2
+            assert all(is_stopped_soon(p) for p in pids)
+            parent.send_signal(ending)
+        finally:
+            if sys.exc_info()[0] is not None:
+                parent.kill()
+    assert wait_until_gone(pids) == []
+
+
+def test_a_worker_without_a_device_says_so() -> None:
+    worker = Worker(0)
+    try:
+        with pytest.raises(WorkerFault, match="before it was told to open a device") as caught:
+            worker.request("supports", PATIENCE_S, workload=WORKLOAD.to_json())
+        assert caught.value.kind == "garbage"
+        assert not caught.value.lost
+        with pytest.raises(WorkerFault, match="KeyError"):
+            worker.request("no such operation", PATIENCE_S)
+    finally:
+        worker.close()
+
+
+def test_a_worker_ends_when_its_input_closes() -> None:
+    process = subprocess.run(
+        [sys.executable, "-m", "hwprof.measure.worker", str(os.getpid())],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    assert process.stdout == b""
+
+
+def test_garbage_instead_of_an_answer_is_typed_and_final(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "loud_adapter.py").write_text(LOUD)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    worker = Worker(0)
+    with pytest.raises(WorkerFault, match="expected a frame that begins with") as caught:
+        worker.request(
+            "open",
+            PATIENCE_S,
+            device=device_json(DeviceRef(name="loud", factory="loud_adapter:Loud")),
+        )
+    assert caught.value.kind == "garbage"
+    assert caught.value.lost
+    assert living_pids() == ()
+
+
+def test_workers_keep_their_memory_and_our_imports() -> None:
+    worker = Worker(3)
+    try:
+        worker.request("drop", PATIENCE_S, key="nothing")
+        environment = psutil.Process(worker.pid).environ()
+        assert environment["HWPROF_WORKER"] == "3"
+        assert all(environment[name] == value for name, value in NO_PAGE_FAULTS.items())
+    finally:
+        worker.close()

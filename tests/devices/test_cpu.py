@@ -1,0 +1,188 @@
+"""ONNX Runtime on the CPU: binding of users' inputs, edited files, traces."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnxruntime")
+onnx = pytest.importorskip("onnx")
+
+from hwprof.devices.cpu import CpuAdapter, CpuExecutable
+from hwprof.errors import CompileError, MeasurementError, ModelError
+from hwprof.measure.records import DeviceOptions, plan_for
+from hwprof.space.pieces import ConvPiece
+from hwprof.workload import InputSpec, Workload
+
+FLOAT, INT64, BOOL = (
+    onnx.TensorProto.FLOAT,
+    onnx.TensorProto.INT64,
+    onnx.TensorProto.BOOL,
+)
+PLAN = plan_for("quick")
+
+
+def save(
+    path: Path, nodes: list[Any], inputs: list[Any], outputs: list[Any], constants: Any = ()
+) -> Path:
+    helper = onnx.helper
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info(*i) for i in inputs],
+        [helper.make_tensor_value_info(*o) for o in outputs],
+        initializer=[onnx.numpy_helper.from_array(a, n) for n, a in constants],
+    )
+    model = helper.make_model(graph, ir_version=9, opset_imports=[helper.make_opsetid("", 20)])
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.fixture
+def two_inputs(tmp_path: Path) -> Path:
+    """Y = x + y with an open batch."""
+    node = onnx.helper.make_node("Add", ["x", "y"], ["z"])
+    shape = ["batch", 4]
+    return save(
+        tmp_path / "add.onnx",
+        [node],
+        [("x", FLOAT, shape), ("y", FLOAT, shape)],
+        [("z", FLOAT, shape)],
+    )
+
+
+def embedding(path: Path, rows: int) -> Path:
+    """Ids of an open length into a table of ``rows`` rows, where a mask is true."""
+    nodes = [
+        onnx.helper.make_node("Gather", ["table", "ids"], ["rows"]),
+        onnx.helper.make_node("Where", ["mask", "rows", "zero"], ["y"]),
+    ]
+    return save(
+        path,
+        nodes,
+        [("ids", INT64, ["length"]), ("mask", BOOL, ["length", 1])],
+        [("y", FLOAT, ["length", 2])],
+        [
+            ("table", np.ones((rows, 2), np.float32)),
+            ("zero", np.zeros((1, 2), np.float32)),
+        ],
+    )
+
+
+def spec(name: str, *shape: int, dtype: str = "float32") -> InputSpec:
+    return InputSpec(name=name, shape=shape, dtype=dtype)
+
+
+def compiled(workload: Workload, **options: Any) -> CpuExecutable:
+    return CpuAdapter(DeviceOptions(**options)).compile(workload, PLAN)
+
+
+def test_several_inputs_with_their_open_dimension_bound(two_inputs: Path) -> None:
+    workload = Workload.from_file(two_inputs, (spec("x", 3, 4), spec("y", 3, 4)))
+    executable = compiled(workload)
+    assert executable.outputs()[0].shape == (3, 4)
+    given = {"x": np.full((3, 4), 2, np.float32), "y": np.full((3, 4), 3, np.float32)}
+    np.testing.assert_array_equal(executable.outputs(given)[0], np.full((3, 4), 5))
+
+
+def test_open_dimension_is_named_with_what_to_give(two_inputs: Path) -> None:
+    words = r"input 'y' has the open dimension 'batch' .* --input y=1x4:float32"
+    with pytest.raises(ModelError, match=words):
+        compiled(Workload.from_file(two_inputs, (spec("x", 3, 4),)))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (spec("q", 3, 4), r"no input 'q'; its inputs are \['x', 'y'\]"),
+        (spec("x", 3, 5), r"shape \[3, 5\]; the model expects \['batch', 4\]"),
+        (spec("x", 4), r"shape \[4\]"),
+        (spec("x", 3, 4, dtype="int64"), r"expects float32: use --input x=3x4:float32"),
+    ],
+)
+def test_inputs_that_do_not_fit(two_inputs: Path, given: InputSpec, words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        compiled(Workload.from_file(two_inputs, (given, spec("y", 3, 4))))
+
+
+@pytest.mark.parametrize(("rows", "largest"), [(5000, 999), (2, 1)])
+def test_ids_stay_within_the_vocabulary(tmp_path: Path, rows: int, largest: int) -> None:
+    path = embedding(tmp_path / "ids.onnx", rows)
+    workload = Workload.from_file(
+        path, (spec("ids", 64, dtype="int64"), spec("mask", 64, 1, dtype="bool"))
+    )
+    executable = compiled(workload)
+    ids = executable._inputs["ids"]
+    assert 0 < int(ids.max()) <= largest
+    assert executable.check().finite
+    assert executable.burst(0.0, 5, "hot").n_samples >= 5
+
+
+def test_ids_that_no_choice_suits_are_an_error(tmp_path: Path) -> None:
+    path = embedding(tmp_path / "ids.onnx", 1)
+    workload = Workload.from_file(
+        path, (spec("ids", 64, dtype="int64"), spec("mask", 64, 1, dtype="bool"))
+    )
+    with pytest.raises(MeasurementError, match="out of data bounds"):
+        compiled(workload)
+
+
+def test_inputs_are_seeded_and_never_zero() -> None:
+    piece = ConvPiece(
+        in_channels=3, size_px=8, out_channels=4, kernel=3, stride=1, act="relu", bn_eps=1e-5
+    )
+    workload = Workload.block(piece, "conv")
+    first, again = (compiled(workload, batch=2)._inputs["input"] for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert first.shape == (2, 3, 8, 8)
+    assert np.count_nonzero(first) == first.size
+
+
+def test_edited_file_is_not_the_one_that_was_named(two_inputs: Path) -> None:
+    workload = Workload.from_file(two_inputs, (spec("x", 3, 4), spec("y", 3, 4)))
+    two_inputs.write_bytes(two_inputs.read_bytes() + b"\x00")
+    with pytest.raises(ModelError, match="has changed since"):
+        compiled(workload)
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage" * 50, b"\x08\x09"])
+def test_damaged_files(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "damaged.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match="no model that onnxruntime can read"):
+        compiled(Workload.from_file(path))
+
+
+def test_operator_that_the_runtime_lacks_is_the_devices_refusal(tmp_path: Path) -> None:
+    node = onnx.helper.make_node("Teleport", ["x"], ["y"], domain="star.trek")
+    path = save(tmp_path / "odd.onnx", [node], [("x", FLOAT, [1])], [("y", FLOAT, [1])])
+    with pytest.raises((CompileError, ModelError), match="Teleport"):
+        compiled(Workload.from_file(path))
+
+
+@pytest.mark.parametrize(
+    ("workload", "options", "words"),
+    [
+        (Workload.from_callable("a.b:c", ()), {}, "use --device cpu-torch"),
+        (Workload(role="model", label="m.tflite", path="/m.tflite"), {}, "no .onnx file"),
+        (Workload(role="model", label="m", path="/m.onnx"), {"precision": "int8"}, "fp32 only"),
+    ],
+)
+def test_refusals_say_what_would_help(
+    workload: Workload, options: dict[str, Any], words: str
+) -> None:
+    support = CpuAdapter(DeviceOptions(**options)).supports(workload)
+    assert not support.ok
+    assert words in support.reason
+
+
+def test_trace_names_the_operators_and_its_own_slowdown(two_inputs: Path) -> None:
+    workload = Workload.from_file(two_inputs, (spec("x", 3, 4), spec("y", 3, 4)))
+    trace = compiled(workload).trace()
+    assert [op.op_type for op in trace.ops] == ["Add"]
+    # Less what the profiler adds, an operator on twelve numbers may come out around zero.
+    assert trace.ops[0].time_s + trace.ops[0].removed_s > 0
+    assert trace.slowdown > 0

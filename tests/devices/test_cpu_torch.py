@@ -1,0 +1,116 @@
+"""Torch on the CPU: users' callables and what they may do wrong."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from hwprof.devices.cpu_torch import CpuTorchAdapter, CpuTorchExecutable
+from hwprof.errors import ModelError
+from hwprof.measure.records import DeviceOptions, plan_for
+from hwprof.workload import InputSpec, Workload
+
+SOURCE = """
+import torch
+
+class Two(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = torch.nn.Embedding(1000, 4)
+        self.dropout = torch.nn.Dropout(0.5)
+
+    def forward(self, ids, x):
+        rows = self.table(ids)
+        return {"sum": rows + x, "more": [self.dropout(x)]}
+
+made = Two()
+number = 7
+
+def none():
+    return None
+
+def fails():
+    raise OSError("no weights here")
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A user's module in the working directory, which is not on the import path."""
+    (tmp_path / "users_models.py").write_text(SOURCE)
+    monkeypatch.chdir(tmp_path)
+    path = list(sys.path)
+    yield "users_models"
+    sys.path[:] = path
+    sys.modules.pop("users_models", None)
+
+
+INPUTS = (
+    InputSpec(name="ids", shape=(2, 3), dtype="int64"),
+    InputSpec(name="x", shape=(2, 3, 4)),
+)
+
+
+def compiled(target: str, inputs: tuple[InputSpec, ...] = INPUTS) -> CpuTorchExecutable:
+    workload = Workload.from_callable(target, inputs)
+    return CpuTorchAdapter(DeviceOptions()).compile(workload, plan_for("quick"))
+
+
+@pytest.mark.parametrize("name", ["Two", "made"])
+def test_classes_and_instances_with_several_inputs_and_nested_outputs(
+    module: str, name: str
+) -> None:
+    executable = compiled(f"{module}:{name}")
+    total, dropped = executable.outputs()
+    assert total.shape == dropped.shape == (2, 3, 4)
+    # Evaluation mode: dropout passes its input on.
+    x = np.ones((2, 3, 4), np.float32)
+    ids = np.zeros((2, 3), np.int64)
+    np.testing.assert_array_equal(executable.outputs({"ids": ids, "x": x})[1], x)
+    assert executable.loaded.artifact_bytes == 1000 * 4 * 4
+    assert executable.burst(0.0, 5, "hot").n_samples >= 5
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "words"),
+    [
+        ("missing", INPUTS, "cannot import"),
+        ("number", INPUTS, "is a int; expected a callable"),
+        ("none", INPUTS, "gave a NoneType; expected a torch.nn.Module"),
+        ("fails", INPUTS, "OSError: no weights here"),
+        ("Two", (), "needs its inputs' shapes"),
+        ("Two", INPUTS[:1], "does not take inputs of the shapes"),
+    ],
+)
+def test_what_a_callable_may_do_wrong(
+    module: str, name: str, inputs: tuple[InputSpec, ...], words: str
+) -> None:
+    with pytest.raises(ModelError, match=words):
+        compiled(f"{module}:{name}", inputs)
+
+
+@pytest.mark.parametrize("target", ["nothing", "a:", ":b"])
+def test_target_without_a_module_or_a_name(target: str) -> None:
+    with pytest.raises(ModelError, match=r"expected package\.module:callable"):
+        compiled(target)
+
+
+def test_trace_names_operators(module: str) -> None:
+    trace = compiled(f"{module}:Two").trace()
+    assert "aten::embedding" in {op.name for op in trace.ops}
+    assert trace.slowdown > 0
+
+
+@pytest.mark.parametrize("options", [{"precision": "fp16"}, {}])
+def test_refusals(options: dict[str, Any]) -> None:
+    workload = Workload(role="model", label="m.onnx", path="/m.onnx")
+    if options:
+        workload = Workload.from_callable("a:b", INPUTS)
+    assert not CpuTorchAdapter(DeviceOptions(**options)).supports(workload).ok

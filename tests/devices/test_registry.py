@@ -1,0 +1,48 @@
+"""Names, statuses and opening; nothing heavy is imported to list devices."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import hwprof.devices as registry
+from hwprof.errors import DeviceUnavailableError, PlanError
+from hwprof.measure.records import DeviceOptions, DeviceRef
+
+
+def test_reference_is_inert_data() -> None:
+    options = DeviceOptions(threads=2)
+    ref = registry.device_ref("cpu", options)
+    assert ref == DeviceRef(name="cpu", factory="hwprof.devices.cpu:CpuAdapter", options=options)
+
+
+def test_unknown_device_names_the_nearest() -> None:
+    with pytest.raises(PlanError, match=r"unknown device 'cpu-toch': did you mean 'cpu-torch'\?"):
+        registry.device_ref("cpu-toch", DeviceOptions())
+
+
+def test_listing_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    statuses = {s.name: s for s in registry.list_devices()}
+    assert statuses["null"].available
+    torch = statuses["cpu-torch"]
+    assert not torch.available
+    assert torch.runtime_version is None
+    assert torch.reason == "torch is not installed: run pip install 'hwprof[search]'"
+
+
+def test_listing_imports_no_runtime() -> None:
+    code = (
+        "import sys; from hwprof.devices import list_devices; list_devices();"
+        "print([m for m in ('torch', 'onnxruntime', 'onnx', 'numpy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("factory", ["no.such.module:Adapter", "hwprof.devices.cpu:NoSuchClass"])
+def test_adapter_that_cannot_be_loaded(factory: str) -> None:
+    with pytest.raises(DeviceUnavailableError, match="cannot load the adapter of 'ghost'"):
+        registry.open_device(DeviceRef(name="ghost", factory=factory))
