@@ -147,6 +147,16 @@ class SlottedSpace(DesignSpace):
         codes += [factor.levels.index(level) for factor, level in levels]
         return np.array(codes, dtype=np.int64)
 
+    def decode(self, codes: NDArray[np.int64]) -> Architecture:
+        """Return the architecture that :meth:`encode` gives ``codes`` for."""
+        rest = iter(codes.tolist())
+        units = []
+        for unit, depth in enumerate(self.max_depth):
+            placed = [(Slot(unit, layer), next(rest)) for layer in range(depth)]
+            units.append(tuple(self.candidates[slot][code] for slot, code in placed if code >= 0))
+        levels = zip(self.factors, rest, strict=True)
+        return self.assemble(units, [factor.levels[code] for factor, code in levels])
+
     def restrict(self, alive: Alive, max_depth: tuple[int, ...] | None = None) -> Self:
         """Return the space with fewer candidates (and lower maximum depths).
 

@@ -170,6 +170,10 @@ class DesignSpace(ABC):
         """
 
     @abstractmethod
+    def decode(self, codes: NDArray[np.int64]) -> Architecture:
+        """Return the architecture that :meth:`encode` gives ``codes`` for."""
+
+    @abstractmethod
     def restrict(self, alive: Alive, max_depth: tuple[int, ...] | None = None) -> DesignSpace:
         """Return the space with fewer candidates (and lower maximum depths).
 

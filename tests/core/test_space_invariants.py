@@ -128,6 +128,7 @@ def test_encoding_is_faithful(space: DesignSpace) -> None:
                 assert arch.block(slot) is None
         levels = [f.levels[i] for f, i in zip(space.factors, code[n_slots:], strict=True)]
         assert tuple(levels) == space.factor_levels(arch)
+        assert space.decode(space.encode(arch)) == arch
 
 
 @every_space

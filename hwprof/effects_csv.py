@@ -1,0 +1,238 @@
+"""Effects read back from a table, or brought by a user who measured elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from hwprof.design_matrix import DesignMatrix, Term, depth_probability
+from hwprof.errors import DataError, SpaceError
+from hwprof.responses import Friendliness, Response, make_effects
+from hwprof.results import Interval
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from hwprof.space import DesignSpace
+
+    Floats = NDArray[np.float64]
+
+Metric = Literal["latency", "accuracy"]
+
+NORMAL_975 = 1.959963984540054
+INDEPENDENT = (
+    "effects come from a table, which holds no covariances: different slots are taken as "
+    "independent, the blocks of one slot as tied only by summing to zero"
+)
+SPREAD = "the table has no effects of single slots: each block's was spread evenly over its slots"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Cell:
+    """One effect of one metric: value and standard deviation."""
+
+    value: float
+    sd: float
+
+
+def friendliness_from_csv(
+    path: str | Path, space: DesignSpace, *, mean_latency_s: float | None = None
+) -> Friendliness:
+    """Read effects from the documented columns of ``hwprof effects --csv``.
+
+    The 95 % intervals give standard deviations, as of normal errors. A table holds no
+    covariances. Different slots are taken as independent; the blocks of one slot, and the rows
+    of kind ``network``, as exchangeable under their sum-to-zero constraint, so any two
+    correlate by −1/(K−1), as they do where every block is seen equally often. Without rows of
+    kind ``block`` those of kind ``network`` are spread evenly over the slots.
+
+    Args:
+        path: the table, ``.csv`` or ``.csv.gz``.
+        space: the space it describes.
+        mean_latency_s: mean latency of the space's random networks, which the table lacks.
+
+    Raises:
+        DataError: the file cannot be read, or lacks effects of the space.
+        SpaceError: it names a block or a depth that the space does not have.
+    """
+    frame = _read(Path(path))
+    design = DesignMatrix(space)
+    rows = _rows_by_term(frame, design)
+    latency = _response(design, rows, "latency", mean_latency_s)
+    if latency is None:
+        raise DataError(f"{str(path)!r} has no latencies; the column latency_s is empty")
+    accuracy = _response(design, rows, "accuracy", None)
+    counts = np.array(
+        [_count(rows[term]) if term in rows else 0 for term in design.terms], dtype=np.int64
+    )
+    return Friendliness(
+        space=space,
+        design=design,
+        latency=latency,
+        accuracy=accuracy,
+        effects=make_effects(design, latency, accuracy, counts),
+        notes=_notes(design, rows),
+    )
+
+
+def _read(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    try:
+        frame = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read the effects {str(path)!r}: {error}") from error
+    needed = ["kind", "unit", "layer", "depth", "block", "latency_s"]
+    missing = [name for name in needed if name not in frame.columns]
+    if missing:
+        raise DataError(
+            f"{str(path)!r} has no column {missing[0]!r}; expected those of hwprof effects --csv"
+        )
+    for name in ("latency_s", "accuracy_pct"):
+        stem, unit = name.rsplit("_", 1)
+        for column in (name, f"{stem}_lo_{unit}", f"{stem}_hi_{unit}"):
+            if column not in frame.columns:
+                frame[column] = np.nan
+    return frame
+
+
+def _rows_by_term(frame: pd.DataFrame, design: DesignMatrix) -> dict[Term, Any]:
+    import pandas as pd
+
+    def whole(value: Any) -> int | None:
+        return None if pd.isna(value) else int(value)
+
+    rows: dict[Term, Any] = {}
+    for _, row in frame.iterrows():
+        block = None if pd.isna(row["block"]) else str(row["block"])
+        term = Term(
+            kind=row["kind"],
+            unit=whole(row["unit"]),
+            layer=whole(row["layer"]),
+            depth=whole(row["depth"]),
+            block=block,
+        )
+        if term not in design.index:
+            raise SpaceError(
+                f"the effects name {row['kind']} {term}, which {design.space.name} does not "
+                "have; give the space that they were estimated in"
+            )
+        if term in rows:
+            raise DataError(f"the effects hold two rows for {row['kind']} {term}; remove one")
+        rows[term] = row
+    return rows
+
+
+def _count(row: Any) -> int:
+    value = row.get("n_networks", 0)
+    return int(value) if np.isfinite(value) else 0
+
+
+def _cell(row: Any, term: Term, metric: Metric) -> _Cell | None:
+    name, unit = ("latency", "s") if metric == "latency" else ("accuracy", "pct")
+    value, lo, hi = row[f"{name}_{unit}"], row[f"{name}_lo_{unit}"], row[f"{name}_hi_{unit}"]
+    if not np.isfinite(value):
+        return None
+    if not (np.isfinite(lo) and np.isfinite(hi) and lo <= value <= hi):
+        raise DataError(
+            f"the {metric} of {term} has the interval [{lo}, {hi}] around {value}; expected "
+            f"{name}_lo_{unit} <= {name}_{unit} <= {name}_hi_{unit}"
+        )
+    return _Cell(value=float(value), sd=float(hi - lo) / (2.0 * NORMAL_975))
+
+
+def _response(
+    design: DesignMatrix, rows: dict[Term, Any], metric: Metric, mean: float | None
+) -> Response | None:
+    """Assemble values and covariance of every term; None where the table lacks the metric."""
+    cells = {t: c for t, row in rows.items() if (c := _cell(row, t, metric)) is not None}
+    if not cells:
+        return None
+    _require_whole(design, cells, metric)
+    size = len(design.terms)
+    values, covariance = np.zeros(size), np.zeros((size, size))
+    for group in _groups(design):
+        members = [t for t in group if t in cells]
+        if not members:
+            continue
+        at = [design.index[t] for t in members]
+        values[at] = [cells[t].value for t in members]
+        sd = np.array([cells[t].sd for t in members])
+        tied = members[0].kind != "depth" and len(members) > 1
+        off = -1.0 / (len(members) - 1) if tied else 0.0
+        correlation = np.full((len(at), len(at)), off)
+        np.fill_diagonal(correlation, 1.0)
+        covariance[np.ix_(at, at)] = sd[:, None] * correlation * sd
+    link = _link(design, {t.kind for t in cells})
+    covariance = link @ covariance @ link.T
+    return Response(
+        values=link @ values,
+        covariance=covariance,
+        even_covariance=covariance,
+        degrees=float("inf"),
+        n_networks=max((_count(row) for row in rows.values()), default=0),
+        mean=None if mean is None else Interval(mean, mean, mean),
+    )
+
+
+def _groups(design: DesignMatrix) -> list[list[Term]]:
+    """Return the terms that sum to zero together (every depth by itself)."""
+    groups: dict[object, list[Term]] = {}
+    for term in design.terms:
+        key: object = (term.kind, term.unit, term.layer, term.depth)
+        if term.kind == "factor" and term.block is not None:
+            key = ("factor", term.block.split("=")[0])
+        groups.setdefault(key, []).append(term)
+    return list(groups.values())
+
+
+def _require_whole(design: DesignMatrix, cells: dict[Term, _Cell], metric: Metric) -> None:
+    """Check that a kind is there for the whole space or not at all."""
+    kinds = {t.kind for t in cells}
+    if not kinds & {"block", "network"}:
+        raise DataError(
+            f"the effects hold no {metric} of any block; expected rows of kind block or network"
+        )
+    missing = [t for t in design.terms if t.kind in kinds and t not in cells]
+    if missing:
+        raise DataError(
+            f"the effects lack the {metric} of {missing[0].kind} {missing[0]} and "
+            f"{len(missing) - 1} more; expected every effect of {design.space.name}"
+        )
+
+
+def _link(design: DesignMatrix, kinds: set[str]) -> Floats:
+    """Return the linear map that fills in blocks from networks, or networks from blocks."""
+    link = np.eye(len(design.terms))
+    if {"block", "network"} <= kinds:
+        return link
+    reach = {
+        t: depth_probability(design.space, t.unit, t.layer + 1)
+        for t in design.terms
+        if t.kind == "block" and t.unit is not None and t.layer is not None
+    }
+    total: dict[str | None, float] = {}
+    for term, share in reach.items():
+        total[term.block] = total.get(term.block, 0.0) + share
+    for term, share in reach.items():
+        here = design.index[term]
+        everywhere = design.index[Term(kind="network", block=term.block)]
+        if "block" in kinds:
+            link[everywhere, here] = share
+        else:
+            link[here, everywhere] = 1.0 / total[term.block]
+    return link
+
+
+def _notes(design: DesignMatrix, rows: dict[Term, Any]) -> tuple[str, ...]:
+    kinds = {t.kind for t in rows}
+    notes = [INDEPENDENT]
+    if "block" not in kinds:
+        notes.append(SPREAD)
+    if "depth" not in kinds and any(t.kind == "depth" for t in design.terms):
+        notes.append("the table has no effects of depth: they are taken as zero")
+    return tuple(notes)

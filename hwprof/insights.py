@@ -1,0 +1,170 @@
+"""Design insights in words: what the effects say to someone who draws networks by hand."""
+
+from __future__ import annotations
+
+from hwprof.claims import slot_claims
+from hwprof.responses import Friendliness, Response
+from hwprof.results import Effect, Interval
+
+NAMED = 3
+"""Blocks listed per insight: as many as one remembers."""
+
+
+def insights(friendliness: Friendliness) -> list[str]:
+    """Say what to avoid, what to prefer, and where to look, each with its figures."""
+    found = [_fit_sentence(friendliness)]
+    found += _block_sentences(friendliness)
+    found += _spread_sentences(friendliness)
+    found += _claim_sentences(friendliness)
+    found += _accuracy_sentences(friendliness)
+    found += [f"Note: {note}." for note in friendliness.notes]
+    return found
+
+
+def _fit_sentence(friendliness: Friendliness) -> str:
+    latency = friendliness.latency
+    device = friendliness.device or "the device"
+    if latency.mean is not None and latency.r2 is None:
+        return f"A random network takes {_ms(latency.mean)} on {device}."
+    if latency.mean is None or latency.r2 is None or latency.residual_sd is None:
+        return f"Effects on {device} come from a table; how well they fit is not known."
+    text = (
+        f"A random network takes {_ms(latency.mean)} on {device}; a sum of block and depth "
+        f"effects explains {100 * latency.r2:.1f} % of the variance over "
+        f"{latency.n_networks} networks (residual sd {latency.residual_sd * 1e3:.3g} ms)"
+    )
+    lack = latency.lack_of_fit
+    if lack is not None and lack.curvature_p < 0.05:
+        text += (
+            f", and is not the whole story: a squared term adds to it (p = {lack.curvature_p:.2g}, "
+            f"R² {lack.r2_curved:.3f})"
+        )
+    return text + "."
+
+
+def _block_sentences(friendliness: Friendliness) -> list[str]:
+    """Name the blocks that cost most everywhere, and the slot where each hurts most."""
+    networks = [e for e in friendliness.of_kind("network") if e.latency is not None]
+    costly = sorted(
+        (e for e in networks if e.latency is not None and e.latency.lo > 0.0),
+        key=lambda e: -_value(e.latency),
+    )
+    if not costly:
+        return ["No block is slower than a random fill with confidence."]
+    found = []
+    for effect in costly[:NAMED]:
+        places = [e for e in friendliness.of_kind("block") if e.block == effect.block]
+        worst = max(places, key=lambda e: _value(e.latency))
+        found.append(
+            f"Avoid {effect.block} where time matters: everywhere it costs "
+            f"{_ms(effect.latency)}{_share(effect.latency, friendliness.latency)} against a "
+            f"random fill, most in unit {worst.unit} layer {worst.layer} ({_ms(worst.latency)})"
+            f"{_points(effect.accuracy)}."
+        )
+    return found
+
+
+def _spread_sentences(friendliness: Friendliness) -> list[str]:
+    """Compare how far depth moves latency with how far the choice of blocks does."""
+    depths: dict[int | None, float] = {}
+    for effect in friendliness.of_kind("depth"):
+        depths[effect.unit] = depths.get(effect.unit, 0.0) + _value(effect.latency)
+    slots: dict[tuple[int | None, int | None], list[float]] = {}
+    for effect in friendliness.of_kind("block"):
+        slots.setdefault((effect.unit, effect.layer), []).append(_value(effect.latency))
+    spread = {place: max(v) - min(v) for place, v in slots.items()}
+    by_block = sum(spread.values())
+    if not by_block:
+        return []
+    widest = max(spread, key=lambda place: spread[place])
+    place = (
+        f"Where the choice of block matters most: unit {widest[0]} layer {widest[1]}, "
+        f"{spread[widest] * 1e3:.3g} ms between its fastest and slowest candidate."
+    )
+    found = [place]
+    if depths:
+        by_depth = sum(abs(v) for v in depths.values())
+        first, second = ("depth", "the choice of blocks")
+        if by_block > by_depth:
+            first, second = second, first
+        found.append(
+            f"Latency is moved more by {first} than by {second}: from least to greatest, depth "
+            f"moves it {by_depth * 1e3:.3g} ms in all, blocks {by_block * 1e3:.3g} ms."
+        )
+    return found
+
+
+def _claim_sentences(friendliness: Friendliness) -> list[str]:
+    """Say how many of the many single-slot effects would stand together."""
+    n = len(friendliness.of_kind("block"))
+    claims = slot_claims(friendliness)
+    if not n:
+        return []
+    text = (
+        f"Of {n} effects of one block at one slot, {len(claims)} differ from zero with 95 % "
+        "confidence in all of them together (Holm)"
+    )
+    if claims:
+        first = claims[0].effect
+        text += (
+            f"; the surest: {first.block} in unit {first.unit} layer {first.layer}, "
+            f"{_ms(first.latency)} (adjusted p = {claims[0].adjusted_p:.2g})"
+        )
+    return [f"{text}."]
+
+
+def _accuracy_sentences(friendliness: Friendliness) -> list[str]:
+    scored = [e for e in friendliness.of_kind("network") if e.accuracy is not None]
+    if not scored:
+        return []
+    settled = [e for e in scored if e.accuracy is not None and e.accuracy.excludes_zero]
+    if not settled:
+        return ["No block changes accuracy with confidence: more networks, or more images."]
+    best = max(settled, key=lambda e: _value(e.accuracy))
+    worst = min(settled, key=lambda e: _value(e.accuracy))
+    found = []
+    for effect, word in ((best, "gains"), (worst, "loses")):
+        if (_value(effect.accuracy) > 0.0) == (word == "gains"):
+            found.append(
+                f"{effect.block} {word} most accuracy: everywhere{_points(effect.accuracy)} "
+                f"for {_ms(effect.latency)} against a random fill."
+            )
+    rate = _best_depth(friendliness)
+    return found + ([rate] if rate else [])
+
+
+def _best_depth(friendliness: Friendliness) -> str | None:
+    """Name the unit where a layer buys most accuracy per millisecond."""
+    worth: list[tuple[float, Effect]] = []
+    for effect in friendliness.of_kind("depth"):
+        if effect.accuracy and effect.latency and effect.accuracy.lo > 0.0 < effect.latency.lo:
+            worth.append((effect.accuracy.value / (effect.latency.value * 1e3), effect))
+    if not worth:
+        return None
+    rate, effect = max(worth, key=lambda pair: pair[0])
+    return (
+        f"Depth is best spent in unit {effect.unit}: layer {effect.depth} buys {rate:.3g} "
+        f"points a ms ({_ms(effect.latency)}{_points(effect.accuracy)})."
+    )
+
+
+def _value(interval: Interval | None) -> float:
+    return interval.value if interval is not None else 0.0
+
+
+def _ms(interval: Interval | None) -> str:
+    if interval is None:
+        return "an unknown time"
+    return f"{interval.value * 1e3:.3g} ± {interval.half_width * 1e3:.2g} ms"
+
+
+def _points(interval: Interval | None) -> str:
+    if interval is None:
+        return ""
+    return f", accuracy {interval.value:+.2g} ± {interval.half_width:.2g} points"
+
+
+def _share(interval: Interval | None, response: Response) -> str:
+    if interval is None or response.mean is None or response.mean.value <= 0.0:
+        return ""
+    return f" ({100 * interval.value / response.mean.value:.0f} % of the mean)"

@@ -1,0 +1,353 @@
+"""Latency of a network as a constant plus what stands in every slot, learnt from whole networks.
+
+The model is :mod:`hwprof.design_matrix`'s. Where networks are plenty it is ordinary least
+squares; below :data:`OLS_RATIO` networks a coefficient, or where some block was never seen, a
+ridge penalty on all effects, chosen by generalised cross-validation, takes its place. What was
+never seen is refused, not guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from hwprof.crossval import HeldOut, cross_validate, holdout_figures, require_networks
+from hwprof.design_matrix import DesignMatrix
+from hwprof.errors import IncompatibleRunError, SpaceError
+from hwprof.least_squares import Fit, column_rank, ordinary_fit, ridge_fit, t_quantile
+from hwprof.measure.records import Fingerprint
+from hwprof.results import Holdout, Sample
+from hwprof.space import Architecture, DesignSpace, Factor, Slot
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+    Codes = NDArray[np.int64]
+
+OLS_RATIO = 1.5
+"""Networks per coefficient above which nothing is gained by shrinking (p = 171: 257 networks)."""
+CHUNK_ROWS = 2048
+"""Rows of the design matrix that are in memory at a time while predicting."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AdditiveLatencyModel:
+    """A fitted model of one device.
+
+    Attributes:
+        coefficients: ``float64[p]`` free coefficients, seconds; the first is the mean over the
+            space's random networks.
+        inverse: ``float64[p, p]``, (XᵀX + penalty)⁻¹.
+        residual_sd_s: residual standard deviation.
+        degrees: residual degrees of freedom.
+        seen: for every decision, in how many fitted networks each row of its coding stood.
+        holdout: ten-fold cross-validation; None where too few networks can be predicted from
+            the others.
+        heldout: the networks behind ``holdout``; empty in a model read from a file.
+    """
+
+    space: DesignSpace
+    coefficients: Floats = field(repr=False)
+    inverse: Floats = field(repr=False)
+    residual_sd_s: float
+    degrees: float
+    penalty: float
+    n_networks: int
+    seen: tuple[NDArray[np.int64], ...] = field(repr=False)
+    fingerprint: Fingerprint | None
+    holdout: Holdout | None
+    heldout: tuple[HeldOut, ...] = field(default=(), repr=False)
+
+    @classmethod
+    def fit(
+        cls,
+        space: DesignSpace,
+        samples: Sequence[Sample],
+        fingerprint: Fingerprint | None = None,
+        *,
+        seed: int = 0,
+    ) -> Self:
+        """Fit the model to measured networks; those without a latency are left aside.
+
+        Args:
+            space: the space the networks are of.
+            samples: measured networks.
+            fingerprint: the device and runtime they were measured on.
+            seed: of the folds of the cross-validation.
+
+        Raises:
+            DataError: fewer than ten networks have a latency.
+            SpaceError: a network is not of the space.
+        """
+        design = DesignMatrix(space)
+        codes, y = _encoded(design, samples)
+        X = design.rows(codes)
+        fit = _fit(design, X, y)
+        heldout = _heldout(design, codes, X, y, seed)
+        return cls(
+            space=space,
+            coefficients=fit.coefficients,
+            inverse=fit.inverse,
+            residual_sd_s=fit.residual_sd,
+            degrees=fit.degrees,
+            penalty=fit.penalty,
+            n_networks=len(y),
+            seen=tuple(design.levels_seen(codes)),
+            fingerprint=fingerprint,
+            holdout=holdout_figures(heldout),
+            heldout=heldout,
+        )
+
+    @cached_property
+    def design(self) -> DesignMatrix:
+        """The design matrix of the space."""
+        return DesignMatrix(self.space)
+
+    def predict_s(self, arch: Architecture) -> tuple[float, float]:
+        """Return latency and half the width of its 95 % prediction interval, both seconds.
+
+        Raises:
+            SpaceError: the network is of another space, or holds a block never measured.
+        """
+        latency_s, half_width_s = self.predict_many([arch])
+        return float(latency_s[0]), float(half_width_s[0])
+
+    def predict_many(self, archs: Sequence[Architecture]) -> tuple[Floats, Floats]:
+        """Return ``float64[n]`` latencies and half widths, as :meth:`predict_s`."""
+        return self.predict_encoded(self.design.encode(archs))
+
+    def predict_encoded(self, codes: Codes) -> tuple[Floats, Floats]:
+        """Predict from ``int64[n, n_decisions]`` codes (:meth:`DesignSpace.encode`).
+
+        The half width is t · s · √(1 + xᵀ (XᵀX + penalty)⁻¹ x): residual variance and leverage.
+
+        Raises:
+            SpaceError: a network holds a block that the space lacks or that was never measured.
+        """
+        self.design.require_valid(codes)
+        self._require_seen(codes)
+        latency = np.empty(len(codes))
+        half = np.empty(len(codes))
+        maps = np.column_stack([self.coefficients, np.linalg.cholesky(self.inverse)])
+        scale = t_quantile(0.975, self.degrees) * self.residual_sd_s
+        for start in range(0, len(codes), CHUNK_ROWS):
+            part = slice(start, start + CHUNK_ROWS)
+            mapped = self.design.rows(codes[part]) @ maps
+            latency[part] = mapped[:, 0]
+            leverage = np.einsum("ij,ij->i", mapped[:, 1:], mapped[:, 1:])
+            half[part] = scale * np.sqrt(1.0 + leverage)
+        return latency, half
+
+    @cached_property
+    def constant_s(self) -> float:
+        """What remains of every network once :meth:`table` and the factors are taken away."""
+        absent = sum(values[0] for values in self._levels)
+        return float(self.coefficients[0] + absent)
+
+    def table(self) -> dict[tuple[Slot, str], float]:
+        """Return seconds of every live block at every slot.
+
+        ``constant_s`` plus the entries of a network's blocks (plus :meth:`factor_table`) is its
+        prediction. Where a layer is optional the entry is the whole layer's cost; where it is
+        always there only differences within the slot mean something, and they sum to zero.
+        Blocks never measured have no entry.
+        """
+        entries: dict[tuple[Slot, str], float] = {}
+        for decision, values, seen in zip(
+            self.design.decisions, self._levels, self.seen, strict=True
+        ):
+            if decision.slot is None:
+                continue
+            for code, name in enumerate(decision.names):
+                if decision.valid[code + 1] and seen[code + 1]:
+                    entries[decision.slot, name] = float(values[code + 1] - values[0])
+        return entries
+
+    def factor_table(self) -> dict[tuple[str, int], float]:
+        """Return seconds of every level of every factor, against the factor's mean."""
+        return {
+            (decision.factor.name, level): float(values[code + 1])
+            for decision, values in zip(self.design.decisions, self._levels, strict=True)
+            if decision.factor is not None
+            for code, level in enumerate(decision.factor.levels)
+        }
+
+    def expected_s(
+        self,
+        probabilities: Mapping[Slot, Any],
+        *,
+        depths: Mapping[int, Any] | None = None,
+        factors: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Return the expected latency of independently drawn decisions, seconds.
+
+        Plain sums and products only, so numpy arrays, lists and torch tensors serve alike and
+        gradients flow through.
+
+        Args:
+            probabilities: for every slot one probability per live candidate, in the space's
+                order; a slot with one candidate may be left out.
+            depths: for a unit one probability per depth; uniform where left out.
+            factors: for a factor one probability per level; uniform where left out.
+
+        Raises:
+            SpaceError: a slot is missing, the lengths do not match, or a block that was never
+                measured has a probability above zero.
+        """
+        total: Any = self.constant_s
+        table = self.table()
+        for slot in self.space.slots:
+            reach = self._reach(slot, (depths or {}).get(slot.unit))
+            choices = self.space.choices(slot)
+            given = probabilities.get(slot)
+            if given is None and len(choices) == 1:
+                given = (1.0,)
+            shares = _shares(given, len(choices), f"the {len(choices)} candidates of {slot}")
+            for block, share in zip(choices, shares, strict=True):
+                if (slot, block) in table:
+                    total = total + reach * share * table[slot, block]
+                elif float(share) > 0.0:
+                    raise SpaceError(self._never_measured(f"{block} at {slot}"))
+        for factor in self.space.factors:
+            total = total + self._expected_factor_s(factor, (factors or {}).get(factor.name))
+        return total
+
+    def require_fingerprint(self, other: Fingerprint, *, allow_other: bool = False) -> None:
+        """Refuse to speak for another device, runtime or set of options.
+
+        Raises:
+            IncompatibleRunError: a stable fact differs, unless ``allow_other``.
+        """
+        if allow_other or (
+            self.fingerprint is not None and self.fingerprint.digest == other.digest
+        ):
+            return
+        if self.fingerprint is None:
+            raise IncompatibleRunError(
+                "the latency model does not say where it was measured; fit it again on this "
+                "device, or allow another fingerprint"
+            )
+        name, (mine, theirs) = next(iter(self.fingerprint.differences(other).items()))
+        raise IncompatibleRunError(
+            f"the latency model was fitted for {name} {mine!r}, asked for {theirs!r}; profile "
+            "there, or allow another fingerprint"
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write the model as ``.npz``: plain arrays, and its metadata as JSON."""
+        from hwprof.latency_model_file import write_model
+
+        write_model(self, Path(path))
+
+    @classmethod
+    def load(cls, path: str | Path, space: DesignSpace | None = None) -> AdditiveLatencyModel:
+        """Read a model; ``space`` is needed where its name is not a registered one.
+
+        Raises:
+            FormatVersionError: the file is of another version.
+            StoreError: it cannot be read.
+            IncompatibleRunError: ``space`` is not the one of the file.
+        """
+        from hwprof.latency_model_file import read_model
+
+        return read_model(Path(path), space)
+
+    @cached_property
+    def _levels(self) -> list[Floats]:
+        return self.design.level_values(self.coefficients)
+
+    def _expected_factor_s(self, factor: Factor, given: Any) -> Any:
+        n = len(factor.levels)
+        shares = _shares([1.0 / n] * n if given is None else given, n, factor.name)
+        costs = (self.factor_table()[factor.name, level] for level in factor.levels)
+        return sum(share * cost for share, cost in zip(shares, costs, strict=True))
+
+    def _reach(self, slot: Slot, given: Any) -> Any:
+        """Return the probability that the layer is there, of the type that was given."""
+        depths = self.space.depths(slot.unit)
+        shares = _shares(
+            [1.0 / len(depths)] * len(depths) if given is None else given,
+            len(depths),
+            f"the depths {list(depths)} of unit {slot.unit}",
+        )
+        if slot.layer < depths[0]:
+            return 1.0
+        return sum(share for depth, share in zip(depths, shares, strict=True) if depth > slot.layer)
+
+    def _require_seen(self, codes: Codes) -> None:
+        for column, decision, seen in zip(codes.T, self.design.decisions, self.seen, strict=True):
+            unknown = column[seen[column + 1] == 0]
+            if unknown.size:
+                raise SpaceError(self._never_measured(decision.describe(int(unknown[0]) + 1)))
+
+    def _never_measured(self, what: str) -> str:
+        return (
+            f"{what} stood in none of the {self.n_networks} networks that the latency model "
+            "was fitted to; profile more networks (--networks)"
+        )
+
+
+def mac_baseline(space: DesignSpace, samples: Sequence[Sample], *, seed: int = 0) -> Holdout | None:
+    """Return how well MACs alone predict latency (a straight line), on the same folds.
+
+    What the additive model must beat to be worth its measurements.
+    """
+    from hwprof.graph import architecture_cost
+
+    timed = [s for s in samples if s.latency_s is not None]
+    require_networks(len(timed))
+    macs = np.array([architecture_cost(space, s.arch).macs for s in timed], dtype=np.float64)
+    y = np.array([s.latency_s for s in timed], dtype=np.float64)
+    scale = float(macs.std())
+    X = np.ones((len(y), 1))
+    if scale > 0.0:
+        X = np.column_stack([X, (macs - macs.mean()) / scale])
+    everything = np.ones(len(y), dtype=np.bool_)
+    return holdout_figures(
+        cross_validate(X, y, ordinary_fit, lambda train, test: everything[test], seed=seed)
+    )
+
+
+def _encoded(design: DesignMatrix, samples: Iterable[Sample]) -> tuple[Codes, Floats]:
+    timed = [s for s in samples if s.latency_s is not None]
+    require_networks(len(timed))
+    return design.encode([s.arch for s in timed]), np.array(
+        [s.latency_s for s in timed], dtype=np.float64
+    )
+
+
+def _fit(design: DesignMatrix, X: Floats, y: Floats) -> Fit:
+    """Fit by least squares where the data carries it, shrunk where not."""
+    n, p = X.shape
+    if n > OLS_RATIO * p and column_rank(X) == p:
+        return ordinary_fit(X, y)
+    own = [t.kind != "network" for t in design.terms]
+    effects = design.expansion[own, 1:]
+    # A QR of the expansion penalises every block alike, also the one the coding leaves out.
+    return ridge_fit(X, y, np.linalg.qr(effects)[1])
+
+
+def _heldout(
+    design: DesignMatrix, codes: Codes, X: Floats, y: Floats, seed: int
+) -> tuple[HeldOut, ...]:
+    def known(train: NDArray[np.bool_], test: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Say which held-out networks hold only what the others have."""
+        can = np.ones(int(test.sum()), dtype=np.bool_)
+        for column, seen in zip(codes[test].T, design.levels_seen(codes[train]), strict=True):
+            can &= seen[column + 1] > 0
+        return can
+
+    return cross_validate(X, y, lambda rows, values: _fit(design, rows, values), known, seed=seed)
+
+
+def _shares(given: Any, n: int, what: str) -> Any:
+    if given is None or len(given) != n:
+        got = "nothing" if given is None else f"{len(given)} numbers"
+        raise SpaceError(f"expected one probability for each of {what}, got {got}")
+    return given

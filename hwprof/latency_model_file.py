@@ -1,0 +1,112 @@
+"""Latency models on disk: ``.npz`` of plain arrays with JSON beside them, no pickles."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hwprof.design_matrix import DesignMatrix
+from hwprof.errors import FormatVersionError, IncompatibleRunError, StoreError
+from hwprof.latency_model import AdditiveLatencyModel
+from hwprof.measure.records import Fingerprint
+from hwprof.results import Holdout
+from hwprof.space import DesignSpace, Slot
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FORMAT = 1
+
+
+def write_model(model: AdditiveLatencyModel, path: Path) -> None:
+    """Write the model so that the same model gives the same bytes; replaces the file at once."""
+    meta = {
+        "format": FORMAT,
+        "kind": "additive_latency_model",
+        "space": _space_facts(model.space),
+        "fingerprint": model.fingerprint.to_json() if model.fingerprint else None,
+        "residual_sd_s": model.residual_sd_s,
+        "degrees": model.degrees,
+        "penalty": model.penalty,
+        "n_networks": model.n_networks,
+        "holdout": model.holdout.to_json() if model.holdout else None,
+    }
+    text = json.dumps(meta, sort_keys=True).encode()
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb") as file:
+            np.savez(
+                file,
+                meta=np.frombuffer(text, dtype=np.uint8),
+                coefficients=model.coefficients,
+                inverse=model.inverse,
+                seen=np.concatenate(model.seen),
+            )
+        os.replace(part, path)
+    except OSError as error:
+        raise StoreError(f"cannot write the latency model {str(path)!r}: {error}") from error
+
+
+def read_model(path: Path, space: DesignSpace | None) -> AdditiveLatencyModel:
+    """Read a model that :func:`write_model` wrote."""
+    meta, arrays = _read_file(path)
+    facts = meta["space"]
+    space = _named_space(facts) if space is None else space
+    if _space_facts(space) != facts:
+        raise IncompatibleRunError(
+            f"{str(path)!r} holds a model of {facts['name']} at {facts['resolution_px']} px, "
+            f"not of the {space.name} at {space.resolution_px} px that was given"
+        )
+    sizes = [decision.valid.size for decision in DesignMatrix(space).decisions]
+    fingerprint, holdout = meta["fingerprint"], meta["holdout"]
+    return AdditiveLatencyModel(
+        space=space,
+        coefficients=arrays["coefficients"],
+        inverse=arrays["inverse"],
+        residual_sd_s=meta["residual_sd_s"],
+        degrees=meta["degrees"],
+        penalty=meta["penalty"],
+        n_networks=meta["n_networks"],
+        seen=tuple(np.split(arrays["seen"], np.cumsum(sizes)[:-1])),
+        fingerprint=Fingerprint.from_json(fingerprint) if fingerprint else None,
+        holdout=Holdout(**holdout) if holdout else None,
+    )
+
+
+def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        meta = json.loads(arrays.pop("meta").tobytes())
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise StoreError(f"cannot read {str(path)!r} as a latency model: {error}") from error
+    if not isinstance(meta, dict) or meta.get("kind") != "additive_latency_model":
+        raise StoreError(f"{str(path)!r} is no latency model; expected a file of the model's save")
+    if meta.get("format") != FORMAT:
+        raise FormatVersionError(
+            f"{str(path)!r} has format {meta.get('format')!r}; this version reads {FORMAT}: "
+            "fit the model again from its run"
+        )
+    return meta, arrays
+
+
+def _space_facts(space: DesignSpace) -> dict[str, Any]:
+    return {
+        "name": space.name,
+        "resolution_px": space.resolution_px,
+        "max_depth": list(space.max_depth),
+        "alive": [[*slot, list(space.choices(slot))] for slot in space.slots],
+    }
+
+
+def _named_space(facts: dict[str, Any]) -> DesignSpace:
+    from hwprof.space import get_space
+
+    base = get_space(facts["name"], facts["resolution_px"])
+    alive = {Slot(unit, layer): tuple(blocks) for unit, layer, blocks in facts["alive"]}
+    return base.restrict(alive, tuple(facts["max_depth"]))

@@ -1,0 +1,349 @@
+"""The rules that propose cuts. Which proposals are accepted is the reducer's decision.
+
+R1 to R4 are those of hwprof's block-profiling method, whose constants were chosen so that they
+give the reductions that Mills et al. (CIKM 2021) made by hand; R5 and R6 are for cases that the
+paper does not have: slots of a small noisy space, and devices without any accuracy.
+Bounds are one-sided 95 %, from the full covariance of the effects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hwprof.design_matrix import Term
+from hwprof.least_squares import upper_p
+from hwprof.results import Drop, Interval
+from hwprof.search.evidence import Evidence
+from hwprof.space import SKIP, Slot
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+COSTLY = 0.20
+"""R1, R3, R6: share of the mean latency that a block used everywhere must cost more than
+another. The paper's seven hand-made reductions are met for 0.19 to 0.23."""
+FLAT = 0.02
+"""R2: share of the mean latency below which no difference counts. R5 takes the same share of a
+layer: FLAT · mean / expected number of layers."""
+FAMILY_ERROR = 0.05
+"""R5: chance of one or more false claims of a latency difference over all slots (Holm 1979)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """A cut that a rule asks for.
+
+    ``removes`` names blocks per slot; ``instead`` the blocks of which one must be left there
+    when the cut is made, since the rule's comparison is with them. ``cap`` is (unit, maximum
+    depth). ``saving_s`` is what the cut's own comparison says it saves.
+    """
+
+    drop: Drop
+    saving_s: float
+    removes: Mapping[Slot, str] = field(default_factory=dict)
+    instead: frozenset[str] = frozenset()
+    cap: tuple[int, int] | None = None
+
+
+def costly(evidence: Evidence) -> list[Proposal]:
+    """R1: blocks that cost far more than another everywhere and do not earn it.
+
+    Drop b if for some b' LCB(W^L_b − W^L_b') > 0.20 · E[L] and UCB(ΔW^A − λ ΔW^L) < 0, λ being
+    the worst rate at which depth buys accuracy: the time would be better spent on any layer.
+    """
+    rate, limit = evidence.rate, COSTLY * evidence.mean_latency_s
+    found = []
+    for block in evidence.blocks:
+        rivals: dict[str, Floats] = {}
+        for other, weights in _rivals(evidence, block):
+            slower = evidence.bounded(evidence.latency, weights).lower > limit
+            if slower and evidence.net(weights, rate).upper < 0.0:
+                rivals[other] = weights
+        if rivals:
+            best = max(rivals, key=lambda o: evidence.latency.contrast(rivals[o])[0])
+            found.append(_everywhere(evidence, "R1 costly", block, best, rivals, _earns(evidence)))
+    return found
+
+
+def flat_device(evidence: Evidence) -> list[Proposal]:
+    """R2: where no block is slower than another, drop the least accurate, a third at most.
+
+    Flat means that no pair of W^L differs by over 2 % of E[L] with confidence, and that every
+    pair's interval excludes R1's 20 %: silence of the data is not flatness. Only blocks with
+    UCB(W^A) < 0 go.
+    """
+    accuracy = evidence.accuracy
+    if accuracy is None:
+        return []
+    for block in evidence.blocks:
+        for _, weights in _rivals(evidence, block):
+            slower = evidence.bounded(evidence.latency, weights)
+            if slower.lower > FLAT * evidence.mean_latency_s:
+                return []
+            if slower.upper > COSTLY * evidence.mean_latency_s:
+                return []
+    places = {b: evidence.design.index[Term(kind="network", block=b)] for b in evidence.blocks}
+    worst = sorted(places, key=lambda b: (accuracy.values[places[b]], b))
+    return [
+        _below_average(evidence, "R2 flat device", block)
+        for block in worst[: len(worst) // 3]
+        if evidence.bounded(accuracy, _unit_vector(evidence, places[block])).upper < 0.0
+    ]
+
+
+def depth_caps(evidence: Evidence, costly_blocks: list[Proposal]) -> list[Proposal]:
+    """R3: last layers that buy less accuracy for their time than last layers do on average.
+
+    Only where R1's drops save under 20 % of E[L]: cap u one lower if UCB(a_u − r · l_u) < 0,
+    r = Σa / Σl over units, a and l the effects of each unit's deepest layer.
+    """
+    accuracy = evidence.accuracy
+    units = {
+        u: w
+        for u, w in evidence.last_layers.items()
+        if evidence.space.max_depth[u] > evidence.space.min_depth[u]
+    }
+    if accuracy is None or not units:
+        return []
+    if _mean_saving(evidence, costly_blocks) >= COSTLY * evidence.mean_latency_s:
+        return []
+    points = sum(accuracy.contrast(w)[0] for w in units.values())
+    seconds = sum(evidence.latency.contrast(w)[0] for w in units.values())
+    if seconds <= 0.0:
+        return []
+    rate = max(points / seconds, 0.0)
+    return [
+        _cap(evidence, unit, weights, rate)
+        for unit, weights in units.items()
+        if evidence.latency.contrast(weights)[0] > 0.0 and evidence.net(weights, rate).upper < 0.0
+    ]
+
+
+def inaccurate(evidence: Evidence) -> list[Proposal]:
+    """R4, for the most accurate network whatever it costs: drop every b with UCB(W^A) < 0."""
+    accuracy = evidence.accuracy
+    if accuracy is None:
+        return []
+    return [
+        _below_average(evidence, "R4 inaccurate", str(term.block))
+        for term, place in evidence.design.index.items()
+        if term.kind == "network"
+        and evidence.bounded(accuracy, _unit_vector(evidence, place)).upper < 0.0
+    ]
+
+
+def dominated_in_slot(evidence: Evidence) -> list[Proposal]:
+    """R5: blocks that are slower than another in their own slot and not shown to be worth it.
+
+    Drop b at (u, l) if some b' there is faster by more than a flat layer's worth, certain over
+    all slots together (Holm on one-sided tests), while LCB(Δβ^A − λ Δβ^L) ≤ 0: that its
+    accuracy is worth its time at depth's worst rate is not shown. R1 asks for proof that a
+    block is *not* worth its time, since it removes it everywhere and without a budget. Where
+    accuracies are noisy a single slot can never prove that, so R5 asks only for proof of the
+    time and leaves the risk to accuracy to the budget, which bounds what all cuts together may
+    lose. Without a budget there is no R5. The pairs tested are chosen by accuracy alone, which
+    the latency's noise knows nothing of, so choosing them spoils no error rate.
+    """
+    margin = FLAT * evidence.mean_latency_s / evidence.n_active_slots
+    claims: list[tuple[float, Slot, str, str]] = []
+    for slot in evidence.space.slots:
+        choices = [b for b in evidence.space.choices(slot) if b != SKIP]
+        for block in choices:
+            for other in choices:
+                weights = evidence.here(slot, block, other)
+                if block == other or evidence.net(weights, evidence.rate).lower > 0.0:
+                    continue
+                claims.append((_p_slower(evidence, weights, margin), slot, block, other))
+    rivals: dict[tuple[Slot, str], list[str]] = {}
+    for _, slot, block, other in _holm(claims):
+        rivals.setdefault((slot, block), []).append(other)
+    return [_in_slot(evidence, slot, block, rivals[slot, block]) for slot, block in sorted(rivals)]
+
+
+def slow_for_their_work(evidence: Evidence) -> list[Proposal]:
+    """R6, where no accuracy is known: blocks that take far longer than one that computes more.
+
+    Drop b if some b' with at least as many MACs in every slot they share is faster everywhere
+    by over 20 % of E[L] with confidence. A block that costs time because it computes more may
+    be worth it, and latency alone cannot tell; one that costs more time for less work is a bad
+    fit to the device whatever its accuracy.
+    """
+    limit = COSTLY * evidence.mean_latency_s
+    work = _work(evidence)
+    found = []
+    for block in evidence.blocks:
+        rivals: dict[str, Floats] = {}
+        for other, weights in _rivals(evidence, block):
+            shared = [s for s in evidence.slots_of(block) if s in evidence.slots_of(other)]
+            more = all(0 < work[s, other] >= work[s, block] for s in shared)
+            if more and evidence.bounded(evidence.latency, weights).lower > limit:
+                rivals[other] = weights
+        if rivals:
+            best = max(rivals, key=lambda o: evidence.latency.contrast(rivals[o])[0])
+            why = f"although {best} computes at least as much"
+            found.append(_everywhere(evidence, "R6 slow for its work", block, best, rivals, why))
+    return found
+
+
+def _rivals(evidence: Evidence, block: str) -> Iterator[tuple[str, Floats]]:
+    """Yield every other block with the contrast of ``block`` against it."""
+    for other in evidence.blocks:
+        weights = evidence.everywhere(block, other) if other != block else None
+        if weights is not None:
+            yield other, weights
+
+
+def _unit_vector(evidence: Evidence, place: int) -> Floats:
+    weights = np.zeros(len(evidence.design.terms))
+    weights[place] = 1.0
+    return weights
+
+
+def _p_slower(evidence: Evidence, weights: Floats, margin: float) -> float:
+    """Return the p-value against being slower by more than ``margin``."""
+    value, sd = evidence.latency.contrast(weights)
+    if sd == 0.0:
+        return 0.0 if value > margin else 1.0
+    return upper_p((value - margin) / sd, evidence.latency.degrees)
+
+
+def _holm(claims: list[tuple[float, Slot, str, str]]) -> list[tuple[float, Slot, str, str]]:
+    """Return the claims that hold together at the family's error rate (Holm 1979)."""
+    ordered = sorted(claims)
+    for position, claim in enumerate(ordered):
+        if claim[0] > FAMILY_ERROR / (len(ordered) - position):
+            return ordered[:position]
+    return ordered
+
+
+def _work(evidence: Evidence) -> dict[tuple[Slot, str], int]:
+    """Return the MACs of every block at every slot."""
+    from hwprof.graph import piece_cost
+
+    work: dict[tuple[Slot, str], int] = {}
+    for piece, places in evidence.space.block_places().items():
+        macs = piece_cost(piece).macs
+        for place in places:
+            key = (place.slot, place.block)
+            work[key] = work.get(key, 0) + place.count * macs
+    return work
+
+
+def _mean_saving(evidence: Evidence, proposals: list[Proposal]) -> float:
+    """Return by how much a random network gets faster once the proposals are carried out."""
+    gone = {(slot, block) for p in proposals for slot, block in p.removes.items()}
+    saving = 0.0
+    for slot in evidence.space.slots:
+        left = [b for b in evidence.space.choices(slot) if (slot, b) not in gone]
+        if left:
+            values = [evidence.latency.values[evidence.place(slot, b)] for b in left]
+            saving -= evidence.reach(slot) * float(np.mean(values))
+    return saving
+
+
+def _everywhere(
+    evidence: Evidence,
+    rule: str,
+    block: str,
+    best: str,
+    rivals: Mapping[str, Floats],
+    clause: str,
+) -> Proposal:
+    latency, accuracy = evidence.intervals(rivals[best])
+    share = 100.0 * latency.value / evidence.mean_latency_s
+    why = (
+        f"{block} everywhere takes {ms(latency)} longer than {best} everywhere, {share:.0f} % of "
+        f"the mean {evidence.mean_latency_s * 1e3:.3g} ms (over {COSTLY:.0%} asked for)"
+        f"{points(accuracy)}, {clause}"
+    )
+    return Proposal(
+        drop=Drop(rule=rule, block=block, latency_s=latency, accuracy_pct=accuracy, why=why),
+        saving_s=latency.value,
+        removes=dict.fromkeys(evidence.slots_of(block), block),
+        instead=frozenset(rivals),
+    )
+
+
+def _earns(evidence: Evidence) -> str:
+    return f"less than depth would buy with that time ({evidence.rate * 1e-3:.3g} points a ms)"
+
+
+def _below_average(evidence: Evidence, rule: str, block: str) -> Proposal:
+    weights = _unit_vector(evidence, evidence.design.index[Term(kind="network", block=block)])
+    latency, accuracy = evidence.intervals(weights)
+    why = (
+        f"{block} everywhere changes accuracy by {points(accuracy, sign='')} against a random "
+        f"fill, below zero with confidence, and latency by {ms(latency)}"
+    )
+    return Proposal(
+        drop=Drop(rule=rule, block=block, latency_s=latency, accuracy_pct=accuracy, why=why),
+        saving_s=latency.value,
+        removes=dict.fromkeys(evidence.slots_of(block), block),
+        instead=frozenset(evidence.blocks) - {block},
+    )
+
+
+def _cap(evidence: Evidence, unit: int, weights: Floats, rate: float) -> Proposal:
+    latency, accuracy = evidence.intervals(weights)
+    depth = evidence.space.max_depth[unit]
+    why = (
+        f"layer {depth} of unit {unit} takes {ms(latency)}{points(accuracy)}, less than the "
+        f"{rate * latency.value:.2g} points that last layers buy on average with "
+        "that time"
+    )
+    return Proposal(
+        drop=Drop(
+            rule="R3 depth",
+            unit=unit,
+            depth=depth,
+            latency_s=latency,
+            accuracy_pct=accuracy,
+            why=why,
+        ),
+        saving_s=latency.value,
+        cap=(unit, depth - 1),
+    )
+
+
+def _in_slot(evidence: Evidence, slot: Slot, block: str, rivals: list[str]) -> Proposal:
+    accuracy = evidence.accuracy
+    if accuracy is None:
+        raise ValueError("R5 needs accuracy effects")
+    best = max(rivals, key=lambda b: (accuracy.values[evidence.place(slot, b)], b))
+    seconds, given_up = evidence.intervals(evidence.here(slot, block, best))
+    why = (
+        f"{block} in unit {slot.unit} layer {slot.layer} takes {ms(seconds)} longer than {best}"
+        f"{points(given_up)}: not shown to be worth the time"
+    )
+    return Proposal(
+        drop=Drop(
+            rule="R5 dominated in its slot",
+            unit=slot.unit,
+            layer=slot.layer,
+            block=block,
+            latency_s=seconds,
+            accuracy_pct=given_up,
+            why=why,
+        ),
+        saving_s=evidence.reach(slot) * seconds.value,
+        removes={slot: block},
+        instead=frozenset(rivals),
+    )
+
+
+def ms(interval: Interval) -> str:
+    """Return a latency difference for reading."""
+    return f"{interval.value * 1e3:.3g} ± {interval.half_width * 1e3:.2g} ms"
+
+
+def points(interval: Interval | None, sign: str = " for ") -> str:
+    """Return an accuracy difference for reading; nothing where it is unknown."""
+    if interval is None:
+        return ""
+    return f"{sign}{interval.value:+.2g} ± {interval.half_width:.2g} points"
