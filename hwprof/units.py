@@ -86,13 +86,6 @@ def format_points(interval: Interval | None, *, signed: bool = True) -> str:
     return _with_interval(interval, "pp", signed=signed, places=2)
 
 
-def format_accuracy(interval: Interval | None) -> str:
-    """Write an accuracy: ``76.31 % [76.20, 76.42]``."""
-    if interval is None or not math.isfinite(interval.value):
-        return NOTHING
-    return _with_interval(interval, "%", signed=False, places=2)
-
-
 def format_pct(value_pct: float | None, decimals: int = 2) -> str:
     """Write a percentage: ``76.31 %``."""
     if value_pct is None or not math.isfinite(value_pct):

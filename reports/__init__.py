@@ -1,1 +1,21 @@
-"""hwprof.reports"""
+"""Results → rows → figures, page, tables and text."""
+
+from hwprof.reports.views import (
+    Campaign,
+    Hypervolume,
+    IsolatedBlock,
+    PredictionPair,
+    ReportData,
+    VerdictCount,
+)
+from hwprof.reports.writing import write_report
+
+__all__ = [
+    "Campaign",
+    "Hypervolume",
+    "IsolatedBlock",
+    "PredictionPair",
+    "ReportData",
+    "VerdictCount",
+    "write_report",
+]

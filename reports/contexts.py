@@ -1,0 +1,150 @@
+"""Blocks alone against blocks in a network, and the latency model against the clock."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from hwprof.reports.views import IsolatedBlock, ReportData, effects_of_kind
+from hwprof.results import Effect, Interval
+from hwprof.space import Slot
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContextRow:
+    """A block's cost alone and in context, both as differences from its slot's mean (s)."""
+
+    slot: Slot
+    block: str
+    isolated: Interval
+    in_context: Interval
+
+    @property
+    def gap_s(self) -> float:
+        """How much more the block costs in a network than alone, against its neighbours."""
+        return self.in_context.value - self.isolated.value
+
+    @property
+    def disagrees(self) -> bool:
+        """Whether the gap is larger than both intervals together explain."""
+        return abs(self.gap_s) > math.hypot(self.isolated.half_width, self.in_context.half_width)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContextSummary:
+    """How well timing blocks alone tells what they cost in a network."""
+
+    n: int
+    n_disagree: int
+    slope: float
+    """Least-squares slope through zero of in-context on isolated differences."""
+    correlation: float | None
+
+
+def context_rows(
+    isolated: Sequence[IsolatedBlock], effects: Sequence[Effect]
+) -> tuple[ContextRow, ...]:
+    """Join isolated times with in-context effects, both centred over the slot's common blocks.
+
+    Where a layer is always there only contrasts between its blocks can be identified from
+    whole networks, so absolute isolated times have nothing to be compared with. The interval
+    of a centred isolated time takes the blocks' errors as independent.
+    """
+    alone: dict[Slot, dict[str, Interval]] = {}
+    for row in isolated:
+        alone.setdefault(row.slot, {})[row.block] = row.isolated_hot_s
+    within: dict[Slot, dict[str, Interval]] = {}
+    for effect in effects_of_kind(effects, "block"):
+        if effect.unit is None or effect.layer is None or effect.block is None:
+            continue
+        if effect.latency is not None:
+            within.setdefault(Slot(effect.unit, effect.layer), {})[effect.block] = effect.latency
+    rows = []
+    for slot in sorted(set(alone) & set(within)):
+        common = [block for block in within[slot] if block in alone[slot]]
+        if len(common) < 2:
+            continue
+        centred = _centred({b: alone[slot][b] for b in common})
+        mean = math.fsum(within[slot][b].value for b in common) / len(common)
+        for block in common:
+            effect_s = within[slot][block]
+            rows.append(
+                ContextRow(
+                    slot=slot,
+                    block=block,
+                    isolated=centred[block],
+                    in_context=Interval(*(v - mean for v in effect_s)),
+                )
+            )
+    return tuple(rows)
+
+
+def _centred(times: Mapping[str, Interval]) -> dict[str, Interval]:
+    n = len(times)
+    mean = math.fsum(t.value for t in times.values()) / n
+    squares = math.fsum(t.half_width**2 for t in times.values())
+    out = {}
+    for block, time in times.items():
+        own = time.half_width**2
+        # Var(x_b − mean) = (1 − 1/n)² s_b² + Σ_{j≠b} s_j² / n².
+        half = math.sqrt((1 - 1 / n) ** 2 * own + (squares - own) / n**2)
+        value = time.value - mean
+        out[block] = Interval(value, value - half, value + half)
+    return out
+
+
+def context_summary(rows: Sequence[ContextRow]) -> ContextSummary | None:
+    """Summarise the agreement; None where there is nothing to compare."""
+    xx = math.fsum(r.isolated.value**2 for r in rows)
+    yy = math.fsum(r.in_context.value**2 for r in rows)
+    xy = math.fsum(r.isolated.value * r.in_context.value for r in rows)
+    if xx == 0.0:
+        return None
+    return ContextSummary(
+        n=len(rows),
+        n_disagree=sum(r.disagrees for r in rows),
+        slope=xy / xx,
+        correlation=xy / math.sqrt(xx * yy) if yy > 0.0 else None,
+    )
+
+
+def largest_gaps(rows: Sequence[ContextRow], n: int = 8) -> tuple[ContextRow, ...]:
+    """Return the blocks that isolated timing misjudges most, among those that disagree."""
+    return tuple(sorted((r for r in rows if r.disagrees), key=lambda r: -abs(r.gap_s))[:n])
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionRow:
+    """A network's latency as predicted unseen and as measured (s)."""
+
+    source: str
+    """``held out`` (cross-validation) or ``finalist`` (measured again after the search)."""
+    predicted_s: float
+    measured_s: float
+    half_width_s: float | None = None
+
+    @property
+    def error(self) -> float:
+        """Relative error of the prediction."""
+        return self.predicted_s / self.measured_s - 1.0
+
+
+def prediction_rows(data: ReportData) -> tuple[PredictionRow, ...]:
+    """Return held-out networks and measured finalists of all searches."""
+    rows = [
+        PredictionRow(
+            source="held out",
+            predicted_s=p.predicted_s,
+            measured_s=p.measured_s,
+            half_width_s=p.half_width_s,
+        )
+        for p in data.predictions
+    ]
+    for search in (*data.full_searches, *data.reduced_searches):
+        rows.extend(
+            PredictionRow(source="finalist", predicted_s=t.predicted_s, measured_s=t.latency_s)
+            for t in search.finalists
+            if t.latency_source == "measured" and t.predicted_s is not None
+        )
+    return tuple(rows)

@@ -1,0 +1,136 @@
+"""A figure before it is drawn, how it looks, and how it becomes PNG and SVG.
+
+Nothing here touches matplotlib's global state: no pyplot, and settings only inside a context.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from hwprof.reports.palette import GRID, INK, MUTED, PAPER
+from hwprof.results import Interval
+
+_STYLE: dict[Any, Any] = {
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 10,
+    "axes.labelsize": 10,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "text.color": INK,
+    # Names of spaces and devices are shown as they are, dollar signs included.
+    "text.parse_math": False,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.labelsize": 9.5,
+    "ytick.labelsize": 9.5,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "legend.frameon": False,
+    "legend.fontsize": 9.5,
+    "figure.facecolor": PAPER,
+    "savefig.facecolor": PAPER,
+    "svg.fonttype": "none",
+}
+SMALL_INCHES = (4.6, 3.8)
+_PNG_DPI = 160
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawnFigure:
+    """A figure as bytes in both formats, with the words for those who cannot see it."""
+
+    name: str
+    title: str
+    alt: str
+    png: bytes
+    svg: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sketch:
+    """What a figure says, how large it is, and the function that draws it."""
+
+    title: str
+    alt: str
+    inches: tuple[float, float]
+    draw: Callable[[Axes], None]
+
+
+@contextmanager
+def _style(name: str) -> Iterator[None]:
+    # The hash salt keeps the ids inside an SVG the same from run to run and different from
+    # those of the figures that stand in the same page.
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+        yield
+
+
+def render(name: str, sketch: Sketch, *, emulated: bool) -> DrawnFigure:
+    """Draw a sketch in both formats; the same sketch gives the same bytes."""
+    with _style(name):
+        figure = Figure(figsize=sketch.inches, layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        sketch.draw(axes)
+        title = f"{sketch.title} (EMULATED)" if emulated else sketch.title
+        axes.set_title(title)
+        png, svg = io.BytesIO(), io.StringIO()
+        figure.savefig(png, format="png", dpi=_PNG_DPI, metadata={"Software": None})
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    return DrawnFigure(
+        name=name, title=title, alt=sketch.alt, png=png.getvalue(), svg=svg.getvalue()
+    )
+
+
+def errors(
+    axes: Axes,
+    xs: Sequence[Interval],
+    ys: Sequence[Interval],
+    *,
+    colour: str,
+    label: str,
+    marker: str = "o",
+) -> None:
+    """Plot points with their intervals in both directions."""
+    axes.errorbar(
+        [x.value for x in xs],
+        [y.value for y in ys],
+        xerr=[[x.value - x.lo for x in xs], [x.hi - x.value for x in xs]],
+        yerr=[[y.value - y.lo for y in ys], [y.hi - y.value for y in ys]],
+        fmt=marker,
+        color=colour,
+        ecolor=colour,
+        elinewidth=0.8,
+        markersize=4.5,
+        markeredgewidth=0,
+        alpha=0.7,
+        label=label,
+    )
+
+
+def diagonal(axes: Axes) -> None:
+    """Draw equality under the points, and give both axes the same range."""
+    lo = min(axes.get_xlim()[0], axes.get_ylim()[0])
+    hi = max(axes.get_xlim()[1], axes.get_ylim()[1])
+    axes.plot([lo, hi], [lo, hi], color=MUTED, linewidth=1.0, linestyle=(0, (4, 3)), zorder=1)
+    axes.set_xlim(lo, hi)
+    axes.set_ylim(lo, hi)

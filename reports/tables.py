@@ -1,0 +1,136 @@
+"""Rows → CSV: full precision, SI units in the column names, one header line."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hwprof.reports.contexts import context_rows, prediction_rows
+from hwprof.reports.fronts import comparison_rows, front_points
+from hwprof.reports.views import ReportData, drop_rows
+from hwprof.results import Interval
+
+TABLE_NAMES = (
+    "effects",
+    "isolated_vs_context",
+    "predictions",
+    "drops",
+    "front",
+    "comparison",
+    "verdicts",
+    "failures",
+    "machine",
+)
+
+Row = Mapping[str, Any]
+
+
+def csv_tables(data: ReportData) -> dict[str, str]:
+    """Return name → CSV text of every table that has rows."""
+    tables: dict[str, list[Row]] = {
+        "effects": [e.to_row() for e in data.effects],
+        "isolated_vs_context": _contexts(data),
+        "predictions": [
+            {
+                "source": r.source,
+                "predicted_s": r.predicted_s,
+                "half_width_s": r.half_width_s,
+                "measured_s": r.measured_s,
+            }
+            for r in prediction_rows(data)
+        ],
+        "drops": _drops(data),
+        "front": [p.to_row() for p in front_points(data)],
+        "comparison": _comparison(data),
+        "verdicts": [
+            {"verdict": v.verdict, "n": v.n, "evidence": "; ".join(v.evidence)}
+            for v in data.verdicts
+        ],
+        "failures": [f.to_json() for f in data.campaign.failures],
+        "machine": _machine(data),
+    }
+    mark: Row = {"emulated": True} if data.emulated else {}
+    return {
+        name: _csv([{**row, **mark} for row in tables[name]])
+        for name in TABLE_NAMES
+        if tables[name]
+    }
+
+
+def _contexts(data: ReportData) -> list[Row]:
+    return [
+        {
+            "unit": r.slot.unit,
+            "layer": r.slot.layer,
+            "block": r.block,
+            **_columns("isolated", "s", r.isolated),
+            **_columns("in_context", "s", r.in_context),
+            "disagrees": r.disagrees,
+        }
+        for r in context_rows(data.isolated, data.effects)
+    ]
+
+
+def _machine(data: ReportData) -> list[Row]:
+    groups = (("stable", data.fingerprint.stable), ("volatile", data.fingerprint.volatile))
+    return [
+        {"kind": kind, "fact": name, "value": value}
+        for kind, facts in groups
+        for name, value in facts.items()
+    ]
+
+
+def _drops(data: ReportData) -> list[Row]:
+    reduction = data.reduction
+    return [
+        {
+            "dropped": row.what,
+            "unit": drop.unit,
+            "layer": drop.layer,
+            "block": drop.block,
+            "depth": drop.depth,
+            "rule": drop.rule,
+            **_columns("latency_saved", "s", drop.latency_s),
+            **_columns("accuracy_cost", "pct", drop.accuracy_pct),
+            "why": drop.why,
+        }
+        for row, drop in zip(
+            drop_rows(reduction), reduction.drops if reduction else (), strict=True
+        )
+    ]
+
+
+def _comparison(data: ReportData) -> list[Row]:
+    return [
+        {
+            "strategy": r.strategy,
+            "space": "reduced" if r.reduced else "full",
+            "n_searches": r.n_searches,
+            "n_judged": r.n_judged,
+            "n_front": r.n_front,
+            "confirmed": r.confirmed,
+            "fastest_s": r.fastest_s,
+            "most_accurate_pct": r.most_accurate_pct,
+            "hypervolume_s_pct": r.hypervolume_s_pct,
+            "gain": r.gain,
+        }
+        for r in comparison_rows(data)
+    ]
+
+
+def _columns(name: str, unit: str, interval: Interval | None) -> dict[str, float | None]:
+    return {
+        f"{name}_{unit}": interval.value if interval else None,
+        f"{name}_lo_{unit}": interval.lo if interval else None,
+        f"{name}_hi_{unit}": interval.hi if interval else None,
+    }
+
+
+def _csv(rows: Sequence[Row]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

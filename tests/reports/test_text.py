@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from hwprof.measure.records import (
+    PRESETS,
+    Burst,
+    Fingerprint,
+    LabelledBurst,
+    Loaded,
+    Measurement,
+)
+from hwprof.reports import text
+from hwprof.units import format_interval, format_seconds
+from hwprof.workload import Workload
+
+
+def shown(renderable: object, width: int = 120) -> str:
+    out = io.StringIO()
+    Console(file=out, width=width).print(renderable)
+    return out.getvalue()
+
+
+def make_measurement(**stable: bool) -> Measurement:
+    burst = Burst(
+        start_ns=np.arange(4) * 1_000_000,
+        duration_ns=np.full(4, 900_000),
+        wait_ns=None,
+    )
+    return Measurement(
+        workload=Workload.from_callable("package.module:net", ()),
+        plan=PRESETS["quick"],
+        fingerprint=Fingerprint(stable={"device": "cpu", "hardware": "Xeon", **stable}),
+        bursts=tuple(LabelledBurst(burst=burst, worker=w, round_index=0) for w in ("a", "b")),
+        loaded=Loaded(load_s=0.25, artifact_bytes=4_404_019, peak_memory_bytes=None),
+        level_s=8.9e-4,
+        ci95_s=(8.8e-4, 9.0e-4),
+        median_s=9.2e-4,
+        p90_s=9.9e-4,
+        p99_s=1.4e-3,
+        verdict="contaminated",
+        evidence=("steal 3.1 % [limit 2 %]",),
+    )
+
+
+def test_what_would_fix_a_device_is_shown_as_it_is():
+    rows = [
+        {
+            "name": "cpu-torch",
+            "available": False,
+            "reason": "run pip install 'hwprof[search]'",
+            "runtime": "torch",
+            "runtime_version": None,
+            "hardware": None,
+        }
+    ]
+    assert "pip install 'hwprof[search]'" in shown(text.devices_table(rows))
+
+
+def test_a_measurement_leads_with_level_interval_and_verdict():
+    out = shown(text.measurement_text(make_measurement()))
+    assert "package.module:net" in out
+    assert "890 µs [880, 900]" in out
+    assert "contaminated: " in out
+    assert "steal 3.1 % [limit 2 %]" in out
+    assert "8 in 2 processes" in out
+    assert "4.20 MiB" in out
+    assert "EMULATED" not in out.upper()
+
+
+def test_emulated_results_are_labelled(report_data):
+    emulated = {"device": "cpu", "emulated": True}
+    for renderable in (
+        text.measurement_text(make_measurement(emulated=True)),
+        text.reduction_text(replace(report_data.reduction, fingerprint=emulated)),
+        text.front_text(report_data.full_searches[0], emulated=True),
+        text.effects_text(report_data.effects, emulated=True),
+    ):
+        assert "Emulated device" in shown(renderable)
+
+
+def test_effects_show_every_kind_with_intervals(report_data):
+    out = shown(text.effects_text(report_data.effects, report_data.insights))
+    for insight in report_data.insights:
+        assert insight in out
+    for effect in report_data.effects:
+        if effect.kind != "block":
+            assert format_interval(effect.latency, signed=True) in out
+    assert out.count("unit 4, layer 3") == 2
+
+
+def test_effects_without_accuracy_show_latency_alone(report_data):
+    effects = tuple(replace(e, accuracy=None) for e in report_data.effects)
+    out = shown(text.effects_text(effects))
+    assert "latency, ms against" in out
+    assert "accuracy, pp against" not in out
+
+
+def test_a_reduction_shows_every_drop_and_what_remains(report_data):
+    out = shown(text.reduction_text(report_data.reduction))
+    for drop in report_data.reduction.drops:
+        assert drop.why in out
+        assert format_interval(drop.latency_s) in out
+    assert "unit 1 (up to 3 layers)" in out
+    assert "Nothing was dropped" in shown(
+        text.reduction_text(replace(report_data.reduction, drops=()))
+    )
+
+
+def test_a_front_shows_predicted_beside_measured(report_data):
+    result = report_data.full_searches[0]
+    out = shown(text.front_text(result))
+    assert "measured on the device" in out
+    assert "predicted" in out.splitlines()[2]
+    for trial in result.front:
+        assert format_seconds(trial.latency_s) in out
+
+
+def test_an_unconfirmed_front_says_so(report_data):
+    result = replace(report_data.full_searches[0], confirmed=False)
+    assert "not confirmed" in shown(text.front_text(result))
+
+
+def test_costs_are_exact_beside_the_rounded():
+    row = {"macs": 843_101_040, "params": 10_701_632}
+    assert text.cost_text("big", row) == (
+        "big: 843 M MACs (843,101,040), 10.7 M parameters (10,701,632)"
+    )
+
+
+SUMMARY = {
+    "space": "ofa-mbv3-w1.2",
+    "resolution_px": 224,
+    "n_classes": 1000,
+    "units": [
+        {"unit": 0, "depths": [2, 3], "layers": [["a", "b"], ["a", "b"], ["a", "b"]]},
+        {"unit": 1, "depths": [1], "layers": [["a"]]},
+    ],
+    "factors": {"stem_depth": [0, 2]},
+    "n_encodings": 7371**5,
+    "n_distinct": None,
+}
+
+
+def test_spaces_are_counted_in_a_line_and_told_in_detail():
+    line = shown(text.spaces_table([SUMMARY]))
+    assert "2.18×10¹⁹" in line
+    assert "1 to 2" in line
+    detail = shown(text.space_detail(SUMMARY))
+    assert "unit 0" in detail
+    assert "2, 3" in detail
+    assert "stem_depth: 0, 2" in detail
+    assert "distinct" not in detail
+    assert "5 of them distinct" in shown(text.space_detail({**SUMMARY, "n_distinct": 5}))
+
+
+def test_layers_that_differ_are_told_one_by_one():
+    units = [{"unit": 0, "depths": [2], "layers": [["a"], ["a", "skip"]]}]
+    detail = shown(text.space_detail({**SUMMARY, "units": units}))
+    assert "unit 0, layer 1" in detail
+
+
+def test_a_profile_tells_what_is_left_and_how_it_predicts(report_data):
+    row = {
+        "out": "run",
+        "n_done": 120,
+        "n_failed": 2,
+        "n_left": 30,
+        "holdout": report_data.holdout.to_json(),
+        "seconds": 1234.4,
+    }
+    out = shown(text.profile_text(row))
+    for words in ("120", "30", "median error 1.3 %", "513 networks", "20 min 34 s", "run"):
+        assert words in out
+    assert "predicts" not in shown(text.profile_text({**row, "holdout": None}))
+
+
+def test_predictions_name_their_network(report_data):
+    arch = report_data.full_searches[0].front[0].arch
+    rows = [{"arch": arch.to_json(), "latency_s": 0.02, "lo_s": 0.019, "hi_s": 0.021}]
+    out = shown(text.predictions_table(rows), width=400)
+    assert "20.0 ms" in out
+    assert "19.0 ms to 21.0 ms" in out
+    assert str(arch) in out
+
+
+def test_training_and_quickstart_show_every_figure():
+    out = shown(text.training_text({"accuracy_pct": 91.234, "wall_s": 75.2, "out": None}))
+    assert "91.23 %" in out
+    assert "1 min 15 s" in out
+    row = {
+        "page": "quickstart/report/index.html",
+        "seconds": {"train": 61.0},
+        "n_networks": 100,
+        "holdout": None,
+        "hypervolume": {"full-nsga2": 0.239},
+        "n_drops": 3,
+    }
+    out = shown(text.quickstart_text(row))
+    for words in ("100", "239 ms·pp", "1 min 01 s", "quickstart/report/index.html"):
+        assert words in out
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_narrow_terminals_are_not_overrun(report_data, width):
+    out = shown(text.front_text(report_data.full_searches[0]), width=width)
+    assert all(len(line) <= width for line in out.splitlines())
