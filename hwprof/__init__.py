@@ -1,1 +1,99 @@
-"""hwprof: what every block of a family of networks costs on a device, and which to keep."""
+"""hwprof: what every block of a family of networks costs on a device, and which to keep.
+
+Every command is a function of the same name (``hwprof.profile(...)``, ``hwprof.search(...)``;
+``import`` is :func:`import_`). Importing the package imports no heavy dependency; names are
+resolved on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hwprof.api import (
+        bench,
+        bench_parts,
+        cost,
+        effects,
+        export,
+        import_,
+        insights,
+        predict,
+        profile,
+        quickstart,
+        reduce,
+        report,
+        selftest,
+        spaces,
+        train,
+    )
+    from hwprof.errors import HwprofError
+    from hwprof.space import Architecture, DesignSpace, Slot, get_space, read_architecture
+
+_HOME = {
+    **dict.fromkeys(
+        (
+            "bench",
+            "bench_parts",
+            "cost",
+            "effects",
+            "export",
+            "import_",
+            "insights",
+            "predict",
+            "profile",
+            "quickstart",
+            "reduce",
+            "report",
+            "selftest",
+            "spaces",
+            "train",
+        ),
+        "hwprof.api",
+    ),
+    "HwprofError": "hwprof.errors",
+    **dict.fromkeys(
+        ("Architecture", "DesignSpace", "Slot", "get_space", "read_architecture"), "hwprof.space"
+    ),
+}
+_CALLABLE_PACKAGES = ("devices", "search")
+
+__all__ = [  # noqa: RUF022 - commands first, then types
+    "bench",
+    "bench_parts",
+    "cost",
+    "devices",
+    "effects",
+    "export",
+    "import_",
+    "insights",
+    "predict",
+    "profile",
+    "quickstart",
+    "reduce",
+    "report",
+    "search",
+    "selftest",
+    "spaces",
+    "train",
+    "Architecture",
+    "DesignSpace",
+    "HwprofError",
+    "Slot",
+    "get_space",
+    "read_architecture",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _CALLABLE_PACKAGES:
+        return importlib.import_module(f"hwprof.{name}")
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'hwprof' has no attribute {name!r}")
+    return getattr(importlib.import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -18,6 +18,7 @@ import numpy as np
 from hwprof.design_matrix import n_coefficients
 from hwprof.errors import PlanError
 from hwprof.measure.records import DeviceRef, Measurement, MeasurePlan
+from hwprof.pinning import DEFAULT_PER_PIN, in_rounds, pinned_networks
 from hwprof.space.pieces import SkipPiece
 from hwprof.workload import Workload
 
@@ -35,17 +36,25 @@ NETWORKS_PER_COEFFICIENT = 3
 MAX_REPEATS = 10_000
 """Draws in a row that were there before, after which a space counts as exhausted."""
 
+DESIGNS = ("shared", "pinned")
+"""One random sample that prices every block at once; or a fresh sample for every block in its
+place, as published (:mod:`hwprof.pinning`)."""
+
 NETWORK_STREAM = 1
 """Keeps the stream of networks apart from others that a user derives from the same seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Campaign:
-    """What is measured, in order: ``isolated`` blocks, then ``networks``."""
+    """What is measured, in order: ``isolated`` blocks, then ``networks``.
+
+    ``n_networks`` is what was asked for: distinct networks, or networks a pin.
+    """
 
     space: DesignSpace
     seed: int
     design: str
+    n_networks: int
     isolated: tuple[Workload, ...]
     networks: tuple[Workload, ...]
 
@@ -71,7 +80,7 @@ class Campaign:
             "design": self.design,
             "seed": self.seed,
             "plan": plan.key_fields(),
-            "networks": len(self.networks),
+            "networks": self.n_networks,
             "isolated": bool(self.isolated),
         }
 
@@ -109,26 +118,33 @@ def plan_campaign(
     Args:
         space: the design space, reduced or not.
         seed: fixes the networks and their order.
-        n_networks: how many distinct networks; all of them where the space has no more.
-            Asking for more later extends the same sequence.
+        n_networks: how many distinct networks; all of them where the space has no more. In the
+            pinned design how many for each block in its place, and as many unpinned: 100 of
+            OFA-MobileNetV3 are 18,100. Asking for more later extends the same sequence.
         isolated: whether every distinct block is timed alone.
-        design: ``shared``, one random sample that prices every block at once.
+        design: ``shared``, one random sample that prices every block at once, or ``pinned``,
+            the published one-factor procedure.
 
     Raises:
         PlanError: the design is unknown or no network is asked for.
     """
-    if design != "shared":
-        raise PlanError(f"unknown design {design!r}; expected 'shared'")
+    if design not in DESIGNS:
+        raise PlanError(f"unknown design {design!r}; expected {' or '.join(map(repr, DESIGNS))}")
     if n_networks is None:
-        n_networks = default_n_networks(space)
+        n_networks = default_n_networks(space) if design == "shared" else DEFAULT_PER_PIN
     if n_networks < 0 or (n_networks == 0 and not isolated):
         raise PlanError(f"{n_networks} networks and no blocks leave nothing to measure; ask for 1")
+    if design == "shared":
+        networks = sample_networks(space, seed, n_networks)
+    else:
+        networks = in_rounds(space, pinned_networks(space, seed, n_networks))
     return Campaign(
         space=space,
         seed=seed,
         design=design,
+        n_networks=len(networks) if design == "shared" else n_networks,
         isolated=isolated_workloads(space) if isolated else (),
-        networks=tuple(Workload.network(a) for a in sample_networks(space, seed, n_networks)),
+        networks=tuple(Workload.network(a) for a in networks),
     )
 
 

@@ -1,0 +1,241 @@
+"""``quickstart``: the main job from end to end, in a few minutes, on the machine at hand."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hwprof.api.models import write_file
+from hwprof.api.profiling import effects, profile, reduce
+from hwprof.api.reporting import front_hypervolume, hypervolume_reference, report
+from hwprof.api.searching import load_search, search, train
+from hwprof.errors import StoreError
+from hwprof.progress import Progress, ProgressCallback
+from hwprof.results import SearchResult
+
+T = TypeVar("T")
+
+STAGES = ("train", "profile", "effects", "reduce", "search", "report")
+STRATEGIES = ("random", "nsga2")
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuickstartSettings:
+    """Sized so that the whole job takes a few minutes on two cores."""
+
+    space: str = "mobile-mini"
+    networks: int | None = None
+    """None takes the default of ``hwprof profile``."""
+    max_evals: int = 80
+    n_finalists: int = 10
+    max_accuracy_drop_pp: float = 1.0
+    preset: str = "quick"
+    epochs: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuickstartResult:
+    """Where the page is, and the figures of the job."""
+
+    page: Path
+    seconds: dict[str, float]
+    n_networks: int
+    holdout: dict[str, float] | None
+    hypervolume: dict[str, float]
+    n_drops: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures as plain data."""
+        return {
+            "page": str(self.page),
+            "seconds": self.seconds,
+            "n_networks": self.n_networks,
+            "holdout": self.holdout,
+            "hypervolume": self.hypervolume,
+            "n_drops": self.n_drops,
+        }
+
+
+class _Journal:
+    """``quickstart.json``: what was asked, and the seconds spent in every stage so far."""
+
+    def __init__(self, folder: Path, request: dict[str, Any]) -> None:
+        self.path = folder / "quickstart.json"
+        self.request = request
+        self.seconds: dict[str, float] = {}
+        if self.path.exists():
+            try:
+                known = json.loads(self.path.read_text())
+                earlier, self.seconds = known["request"], known["seconds"]
+            except (ValueError, KeyError, OSError) as error:
+                raise StoreError(
+                    f"{str(self.path)!r} cannot be read ({error}); name another --out"
+                ) from error
+            differing = [k for k in request if earlier.get(k) != request[k]]
+            if differing:
+                name = differing[0]
+                raise StoreError(
+                    f"{str(folder)!r} holds a quickstart with {name} {earlier.get(name)!r}, "
+                    f"not {request[name]!r}; name another --out, or ask for the same"
+                )
+
+    def spend(self, stage: str, seconds: float) -> None:
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+        content = {"format": 1, "request": self.request, "seconds": self.seconds}
+        write_file(self.path, json.dumps(content, indent=1).encode())
+
+
+def quickstart(
+    out: str | Path = "quickstart",
+    *,
+    device: str = "cpu",
+    data: str | None = None,
+    seed: int = 0,
+    settings: QuickstartSettings | None = None,
+    progress: ProgressCallback | None = None,
+) -> QuickstartResult:
+    """Do the main job: train, profile, effects, reduce, search, report.
+
+    Every stage leaves its result in ``out`` and is skipped when it is there: interrupted and
+    called again, the job goes on.
+
+    Args:
+        out: the folder.
+        device: a name that ``hwprof devices`` lists.
+        data: images to train on; by default scikit-learn's digits.
+        seed: fixes everything random.
+        settings: sizes of the job.
+        progress: called all the time.
+    """
+    chosen = settings or QuickstartSettings()
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"cannot make the folder {str(folder)!r}: {error.strerror or error}; name another --out"
+        ) from error
+    journal = _Journal(
+        folder, {"space": chosen.space, "device": device, "data": data, "seed": seed}
+    )
+
+    def stage(name: str, work: Callable[[ProgressCallback | None], T]) -> T:
+        started_s = time.monotonic()
+        try:
+            return work(_prefixed(name, progress))
+        finally:
+            journal.spend(name, time.monotonic() - started_s)
+
+    checkpoint = folder / "supernet.pt"
+    accuracy = f"supernet:{checkpoint}"
+    run = folder / "profile"
+    stage(
+        "train",
+        lambda p: train(
+            out=checkpoint,
+            space=chosen.space,
+            data=data,
+            epochs=chosen.epochs,
+            seed=seed,
+            progress=p,
+        ),
+    )
+    profiled = stage(
+        "profile",
+        lambda p: profile(
+            space=chosen.space,
+            out=run,
+            device=device,
+            networks=chosen.networks,
+            preset=chosen.preset,
+            seed=seed,
+            progress=p,
+        ),
+    )
+    found = stage(
+        "effects",
+        lambda p: effects(
+            run, accuracy=accuracy, data=data, csv=folder / "effects.csv", progress=p
+        ),
+    )
+    reduction = stage(
+        "reduce",
+        lambda p: reduce(
+            run,
+            accuracy=accuracy,
+            data=data,
+            max_accuracy_drop_pp=chosen.max_accuracy_drop_pp,
+            out=folder / "reduced.yaml",
+            progress=p,
+        ),
+    )
+    searches = {
+        f"{label}-{strategy}": stage(
+            "search",
+            lambda p, s=space, n=strategy, d=folder / "search" / f"{label}-{strategy}": _searched(  # type: ignore[misc]
+                d, s, n, run, accuracy, device, data, seed, chosen, p
+            ),
+        )
+        for label, space in (("full", chosen.space), ("reduced", str(folder / "reduced.yaml")))
+        for strategy in STRATEGIES
+    }
+    reference = hypervolume_reference(list(searches.values()))
+    page = stage("report", lambda p: report([folder], out=folder / "report", progress=p))
+    return QuickstartResult(
+        page=page,
+        seconds={name: round(journal.seconds[name], 1) for name in STAGES},
+        n_networks=found.n_networks,
+        holdout=profiled.holdout.to_json() if profiled.holdout else None,
+        hypervolume={
+            name: front_hypervolume(result, reference)
+            for name, result in searches.items()
+            if reference is not None
+        },
+        n_drops=len(reduction.drops),
+    )
+
+
+def _prefixed(stage: str, progress: ProgressCallback | None) -> ProgressCallback | None:
+    """Number the stages in what is shown, so that it is visible how many are left."""
+    if progress is None:
+        return None
+    number = f"[{STAGES.index(stage) + 1}/{len(STAGES)}]"
+
+    def show(event: Progress) -> None:
+        progress(replace(event, stage=f"{number} {event.stage}"))
+
+    return show
+
+
+def _searched(
+    folder: Path,
+    space: str,
+    strategy: str,
+    run: Path,
+    accuracy: str,
+    device: str,
+    data: str | None,
+    seed: int,
+    chosen: QuickstartSettings,
+    progress: ProgressCallback | None,
+) -> SearchResult:
+    if (folder / "search.json").exists():
+        return load_search(folder)
+    return search(
+        space=space,
+        latency=run,
+        accuracy=accuracy,
+        out=folder,
+        strategy=strategy,
+        max_evals=chosen.max_evals,
+        measure_on=device,
+        n_finalists=chosen.n_finalists,
+        preset=chosen.preset,
+        data=data,
+        seed=seed,
+        progress=progress,
+    )

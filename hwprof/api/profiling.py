@@ -1,0 +1,448 @@
+"""``profile``, ``import``, ``effects``, ``predict`` and ``reduce``: from a device to a space."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hwprof.api.models import as_architecture, write_file
+from hwprof.api.tables import Table
+from hwprof.errors import PlanError, SpaceError
+from hwprof.measure.records import DeviceOptions, Precision, plan_for
+from hwprof.progress import Pace, Progress, ProgressCallback
+from hwprof.results import Holdout, Reduction, Sample
+from hwprof.space import Architecture, DesignSpace, get_space, reduction_to_yaml
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from hwprof.campaign import Campaign, CampaignSummary
+    from hwprof.friendliness import Friendliness
+    from hwprof.latency_model import AdditiveLatencyModel
+    from hwprof.measure.records import DeviceRef, MeasurePlan
+    from hwprof.precision import PrecisionPlan
+    from hwprof.store import Run
+
+SCORED_AT_ONCE = 8
+"""Networks between two writes: few enough to lose little, many enough to be worth a batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileResult:
+    """What a profile measured and how well it predicts what it did not measure."""
+
+    out: Path
+    device: str
+    space: str
+    n_done: int
+    n_failed: int
+    n_left: int
+    holdout: Holdout | None
+    seconds: float
+    precision: PrecisionPlan | None = None
+    """How the number of networks was chosen, where a half-width was asked for."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the documented keys of ``hwprof profile --json``."""
+        return {
+            "out": str(self.out),
+            "device": self.device,
+            "space": self.space,
+            "n_done": self.n_done,
+            "n_failed": self.n_failed,
+            "n_left": self.n_left,
+            "holdout": self.holdout.to_json() if self.holdout else None,
+            "seconds": self.seconds,
+            "precision": self.precision.to_json() if self.precision else None,
+        }
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return every measurement of the run, one row each."""
+        import pandas as pd
+
+        from hwprof.store import Run
+
+        with Run.open(self.out) as run:
+            rows = [m.to_json() for m in run.measurements()]
+        drop = ("fingerprint", "plan", "telemetry")
+        return pd.DataFrame([{k: v for k, v in row.items() if k not in drop} for row in rows])
+
+    def _repr_html_(self) -> str:
+        html: str = self.to_frame().to_html(index=False)
+        return html
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """A latency that was not measured, with its 95 % prediction interval."""
+
+    arch: Architecture
+    latency_s: float
+    lo_s: float
+    hi_s: float
+
+    def to_row(self) -> dict[str, Any]:
+        """Return the documented keys of ``hwprof predict --json``."""
+        return {
+            "arch": self.arch.to_json(),
+            "latency_s": self.latency_s,
+            "lo_s": self.lo_s,
+            "hi_s": self.hi_s,
+        }
+
+
+def profile(
+    *,
+    space: str | DesignSpace,
+    out: str | Path,
+    device: str = "cpu",
+    networks: int | None = None,
+    half_width: float | None = None,
+    design: str = "shared",
+    isolated: bool = True,
+    preset: str = "quick",
+    max_time_s: float | None = None,
+    threads: int = 1,
+    batch: int = 1,
+    precision: Precision = "fp32",
+    resolution_px: int | None = None,
+    seed: int = 0,
+    script: str | None = None,
+    progress: ProgressCallback | None = None,
+    on_plan: Callable[[PrecisionPlan], None] | None = None,
+) -> ProfileResult:
+    """Measure a space on a device: every distinct block alone, then whole networks.
+
+    Called again with the same ``out`` it goes on where it stopped; ``networks`` and
+    ``max_time_s`` may grow.
+
+    Args:
+        space: a space, its name, or the file of a reduced one.
+        out: the run folder.
+        device: a name that ``hwprof devices`` lists.
+        networks: how many random networks; by default max(100, 3 × coefficients). In the pinned
+            design how many for every block in its place, by default 100.
+        half_width: choose the number of networks instead, so that the 95 % intervals of the slot
+            effects reach so far to each side, as a share of the mean latency (0.01 is 1 %). A
+            pilot of max(100, 1.5 × coefficients) networks tells how many that are
+            (:mod:`hwprof.precision`); the campaign then goes on in the same sequence.
+        design: ``shared``, one random sample that prices every block at once, or ``pinned``, a
+            fresh sample for every block in its place (the published one-factor procedure).
+        isolated: whether to time every distinct block alone.
+        preset: ``quick``, ``standard`` or ``strict``.
+        max_time_s: stop after this long; what is left is counted in the result.
+        threads: threads of the runtime.
+        batch: batch size.
+        precision: arithmetic type.
+        resolution_px: input size; by default the space's own.
+        seed: fixes the networks, their order, and the order of bursts.
+        script: steers the ``null`` device only.
+        progress: called with a progress record as measuring goes on.
+        on_plan: called with the plan once ``half_width`` has chosen the number of networks.
+
+    Raises:
+        IncompatibleRunError: ``out`` holds another space, device, resolution, seed or protocol.
+        DeviceError: the device is not there.
+        PlanError: options contradict each other.
+    """
+    from hwprof.campaign import plan_campaign
+    from hwprof.devices import device_ref
+    from hwprof.precision import pilot_size
+
+    if half_width is not None and (networks is not None or design != "shared"):
+        raise PlanError(
+            "--half-width chooses the number of networks of the shared design; leave out "
+            f"{'--networks' if networks is not None else f'--design {design}'}"
+        )
+    searched = as_space(space, resolution_px)
+    options = DeviceOptions(threads=threads, batch=batch, precision=precision, script=script)
+    measuring = _Measuring(
+        out=Path(out),
+        device=device_ref(device, options),
+        plan=plan_for(preset, seed=seed),
+        progress=progress,
+        deadline_s=None if max_time_s is None else time.monotonic() + max_time_s,
+    )
+    started_s = time.monotonic()
+    if half_width is not None:
+        networks = pilot_size(searched)
+    campaign = plan_campaign(searched, seed, networks, isolated, design)
+    summary, samples = measuring.run(campaign)
+    precision_plan = None
+    if half_width is not None and summary.n_left == 0:
+        precision_plan = _planned(campaign, samples, half_width)
+        if on_plan is not None:
+            on_plan(precision_plan)
+        campaign = plan_campaign(searched, seed, precision_plan.n_networks, isolated)
+        summary, samples = measuring.run(campaign)
+    return ProfileResult(
+        out=Path(out),
+        device=device,
+        space=searched.name,
+        n_done=summary.n_done,
+        n_failed=summary.n_failed,
+        n_left=summary.n_left,
+        holdout=_holdout(searched, samples),
+        seconds=time.monotonic() - started_s,
+        precision=precision_plan,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Measuring:
+    """Where and how a campaign is measured, and until when."""
+
+    out: Path
+    device: DeviceRef
+    plan: MeasurePlan
+    progress: ProgressCallback | None
+    deadline_s: float | None
+
+    def run(self, campaign: Campaign) -> tuple[CampaignSummary, list[Sample]]:
+        """Measure what is not measured yet; return how far it got, and the run's networks."""
+        from hwprof.campaign import run_campaign
+        from hwprof.store import Run
+
+        left_s = None if self.deadline_s is None else self.deadline_s - time.monotonic()
+        request = campaign.request(self.device, self.plan)
+        with Run.create_or_resume(self.out, "profile", request) as run:
+            summary = run_campaign(
+                run, campaign, self.device, self.plan, progress=self.progress, max_time_s=left_s
+            )
+            return summary, run.networks()
+
+
+def _planned(pilot: Campaign, samples: Sequence[Sample], half_width: float) -> PrecisionPlan:
+    """Plan from the pilot's networks alone, so that a resumed campaign plans the same."""
+    from hwprof.precision import plan_precision
+
+    first = {w.arch.arch_id for w in pilot.networks if w.arch is not None}
+    return plan_precision(pilot.space, [s for s in samples if s.arch.arch_id in first], half_width)
+
+
+def import_(
+    file: str | Path,
+    *,
+    space: str,
+    device_name: str,
+    out: str | Path,
+    latency_column: str | None = None,
+    resolution_px: int | None = None,
+) -> Path:
+    """Make a run from someone else's measurements (closed NPUs, vendor tools, published tables).
+
+    Raises:
+        DataError: a row that cannot be right, with its line and column.
+    """
+    from hwprof.importing import import_csv
+
+    import_csv(
+        Path(file),
+        space=get_space(space, resolution_px),
+        device_name=device_name,
+        out=Path(out),
+        latency_column=latency_column,
+    ).close()
+    return Path(out)
+
+
+def effects(
+    run: str | Path,
+    *,
+    accuracy: str | None = None,
+    data: str | None = None,
+    csv: str | Path | None = None,
+    progress: ProgressCallback | None = None,
+) -> Friendliness:
+    """Say how friendly every block is to the run's device, from its whole networks alone.
+
+    A pinned campaign is judged by the one-factor estimator. Of an imported table of blocks the
+    latency effects are the exact sums; accuracy needs networks to score, and takes random ones.
+
+    Args:
+        run: a run folder.
+        accuracy: an accuracy source (``supernet:``, ``table:``, ``predictor:``); without one
+            imported accuracies are used where the run has them.
+        data: images for ``supernet:``, where the checkpoint's own cannot be found.
+        csv: also write the effects to this file.
+        progress: called while networks are scored.
+    """
+    from hwprof.run_analysis import run_friendliness
+
+    with open_run(run) as opened:
+        result = run_friendliness(opened, scored_samples(opened, accuracy, data, progress))
+    if csv is not None:
+        write_file(Path(csv), result.to_csv().encode())
+    return result
+
+
+def predict(run: str | Path, archs: Sequence[Architecture | str] | str | Path) -> Table[Prediction]:
+    """Predict latencies on the run's device without measuring.
+
+    Args:
+        run: the run folder of a profile.
+        archs: architectures (objects, JSON files, names), or a CSV file with a column ``arch``.
+    """
+    networks = _architectures(archs)
+    model, _ = latency_model(run)
+    rows = []
+    for network in networks:
+        latency_s, half_s = model.predict_s(network)
+        rows.append(
+            Prediction(
+                arch=network, latency_s=latency_s, lo_s=latency_s - half_s, hi_s=latency_s + half_s
+            )
+        )
+    return Table(tuple(rows))
+
+
+def reduce(
+    run: str | Path | None = None,
+    *,
+    accuracy: str | None = None,
+    data: str | None = None,
+    max_accuracy_drop_pp: float | None = None,
+    effects: str | Path | None = None,
+    space: str | None = None,
+    out: str | Path | None = None,
+    progress: ProgressCallback | None = None,
+) -> Reduction:
+    """Cut a space down to what suits a device, with the evidence beside every cut.
+
+    Args:
+        run: the run folder of a profile; or give ``effects`` and ``space`` instead.
+        accuracy: an accuracy source, as in :func:`hwprof.effects`.
+        data: images for ``supernet:``.
+        max_accuracy_drop_pp: percentage points of accuracy that all cuts together may cost.
+        effects: a CSV that ``hwprof effects --csv`` wrote.
+        space: the space of that CSV.
+        out: write the reduced space (``reduced.yaml``) here.
+        progress: called while networks are scored.
+    """
+    from hwprof.friendliness import friendliness_from_csv
+    from hwprof.search.reducer import reduce_space
+
+    if run is not None:
+        found = globals()["effects"](run, accuracy=accuracy, data=data, progress=progress)
+        with open_run(run) as opened:
+            design = run_space(opened)
+    elif effects is not None and space is not None:
+        design = get_space(space)
+        found = friendliness_from_csv(Path(effects), design)
+    else:
+        raise PlanError("reduce needs a run folder, or both --effects FILE.csv and --space NAME")
+    reduction = reduce_space(design, found, max_accuracy_drop_pp=max_accuracy_drop_pp)
+    if out is not None:
+        write_file(Path(out), reduction_to_yaml(reduction).encode())
+    return reduction
+
+
+def as_space(space: str | DesignSpace, resolution_px: int | None = None) -> DesignSpace:
+    """Return the space itself, or the one of that name, at the resolution asked for."""
+    if isinstance(space, str):
+        return get_space(space, resolution_px)
+    return space if resolution_px is None else space.at_resolution(resolution_px)
+
+
+def open_run(path: str | Path) -> Run:
+    """Open a run folder for reading."""
+    from hwprof.store import Run
+
+    return Run.open(path)
+
+
+def run_space(run: Run) -> DesignSpace:
+    """Return the space that a run's networks belong to, with what was alive in it."""
+    from hwprof.run_analysis import run_space as space_of_run
+
+    return space_of_run(run)
+
+
+def scored_samples(
+    run: Run,
+    accuracy: str | None,
+    data: str | None = None,
+    progress: ProgressCallback | None = None,
+) -> list[Sample]:
+    """Return the run's networks with accuracies of ``accuracy``, scoring those not yet known.
+
+    Scores are kept in the run by the source's hash where the folder can be written.
+    """
+    from hwprof.run_analysis import run_samples
+
+    samples = run_samples(run)
+    if accuracy is None:
+        return samples
+    from hwprof.search.accuracy import open_accuracy
+
+    source = open_accuracy(accuracy, data=data)
+    known = run.accuracies(source.digest)
+    missing = [s.arch for s in samples if s.arch.arch_id not in known]
+    pace = Pace(total=len(missing))
+    for start in range(0, len(missing), SCORED_AT_ONCE):
+        part = missing[start : start + SCORED_AT_ONCE]
+        for arch, value in zip(part, source.score(part), strict=True):
+            known[arch.arch_id] = value
+            if value is not None and run.writable:
+                run.put_accuracy(source.digest, source.name, arch, value)
+        if progress is not None:
+            done = start + len(part)
+            progress(
+                Progress(
+                    stage="scoring networks",
+                    done=done,
+                    total=len(missing),
+                    eta_s=pace.eta_s(done),
+                )
+            )
+    return [replace(s, accuracy_pct=known[s.arch.arch_id]) for s in samples]
+
+
+def latency_model(run: str | Path) -> tuple[AdditiveLatencyModel, str]:
+    """Return the latency model of a run with the run's device name.
+
+    Fitted to the run's networks, or the exact sums of an imported table of blocks.
+
+    Raises:
+        StoreError: the run has no measured networks.
+    """
+    from hwprof.run_analysis import run_latency_model
+
+    with open_run(run) as opened:
+        return run_latency_model(opened), str(opened.fingerprint.stable["device"])
+
+
+def _holdout(space: DesignSpace, samples: Sequence[Sample]) -> Holdout | None:
+    """Return the held-out figures, or None where there are too few networks for a model."""
+    from hwprof.design_matrix import n_coefficients
+    from hwprof.latency_model import AdditiveLatencyModel
+
+    timed = [s for s in samples if s.latency_s is not None]
+    if len(timed) < n_coefficients(space):
+        return None
+    return AdditiveLatencyModel.fit(space, timed).holdout
+
+
+def _architectures(archs: Sequence[Architecture | str] | str | Path) -> list[Architecture]:
+    if isinstance(archs, str | Path):
+        if str(archs).endswith((".csv", ".csv.gz")):
+            return _architectures_from_csv(Path(archs))
+        return [as_architecture(str(archs))]
+    return [as_architecture(a) for a in archs]
+
+
+def _architectures_from_csv(path: Path) -> list[Architecture]:
+    import json
+
+    import pandas as pd
+
+    try:
+        frame = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise SpaceError(f"cannot read {str(path)!r}: {error}") from error
+    if "arch" not in frame.columns:
+        raise SpaceError(f"{str(path)!r} has no column 'arch'; it has {list(frame.columns)}")
+    return [Architecture.from_json(json.loads(text)) for text in frame["arch"]]

@@ -1,0 +1,238 @@
+"""``report``: folders of results become one page, its figures and its tables."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hwprof.api.profiling import open_run, run_space, scored_samples
+from hwprof.api.searching import load_search
+from hwprof.errors import StoreError
+from hwprof.pareto import hypervolume
+from hwprof.progress import ProgressCallback
+from hwprof.results import Reduction, SearchResult
+from hwprof.space import reduction_from_yaml
+
+if TYPE_CHECKING:
+    from hwprof.friendliness import Friendliness
+    from hwprof.measure.records import Measurement
+    from hwprof.reports import ReportData
+    from hwprof.store import Run
+
+
+@dataclass(kw_only=True)
+class _Found:
+    """What the folders named on the command line hold."""
+
+    profiles: list[Path] = field(default_factory=list)
+    searches: list[SearchResult] = field(default_factory=list)
+    reduction: Reduction | None = None
+    checkpoint: Path | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    commands: list[str] = field(default_factory=list)
+
+
+def insights(friendliness: Friendliness) -> list[str]:
+    """Say what the effects mean for someone who draws networks by hand, with figures."""
+    from hwprof.insights import insights as in_words
+
+    return in_words(friendliness)
+
+
+def report(
+    runs: Sequence[str | Path] | str | Path,
+    *,
+    out: str | Path,
+    accuracy: str | None = None,
+    data: str | None = None,
+    progress: ProgressCallback | None = None,
+) -> Path:
+    """Make ``out/index.html``, its figures (PNG and SVG) and its tables (CSV).
+
+    Args:
+        runs: folders of ``hwprof profile``, ``search`` or ``quickstart``, and ``reduced.yaml``.
+        out: the folder of the page.
+        accuracy: an accuracy source for the effects; a quickstart brings its own.
+        data: images for ``supernet:``.
+        progress: called while networks are scored.
+
+    Raises:
+        StoreError: a folder holds no results, or ``out`` cannot be written.
+    """
+    from hwprof.reports import write_report
+
+    paths = [Path(runs)] if isinstance(runs, str | Path) else [Path(r) for r in runs]
+    found = _Found()
+    for path in paths:
+        _collect(path, found)
+    if not found.profiles:
+        raise StoreError(
+            f"no profile among {', '.join(map(str, paths))}; name at least one folder that "
+            "`hwprof profile`, `import` or `quickstart` wrote"
+        )
+    if accuracy is None and found.checkpoint is not None:
+        accuracy = f"supernet:{found.checkpoint}"
+    return write_report(_report_data(found, accuracy, data, progress), Path(out))
+
+
+def hypervolume_reference(searches: Sequence[SearchResult]) -> tuple[float, float] | None:
+    """Return a reference point common to all fronts: a tenth of the range behind the worst.
+
+    The tenth lets the extreme members of every front count too.
+    """
+    members = [t for s in searches for t in s.front]
+    if not members:
+        return None
+    latencies = [t.latency_s for t in members]
+    accuracies = [t.accuracy_pct for t in members]
+    return (
+        max(latencies) + 0.1 * (max(latencies) - min(latencies)),
+        min(accuracies) - 0.1 * (max(accuracies) - min(accuracies)),
+    )
+
+
+def front_hypervolume(result: SearchResult, reference: tuple[float, float]) -> float:
+    """Return the hypervolume of a search's front in second-percentage points."""
+    return hypervolume(
+        [t.latency_s for t in result.front], [t.accuracy_pct for t in result.front], reference
+    )
+
+
+def _collect(path: Path, found: _Found) -> None:
+    """Look at what a path is and note what it holds."""
+    if path.suffix in (".yaml", ".yml"):
+        found.reduction = reduction_from_yaml(_text(path))
+    elif (path / "quickstart.json").exists():
+        journal = json.loads(_text(path / "quickstart.json"))
+        found.seconds.update(journal["seconds"])
+        found.commands.append(f"hwprof quickstart --out {path}")
+        checkpoint = path / "supernet.pt"
+        found.checkpoint = checkpoint if checkpoint.exists() else None
+        inside = [path / "profile", path / "reduced.yaml", *sorted((path / "search").glob("*"))]
+        for part in inside:
+            if part.exists():
+                _collect(part, found)
+    elif (path / "search.json").exists():
+        found.searches.append(load_search(path))
+    elif (path / "run.json").exists():
+        found.profiles.append(path)
+    else:
+        raise StoreError(
+            f"{str(path)!r} holds no results; expected a folder of `hwprof profile`, `search` or "
+            "`quickstart`, or a reduced.yaml"
+        )
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError as error:
+        raise StoreError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
+
+
+def _report_data(
+    found: _Found, accuracy: str | None, data: str | None, progress: ProgressCallback | None
+) -> ReportData:
+    from hwprof.isolated import isolated_table
+    from hwprof.reports import Campaign, Hypervolume, IsolatedBlock, PredictionPair, ReportData
+    from hwprof.run_analysis import run_friendliness, run_latency_model
+
+    if len(found.profiles) > 1:
+        raise StoreError(
+            f"{len(found.profiles)} profiles were named; a report shows one device: name one"
+        )
+    with open_run(found.profiles[0]) as run:
+        space = run_space(run)
+        measurements = run.measurements()
+        samples = scored_samples(run, accuracy, data, progress)
+        fingerprint = run.fingerprint
+        isolated = isolated_table(run, space)
+        failures = tuple(run.failures())
+        accuracy_source = accuracy or _imported_accuracy(run)
+        friendliness = run_friendliness(run, samples)
+        model = run_latency_model(run)
+    reference = hypervolume_reference(found.searches)
+    return ReportData(
+        title=f"{space.name} on {fingerprint.stable['device']}",
+        space=space.name,
+        resolution_px=space.resolution_px,
+        fingerprint=fingerprint,
+        campaign=Campaign(
+            n_networks=len(samples),
+            n_blocks=sum(m.workload.role == "block" for m in measurements),
+            failures=failures,
+            seconds=found.seconds,
+        ),
+        verdicts=_verdicts(measurements),
+        effects=friendliness.effects,
+        mean_latency=friendliness.mean_latency,
+        mean_accuracy=friendliness.mean_accuracy,
+        accuracy_source=accuracy_source,
+        insights=tuple(insights(friendliness)),
+        isolated=tuple(
+            IsolatedBlock(slot=row.slot, block=row.block, isolated_hot_s=row.isolated_hot_s)
+            for row in isolated
+            if row.slot is not None
+        ),
+        holdout=model.holdout,
+        predictions=tuple(
+            PredictionPair(measured_s=p.actual_s, predicted_s=p.predicted_s, half_width_s=p.half_s)
+            for p in model.heldout
+        ),
+        reduction=found.reduction,
+        full_searches=tuple(s for s in found.searches if not s.reduced),
+        reduced_searches=tuple(s for s in found.searches if s.reduced),
+        hypervolumes=tuple(
+            Hypervolume(
+                strategy=s.strategy,
+                reduced=s.reduced,
+                seed=s.seed,
+                value_s_pct=front_hypervolume(s, reference),
+            )
+            for s in found.searches
+            if reference is not None
+        ),
+        hypervolume_reference=reference,
+        commands=tuple(found.commands),
+        notes=_notes(found),
+    )
+
+
+def _imported_accuracy(run: Run) -> str | None:
+    known = any(s.accuracy_pct is not None for s in run.networks())
+    return "imported with the latencies" if known else None
+
+
+def _verdicts(measurements: Sequence[Measurement]) -> tuple[Any, ...]:
+    from hwprof.reports import VerdictCount
+
+    counts = Counter(m.verdict for m in measurements)
+    return tuple(
+        VerdictCount(
+            verdict=verdict,
+            n=n,
+            evidence=tuple(
+                line
+                for line, _ in Counter(
+                    e for m in measurements if m.verdict == verdict for e in m.evidence
+                ).most_common(2)
+            ),
+        )
+        for verdict, n in counts.most_common()
+    )
+
+
+def _notes(found: _Found) -> tuple[str, ...]:
+    notes = []
+    if any(t.accuracy_source.startswith("supernet:") for s in found.searches for t in s.front):
+        notes.append(
+            "Accuracies are of networks that inherit a supernet's weights, after recalibrating "
+            "batch norm: good for ranking, usually lower than after training a network alone."
+        )
+    if found.searches and not all(s.confirmed for s in found.searches):
+        notes.append("A front whose latencies are only predicted is marked unconfirmed.")
+    return tuple(notes)

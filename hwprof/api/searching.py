@@ -1,0 +1,263 @@
+"""``train`` and ``search``: accuracies that are real, and the front that comes of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hwprof.api.models import as_architecture, write_file
+from hwprof.api.profiling import as_space, latency_model
+from hwprof.errors import PlanError, StoreError
+from hwprof.measure.records import DeviceOptions, Precision, Result, plan_for
+from hwprof.progress import ProgressCallback
+from hwprof.results import SearchResult, Trial
+from hwprof.space import Architecture, DesignSpace
+
+if TYPE_CHECKING:
+    from hwprof.search.training import TrainSummary
+
+LatencySource = Callable[[Sequence[Architecture]], Sequence[tuple[float, float]]]
+
+
+def train(
+    *,
+    out: str | Path,
+    space: str | DesignSpace | None = None,
+    arch: Architecture | str | None = None,
+    data: str | None = None,
+    epochs: int | None = None,
+    max_time_s: float | None = None,
+    seed: int = 0,
+    progress: ProgressCallback | None = None,
+) -> TrainSummary:
+    """Train a single-path supernet of ``space``, or one network ``arch``; go on if interrupted.
+
+    Args:
+        out: the checkpoint to write.
+        space: the space (or reduced space) whose supernet is trained.
+        arch: train this one network instead.
+        data: a folder of class folders, an ``.npz``, or ``digits`` (the default).
+        epochs: passes over the training images; by default what suits the data.
+        max_time_s: end at the first whole epoch after this long.
+        seed: fixes weights, paths and batches.
+        progress: called as training goes on.
+    """
+    from hwprof.search.tasks import load_task
+    from hwprof.search.training import default_settings, train_network, train_supernet
+
+    if (space is None) == (arch is None):
+        raise PlanError("train takes either --space (a supernet) or --arch (one network)")
+    network = as_architecture(arch) if arch is not None else None
+    design = as_space(space) if space is not None else as_space(network.space)  # type: ignore[union-attr]
+    task = load_task(data or "digits", resolution_px=design.resolution_px)
+    settings = default_settings(task, epochs=epochs, max_time_s=max_time_s, seed=seed)
+    if network is not None:
+        return train_network(network, task, settings, Path(out), progress=progress)
+    return train_supernet(design, task, settings, Path(out), progress=progress)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TableLatency:
+    """Latencies looked up in a table; a network that is not there has none."""
+
+    table: dict[str, float]
+    path: str
+
+    def __call__(self, archs: Sequence[Architecture]) -> list[tuple[float, float]]:
+        from hwprof.errors import DataError
+        from hwprof.space import space_of
+
+        out = []
+        for arch in archs:
+            key = space_of(arch).canonical(arch).arch_id
+            if key not in self.table:
+                raise DataError(f"{self.path!r} has no latency for {arch}")
+            out.append((self.table[key], 0.0))
+        return out
+
+
+def search(
+    *,
+    space: str | DesignSpace,
+    latency: str | Path,
+    accuracy: str,
+    out: str | Path | None = None,
+    strategy: str = "nsga2",
+    target_ms: float | None = None,
+    max_evals: int = 200,
+    max_time_s: float | None = None,
+    measure_on: str | None = None,
+    n_finalists: int = 16,
+    preset: str = "quick",
+    threads: int = 1,
+    batch: int = 1,
+    precision: Precision = "fp32",
+    data: str | None = None,
+    seed: int = 0,
+    script: str | None = None,
+    progress: ProgressCallback | None = None,
+) -> SearchResult:
+    """Search a space for the best trades of accuracy against latency.
+
+    Args:
+        space: a space, its name, or the file of a reduced one.
+        latency: a run folder (its latency model is used) or a CSV with ``arch`` and a latency.
+        accuracy: an accuracy source: ``supernet:``, ``table:`` or ``predictor:``.
+        out: a folder that keeps events, checkpoint, measurements and ``search.json``;
+            called again it goes on.
+        strategy: ``nsga2`` or ``random``.
+        target_ms: networks slower than this are not wanted.
+        max_evals: distinct networks whose accuracy is judged.
+        max_time_s: stop judging after this long.
+        measure_on: measure the finalists on this device, so that the front is of measured
+            networks; without it the front says it is unconfirmed.
+        n_finalists: how many are measured at most.
+        preset: of the measuring.
+        threads: of the measuring.
+        batch: of the measuring.
+        precision: of the measuring.
+        data: images for ``supernet:``.
+        seed: fixes the search.
+        script: steers the ``null`` device only.
+        progress: called as the search goes on.
+    """
+    import numpy as np
+
+    from hwprof.search.accuracy import open_accuracy
+    from hwprof.search.runner import run_search
+    from hwprof.search.strategy import make_strategy
+
+    design = as_space(space)
+    folder = Path(out) if out is not None else None
+    if folder is not None:
+        _make_folder(folder)
+    predicted, device_name = open_latency(latency)
+    options = DeviceOptions(threads=threads, batch=batch, precision=precision, script=script)
+    measure = (
+        finalist_measurer(folder, measure_on, options, preset, seed, progress)
+        if measure_on is not None
+        else None
+    )
+    rng = np.random.default_rng(seed)
+    result = run_search(
+        design,
+        make_strategy(strategy, design, rng, target_s=target_ms / 1e3 if target_ms else None),
+        accuracy=open_accuracy(accuracy, data=data),
+        latency=predicted,
+        max_evals=max_evals,
+        max_time_s=max_time_s,
+        target_s=target_ms / 1e3 if target_ms else None,
+        measure=measure,
+        n_finalists=n_finalists,
+        seed=seed,
+        device=measure_on or device_name,
+        progress=progress,
+        folder=folder,
+        latency_source="predicted" if device_name is not None else "table",
+    )
+    if folder is not None:
+        save_search(folder, result)
+    return result
+
+
+def open_latency(source: str | Path) -> tuple[LatencySource, str | None]:
+    """Open a run folder or a ``TABLE.csv`` as a latency source; return it with its device."""
+    if str(source).endswith((".csv", ".csv.gz")):
+        from hwprof.importing import read_latency_table
+
+        return _TableLatency(table=read_latency_table(Path(source)), path=str(source)), None
+    model, device = latency_model(source)
+
+    def predicted(archs: Sequence[Architecture]) -> list[tuple[float, float]]:
+        latency_s, half_s = model.predict_many(archs)
+        return list(zip(latency_s.tolist(), half_s.tolist(), strict=True))
+
+    return predicted, device
+
+
+def finalist_measurer(
+    folder: Path | None,
+    device: str,
+    options: DeviceOptions,
+    preset: str,
+    seed: int,
+    progress: ProgressCallback | None,
+) -> Callable[[Sequence[Architecture]], list[Result]]:
+    """Return the callable that measures finalists, keeping every burst in ``folder``."""
+    from hwprof.devices import device_ref
+    from hwprof.measure.engine import measure
+    from hwprof.store import Run
+    from hwprof.workload import Workload
+
+    ref = device_ref(device, options)
+    plan = plan_for(preset, seed=seed)
+
+    def run(archs: Sequence[Architecture]) -> list[Result]:
+        workloads = [Workload.network(a) for a in archs]
+        if folder is None:
+            return list(measure(workloads, ref, plan, progress=progress))
+        request = {"device": device, "preset": preset, "space": archs[0].space if archs else None}
+        with Run.create_or_resume(folder, "finalists", request) as store:
+            known = {m.workload.key: m for m in store.measurements()}
+            todo = [w for w in workloads if w.key not in known]
+            fresh = measure(
+                todo, ref, plan, sink=store, earlier=store.partial_bursts(), progress=progress
+            )
+            results = {**known, **{r.workload.key: r for r in fresh}}
+        return [results[w.key] for w in workloads]
+
+    return run
+
+
+def save_search(folder: Path, result: SearchResult) -> None:
+    """Write ``search.json``: the front, the finalists, every trial, the ledger."""
+    data = {
+        "format": 1,
+        **result.to_json(),
+        "trials": [t.to_row() for t in result.trials],
+    }
+    write_file(folder / "search.json", json.dumps(data, indent=1).encode())
+
+
+def load_search(folder: str | Path) -> SearchResult:
+    """Read what :func:`hwprof.search` wrote into a folder.
+
+    Raises:
+        StoreError: there is no search in the folder, or it is of another version.
+    """
+    path = Path(folder) / "search.json"
+    try:
+        data = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise StoreError(
+            f"{str(folder)!r} holds no finished search ({error}); "
+            "call the same `hwprof search` again to go on with it"
+        ) from error
+    if data.get("format") != 1:
+        raise StoreError(f"{str(path)!r} has format {data.get('format')!r}; this version reads 1")
+    return SearchResult(
+        space=data["space"],
+        reduced=data["reduced"],
+        strategy=data["strategy"],
+        seed=data["seed"],
+        device=data["device"],
+        confirmed=data["confirmed"],
+        front=tuple(Trial.from_row(r) for r in data["front"]),
+        finalists=tuple(Trial.from_row(r) for r in data["finalists"]),
+        trials=tuple(Trial.from_row(r) for r in data["trials"]),
+        ledger=data["ledger"],
+        settings=data["settings"],
+    )
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"cannot make the folder {str(folder)!r}: {error.strerror or error}; "
+            "name one that you may write"
+        ) from error

@@ -1,0 +1,43 @@
+"""The Typer application: one function a command, bodies that only translate."""
+
+from __future__ import annotations
+
+import typer
+
+app = typer.Typer(
+    name="hwprof",
+    help=(
+        "Measure what every block of a family of networks costs on a device, "
+        "cut the design space down to what suits it, and find the networks that are "
+        "the best trade of accuracy against latency."
+    ),
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        typer.echo(f"hwprof {version('hwprof')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+    ),
+) -> None:
+    """Common options."""
+
+
+from hwprof.cli import check_commands, inspect_commands, profile_commands, search_commands
+
+inspect_commands.register(app)
+profile_commands.register(app)
+search_commands.register(app)
+check_commands.register(app)

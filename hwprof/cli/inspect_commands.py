@@ -1,0 +1,133 @@
+"""``devices``, ``spaces``, ``cost``, ``export``, ``bench``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from hwprof.cli import options as opt
+from hwprof.cli.output import print_json, print_text, say
+from hwprof.cli.progress import ProgressLine
+
+
+def devices(json_: opt.Json = False) -> None:
+    """List the devices, whether each is usable here and, if not, what would fix it."""
+    from hwprof import api
+    from hwprof.reports import text
+
+    rows = api.devices()
+    print_json(rows.to_json()) if json_ else print_text(text.devices_table(rows.to_json()))
+
+
+def spaces(
+    name: Annotated[
+        str | None, typer.Argument(help="A space, or the file of a reduced one.")
+    ] = None,
+    json_: opt.Json = False,
+) -> None:
+    """List the design spaces: units, candidates, depths, number of architectures."""
+    from hwprof import api
+    from hwprof.reports import text
+
+    rows = api.spaces(name).to_json()
+    if json_:
+        print_json(rows if name is None else rows[0])
+    elif name is None:
+        print_text(text.spaces_table(rows))
+    else:
+        print_text(text.space_detail(rows[0]))
+
+
+def cost(
+    arch: Annotated[str, typer.Argument(help="JSON file, '-', or a name such as proxyless-gpu.")],
+    json_: opt.Json = False,
+) -> None:
+    """Count the MACs and parameters of a network."""
+    from hwprof import api
+    from hwprof.reports import text
+
+    row = api.cost(arch)
+    print_json(row.to_row()) if json_ else print_text(text.cost_text(arch, row.to_row()))
+
+
+def export(
+    arch: Annotated[str, typer.Argument(help="JSON file, '-', or a name such as proxyless-gpu.")],
+    out: opt.Out,
+    format_: Annotated[str, typer.Option("--format", help="onnx or torch.")] = "onnx",
+    checkpoint: Annotated[
+        str | None,
+        typer.Option("--checkpoint", help="Weights of this supernet or network; else random."),
+    ] = None,
+    batch: opt.Batch = 1,
+    seed: opt.Seed = 0,
+) -> None:
+    """Write a network of a space as a file."""
+    from hwprof import api
+
+    path = api.export(arch, out, format=format_, checkpoint=checkpoint, batch=batch, seed=seed)
+    say(f"wrote {path} ({path.stat().st_size:,} bytes)")
+
+
+def bench(
+    model: Annotated[
+        str, typer.Argument(help="model.onnx, package.module:callable (torch), or a network.")
+    ],
+    device: opt.Device = "cpu",
+    input_: Annotated[
+        list[str] | None,
+        typer.Option("--input", help="NAME=1x3x224x224:float32; once for each input."),
+    ] = None,
+    preset: opt.Preset = "standard",
+    cache: Annotated[str, typer.Option("--cache", help="hot or cold.")] = "hot",
+    threads: opt.Threads = 1,
+    batch: opt.Batch = 1,
+    precision: opt.Precision = "fp32",
+    seed: opt.Seed = 0,
+    parts: Annotated[
+        bool, typer.Option("--parts", help="Also say which part of the model is slow.")
+    ] = False,
+    isolated: Annotated[
+        bool,
+        typer.Option(
+            "--isolated",
+            help="With --parts, for a network of a space: each block alone, and left out.",
+        ),
+    ] = False,
+    json_: opt.Json = False,
+    script: opt.Script = None,
+) -> None:
+    """Time any model and say how far the number can be trusted."""
+    from hwprof import api
+    from hwprof.reports import text
+
+    if isolated and not parts:
+        raise typer.BadParameter("--isolated goes with --parts: give both")
+    asked: dict[str, Any] = {
+        "device": device,
+        "inputs": input_ or (),
+        "preset": preset,
+        "cache": opt.one_of("--cache", cache, ("hot", "cold")),
+        "threads": threads,
+        "batch": batch,
+        "precision": opt.precision_of(precision),
+        "seed": seed,
+        "script": script,
+    }
+    with ProgressLine() as progress:
+        if parts:
+            found = api.bench_parts(model, isolated=isolated, progress=progress, **asked)
+        else:
+            result = api.bench(model, progress=progress, **asked)
+    if parts:
+        from hwprof.reports.text_parts import parts_text
+
+        print_json(found.to_json()) if json_ else print_text(parts_text(found))
+    else:
+        print_json(result.to_json()) if json_ else print_text(text.measurement_text(result))
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to ``app``."""
+    for command in (devices, spaces, cost, export, bench):
+        app.command()(command)

@@ -1,0 +1,74 @@
+"""The options that several commands share, written once."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, cast
+
+import typer
+
+PrecisionName = Literal["fp32", "fp16", "bf16", "int8"]
+DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)?")
+PERCENTAGE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*%")
+SECONDS = {None: 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+
+def parse_duration(text: str | None) -> float | None:
+    """Return the seconds in ``90``, ``90s``, ``30m`` or ``2h``."""
+    if text is None:
+        return None
+    match = DURATION.fullmatch(text.strip())
+    if match is None or float(match[1]) <= 0:
+        raise typer.BadParameter(f"{text!r} is no duration; expected 90s, 30m or 2h")
+    return float(match[1]) * SECONDS[match[2]]
+
+
+def parse_percentage(option: str, text: str | None) -> float | None:
+    """Return the share in ``1%``: 0.01."""
+    if text is None:
+        return None
+    match = PERCENTAGE.fullmatch(text.strip())
+    if match is None or not 0.0 < float(match[1]) < 100.0:
+        raise typer.BadParameter(f"{option} is {text!r}; expected a percentage such as 1%")
+    return float(match[1]) / 100.0
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+Out = Annotated[str, typer.Option("--out", help="Folder or file to write.")]
+Device = Annotated[str, typer.Option("--device", help="A device that `hwprof devices` lists.")]
+Seed = Annotated[int, typer.Option("--seed", help="Same seed, same networks, order and search.")]
+Preset = Annotated[
+    str, typer.Option("--preset", help="How much measuring: quick, standard or strict.")
+]
+Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads of the runtime.")]
+Batch = Annotated[int, typer.Option("--batch", min=1, help="Batch size.")]
+Precision = Annotated[str, typer.Option("--precision", help="fp32, fp16, bf16 or int8.")]
+MaxTime = Annotated[
+    str | None, typer.Option("--max-time", help="Stop after this long, e.g. 30m; resumable.")
+]
+Resolution = Annotated[
+    int | None, typer.Option("--resolution", min=8, help="Input size in pixels.")
+]
+Accuracy = Annotated[
+    str | None,
+    typer.Option("--accuracy", help="supernet:CHECKPOINT, table:FILE.csv or predictor:FILE.npz."),
+]
+Data = Annotated[
+    str | None,
+    typer.Option("--data", help="Folder of class folders, an .npz, or 'digits' (the default)."),
+]
+Script = Annotated[
+    str | None, typer.Option("--script", help="Script of the null device.", hidden=True)
+]
+
+
+def one_of(option: str, value: str, allowed: tuple[str, ...]) -> str:
+    """Return ``value``, or end with a message that lists what was expected."""
+    if value not in allowed:
+        raise typer.BadParameter(f"{option} is {value!r}; expected {', '.join(allowed)}")
+    return value
+
+
+def precision_of(value: str) -> PrecisionName:
+    """Return a precision, or end with a message that lists what was expected."""
+    return cast(PrecisionName, one_of("--precision", value, ("fp32", "fp16", "bf16", "int8")))

@@ -1,0 +1,201 @@
+"""``profile``, ``import``, ``effects``, ``predict``, ``reduce``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hwprof.cli import options as opt
+from hwprof.cli.output import print_json, print_text, say
+from hwprof.cli.progress import ProgressLine
+
+RunArgument = Annotated[str, typer.Argument(help="Run folder of `hwprof profile` or `import`.")]
+SpaceOption = Annotated[
+    str, typer.Option("--space", help="A name that `hwprof spaces` lists, or a reduced.yaml.")
+]
+
+
+def profile(
+    space: SpaceOption,
+    out: opt.Out,
+    device: opt.Device = "cpu",
+    networks: Annotated[
+        int | None,
+        typer.Option(
+            "--networks",
+            min=1,
+            help=(
+                "Random networks to time; by default max(100, 3 x coefficients). With "
+                "--design pinned: for every block in its place; by default 100."
+            ),
+        ),
+    ] = None,
+    half_width: Annotated[
+        str | None,
+        typer.Option(
+            "--half-width",
+            help="Choose the networks: slot effects known to this share of the mean, e.g. 1%.",
+        ),
+    ] = None,
+    design: Annotated[
+        str,
+        typer.Option(
+            "--design",
+            help="shared: one sample prices all blocks. pinned: a sample per block and place.",
+        ),
+    ] = "shared",
+    isolated: Annotated[
+        bool, typer.Option("--isolated/--no-isolated", help="Also time every block alone.")
+    ] = True,
+    preset: opt.Preset = "quick",
+    max_time: opt.MaxTime = None,
+    threads: opt.Threads = 1,
+    batch: opt.Batch = 1,
+    precision: opt.Precision = "fp32",
+    resolution: opt.Resolution = None,
+    seed: opt.Seed = 0,
+    json_: opt.Json = False,
+    script: opt.Script = None,
+) -> None:
+    """Time every distinct block alone, then random networks; resumable."""
+    from hwprof import api
+    from hwprof.reports import text
+
+    with ProgressLine() as progress:
+        result = api.profile(
+            space=space,
+            out=out,
+            device=device,
+            networks=networks,
+            half_width=opt.parse_percentage("--half-width", half_width),
+            design=opt.one_of("--design", design, ("shared", "pinned")),
+            isolated=isolated,
+            preset=preset,
+            max_time_s=opt.parse_duration(max_time),
+            threads=threads,
+            batch=batch,
+            precision=opt.precision_of(precision),
+            resolution_px=resolution,
+            seed=seed,
+            script=script,
+            progress=progress,
+            on_plan=lambda plan: say(str(plan)),
+        )
+    print_json(result.to_json()) if json_ else print_text(text.profile_text(result.to_json()))
+
+
+def import_(
+    file: Annotated[str, typer.Argument(help="CSV or CSV.gz of networks or of blocks.")],
+    space: SpaceOption,
+    device_name: Annotated[str, typer.Option("--device-name", help="How the device is called.")],
+    out: opt.Out,
+    latency_column: Annotated[
+        str | None,
+        typer.Option("--latency-column", help="Column to read; its name ends in _ms or _s."),
+    ] = None,
+    resolution: opt.Resolution = None,
+) -> None:
+    """Make a run from someone else's measurements."""
+    from hwprof import api
+
+    path = api.import_(
+        file,
+        space=space,
+        device_name=device_name,
+        out=out,
+        latency_column=latency_column,
+        resolution_px=resolution,
+    )
+    say(f"imported into {path}; go on with: hwprof effects {path}")
+
+
+def effects(
+    run: RunArgument,
+    accuracy: opt.Accuracy = None,
+    data: opt.Data = None,
+    csv: Annotated[str | None, typer.Option("--csv", help="Also write the effects here.")] = None,
+    json_: opt.Json = False,
+) -> None:
+    """Say how friendly every block is to the device, at every place, with intervals."""
+    from hwprof import api
+    from hwprof.reports import text
+
+    with ProgressLine() as progress:
+        result = api.effects(run, accuracy=accuracy, data=data, csv=csv, progress=progress)
+    if json_:
+        print_json([e.to_row() for e in result.effects])
+    else:
+        print_text(text.effects_text(result.effects, api.insights(result)))
+
+
+def predict(
+    run: RunArgument,
+    archs: Annotated[
+        list[str], typer.Argument(help="Architectures (JSON files, names), or one CSV file.")
+    ],
+    json_: opt.Json = False,
+) -> None:
+    """Predict latencies on the run's device, with intervals, without measuring."""
+    from hwprof import api
+    from hwprof.reports import text
+
+    rows = api.predict(run, archs[0] if len(archs) == 1 else archs).to_json()
+    print_json(rows) if json_ else print_text(text.predictions_table(rows))
+
+
+def reduce(
+    run: Annotated[
+        str | None, typer.Argument(help="Run folder; or give --effects and --space instead.")
+    ] = None,
+    out: Annotated[str | None, typer.Option("--out", help="Write reduced.yaml here.")] = None,
+    accuracy: opt.Accuracy = None,
+    data: opt.Data = None,
+    max_accuracy_drop_pp: Annotated[
+        float | None,
+        typer.Option(
+            "--max-accuracy-drop-pp",
+            min=0.0,
+            help="Percentage points of accuracy that all cuts together may cost.",
+        ),
+    ] = None,
+    effects: Annotated[
+        str | None, typer.Option("--effects", help="CSV that `hwprof effects --csv` wrote.")
+    ] = None,
+    space: Annotated[str | None, typer.Option("--space", help="The space of that CSV.")] = None,
+    json_: opt.Json = False,
+) -> None:
+    """Cut the space down to what suits the device, with the evidence beside every cut."""
+    import yaml
+
+    from hwprof import api
+    from hwprof.reports import text
+    from hwprof.space import reduction_to_yaml
+
+    with ProgressLine() as progress:
+        reduction = api.reduce(
+            run,
+            accuracy=accuracy,
+            data=data,
+            max_accuracy_drop_pp=max_accuracy_drop_pp,
+            effects=effects,
+            space=space,
+            out=out,
+            progress=progress,
+        )
+    if json_:
+        print_json(yaml.safe_load(reduction_to_yaml(reduction)))
+    else:
+        print_text(text.reduction_text(reduction))
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to ``app``."""
+    for name, command in (
+        ("profile", profile),
+        ("import", import_),
+        ("effects", effects),
+        ("predict", predict),
+        ("reduce", reduce),
+    ):
+        app.command(name)(command)

@@ -1,0 +1,130 @@
+"""How many networks a wished precision of the slot effects needs.
+
+In the shared design every network informs every slot that it fills. With K candidates drawn
+equally often, a layer that is there with probability P, and a residual variance σ²(1 − R²) that
+blocks and depths do not explain, the variance of a slot's effect is (K − 1) σ²(1 − R²) / (P N):
+a 95 % interval of half-width h needs
+
+    N = (K − 1) z² σ²(1 − R²) / (P h²),
+
+8 z² σ²(1 − R²)/(P h²) for nine candidates. That is for N far above the p coefficients of the
+model. Fitting them leaves N − p to tell from, and the robust (HC3) variance that the intervals
+are made of takes as much off again: N/(N − p)² in place of 1/N. The slot that needs most decides:
+as a rule the last layer of a unit with many candidates, P being its chance to be there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from hwprof.campaign import LEAST_NETWORKS
+from hwprof.design_matrix import depth_probability, n_coefficients
+from hwprof.errors import PlanError
+from hwprof.latency_model import OLS_RATIO, AdditiveLatencyModel
+
+if TYPE_CHECKING:
+    from hwprof.results import Sample
+    from hwprof.space import DesignSpace, Slot
+
+Z_95 = 1.959963984540054
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecisionPlan:
+    """A number of networks and what it was computed from."""
+
+    n_networks: int
+    n_pilot: int
+    n_coefficients: int
+    half_width_s: float
+    mean_latency_s: float
+    residual_sd_s: float
+    slot: Slot
+    n_candidates: int
+    presence: float
+    """Probability that the slot's layer is there."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as plain data."""
+        return {**asdict(self), "slot": str(self.slot)}
+
+    def __str__(self) -> str:
+        return (
+            f"{self.n_networks} networks give every slot effect a 95 % interval of "
+            f"±{self.half_width_s * 1e3:.3g} ms ({self.half_width_s / self.mean_latency_s:.2%} of "
+            f"the mean latency, {self.mean_latency_s * 1e3:.3g} ms): the residual sd over "
+            f"{self.n_pilot} networks is {self.residual_sd_s * 1e3:.3g} ms, and {self.slot} with "
+            f"{self.n_candidates} candidates is there in {self.presence:.0%} of the networks"
+        )
+
+
+def pilot_size(space: DesignSpace) -> int:
+    """Return how many networks tell the residual: max(100, 1.5 × coefficients)."""
+    return max(LEAST_NETWORKS, math.floor(OLS_RATIO * n_coefficients(space)) + 1)
+
+
+def networks_for_half_width(
+    *, residual_sd: float, half_width: float, n_candidates: int, presence: float
+) -> float:
+    """Return N = (K − 1) z² s² / (P h²); ``residual_sd`` s and ``half_width`` h in one unit."""
+    return (n_candidates - 1) * (Z_95 * residual_sd / half_width) ** 2 / presence
+
+
+def allowing_for_fit(wanted: float, n_coefficients: int) -> int:
+    """Return the N at which N/(N − p)² is 1/``wanted``; about ``wanted`` + 2p."""
+    p = n_coefficients
+    return math.ceil(p + wanted / 2 + math.sqrt(wanted**2 / 4 + wanted * p))
+
+
+def hardest_slot(space: DesignSpace) -> tuple[Slot, float]:
+    """Return the slot whose effects need most networks, and how often its layer is there."""
+
+    def presence(slot: Slot) -> float:
+        return depth_probability(space, slot.unit, slot.layer + 1)
+
+    slot = max(space.slots, key=lambda s: (len(space.choices(s)) - 1) / presence(s))
+    return slot, presence(slot)
+
+
+def plan_precision(
+    space: DesignSpace, pilot: Sequence[Sample], half_width_share: float
+) -> PrecisionPlan:
+    """Choose the number of networks from a pilot.
+
+    Args:
+        space: the design space.
+        pilot: the first :func:`pilot_size` networks of the campaign, measured.
+        half_width_share: wished half-width of the slot effects' 95 % intervals, as a share of
+            the mean latency (0.01 for 1 %).
+
+    Raises:
+        PlanError: the share is not between 0 and 1.
+        DataError: the pilot is too small for a model.
+    """
+    if not 0.0 < half_width_share < 1.0:
+        raise PlanError(f"--half-width is {half_width_share:.3g}; expected a share such as 1%")
+    model = AdditiveLatencyModel.fit(space, pilot)
+    mean_s = float(model.coefficients[0])
+    half_width_s = half_width_share * mean_s
+    slot, presence = hardest_slot(space)
+    wanted = networks_for_half_width(
+        residual_sd=model.residual_sd_s,
+        half_width=half_width_s,
+        n_candidates=len(space.choices(slot)),
+        presence=presence,
+    )
+    p = n_coefficients(space)
+    return PrecisionPlan(
+        n_networks=max(len(pilot), allowing_for_fit(wanted, p)),
+        n_pilot=len(pilot),
+        n_coefficients=p,
+        half_width_s=half_width_s,
+        mean_latency_s=mean_s,
+        residual_sd_s=model.residual_sd_s,
+        slot=slot,
+        n_candidates=len(space.choices(slot)),
+        presence=presence,
+    )

@@ -1,0 +1,110 @@
+"""What a run folder says, whichever way its networks came to be.
+
+A shared campaign and imported networks are judged by the regression, a pinned campaign by the
+published one-factor estimator, a table of blocks by its own exact sums.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from hwprof.block_table import (
+    RELATIVE,
+    has_constant,
+    table_friendliness,
+    table_model,
+    table_samples,
+)
+from hwprof.errors import StoreError
+from hwprof.friendliness import fit_friendliness
+from hwprof.latency_model import AdditiveLatencyModel
+from hwprof.pinned_effects import fit_pinned
+from hwprof.space import get_space
+
+if TYPE_CHECKING:
+    from hwprof.responses import Friendliness
+    from hwprof.results import Sample
+    from hwprof.space import DesignSpace
+    from hwprof.store import ImportedBlock, Run
+
+logger = logging.getLogger(__name__)
+
+
+def run_space(run: Run) -> DesignSpace:
+    """Return the space that a run's networks belong to, with what was alive in it."""
+    request = run.request
+    space = get_space(str(request["space"]), int(request["resolution_px"]))
+    if "alive" not in request:
+        return space
+    max_depth = tuple(int(depth) for depth in request["max_depth"])
+    alive = {
+        slot: tuple(request["alive"][str(slot)])
+        for slot in space.slots
+        if slot.layer < max_depth[slot.unit]
+    }
+    return space.restrict(alive, max_depth)
+
+
+def run_samples(run: Run) -> list[Sample]:
+    """Return the networks of a run; of a table of blocks, random ones that it prices."""
+    blocks = _table(run)
+    if not blocks:
+        return run.networks()
+    return table_samples(table_model(run_space(run), blocks))
+
+
+def run_friendliness(run: Run, samples: Sequence[Sample]) -> Friendliness:
+    """Return the effects of a run by the estimator that suits its design.
+
+    Args:
+        run: an open run.
+        samples: those of :func:`run_samples`, with accuracies where they are wanted.
+
+    Raises:
+        DataError: the networks do not determine the effects.
+    """
+    space = run_space(run)
+    device = str(run.fingerprint.stable["device"])
+    fingerprint = run.fingerprint.to_json()
+    blocks = _table(run)
+    if blocks:
+        return table_friendliness(space, blocks, samples, device=device, fingerprint=fingerprint)
+    if run.request.get("design") == "pinned":
+        return fit_pinned(
+            space,
+            samples,
+            n_per_pin=int(run.request["networks"]),
+            seed=int(run.request["seed"]),
+            device=device,
+            fingerprint=fingerprint,
+        )
+    return fit_friendliness(space, samples, device=device, fingerprint=fingerprint)
+
+
+def run_latency_model(run: Run) -> AdditiveLatencyModel:
+    """Return the latency model of a run: fitted to its networks, or its table of blocks.
+
+    Raises:
+        StoreError: the run has no measured networks.
+        DataError: it has too few.
+    """
+    space = run_space(run)
+    blocks = _table(run)
+    if blocks:
+        if not has_constant(blocks):
+            logger.warning("%s: %s", run.path, RELATIVE)
+        return table_model(space, blocks, run.fingerprint)
+    samples = [s for s in run.networks() if s.latency_s is not None]
+    if not samples:
+        path = str(run.path)
+        raise StoreError(
+            f"{path!r} holds no measured networks; run `hwprof profile --out {path}` first"
+        )
+    return AdditiveLatencyModel.fit(space, samples, fingerprint=run.fingerprint)
+
+
+def _table(run: Run) -> list[ImportedBlock]:
+    """Return the run's block table at its own input size, empty where it has networks."""
+    return run.imported_blocks(int(run.request["resolution_px"])) if run.kind == "import" else []

@@ -1,0 +1,104 @@
+"""From images in memory to batches: shuffled, augmented, normalised, channels last.
+
+Everything random in a training step is a function of (seed, step), so training goes on after an
+interruption exactly as it would have gone without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hwprof.search.tasks import ImageTask, Split
+
+SHIFT_SHARE = 0.125
+"""Images are shifted by up to this share of their side: 4 of 32 px, as is usual for CIFAR."""
+PLAIN_PIXELS = 256 * 32 * 32
+"""Pixels of a batch that is only run forward: 256 images of 32 px, fewer of larger ones."""
+
+_ORDER, _AUGMENT, _PATH = range(3)
+"""Independent random streams of a training run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """``images`` float32 [N, 3, side, side] in channels-last memory, ``labels`` int64 [N]."""
+
+    images: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainingBatches:
+    """The training images of a task, step by step; a last incomplete batch is left out."""
+
+    task: ImageTask
+    size: int
+    seed: int
+
+    @property
+    def per_epoch(self) -> int:
+        """Steps in an epoch."""
+        return max(1, len(self.task.train) // self.size)
+
+    def path_rng(self, step: int) -> np.random.Generator:
+        """Return the generator that draws the path of ``step``."""
+        return np.random.default_rng((self.seed, _PATH, step))
+
+    def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch, from its step ``first`` on."""
+        order = np.random.default_rng((self.seed, _ORDER, epoch)).permutation(len(self.task.train))
+        for index in range(first, self.per_epoch):
+            chosen = order[index * self.size : (index + 1) * self.size]
+            rng = np.random.default_rng((self.seed, _AUGMENT, epoch * self.per_epoch + index))
+            images = augmented(self.task.train.images[chosen], rng, mirror=self.task.may_mirror)
+            yield Batch(
+                images=normalised(images, self.task),
+                labels=torch.from_numpy(self.task.train.labels[chosen]),
+            )
+
+
+def plain_batches(task: ImageTask, split: Split) -> Iterator[Batch]:
+    """Yield the images of a split in their order, not augmented, in batches of like sizes."""
+    most = max(1, PLAIN_PIXELS // task.resolution_px**2)
+    count = -(-len(split) // most)
+    bounds = [len(split) * i // count for i in range(count + 1)]
+    for start, end in pairwise(bounds):
+        yield Batch(
+            images=normalised(split.images[start:end], task),
+            labels=torch.from_numpy(split.labels[start:end]),
+        )
+
+
+def normalised(images: NDArray[np.uint8], task: ImageTask) -> Tensor:
+    """Return images [N, side, side, 3] as a tensor with the training images' mean 0 and std 1."""
+    # A view: memory that is [N, H, W, C] is what channels-last means.
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float()
+    mean, std = (torch.from_numpy(m).reshape(1, 3, 1, 1) for m in (task.mean, task.std))
+    return (pixels - mean) / std
+
+
+def augmented(
+    images: NDArray[np.uint8], rng: np.random.Generator, *, mirror: bool
+) -> NDArray[np.uint8]:
+    """Shift every image by a random offset, black coming in; mirror every second one if allowed.
+
+    Takes and returns uint8 [N, side, side, 3].
+    """
+    count, side = images.shape[:2]
+    most = round(SHIFT_SHARE * side)
+    padded = np.pad(images, ((0, 0), (most, most), (most, most), (0, 0)))
+    offsets = rng.integers(0, 2 * most + 1, size=(2, count, 1))
+    rows, columns = offsets + np.arange(side)
+    if mirror:
+        columns = np.where(rng.random((count, 1)) < 0.5, columns[:, ::-1], columns)
+    shifted: NDArray[np.uint8] = padded[
+        np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]
+    ]
+    return shifted

@@ -1,0 +1,217 @@
+"""Checkpoints of training: weights, and in plain JSON what they are weights of.
+
+A file is what ``torch.save`` makes of ``{"format", "meta", "weights", "optimizer"}`` and is read
+with ``weights_only=True``, so a checkpoint from elsewhere cannot run code. ``optimizer`` is None
+once training has finished.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from hwprof.errors import DataError, FormatVersionError, IncompatibleRunError, StoreError
+from hwprof.search.tasks import ImageTask, load_task
+from hwprof.space import DesignSpace, get_space
+
+FORMAT = 1
+
+Kind = Literal["supernet", "network"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointMeta:
+    """What the weights are of, how they were trained and how good they are.
+
+    ``space`` and ``task`` are plain data (:func:`space_to_json`, :func:`task_to_json`);
+    ``arch`` is set for a single network. ``settings`` are those that shape the weights: a run
+    with others is another run. ``figures`` hold accuracies once training has finished.
+    """
+
+    kind: Kind
+    space: Mapping[str, Any]
+    task: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    arch: Mapping[str, Any] | None = None
+    step: int = 0
+    n_steps: int
+    seconds: float = 0.0
+    loss: float | None = None
+    figures: Mapping[str, Any] | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps were trained and the result judged."""
+        return self.figures is not None
+
+    def identity(self) -> dict[str, Any]:
+        """Return by name all that makes two trainings the same one."""
+        return {
+            "kind": self.kind,
+            **self.space,
+            "arch": self.arch,
+            "images": self.task["digest"],
+            **self.settings,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A checkpoint in memory."""
+
+    meta: CheckpointMeta
+    weights: Mapping[str, Tensor]
+    optimizer: Mapping[str, Any] | None
+
+
+def save_checkpoint(
+    path: Path, meta: CheckpointMeta, module: nn.Module, optimizer: torch.optim.Optimizer | None
+) -> None:
+    """Write a checkpoint: the whole file or, where that fails, the earlier one stays.
+
+    Raises:
+        StoreError: the folder is missing, read-only or full.
+    """
+    content = {
+        "format": FORMAT,
+        "meta": json.dumps(asdict(meta)),
+        "weights": module.state_dict(),
+        "optimizer": optimizer.state_dict() if optimizer is not None else None,
+    }
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise StoreError(
+            f"cannot write the checkpoint {str(path)!r}: {error.strerror or error}; "
+            "name a file in an existing folder that you may write"
+        ) from error
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises:
+        DataError: no such file, or not a checkpoint.
+        FormatVersionError: written by another version.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        version = content["format"]
+    except OSError as error:
+        raise DataError(
+            f"cannot read the checkpoint {str(path)!r}: {error.strerror or error}; "
+            "expected a file that `hwprof train --out` wrote"
+        ) from error
+    # What torch and its archive reader raise on files that are not, or no longer, checkpoints.
+    except (
+        RuntimeError,
+        pickle.UnpicklingError,
+        EOFError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise DataError(
+            f"{str(path)!r} is no checkpoint or is damaged; expected a file that "
+            "`hwprof train --out` wrote"
+        ) from error
+    if version != FORMAT:
+        raise FormatVersionError(
+            f"{str(path)!r} has the format {version!r}; this hwprof reads format {FORMAT}: train "
+            "again with `hwprof train`"
+        )
+    return Checkpoint(
+        meta=CheckpointMeta(**json.loads(content["meta"])),
+        weights=content["weights"],
+        optimizer=content["optimizer"],
+    )
+
+
+def require_same(path: Path, found: CheckpointMeta, wanted: CheckpointMeta) -> None:
+    """Check that a checkpoint is of the training that is asked for.
+
+    Raises:
+        IncompatibleRunError: it is not; names what differs.
+    """
+    have, want = found.identity(), json.loads(json.dumps(wanted.identity()))
+    for name in want:
+        if have.get(name) != want[name]:
+            told = f"{name} {have.get(name)!r}, not {want[name]!r}"
+            if isinstance(want[name], dict | list):
+                told = f"other {name}"
+            raise IncompatibleRunError(
+                f"{str(path)!r} was trained with {told}; name another --out, or ask for the same"
+            )
+
+
+def space_to_json(space: DesignSpace) -> dict[str, Any]:
+    """Return what :func:`space_from_json` needs to build the space again."""
+    return {
+        "name": space.name,
+        "resolution_px": space.resolution_px,
+        "n_classes": space.n_classes,
+        "candidates": {str(slot): list(space.choices(slot)) for slot in space.slots},
+        "max_depth": list(space.max_depth),
+    }
+
+
+def space_from_json(data: Mapping[str, Any]) -> DesignSpace:
+    """Return the space of a checkpoint: reductions included, its head for the task's classes.
+
+    Raises:
+        SpaceError: the space is not known here.
+    """
+    space = get_space(data["name"], data["resolution_px"])
+    known = data["candidates"]
+    alive = {slot: tuple(known[str(slot)]) for slot in space.slots if str(slot) in known}
+    reduced = space.restrict(alive, tuple(data["max_depth"]))
+    return replace(reduced, n_classes=data["n_classes"])
+
+
+def task_to_json(task: ImageTask) -> dict[str, Any]:
+    """Return what identifies the images, and where they came from."""
+    return {
+        "name": task.name,
+        "classes": list(task.classes),
+        "source": task.source,
+        "limit_images": task.limit_images,
+        "split_seed": task.split_seed,
+        "digest": task.digest,
+    }
+
+
+def task_from_json(
+    data: Mapping[str, Any], *, resolution_px: int, source: str | None = None
+) -> ImageTask:
+    """Load the images of a checkpoint again, from ``source`` where they have moved there.
+
+    Raises:
+        DataError: they are not there, or no longer the images that were trained on.
+    """
+    task = load_task(
+        source or data["source"],
+        resolution_px=resolution_px,
+        limit_images=data["limit_images"],
+        split_seed=data["split_seed"],
+    )
+    if task.digest != data["digest"]:
+        raise DataError(
+            f"{source or data['source']!r} holds other images than the checkpoint was trained on "
+            f"({data['name']!r}, digest {data['digest']}, not {task.digest}); give those with "
+            "--data, or train again"
+        )
+    return task

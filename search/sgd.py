@@ -1,0 +1,229 @@
+"""The training loop: stochastic gradient descent that survives being killed."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hwprof.errors import DataError
+from hwprof.progress import Pace, Progress, ProgressCallback
+from hwprof.search.batches import Batch, TrainingBatches
+from hwprof.search.checkpoint import CheckpointMeta, load_checkpoint, require_same, save_checkpoint
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT_INTERVAL_S = 10.0
+PROGRESS_INTERVAL_S = 0.5
+MOMENTUM = 0.9
+SHOWN_MEMORY = 0.98
+"""Weight of the past, at every step, in the running loss and accuracy that are shown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """How to train: SGD with Nesterov momentum 0.9, learning rate rising, then a cosine to 0.
+
+    ``weight_decay`` spares norms and biases. Gradients longer than ``max_gradient`` are cut to
+    that length. ``max_time_s`` ends training at the first whole epoch after that long: the only
+    setting that may change when training goes on.
+    """
+
+    epochs: int
+    batch: int = 64
+    lr: float = 0.1
+    weight_decay: float = 4e-5
+    label_smoothing: float = 0.1
+    warmup_epochs: float = 2.0
+    max_gradient: float = 5.0
+    max_time_s: float | None = None
+    seed: int = 0
+
+    def shaping(self) -> dict[str, Any]:
+        """Return the settings that shape the weights."""
+        values = asdict(self)
+        del values["max_time_s"]
+        return values
+
+    def lr_at(self, step: int, per_epoch: int) -> float:
+        """Return the learning rate of ``step`` (0-based) with ``per_epoch`` steps an epoch."""
+        rising, total = self.warmup_epochs * per_epoch, self.epochs * per_epoch
+        if step < rising:
+            return self.lr * (step + 1) / math.ceil(rising)
+        return 0.5 * self.lr * (1.0 + math.cos(math.pi * (step - rising) / (total - rising)))
+
+
+@dataclass(kw_only=True, eq=False)
+class Training:
+    """One training, new or gone on with.
+
+    ``logits`` maps images and the step's generator to the logits to fit; ``judge`` gives the
+    finished module's accuracies. Steps depend on nothing but weights, optimiser and step number,
+    so an interrupted training comes to the same weights, bit by bit, on the same CPU threads.
+    """
+
+    meta: CheckpointMeta
+    module: nn.Module
+    logits: Callable[[Tensor, np.random.Generator], Tensor]
+    judge: Callable[[], Mapping[str, float]]
+    batches: TrainingBatches
+    settings: TrainSettings
+    out: Path
+    _optimizer: torch.optim.Optimizer = field(init=False)
+    _accuracy: float | None = field(init=False, default=None)
+    _saved_step: int | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        parameters = list(self.module.parameters())
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in parameters if p.ndim > 1]},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        self._optimizer = torch.optim.SGD(
+            groups,
+            lr=self.settings.lr,
+            momentum=MOMENTUM,
+            weight_decay=self.settings.weight_decay,
+            nesterov=True,
+        )
+
+    def run(self, progress: ProgressCallback | None, *, resume: bool) -> CheckpointMeta:
+        """Train to the end, or to the end of the epoch in which time runs out.
+
+        Raises:
+            IncompatibleRunError: the checkpoint there is of another training.
+            DataError: the loss is no longer a number; the last checkpoint is kept.
+            StoreError: the checkpoint cannot be written.
+        """
+        if resume and self.out.exists():
+            self._restore()
+        if self.meta.finished:
+            return self.meta
+        self.module.train()
+        clock = _Clock(before_s=self.meta.seconds)
+        pace = Pace(total=self.meta.n_steps, done_before=self.meta.step)
+        per_epoch = self.batches.per_epoch
+        first_epoch, first_step = divmod(self.meta.step, per_epoch)
+        for epoch in range(first_epoch, self.settings.epochs):
+            for batch in self.batches.epoch(epoch, first=first_step):
+                self._step(batch)
+                if clock.due("progress", PROGRESS_INTERVAL_S) and progress is not None:
+                    progress(self._progress(pace))
+                if clock.due("checkpoint", CHECKPOINT_INTERVAL_S):
+                    self._save(clock)
+            first_step = 0
+            if self._out_of_time(clock, epoch):
+                self._save(clock)
+                return self.meta
+        if progress is not None:
+            progress(self._progress(pace))
+        self.meta = replace(self.meta, figures=dict(self.judge()))
+        self._save(clock)
+        return self.meta
+
+    def _step(self, batch: Batch) -> None:
+        step = self.meta.step
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.settings.lr_at(step, self.batches.per_epoch)
+        logits = self.logits(batch.images, self.batches.path_rng(step))
+        loss = functional.cross_entropy(
+            logits, batch.labels, label_smoothing=self.settings.label_smoothing
+        )
+        # None, not zero: the optimiser then leaves what did not run as it is.
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        length = nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.max_gradient)
+        value = loss.item()
+        if not (math.isfinite(value) and math.isfinite(length.item())):
+            raise DataError(self._diverged(value))
+        self._optimizer.step()
+        correct = (logits.detach().argmax(dim=1) == batch.labels).float().mean().item()
+        self._accuracy = _running(self._accuracy, correct)
+        self.meta = replace(self.meta, step=step + 1, loss=_running(self.meta.loss, value))
+
+    def _restore(self) -> None:
+        found = load_checkpoint(self.out)
+        require_same(self.out, found.meta, self.meta)
+        self.module.load_state_dict(found.weights)
+        if found.optimizer is not None:
+            self._optimizer.load_state_dict(dict(found.optimizer))
+        self.meta = found.meta
+        self._saved_step = found.meta.step
+
+    def _save(self, clock: _Clock) -> None:
+        self.meta = replace(self.meta, seconds=clock.total_s())
+        optimizer = None if self.meta.finished else self._optimizer
+        save_checkpoint(self.out, self.meta, self.module, optimizer)
+        self._saved_step = self.meta.step
+
+    def _out_of_time(self, clock: _Clock, epoch: int) -> bool:
+        limit_s = self.settings.max_time_s
+        if limit_s is None or clock.spent_s() < limit_s or epoch + 1 == self.settings.epochs:
+            return False
+        log.warning(
+            "training stopped after %d of %d epochs because its %.0f s were spent; the same "
+            "command goes on with it",
+            epoch + 1,
+            self.settings.epochs,
+            limit_s,
+        )
+        return True
+
+    def _progress(self, pace: Pace) -> Progress:
+        meta = self.meta
+        epoch = min(meta.step // self.batches.per_epoch + 1, self.settings.epochs)
+        return Progress(
+            stage="training",
+            done=meta.step,
+            total=meta.n_steps,
+            label=f"epoch {epoch} of {self.settings.epochs}, loss {meta.loss or 0.0:.3f}, "
+            f"{100.0 * (self._accuracy or 0.0):.1f} % right",
+            eta_s=pace.eta_s(meta.step),
+        )
+
+    def _diverged(self, loss: float) -> str:
+        kept = "no checkpoint was written yet"
+        if self._saved_step is not None:
+            kept = f"the checkpoint of step {self._saved_step} in {str(self.out)!r} is kept"
+        epoch = self.meta.step // self.batches.per_epoch + 1
+        return (
+            f"the loss is {loss:.3g} with a gradient that is no number at step {self.meta.step} "
+            f"(epoch {epoch} of {self.settings.epochs}); {kept}; train anew with a learning rate "
+            f"below {self.settings.lr:g}"
+        )
+
+
+@dataclass(kw_only=True)
+class _Clock:
+    """Says when something is due again, and how long training took, earlier calls included."""
+
+    before_s: float
+    started_s: float = field(default_factory=time.monotonic)
+    _last_s: dict[str, float] = field(default_factory=dict)
+
+    def spent_s(self) -> float:
+        return time.monotonic() - self.started_s
+
+    def total_s(self) -> float:
+        return self.before_s + self.spent_s()
+
+    def due(self, name: str, interval_s: float) -> bool:
+        now_s = time.monotonic()
+        if now_s - self._last_s.setdefault(name, self.started_s) < interval_s:
+            return False
+        self._last_s[name] = now_s
+        return True
+
+
+def _running(before: float | None, value: float) -> float:
+    """Return the running mean that forgets slowly."""
+    return value if before is None else SHOWN_MEMORY * before + (1.0 - SHOWN_MEMORY) * value

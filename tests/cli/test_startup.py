@@ -1,0 +1,63 @@
+"""`hwprof --help` answers at once because it imports nothing heavy."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+HEAVY = {"numpy", "onnx", "onnxruntime", "pandas", "matplotlib", "scipy", "torch", "sklearn"}
+COMMANDS = (
+    *("quickstart", "devices", "spaces", "cost", "profile", "import", "effects", "predict"),
+    *("reduce", "train", "search", "export", "report", "bench"),
+)
+PROBE = """
+import json, sys
+from hwprof.cli import main
+sys.argv = ["hwprof", *{argv!r}]
+try:
+    main()
+except SystemExit:
+    pass
+sys.stderr.write(json.dumps(sorted({{m.split(".")[0] for m in sys.modules}})))
+"""
+
+
+def loaded_modules(*argv: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE.format(argv=list(argv))],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(json.loads(done.stderr.splitlines()[-1]))
+
+
+def test_help_imports_no_heavy_package() -> None:
+    assert not HEAVY & loaded_modules("--help")
+
+
+def test_help_of_a_command_imports_no_heavy_package() -> None:
+    assert not HEAVY & loaded_modules("search", "--help")
+
+
+def test_import_hwprof_imports_no_heavy_package() -> None:
+    code = "import sys, hwprof; print(sorted({m.split('.')[0] for m in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not HEAVY & set(ast_list(done.stdout))
+
+
+def ast_list(text: str) -> list[str]:
+    import ast
+
+    value = ast.literal_eval(text)
+    assert isinstance(value, list)
+    return value
+
+
+def test_every_contract_command_is_there() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "hwprof", "--help"], capture_output=True, text=True, check=True
+    )
+    for command in COMMANDS:
+        assert f" {command} " in done.stdout, command

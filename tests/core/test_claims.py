@@ -1,0 +1,64 @@
+"""Claims about single slots: Holm's adjustment, and what it keeps in hand."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hwprof.claims import holm, slot_claims
+from hwprof.design_matrix import DesignMatrix, Term
+from hwprof.friendliness import fit_friendliness, insights
+from hwprof.pinning import random_codes
+from hwprof.results import Sample
+from hwprof.space import Slot, get_space
+
+TWO = ("mbconv_k3_e3", "mbconv_k7_e6")
+SPACE = get_space("mobile-mini").restrict(
+    {Slot(0, 0): TWO, Slot(0, 1): TWO, Slot(1, 0): TWO, Slot(2, 0): TWO}, (2, 1, 1)
+)
+DESIGN = DesignMatrix(SPACE)
+
+
+def test_holm_by_hand() -> None:
+    """Sorted .005 .01 .03 .04 times 4 3 2 1 is .02 .03 .06 .04; the last may not be less."""
+    np.testing.assert_allclose(holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
+    np.testing.assert_allclose(holm([0.6, 0.9]), [1.0, 1.0])
+    assert holm([]).size == 0
+
+
+def fitted(seed: int, beta: float):
+    """Networks whose latency is noise, but for one block at one slot."""
+    rng = np.random.default_rng(seed)
+    codes = random_codes(DESIGN, rng, 60)
+    effect = np.where(codes[:, 0] == codes[0, 0], beta, -beta)
+    y = 10.0 + effect + rng.standard_normal(len(codes))
+    archs = [SPACE.decode(row) for row in codes]
+    found = fit_friendliness(
+        SPACE, [Sample(arch=a, latency_s=float(v)) for a, v in zip(archs, y, strict=True)]
+    )
+    return found, archs[0].block(Slot(0, 0))
+
+
+def test_noise_makes_few_claims() -> None:
+    wrong = [bool(slot_claims(fitted(seed, 0.0)[0])) for seed in range(200)]
+    assert np.mean(wrong) < 0.05 + 3 * (0.05 * 0.95 / 200) ** 0.5
+
+
+def test_a_strong_effect_is_claimed_first() -> None:
+    found, block = fitted(0, 2.0)
+    claims = slot_claims(found)
+    assert {(c.effect.unit, c.effect.layer) for c in claims} == {(0, 0)}
+    assert block in {c.effect.block for c in claims}
+    row = DESIGN.index[Term(kind="block", unit=0, layer=0, block=block)]
+    value, sd = found.latency.values[row], found.latency.covariance[row, row] ** 0.5
+    assert value / sd > 5
+    assert all(c.adjusted_p < 1e-4 for c in claims)
+    assert slot_claims(found, "accuracy") == ()
+    assert any("(Holm); the surest: " in line for line in insights(found))
+
+
+def test_words_without_claims() -> None:
+    (said,) = (line for line in insights(fitted(1, 0.0)[0]) if "Holm" in line)
+    assert said == (
+        "Of 8 effects of one block at one slot, 0 differ from zero with 95 % confidence in all of "
+        "them together (Holm)."
+    )

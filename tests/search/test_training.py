@@ -1,0 +1,389 @@
+"""Training: resumable to the bit, honest when stopped early, loud when it diverges."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hwprof.errors import (
+    DataError,
+    FormatVersionError,
+    IncompatibleRunError,
+    SpaceError,
+    StoreError,
+)
+from hwprof.progress import Progress
+from hwprof.search import sgd, training
+from hwprof.search.batches import TrainingBatches, augmented, normalised, plain_batches
+from hwprof.search.checkpoint import load_checkpoint, space_from_json, task_from_json
+from hwprof.search.sgd import TrainSettings
+from hwprof.search.tasks import DIGITS, ImageTask, load_task
+from hwprof.search.training import default_settings, train_network, train_supernet
+from hwprof.space import Architecture, DesignSpace, Slot, get_space
+
+FEW = {
+    Slot(unit, layer): ("mbconv_k3_e3", "mbconv_k5_e3") for unit in range(3) for layer in range(2)
+}
+ARCH = Architecture(
+    space="mobile-mini",
+    resolution_px=32,
+    units=(("mbconv_k3_e3",), ("mbconv_k5_e3",), ("mbconv_k3_e3",)),
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_and_quick() -> Iterator[None]:
+    # Tiny tensors: threads would only wait for each other.
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "JUDGED_NETWORKS", 2)
+        yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def task() -> ImageTask:
+    return load_task(DIGITS, resolution_px=32, limit_images=80)
+
+
+@pytest.fixture(scope="module")
+def space() -> DesignSpace:
+    return get_space("mobile-mini").restrict(FEW, (2, 1, 1))
+
+
+SETTINGS = TrainSettings(epochs=3, batch=16, lr=0.05, warmup_epochs=1.0, seed=5)
+
+
+class Killed(BaseException):
+    """Stands for the process being ended in the middle of a step."""
+
+
+def killed_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """End training in the step after ``steps``; every step is checkpointed."""
+    monkeypatch.setattr(sgd, "CHECKPOINT_INTERVAL_S", 0.0)
+    ordinary, count = sgd.Training._step, iter(range(steps))
+
+    def step(self, batch):
+        if next(count, None) is None:
+            raise Killed
+        ordinary(self, batch)
+
+    monkeypatch.setattr(sgd.Training, "_step", step)
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return dict(load_checkpoint(path).weights)
+
+
+def assert_same_weights(a: Path, b: Path) -> None:
+    first, second = weights(a), weights(b)
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
+class TestSupernetTraining:
+    @pytest.mark.parametrize("steps", [2, 5])
+    def test_interrupted_and_gone_on_with_it_ends_bit_equal(
+        self, steps: int, space, task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        whole, broken = tmp_path / "whole.pt", tmp_path / "broken.pt"
+        first = train_supernet(space, task, SETTINGS, whole)
+        with monkeypatch.context() as patch:
+            killed_after(steps, patch)
+            with pytest.raises(Killed):
+                train_supernet(space, task, SETTINGS, broken)
+        assert load_checkpoint(broken).meta.step == steps
+        second = train_supernet(space, task, SETTINGS, broken)
+        assert_same_weights(whole, broken)
+        assert second.meta.figures == first.meta.figures
+        assert second.meta.loss == first.meta.loss
+
+    def test_the_seed_decides(self, space, task, tmp_path: Path):
+        paths = [tmp_path / f"{i}.pt" for i in range(3)]
+        for path, seed in zip(paths, (5, 5, 6), strict=True):
+            train_supernet(space, task, replace(SETTINGS, epochs=1, seed=seed), path)
+        assert_same_weights(paths[0], paths[1])
+        name = "head.head.classifier.weight"
+        assert not torch.equal(weights(paths[0])[name], weights(paths[2])[name])
+
+    def test_a_finished_one_is_returned_as_it_is(self, space, task, tmp_path: Path):
+        path = tmp_path / "s.pt"
+        first = train_supernet(space, task, replace(SETTINGS, epochs=1), path)
+        content = path.read_bytes()
+        again = train_supernet(space, task, replace(SETTINGS, epochs=1), path)
+        assert path.read_bytes() == content
+        assert again.to_json() == first.to_json()
+
+    def test_without_resume_it_starts_anew(self, space, task, tmp_path: Path):
+        path = tmp_path / "s.pt"
+        train_supernet(space, task, replace(SETTINGS, epochs=1), path)
+        summary = train_supernet(space, task, SETTINGS, path, resume=False)
+        assert summary.meta.n_steps == 9
+
+    def test_learns(self, space, task, tmp_path: Path):
+        before = train_supernet(space, task, replace(SETTINGS, epochs=1), tmp_path / "a.pt")
+        after = train_supernet(space, task, replace(SETTINGS, epochs=25, lr=0.2), tmp_path / "b.pt")
+        assert after.meta.figures is not None
+        assert before.meta.figures is not None
+        # Chance is 10 %.
+        assert after.meta.figures["mean_pct"] > max(30.0, before.meta.figures["mean_pct"])
+        assert after.meta.loss is not None
+        assert after.meta.loss < math.log(10)
+
+    def test_figures_are_told(self, space, task, tmp_path: Path):
+        summary = train_supernet(space, task, replace(SETTINGS, epochs=1), tmp_path / "s.pt")
+        told = summary.to_json()
+        assert told["min_pct"] <= told["mean_pct"] <= told["max_pct"]
+        assert {"smallest_network_pct", "largest_network_pct", "sd_pct", "n_networks"} < set(told)
+        assert told["finished"]
+        assert told["lr"] == 0.05
+        assert (told["steps_done"], told["steps"]) == (3, 3)
+        assert (told["space"], told["kind"], told["task"]) == ("mobile-mini", "supernet", "digits")
+
+    def test_progress_rises_to_the_end(
+        self, space, task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr(sgd, "PROGRESS_INTERVAL_S", 0.0)
+        events: list[Progress] = []
+        train_supernet(space, task, SETTINGS, tmp_path / "s.pt", progress=events.append)
+        done = [e.done for e in events if e.stage == "training"]
+        assert done == sorted(done)
+        assert done[-1] == events[0].total == 9
+        assert "epoch 1 of 3, loss" in events[0].label
+
+    def test_time_that_runs_out_ends_a_whole_epoch_and_says_so(
+        self, space, task, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ):
+        short, whole = tmp_path / "short.pt", tmp_path / "whole.pt"
+        hurried = replace(SETTINGS, max_time_s=0.0)
+        summary = train_supernet(space, task, hurried, short)
+        assert not summary.finished
+        assert (summary.meta.step, summary.meta.n_steps) == (3, 9)
+        assert "stopped after 1 of 3 epochs" in caplog.text
+        # Given time, it comes to what it would have come to at once.
+        train_supernet(space, task, SETTINGS, short)
+        train_supernet(space, task, SETTINGS, whole)
+        assert_same_weights(short, whole)
+
+    def test_divergence_names_the_step_and_keeps_the_last_checkpoint(
+        self, space, task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr(sgd, "CHECKPOINT_INTERVAL_S", 0.0)
+        wild = replace(SETTINGS, lr=1e30, warmup_epochs=0.0, max_gradient=1e30)
+        path = tmp_path / "s.pt"
+        with pytest.raises(DataError, match=r"step \d+ \(epoch \d of 3\).*step \d+ in .* is kept"):
+            train_supernet(space, task, wild, path)
+        assert not load_checkpoint(path).meta.finished
+
+    def test_divergence_at_once(self, space, task, tmp_path: Path):
+        wild = replace(SETTINGS, lr=1e30, warmup_epochs=0.0, max_gradient=1e30)
+        with pytest.raises(DataError, match="no checkpoint was written yet"):
+            train_supernet(space, task, wild, tmp_path / "s.pt")
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"lr": 0.06}, r"lr 0\.05, not 0\.06"),
+            ({"epochs": 4}, "epochs 3, not 4"),
+            ({"seed": 6}, "seed 5, not 6"),
+        ],
+    )
+    def test_other_settings_are_another_training(
+        self, change, message, space, task, tmp_path: Path
+    ):
+        path = tmp_path / "s.pt"
+        train_supernet(space, task, replace(SETTINGS, max_time_s=0.0), path)
+        with pytest.raises(IncompatibleRunError, match=message):
+            train_supernet(space, task, replace(SETTINGS, **change), path)
+
+    def test_another_space_is_another_training(self, space, task, tmp_path: Path):
+        path = tmp_path / "s.pt"
+        train_supernet(space, task, replace(SETTINGS, epochs=1), path)
+        settings = replace(SETTINGS, epochs=1)
+        with pytest.raises(IncompatibleRunError, match="other candidates"):
+            train_supernet(space.restrict({Slot(0, 0): FEW[Slot(0, 0)][:1]}), task, settings, path)
+        with pytest.raises(IncompatibleRunError, match="kind 'supernet', not 'network'"):
+            train_network(ARCH, task, settings, path)
+        other = load_task(DIGITS, resolution_px=32, limit_images=70)
+        with pytest.raises(IncompatibleRunError, match="images"):
+            train_supernet(space, other, settings, path)
+
+    def test_images_of_another_size(self, space, tmp_path: Path):
+        task = load_task(DIGITS, resolution_px=16, limit_images=80)
+        with pytest.raises(DataError, match="16 px; expected 32 px"):
+            train_supernet(space, task, SETTINGS, tmp_path / "s.pt")
+
+    def test_no_folder_to_write_into(self, space, task, tmp_path: Path):
+        with pytest.raises(StoreError, match="cannot write the checkpoint"):
+            train_supernet(space, task, replace(SETTINGS, epochs=1), tmp_path / "no" / "s.pt")
+
+    def test_a_space_without_supernet(self, task, tmp_path: Path):
+        with pytest.raises(SpaceError, match="has no supernet"):
+            train_supernet(get_space("nasbench201"), task, SETTINGS, tmp_path / "s.pt")
+
+
+class TestNetworkTraining:
+    def test_accuracies_are_kept_and_resuming_is_bit_equal(
+        self, task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        whole, broken = tmp_path / "whole.pt", tmp_path / "broken.pt"
+        first = train_network(ARCH, task, SETTINGS, whole)
+        with monkeypatch.context() as patch:
+            killed_after(4, patch)
+            with pytest.raises(Killed):
+                train_network(ARCH, task, SETTINGS, broken)
+        train_network(ARCH, task, SETTINGS, broken)
+        assert_same_weights(whole, broken)
+        assert first.meta.figures is not None
+        assert set(first.meta.figures) == {"validation_pct", "test_pct"}
+        assert load_checkpoint(whole).meta.arch == ARCH.to_json()
+
+    def test_a_cell_can_be_trained_too(self, tmp_path: Path):
+        arch = get_space("nasbench201").sample(np.random.default_rng(0))
+        task = load_task(DIGITS, resolution_px=32, limit_images=20)
+        settings = replace(SETTINGS, epochs=1, batch=4)
+        assert train_network(arch, task, settings, tmp_path / "n.pt").finished
+
+
+class TestSchedule:
+    def test_rises_then_falls_to_nothing(self):
+        settings = TrainSettings(epochs=10, lr=0.4, warmup_epochs=2.0)
+        rates = [settings.lr_at(step, 5) for step in range(50)]
+        assert rates[:10] == pytest.approx(np.arange(1, 11) * 0.04)
+        assert rates[10] == pytest.approx(0.4)
+        assert rates[30] == pytest.approx(0.2)
+        assert rates[-1] < 0.001
+        assert np.all(np.diff(rates[10:]) <= 0)
+
+    def test_defaults_give_40_epochs_of_digits(self):
+        task = load_task(DIGITS, resolution_px=8)
+        settings = default_settings(task)
+        assert settings.batch == 64
+        assert settings.epochs == 40
+        assert default_settings(task, epochs=3, seed=4).epochs == 3
+
+    def test_few_images_make_a_smaller_batch(self):
+        task = load_task(DIGITS, resolution_px=8, limit_images=30)
+        assert default_settings(task).batch == len(task.train) == 18
+
+
+class TestBatches:
+    def test_an_epoch_shows_every_image_once(self, task: ImageTask):
+        batches = TrainingBatches(task=task, size=8, seed=0)
+        labels = torch.cat([b.labels for b in batches.epoch(0)])
+        assert batches.per_epoch == 6
+        assert np.array_equal(np.bincount(labels, minlength=10), np.bincount(task.train.labels))
+
+    def test_going_on_inside_an_epoch_gives_the_same_batches(self, task: ImageTask):
+        batches = TrainingBatches(task=task, size=8, seed=0)
+        for late, full in zip(batches.epoch(3, first=4), list(batches.epoch(3))[4:], strict=True):
+            assert torch.equal(late.images, full.images)
+            assert torch.equal(late.labels, full.labels)
+
+    def test_epochs_and_seeds_differ(self, task: ImageTask):
+        def first(seed: int, epoch: int) -> torch.Tensor:
+            return next(TrainingBatches(task=task, size=8, seed=seed).epoch(epoch)).images
+
+        assert not torch.equal(first(0, 0), first(0, 1))
+        assert not torch.equal(first(0, 0), first(1, 0))
+
+    def test_normalised_is_standard_and_channels_last(self, task: ImageTask):
+        images = normalised(task.train.images, task)
+        assert images.mean().item() == pytest.approx(0.0, abs=1e-4)
+        assert images.std().item() == pytest.approx(1.0, abs=1e-3)
+        assert images.is_contiguous(memory_format=torch.channels_last)
+
+    def test_shifts_move_a_pixel_and_bring_in_black(self):
+        images = np.zeros((500, 16, 16, 3), dtype=np.uint8)
+        images[:, 5, 9] = 255
+        shifted = augmented(images, np.random.default_rng(0), mirror=False)
+        where = np.argwhere(shifted[..., 0] == 255)
+        assert len(where) == 500
+        offsets = where[:, 1:] - (5, 9)
+        # 16 px: up to 2 px every way, all of them.
+        assert set(map(tuple, offsets)) == {(y, x) for y in range(-2, 3) for x in range(-2, 3)}
+        bright = np.full((50, 16, 16, 3), 200, dtype=np.uint8)
+        assert set(np.unique(augmented(bright, np.random.default_rng(0), mirror=False))) == {0, 200}
+
+    def test_mirrors_half_of_the_images_only_where_allowed(self):
+        images = np.zeros((400, 16, 16, 3), dtype=np.uint8)
+        images[:, 8, 3] = 255
+        plain, mirrored = (
+            augmented(images, np.random.default_rng(0), mirror=m) for m in (False, True)
+        )
+        left = [np.argwhere(i[..., 0] == 255)[:, 2] < 8 for i in (plain, mirrored)]
+        assert left[0].all()
+        assert 150 < left[1].sum() < 250
+
+    def test_plain_batches_are_in_order_and_complete(
+        self, task: ImageTask, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr("hwprof.search.batches.PLAIN_PIXELS", 20 * 32 * 32)
+        batches = list(plain_batches(task, task.train))
+        assert [len(b.labels) for b in batches] == [16, 16, 16]
+        assert torch.equal(
+            torch.cat([b.images for b in batches]), normalised(task.train.images, task)
+        )
+
+
+@pytest.fixture(scope="module")
+def finished(space, task, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = tmp_path_factory.mktemp("finished") / "s.pt"
+    train_supernet(space, task, replace(SETTINGS, epochs=1), path)
+    return path
+
+
+class TestCheckpoint:
+    def test_brings_back_space_and_images(self, finished: Path, space, task):
+        meta = load_checkpoint(finished).meta
+        assert space_from_json(meta.space) == space
+        again = task_from_json(meta.task, resolution_px=32)
+        assert again.digest == task.digest
+
+    def test_finished_it_carries_no_optimizer(self, finished: Path):
+        assert load_checkpoint(finished).optimizer is None
+
+    def test_nothing_is_left_beside_it(self, finished: Path):
+        assert [p.name for p in finished.parent.iterdir()] == ["s.pt"]
+
+    def test_other_images_are_refused(self, finished: Path):
+        meta = load_checkpoint(finished).meta
+        with pytest.raises(DataError, match="other images than the checkpoint was trained on"):
+            task_from_json(dict(meta.task) | {"split_seed": 1}, resolution_px=32)
+
+    @pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04"])
+    def test_a_file_that_is_none(self, content: bytes, tmp_path: Path):
+        path = tmp_path / "x.pt"
+        path.write_bytes(content)
+        with pytest.raises(DataError, match="no checkpoint or is damaged"):
+            load_checkpoint(path)
+
+    def test_a_file_cut_short(self, finished: Path, tmp_path: Path):
+        short = tmp_path / "x.pt"
+        short.write_bytes(finished.read_bytes()[:-1000])
+        with pytest.raises(DataError, match="damaged"):
+            load_checkpoint(short)
+
+    def test_a_torch_file_of_something_else(self, tmp_path: Path):
+        path = tmp_path / "x.pt"
+        torch.save({"weight": torch.zeros(2)}, path)
+        with pytest.raises(DataError, match="no checkpoint"):
+            load_checkpoint(path)
+
+    def test_missing(self, tmp_path: Path):
+        with pytest.raises(DataError, match="No such file"):
+            load_checkpoint(tmp_path / "x.pt")
+
+    def test_another_version(self, finished: Path, tmp_path: Path):
+        content = torch.load(finished, weights_only=True) | {"format": 2}
+        torch.save(content, tmp_path / "x.pt")
+        with pytest.raises(FormatVersionError, match="format 2"):
+            load_checkpoint(tmp_path / "x.pt")
