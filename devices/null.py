@@ -5,19 +5,22 @@ be left out:
 
     {"seed": 0,
      "latency": {"base_s": 0.001, "per_mac_s": 0, "per_operator_s": 0,
-                 "labels": {"u0.*": 0.002}},
+                 "labels": {"u0.*": 0.002}, "cold_factor": 1.0},
      "noise": {"call": 0.01, "worker": 0.002, "spike_share": 0.01, "spike_s": 0.001},
      "slow_mode": {"share": 0.0, "factor": 1.3, "dwell_bursts": 4},
      "drift_per_burst": 0.0,
      "wait": {"share": 0.0, "s": 0.004},
      "load": {"steal_share": 0, "foreign_cores": 0, "throttled": false},
+     "page_faults_per_call": 0,
+     "clock": {"step_ns": 50},
      "faults": [{"label": "bad*", "stage": "compile", "kind": "die", "once": "MARKER"}]}
 
-Labels are shell patterns. A fault happens at a stage (``supports``, ``compile``, ``check``,
-``warmup``, ``burst``) and is one of ``die``, ``kill``, ``hang``, ``nan``, ``garbage``,
-``refuse``, ``model``, ``unsupported`` or ``print`` (noise on standard output); with ``once`` it
-happens until the file MARKER exists, and makes it. Noise is drawn from the seed, the workload
-and the worker's number, so that a campaign repeats to the nanosecond.
+Labels are shell patterns; for ``clock`` see :mod:`hwprof.devices.null_clock`. A fault happens
+at a stage (``supports``, ``compile``, ``check``, ``warmup``, ``burst``) and is one of ``die``,
+``kill``, ``hang``, ``nan``, ``garbage``, ``refuse``, ``model``, ``unsupported`` or ``print``
+(noise on standard output); with ``once`` it happens until the file MARKER exists, and makes it.
+Noise is drawn from the seed, the workload and the worker's number, so that a campaign repeats
+to the nanosecond.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from hwprof.devices.host import Array, max_rel_error
+from hwprof.devices.null_clock import ScriptedClock
 from hwprof.errors import CompileError, DeviceError, ModelError, PlanError
 from hwprof.graph import workload_graph
 from hwprof.measure.pool import WORKER_NUMBER
@@ -55,7 +59,18 @@ if TYPE_CHECKING:
     from hwprof.protocols import Arrays
 
 FIELDS = frozenset(
-    {"seed", "latency", "noise", "slow_mode", "drift_per_burst", "wait", "load", "faults"}
+    {
+        "seed",
+        "latency",
+        "noise",
+        "slow_mode",
+        "drift_per_burst",
+        "wait",
+        "load",
+        "page_faults_per_call",
+        "clock",
+        "faults",
+    }
 )
 FAULTS = frozenset(
     {"die", "kill", "hang", "nan", "garbage", "refuse", "model", "unsupported", "print"}
@@ -135,6 +150,11 @@ class NullAdapter:
     def disturbance(self) -> Disturbance:
         """Return the load that the script tells of."""
         return Disturbance(**self.script.get("load", {}))
+
+    @property
+    def instruments(self) -> ScriptedClock:
+        """The scripted clock."""
+        return ScriptedClock(self.script.get("clock", {}))
 
     def close(self) -> None:
         """Nothing to free."""
@@ -224,6 +244,8 @@ class NullExecutable:
         stage = "warmup" if self._n_bursts == 0 else "burst"
         kind = self._adapter.fault(self._workload, stage)
         level_s = self._floor_s * self._mode() * self._drift()
+        if cache == "cold":
+            level_s *= float(self._adapter.script.get("latency", {}).get("cold_factor", 1.0))
         self._n_bursts += 1
         n = max(min_calls, min(int(duration_s / level_s), MOST_SAMPLES))
         duration = np.maximum((self._calls_s(n, level_s) * 1e9).astype(np.int64), 1)
@@ -237,6 +259,7 @@ class NullExecutable:
             start_ns=starts.astype(np.int64),
             duration_ns=duration,
             wait_ns=wait,
+            page_faults=round(n * self._adapter.script.get("page_faults_per_call", 0)),
             cpu_ns=max(0, int(duration.sum() - wait.sum())),
             probe_ns=100_000,
         )

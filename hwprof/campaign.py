@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hwprof.design_matrix import n_coefficients
 from hwprof.errors import PlanError
+from hwprof.estimate.design_matrix import n_coefficients
+from hwprof.estimate.pinning import DEFAULT_PER_PIN, in_rounds, pinned_networks
 from hwprof.measure.records import DeviceRef, Measurement, MeasurePlan
-from hwprof.pinning import DEFAULT_PER_PIN, in_rounds, pinned_networks
 from hwprof.space.pieces import SkipPiece
 from hwprof.workload import Workload
 
@@ -38,7 +38,7 @@ MAX_REPEATS = 10_000
 
 DESIGNS = ("shared", "pinned")
 """One random sample that prices every block at once; or a fresh sample for every block in its
-place, as published (:mod:`hwprof.pinning`)."""
+place, as published (:mod:`hwprof.estimate.pinning`)."""
 
 NETWORK_STREAM = 1
 """Keeps the stream of networks apart from others that a user derives from the same seed."""

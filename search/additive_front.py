@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hwprof.design_matrix import DesignMatrix, Term
+from hwprof.estimate.design_matrix import DesignMatrix, Term
 from hwprof.space import Slot
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hwprof.design_matrix import DesignMatrix
-from hwprof.responses import Response
+from hwprof.estimate.design_matrix import DesignMatrix
+from hwprof.estimate.responses import Response
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from hwprof.errors import PlanError, SpaceError
-from hwprof.responses import Friendliness
+from hwprof.estimate.responses import Friendliness
 from hwprof.results import Drop, Reduction
 from hwprof.search import reduction_rules as rules
 from hwprof.search.additive_front import Alternatives, PriceSweep, Support

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hwprof.design_matrix import Term
-from hwprof.least_squares import upper_p
+from hwprof.estimate.design_matrix import Term
+from hwprof.estimate.least_squares import upper_p
 from hwprof.results import Drop, Interval
 from hwprof.search.evidence import Evidence
 from hwprof.space import SKIP, Slot

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from hwprof.campaign import Campaign, CampaignSummary
-    from hwprof.friendliness import Friendliness
-    from hwprof.latency_model import AdditiveLatencyModel
+    from hwprof.estimate.friendliness import Friendliness
+    from hwprof.estimate.latency_model import AdditiveLatencyModel
+    from hwprof.estimate.precision import PrecisionPlan
     from hwprof.measure.records import DeviceRef, MeasurePlan
-    from hwprof.precision import PrecisionPlan
     from hwprof.store import Run
 
 SCORED_AT_ONCE = 8
@@ -128,7 +128,7 @@ def profile(
         half_width: choose the number of networks instead, so that the 95 % intervals of the slot
             effects reach so far to each side, as a share of the mean latency (0.01 is 1 %). A
             pilot of max(100, 1.5 × coefficients) networks tells how many that are
-            (:mod:`hwprof.precision`); the campaign then goes on in the same sequence.
+            (:mod:`hwprof.estimate.precision`); the campaign then goes on in the same sequence.
         design: ``shared``, one random sample that prices every block at once, or ``pinned``, a
             fresh sample for every block in its place (the published one-factor procedure).
         isolated: whether to time every distinct block alone.
@@ -150,7 +150,7 @@ def profile(
     """
     from hwprof.campaign import plan_campaign
     from hwprof.devices import device_ref
-    from hwprof.precision import pilot_size
+    from hwprof.estimate.precision import pilot_size
 
     if half_width is not None and (networks is not None or design != "shared"):
         raise PlanError(
@@ -217,7 +217,7 @@ class _Measuring:
 
 def _planned(pilot: Campaign, samples: Sequence[Sample], half_width: float) -> PrecisionPlan:
     """Plan from the pilot's networks alone, so that a resumed campaign plans the same."""
-    from hwprof.precision import plan_precision
+    from hwprof.estimate.precision import plan_precision
 
     first = {w.arch.arch_id for w in pilot.networks if w.arch is not None}
     return plan_precision(pilot.space, [s for s in samples if s.arch.arch_id in first], half_width)
@@ -270,7 +270,7 @@ def effects(
         csv: also write the effects to this file.
         progress: called while networks are scored.
     """
-    from hwprof.run_analysis import run_friendliness
+    from hwprof.estimate.run_analysis import run_friendliness
 
     with open_run(run) as opened:
         result = run_friendliness(opened, scored_samples(opened, accuracy, data, progress))
@@ -322,7 +322,7 @@ def reduce(
         out: write the reduced space (``reduced.yaml``) here.
         progress: called while networks are scored.
     """
-    from hwprof.friendliness import friendliness_from_csv
+    from hwprof.estimate.friendliness import friendliness_from_csv
     from hwprof.search.reducer import reduce_space
 
     if run is not None:
@@ -356,7 +356,7 @@ def open_run(path: str | Path) -> Run:
 
 def run_space(run: Run) -> DesignSpace:
     """Return the space that a run's networks belong to, with what was alive in it."""
-    from hwprof.run_analysis import run_space as space_of_run
+    from hwprof.estimate.run_analysis import run_space as space_of_run
 
     return space_of_run(run)
 
@@ -371,7 +371,7 @@ def scored_samples(
 
     Scores are kept in the run by the source's hash where the folder can be written.
     """
-    from hwprof.run_analysis import run_samples
+    from hwprof.estimate.run_analysis import run_samples
 
     samples = run_samples(run)
     if accuracy is None:
@@ -409,7 +409,7 @@ def latency_model(run: str | Path) -> tuple[AdditiveLatencyModel, str]:
     Raises:
         StoreError: the run has no measured networks.
     """
-    from hwprof.run_analysis import run_latency_model
+    from hwprof.estimate.run_analysis import run_latency_model
 
     with open_run(run) as opened:
         return run_latency_model(opened), str(opened.fingerprint.stable["device"])
@@ -417,8 +417,8 @@ def latency_model(run: str | Path) -> tuple[AdditiveLatencyModel, str]:
 
 def _holdout(space: DesignSpace, samples: Sequence[Sample]) -> Holdout | None:
     """Return the held-out figures, or None where there are too few networks for a model."""
-    from hwprof.design_matrix import n_coefficients
-    from hwprof.latency_model import AdditiveLatencyModel
+    from hwprof.estimate.design_matrix import n_coefficients
+    from hwprof.estimate.latency_model import AdditiveLatencyModel
 
     timed = [s for s in samples if s.latency_s is not None]
     if len(timed) < n_coefficients(space):

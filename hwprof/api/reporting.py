@@ -18,7 +18,7 @@ from hwprof.results import Reduction, SearchResult
 from hwprof.space import reduction_from_yaml
 
 if TYPE_CHECKING:
-    from hwprof.friendliness import Friendliness
+    from hwprof.estimate.friendliness import Friendliness
     from hwprof.measure.records import Measurement
     from hwprof.reports import ReportData
     from hwprof.store import Run
@@ -38,7 +38,7 @@ class _Found:
 
 def insights(friendliness: Friendliness) -> list[str]:
     """Say what the effects mean for someone who draws networks by hand, with figures."""
-    from hwprof.insights import insights as in_words
+    from hwprof.estimate.insights import insights as in_words
 
     return in_words(friendliness)
 
@@ -137,9 +137,9 @@ def _text(path: Path) -> str:
 def _report_data(
     found: _Found, accuracy: str | None, data: str | None, progress: ProgressCallback | None
 ) -> ReportData:
+    from hwprof.estimate.run_analysis import run_friendliness, run_latency_model
     from hwprof.isolated import isolated_table
     from hwprof.reports import Campaign, Hypervolume, IsolatedBlock, PredictionPair, ReportData
-    from hwprof.run_analysis import run_friendliness, run_latency_model
 
     if len(found.profiles) > 1:
         raise StoreError(

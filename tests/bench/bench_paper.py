@@ -26,12 +26,12 @@ from numpy.typing import NDArray
 from hwprof import api
 from hwprof.api.profiling import latency_model
 from hwprof.campaign import sample_networks
-from hwprof.crossval import spearman
-from hwprof.design_matrix import DesignMatrix
-from hwprof.friendliness import Friendliness, fit_friendliness
-from hwprof.pinned import PinnedValues, measure_pins
-from hwprof.pinned_effects import equivalent_effects, pinned_response
-from hwprof.pinning import PinnedForm, pins_of
+from hwprof.estimate.crossval import spearman
+from hwprof.estimate.design_matrix import DesignMatrix
+from hwprof.estimate.friendliness import Friendliness, fit_friendliness
+from hwprof.estimate.pinned import PinnedValues, measure_pins
+from hwprof.estimate.pinned_effects import equivalent_effects, pinned_response
+from hwprof.estimate.pinning import PinnedForm, pins_of
 from hwprof.results import Interval, Sample
 from hwprof.search.accuracy import open_accuracy
 from hwprof.search.predictor import PredictorAccuracy

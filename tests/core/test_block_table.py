@@ -10,13 +10,19 @@ import pytest
 
 from hwprof import api
 from hwprof.api.profiling import latency_model
-from hwprof.block_table import RELATIVE, SUMS, table_friendliness, table_model, table_samples
 from hwprof.campaign import default_n_networks
-from hwprof.design_matrix import DesignMatrix
 from hwprof.errors import DataError
-from hwprof.friendliness import fit_friendliness
+from hwprof.estimate.block_table import (
+    RELATIVE,
+    SUMS,
+    table_friendliness,
+    table_model,
+    table_samples,
+)
+from hwprof.estimate.design_matrix import DesignMatrix
+from hwprof.estimate.friendliness import fit_friendliness
+from hwprof.estimate.latency_model import AdditiveLatencyModel
 from hwprof.importing import import_csv
-from hwprof.latency_model import AdditiveLatencyModel
 from hwprof.results import Sample
 from hwprof.space import DesignSpace, get_space, space_names
 from hwprof.store import ImportedBlock

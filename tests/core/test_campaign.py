@@ -15,8 +15,8 @@ from hwprof.campaign import (
     run_campaign,
     sample_networks,
 )
-from hwprof.design_matrix import n_coefficients
 from hwprof.errors import IncompatibleRunError, PlanError
+from hwprof.estimate.design_matrix import n_coefficients
 from hwprof.isolated import isolated_table
 from hwprof.measure import engine
 from hwprof.measure.records import (

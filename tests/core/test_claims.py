@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from hwprof.claims import holm, slot_claims
-from hwprof.design_matrix import DesignMatrix, Term
-from hwprof.friendliness import fit_friendliness, insights
-from hwprof.pinning import random_codes
+from hwprof.estimate.claims import holm, slot_claims
+from hwprof.estimate.design_matrix import DesignMatrix, Term
+from hwprof.estimate.friendliness import fit_friendliness, insights
+from hwprof.estimate.pinning import random_codes
 from hwprof.results import Sample
 from hwprof.space import Slot, get_space
 

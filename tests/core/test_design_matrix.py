@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hwprof.design_matrix import DesignMatrix, Term, depth_probability, n_coefficients
 from hwprof.errors import DataError, SpaceError
+from hwprof.estimate.design_matrix import DesignMatrix, Term, depth_probability, n_coefficients
 from hwprof.space import Architecture, Channels, Slot, get_space
 from hwprof.space.slotted import SlottedSpace
 

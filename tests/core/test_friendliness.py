@@ -11,15 +11,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hwprof.design_matrix import DesignMatrix, Term
 from hwprof.errors import DataError, SpaceError
-from hwprof.friendliness import (
+from hwprof.estimate.design_matrix import DesignMatrix, Term
+from hwprof.estimate.friendliness import (
     Friendliness,
     fit_friendliness,
     friendliness_from_csv,
     insights,
 )
-from hwprof.least_squares import hc3_covariance, ordinary_fit
+from hwprof.estimate.least_squares import hc3_covariance, ordinary_fit
 from hwprof.results import Interval, Sample
 from hwprof.space import Architecture, DesignSpace, Slot, get_space
 from hwprof.space.pieces import MBConvPiece

@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hwprof.crossval import spearman
-from hwprof.design_matrix import DesignMatrix
 from hwprof.errors import (
     DataError,
     FormatVersionError,
@@ -17,7 +15,9 @@ from hwprof.errors import (
     SpaceError,
     StoreError,
 )
-from hwprof.latency_model import AdditiveLatencyModel, mac_baseline
+from hwprof.estimate.crossval import spearman
+from hwprof.estimate.design_matrix import DesignMatrix
+from hwprof.estimate.latency_model import AdditiveLatencyModel, mac_baseline
 from hwprof.measure.records import Fingerprint
 from hwprof.results import Sample
 from hwprof.space import Architecture, DesignSpace, Slot, get_space

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 
 from hwprof import api
 from hwprof.api.profiling import latency_model
-from hwprof.crossval import spearman
-from hwprof.design_matrix import DesignMatrix
-from hwprof.friendliness import Friendliness, fit_friendliness
-from hwprof.pinned import PinnedValues, measure_pins
-from hwprof.pinned_effects import equivalent_effects
-from hwprof.pinning import PinnedForm, random_codes
+from hwprof.estimate.crossval import spearman
+from hwprof.estimate.design_matrix import DesignMatrix
+from hwprof.estimate.friendliness import Friendliness, fit_friendliness
+from hwprof.estimate.pinned import PinnedValues, measure_pins
+from hwprof.estimate.pinned_effects import equivalent_effects
+from hwprof.estimate.pinning import PinnedForm, random_codes
 from hwprof.results import Sample
 from hwprof.search.accuracy import open_accuracy
 from hwprof.search.predictor import PredictorAccuracy

@@ -14,15 +14,13 @@ import pytest
 from hwprof import api
 from hwprof.api.profiling import ProfileResult
 from hwprof.campaign import plan_campaign
-from hwprof.design_matrix import DesignMatrix, Term, n_coefficients
 from hwprof.errors import DataError, IncompatibleRunError, PlanError
-from hwprof.friendliness import fit_friendliness
-from hwprof.insights import insights
-from hwprof.measure import engine
-from hwprof.measure.records import Fingerprint, Loaded, Measurement, MeasurePlan, Result
-from hwprof.pinned import PinnedValues, measure_pins
-from hwprof.pinned_effects import equivalent_effects, fit_pinned, pinned_response
-from hwprof.pinning import (
+from hwprof.estimate.design_matrix import DesignMatrix, Term, n_coefficients
+from hwprof.estimate.friendliness import fit_friendliness
+from hwprof.estimate.insights import insights
+from hwprof.estimate.pinned import PinnedValues, measure_pins
+from hwprof.estimate.pinned_effects import equivalent_effects, fit_pinned, pinned_response
+from hwprof.estimate.pinning import (
     Pin,
     PinnedForm,
     depth_law,
@@ -32,13 +30,15 @@ from hwprof.pinning import (
     pins_of,
     random_codes,
 )
-from hwprof.precision import (
+from hwprof.estimate.precision import (
     allowing_for_fit,
     hardest_slot,
     networks_for_half_width,
     pilot_size,
     plan_precision,
 )
+from hwprof.measure import engine
+from hwprof.measure.records import Fingerprint, Loaded, Measurement, MeasurePlan, Result
 from hwprof.protocols import Sink
 from hwprof.results import Sample
 from hwprof.space import Architecture, DesignSpace, Slot, get_space, space_names

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hwprof.design_matrix import DesignMatrix
 from hwprof.errors import PlanError, SpaceError
-from hwprof.friendliness import Friendliness, fit_friendliness, friendliness_from_csv
+from hwprof.estimate.design_matrix import DesignMatrix
+from hwprof.estimate.friendliness import Friendliness, fit_friendliness, friendliness_from_csv
 from hwprof.results import Reduction, Sample
 from hwprof.search.additive_front import Alternatives, PriceSweep
 from hwprof.search.posterior import draw_effects

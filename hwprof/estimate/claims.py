@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from hwprof.least_squares import two_sided_p
-from hwprof.responses import Friendliness, Response
+from hwprof.estimate.least_squares import two_sided_p
+from hwprof.estimate.responses import Friendliness, Response
 from hwprof.results import Effect
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hwprof.design_matrix import DesignMatrix
-from hwprof.least_squares import t_quantile
-from hwprof.pinning import (
+from hwprof.estimate.design_matrix import DesignMatrix
+from hwprof.estimate.least_squares import t_quantile
+from hwprof.estimate.pinning import (
     Pin,
     PinnedForm,
     pinned_streams,

@@ -21,9 +21,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from hwprof.campaign import LEAST_NETWORKS
-from hwprof.design_matrix import depth_probability, n_coefficients
 from hwprof.errors import PlanError
-from hwprof.latency_model import OLS_RATIO, AdditiveLatencyModel
+from hwprof.estimate.design_matrix import depth_probability, n_coefficients
+from hwprof.estimate.latency_model import OLS_RATIO, AdditiveLatencyModel
 
 if TYPE_CHECKING:
     from hwprof.results import Sample

@@ -1,7 +1,7 @@
 """A latency model and effects from a table of blocks: someone measured every block alone.
 
 A network then takes the constant part plus the sum of its blocks, which is the additive model
-of :mod:`hwprof.latency_model` with every coefficient known: nothing is sampled, expectations
+of :mod:`hwprof.estimate.latency_model` with every coefficient known: nothing is sampled, expectations
 over the space's random networks are exact. Intervals carry the spread of the table's own
 entries. What a whole network adds to or saves against the sum, no table of blocks can tell.
 """
@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from hwprof.campaign import default_n_networks, sample_networks
-from hwprof.design_matrix import Decision, DesignMatrix, depth_probability
 from hwprof.errors import DataError
-from hwprof.friendliness import fit_friendliness
+from hwprof.estimate.design_matrix import Decision, DesignMatrix, depth_probability
+from hwprof.estimate.friendliness import fit_friendliness
+from hwprof.estimate.latency_model import AdditiveLatencyModel
+from hwprof.estimate.responses import Friendliness, Response, make_effects
 from hwprof.importing.blocks import FREE_BLOCKS
-from hwprof.latency_model import AdditiveLatencyModel
-from hwprof.responses import Friendliness, Response, make_effects
 from hwprof.results import Interval, Sample
 
 if TYPE_CHECKING:

@@ -10,21 +10,21 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hwprof.block_table import (
+from hwprof.errors import StoreError
+from hwprof.estimate.block_table import (
     RELATIVE,
     has_constant,
     table_friendliness,
     table_model,
     table_samples,
 )
-from hwprof.errors import StoreError
-from hwprof.friendliness import fit_friendliness
-from hwprof.latency_model import AdditiveLatencyModel
-from hwprof.pinned_effects import fit_pinned
+from hwprof.estimate.friendliness import fit_friendliness
+from hwprof.estimate.latency_model import AdditiveLatencyModel
+from hwprof.estimate.pinned_effects import fit_pinned
 from hwprof.space import get_space
 
 if TYPE_CHECKING:
-    from hwprof.responses import Friendliness
+    from hwprof.estimate.responses import Friendliness
     from hwprof.results import Sample
     from hwprof.space import DesignSpace
     from hwprof.store import ImportedBlock, Run

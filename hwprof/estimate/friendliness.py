@@ -1,7 +1,7 @@
 """Block friendliness: what every block and depth does to a whole network's latency and accuracy.
 
 One shared random sample of networks prices every (slot, block, depth) at once: ordinary least
-squares on :mod:`hwprof.design_matrix` per metric, HC3 covariance, 95 % intervals by t. The fit
+squares on :mod:`hwprof.estimate.design_matrix` per metric, HC3 covariance, 95 % intervals by t. The fit
 is unweighted on purpose: what is left over is mostly lack of additivity, which the standard
 errors of single measurements do not know, so weighting by them would favour the wrong networks.
 """
@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hwprof.design_matrix import DesignMatrix
-from hwprof.effects_csv import friendliness_from_csv
 from hwprof.errors import DataError
-from hwprof.insights import insights
-from hwprof.least_squares import (
+from hwprof.estimate.design_matrix import DesignMatrix
+from hwprof.estimate.effects_csv import friendliness_from_csv
+from hwprof.estimate.insights import insights
+from hwprof.estimate.least_squares import (
     Fit,
     hc3_covariance,
     ordinary_fit,
@@ -25,7 +25,7 @@ from hwprof.least_squares import (
     t_quantile,
     two_sided_p,
 )
-from hwprof.responses import Friendliness, LackOfFit, Response, make_effects
+from hwprof.estimate.responses import Friendliness, LackOfFit, Response, make_effects
 from hwprof.results import Interval, Sample
 from hwprof.space import DesignSpace
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hwprof.errors import DataError, SpaceError
-from hwprof.least_squares import column_rank
+from hwprof.estimate.least_squares import column_rank
 from hwprof.results import EffectKind
 from hwprof.space import Architecture, DesignSpace, Factor, Slot
 

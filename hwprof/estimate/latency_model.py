@@ -1,6 +1,6 @@
 """Latency of a network as a constant plus what stands in every slot, learnt from whole networks.
 
-The model is :mod:`hwprof.design_matrix`'s. Where networks are plenty it is ordinary least
+The model is :mod:`hwprof.estimate.design_matrix`'s. Where networks are plenty it is ordinary least
 squares; below :data:`OLS_RATIO` networks a coefficient, or where some block was never seen, a
 ridge penalty on all effects, chosen by generalised cross-validation, takes its place. What was
 never seen is refused, not guessed.
@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from hwprof.crossval import HeldOut, cross_validate, holdout_figures, require_networks
-from hwprof.design_matrix import DesignMatrix
 from hwprof.errors import IncompatibleRunError, SpaceError
-from hwprof.least_squares import Fit, column_rank, ordinary_fit, ridge_fit, t_quantile
+from hwprof.estimate.crossval import HeldOut, cross_validate, holdout_figures, require_networks
+from hwprof.estimate.design_matrix import DesignMatrix
+from hwprof.estimate.least_squares import Fit, column_rank, ordinary_fit, ridge_fit, t_quantile
 from hwprof.measure.records import Fingerprint
 from hwprof.results import Holdout, Sample
 from hwprof.space import Architecture, DesignSpace, Factor, Slot
@@ -241,7 +241,7 @@ class AdditiveLatencyModel:
 
     def save(self, path: str | Path) -> None:
         """Write the model as ``.npz``: plain arrays, and its metadata as JSON."""
-        from hwprof.latency_model_file import write_model
+        from hwprof.estimate.latency_model_file import write_model
 
         write_model(self, Path(path))
 
@@ -254,7 +254,7 @@ class AdditiveLatencyModel:
             StoreError: it cannot be read.
             IncompatibleRunError: ``space`` is not the one of the file.
         """
-        from hwprof.latency_model_file import read_model
+        from hwprof.estimate.latency_model_file import read_model
 
         return read_model(Path(path), space)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hwprof.errors import DataError
-from hwprof.least_squares import Fit, t_quantile
+from hwprof.estimate.least_squares import Fit, t_quantile
 from hwprof.results import Holdout
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from hwprof.design_matrix import DesignMatrix, Term, depth_probability
 from hwprof.errors import DataError, SpaceError
-from hwprof.responses import Friendliness, Response, make_effects
+from hwprof.estimate.design_matrix import DesignMatrix, Term, depth_probability
+from hwprof.estimate.responses import Friendliness, Response, make_effects
 from hwprof.results import Interval
 
 if TYPE_CHECKING:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hwprof.claims import slot_claims
-from hwprof.responses import Friendliness, Response
+from hwprof.estimate.claims import slot_claims
+from hwprof.estimate.responses import Friendliness, Response
 from hwprof.results import Effect, Interval
 
 NAMED = 3

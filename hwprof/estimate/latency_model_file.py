@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hwprof.design_matrix import DesignMatrix
 from hwprof.errors import FormatVersionError, IncompatibleRunError, StoreError
-from hwprof.latency_model import AdditiveLatencyModel
+from hwprof.estimate.design_matrix import DesignMatrix
+from hwprof.estimate.latency_model import AdditiveLatencyModel
 from hwprof.measure.records import Fingerprint
 from hwprof.results import Holdout
 from hwprof.space import DesignSpace, Slot

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hwprof.design_matrix import DesignMatrix
-from hwprof.least_squares import t_quantile
+from hwprof.estimate.design_matrix import DesignMatrix
+from hwprof.estimate.least_squares import t_quantile
 from hwprof.results import Effect, EffectKind, Interval, effects_frame
 from hwprof.space import DesignSpace
 

@@ -1,7 +1,7 @@
 """Effects from pinned samples, and pinned effects from other samples.
 
 :func:`fit_pinned` turns the samples of a campaign into the effects that the shared sample gives
-too (:mod:`hwprof.friendliness`), so that both designs can be compared. A sample with a block
+too (:mod:`hwprof.estimate.friendliness`), so that both designs can be compared. A sample with a block
 pinned in an optional layer is also one of deeper units: the average over the blocks of that slot
 is free of their differences and gives the effects of depth. :func:`equivalent_effects` goes the
 other way.
@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hwprof.design_matrix import DesignMatrix, Term, depth_probability
 from hwprof.errors import DataError
-from hwprof.pinned import PinnedValues
-from hwprof.pinning import Pin, PinnedForm, depth_law, pinned_networks, pins_of
-from hwprof.responses import Friendliness, Response, make_effects
+from hwprof.estimate.design_matrix import DesignMatrix, Term, depth_probability
+from hwprof.estimate.pinned import PinnedValues
+from hwprof.estimate.pinning import Pin, PinnedForm, depth_law, pinned_networks, pins_of
+from hwprof.estimate.responses import Friendliness, Response, make_effects
 from hwprof.results import Interval, Sample
 from hwprof.space import DesignSpace, Slot
 

@@ -1,0 +1,1 @@
+"""From measured networks to numbers about blocks: effects, latency models, and their intervals."""
