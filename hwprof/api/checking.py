@@ -1,0 +1,57 @@
+"""``selftest``: is this machine fit for measuring?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from hwprof.errors import PlanError
+from hwprof.measure.records import DeviceOptions, Precision
+from hwprof.progress import ProgressCallback
+
+if TYPE_CHECKING:
+    from hwprof.checks import SelftestResult
+
+
+def selftest(
+    device: str = "cpu",
+    *,
+    quick: bool = False,
+    checks: Sequence[int] | None = None,
+    threads: int = 1,
+    batch: int = 1,
+    precision: Precision = "fp32",
+    seed: int = 0,
+    script: str | None = None,
+    progress: ProgressCallback | None = None,
+) -> SelftestResult:
+    """Run the golden checks on a device and say whether this machine is fit for measuring.
+
+    Args:
+        device: a name that ``hwprof devices`` lists.
+        quick: only the checks that take seconds (1 to 4, 10 and 12).
+        checks: only these, by number.
+        threads: threads of the runtime.
+        batch: batch size.
+        precision: arithmetic type.
+        seed: of random inputs, orders and the simulated machine.
+        script: steers the ``null`` device only.
+        progress: called with a progress record as checks go on.
+
+    Raises:
+        PlanError: no such check or device, or both ``quick`` and ``checks`` are given.
+        DeviceUnavailableError: the device cannot be opened.
+    """
+    from hwprof.checks import QUICK
+    from hwprof.checks import selftest as run
+    from hwprof.devices import device_ref
+
+    if quick and checks is not None:
+        raise PlanError("--quick is a choice of checks itself: leave out --quick or --checks")
+    options = DeviceOptions(threads=threads, batch=batch, precision=precision, script=script)
+    return run(
+        device_ref(device, options),
+        checks=QUICK if quick else checks,
+        seed=seed,
+        progress=progress,
+    )

@@ -1,0 +1,183 @@
+"""What the checks run on: the engine with a device, or in tests something that plays its part."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from typing import Protocol
+
+from hwprof.checks.instruments import HostInstruments, Instruments, KeepsTime
+from hwprof.checks.probing import PLAIN, probing_ref
+from hwprof.checks.records import CannotCheckError
+from hwprof.errors import DeviceUnavailableError, MeasurementError, PlanError
+from hwprof.measure import wire
+from hwprof.measure.engine import measure
+from hwprof.measure.pool import Pool, WorkerFault
+from hwprof.measure.records import (
+    Burst,
+    DeviceRef,
+    Failure,
+    Measurement,
+    MeasurePlan,
+    plan_for,
+)
+from hwprof.measure.worker import open_adapter
+from hwprof.progress import Progress
+from hwprof.workload import Workload
+
+NOT_THERE = frozenset({"unsupported", "unavailable", "refused"})
+"""Kinds of failure that mean: the device cannot do it. All others are faults."""
+FEWEST_CALLS = 10
+_BUSY = "while True: pass"
+
+
+class Rig(Protocol):
+    """Everything that a check may time. All of it can be injected."""
+
+    @property
+    def instruments(self) -> Instruments:
+        """The clock and the timing loop."""
+        ...
+
+    @property
+    def threads(self) -> int:
+        """Threads of the runtime, unless a check asks for others."""
+        ...
+
+    def measure(
+        self,
+        workloads: Sequence[Workload],
+        plan: MeasurePlan,
+        *,
+        threads: int | None = None,
+        delays_s: Mapping[str, float] | None = None,
+    ) -> dict[str, Measurement]:
+        """Measure workloads side by side; those in ``delays_s`` by label are made slower.
+
+        Raises:
+            CannotCheckError: the device or the machine cannot do it.
+            MeasurementError: a workload failed.
+        """
+        ...
+
+    def plain_loop(
+        self, workload: Workload, duration_s: float, *, threads: int | None = None
+    ) -> Burst:
+        """Time calls in one process of their own, with a plain loop.
+
+        Raises:
+            CannotCheckError: the device or the machine cannot do it.
+            MeasurementError: the workload failed.
+        """
+        ...
+
+    def foreign_load(self) -> AbstractContextManager[None]:
+        """Keep a core busy from another process."""
+        ...
+
+
+class DeviceRig:
+    """The engine with a device.
+
+    Args:
+        ref: the device.
+        tell: called with a line about what is being done.
+
+    Raises:
+        DeviceUnavailableError: the device cannot be opened.
+    """
+
+    def __init__(self, ref: DeviceRef, tell: Callable[[str], None]) -> None:
+        self._ref, self._tell = ref, tell
+        with Pool(ref, 0) as pool:
+            _, hello = pool.start(1)
+        self.instruments: Instruments = HostInstruments()
+        if hello.reports_disturbance:
+            adapter = open_adapter(ref)
+            if isinstance(adapter, KeepsTime):
+                self.instruments = adapter.instruments
+            adapter.close()
+
+    @property
+    def threads(self) -> int:
+        """Threads of the runtime, unless a check asks for others."""
+        return self._ref.options.threads
+
+    def measure(
+        self,
+        workloads: Sequence[Workload],
+        plan: MeasurePlan,
+        *,
+        threads: int | None = None,
+        delays_s: Mapping[str, float] | None = None,
+    ) -> dict[str, Measurement]:
+        """Measure workloads with the engine."""
+        ref = self._with_threads(threads)
+        if delays_s:
+            ref = probing_ref(ref, delays_s)
+        found: dict[str, Measurement] = {}
+        try:
+            for result in measure(workloads, ref, plan, progress=self._relay):
+                if isinstance(result, Failure):
+                    raise _failed(result.kind, f"{result.workload.label}: {result.message}")
+                found[result.workload.label] = result
+        except (DeviceUnavailableError, PlanError) as error:
+            raise CannotCheckError(str(error)) from error
+        return found
+
+    def plain_loop(
+        self, workload: Workload, duration_s: float, *, threads: int | None = None
+    ) -> Burst:
+        """Time calls in a fresh worker, which nothing else shares."""
+        ref = probing_ref(self._with_threads(threads), {workload.label: PLAIN})
+        plan = plan_for("quick")
+        self._tell(f"plain loop of {duration_s:g} s")
+        try:
+            with Pool(ref, 0) as pool:
+                (worker,), _ = pool.start(1)
+                pool.run_only(worker)
+                worker.request(
+                    "compile",
+                    plan.timeout_s,
+                    workload=workload.to_json(),
+                    plan=wire.plan_json(plan),
+                )
+                return wire.burst_from(
+                    worker.request(
+                        "burst",
+                        plan.timeout_s,
+                        key=workload.key,
+                        duration_s=duration_s,
+                        min_calls=FEWEST_CALLS,
+                        cache=plan.cache,
+                    )
+                )
+        except WorkerFault as fault:
+            raise _failed(fault.kind, str(fault)) from fault
+        except DeviceUnavailableError as error:
+            raise CannotCheckError(str(error)) from error
+
+    @contextmanager
+    def foreign_load(self) -> Iterator[None]:
+        """Keep a core busy from another process."""
+        busy = subprocess.Popen([sys.executable, "-S", "-c", _BUSY])
+        try:
+            yield
+        finally:
+            busy.kill()
+            busy.wait()
+
+    def _with_threads(self, threads: int | None) -> DeviceRef:
+        if threads is None:
+            return self._ref
+        return replace(self._ref, options=replace(self._ref.options, threads=threads))
+
+    def _relay(self, event: Progress) -> None:
+        self._tell(event.label)
+
+
+def _failed(kind: str, message: str) -> CannotCheckError | MeasurementError:
+    return CannotCheckError(message) if kind in NOT_THERE else MeasurementError(message)

@@ -1,0 +1,207 @@
+"""Two workloads, timed side by side: is one slower, and by how much? Pure functions on arrays.
+
+Bursts of the same worker and round stand next to each other in time, so what the machine does
+falls on both; their log-ratio d is what is judged. The gate asks three things of a change: that
+the pairs agree on its sign (Wilcoxon), that it is large enough to matter (Hodges–Lehmann), and
+that the workers share it, since pairs of one worker are not independent.
+
+Sources: Wilcoxon (1945); Hodges and Lehmann (1963); the interval from Walsh averages as in
+Hollander and Wolfe, Nonparametric Statistical Methods, §3.3. Ratios are B over A, so that
+a positive shift means that B is slower.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwprof.measure.level import burst_statistic_s, used_bursts
+from hwprof.measure.records import LabelledBurst
+
+Float64 = NDArray[np.float64]
+PairedVerdict = Literal["regressed", "improved", "equivalent", "inconclusive"]
+
+SIGNIFICANCE = 0.01
+SMALLEST_SHIFT = 0.01
+AGREEING_WORKERS = 0.8
+CONFIDENCE = 0.99
+MOST_EXACT = 50
+"""Up to so many pairs the signed-rank distribution is counted; beyond, the normal one is used."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedResult:
+    """What the pairs of two workloads say about B against A.
+
+    Shifts are relative (0.05: B takes 5 % longer). ``shift_ci99`` is unbounded where there are
+    too few pairs for 99 % confidence. ``detectable`` is the shift that would be found four
+    times in five; infinite with an unbounded interval.
+    """
+
+    verdict: PairedVerdict
+    shift: float
+    shift_ci99: tuple[float, float]
+    p_slower: float
+    p_faster: float
+    workers_up: float
+    workers_down: float
+    detectable: float
+    n_pairs: int
+
+
+def log_ratios(
+    a: Sequence[LabelledBurst], b: Sequence[LabelledBurst], threads: int
+) -> dict[str, Float64]:
+    """Return ln(b/a) of every pair of bursts, by worker: ``float64[rounds]`` each.
+
+    Bursts pair by worker and round; warm-up and what has no partner stay out.
+    """
+    theirs = _by_cell(b, threads)
+    ratios: dict[str, list[float]] = {}
+    for (worker, index), ours in _by_cell(a, threads).items():
+        if (other := theirs.get((worker, index))) is not None:
+            ratios.setdefault(worker, []).append(math.log(other / ours))
+    return {worker: np.array(values) for worker, values in ratios.items()}
+
+
+def _by_cell(bursts: Sequence[LabelledBurst], threads: int) -> dict[tuple[str, int], float]:
+    return {
+        (b.worker, b.round_index): s
+        for b in used_bursts(bursts)
+        if (s := burst_statistic_s(b.burst, threads)) is not None
+    }
+
+
+def judge_pairs(ratios: Mapping[str, Float64], delta: float = SMALLEST_SHIFT) -> PairedResult:
+    """Decide whether B is slower than A, faster, as fast, or whether that is open.
+
+    Regressed: one-sided Wilcoxon p < 0.01, shift > ``delta``, and four of five workers shift
+    up. Improved mirrors it. Equivalent: not regressed, and the 99 % interval ends below
+    ``delta``. Everything else is inconclusive.
+
+    Args:
+        ratios: log-ratios by worker (:func:`log_ratios`).
+        delta: the smallest relative change that matters; below 1 % counts as 1 %.
+
+    Raises:
+        ValueError: there is no pair.
+    """
+    d = np.concatenate([*ratios.values(), np.empty(0)])
+    if d.size == 0:
+        raise ValueError("no pair of bursts, so there is nothing to compare")
+    delta = max(delta, SMALLEST_SHIFT)
+    walsh = walsh_averages(d)
+    shift = math.expm1(float(np.median(walsh)))
+    low, high = walsh_interval(walsh, CONFIDENCE)
+    medians = np.array([hodges_lehmann(values) for values in ratios.values()])
+    up, down = float(np.mean(medians > 0)), float(np.mean(medians < 0))
+    slower, faster = wilcoxon_p(d), wilcoxon_p(-d)
+    # A slowdown by 1 + delta and a speed-up by 1 / (1 + delta) mirror each other.
+    is_slower = slower < SIGNIFICANCE and shift > delta and up >= AGREEING_WORKERS
+    faster_by = math.expm1(-math.log1p(shift))
+    is_faster = faster < SIGNIFICANCE and faster_by > delta and down >= AGREEING_WORKERS
+    verdict: PairedVerdict = "inconclusive"
+    if is_slower:
+        verdict = "regressed"
+    elif is_faster:
+        verdict = "improved"
+    elif math.expm1(high) < delta:
+        verdict = "equivalent"
+    return PairedResult(
+        verdict=verdict,
+        shift=shift,
+        shift_ci99=(math.expm1(low), math.expm1(high)),
+        p_slower=slower,
+        p_faster=faster,
+        workers_up=up,
+        workers_down=down,
+        detectable=_detectable(high - low, delta),
+        n_pairs=int(d.size),
+    )
+
+
+def _detectable(width: float, delta: float) -> float:
+    """Return the shift found with 80 % power, from the width of the 99 % interval (logs).
+
+    It must exceed ``delta`` by 0.84 standard errors, and be significant: 2.33 + 0.84 of them.
+    """
+    standard_error = width / (2.0 * normal_quantile(0.5 + CONFIDENCE / 2))
+    return max(delta + 0.84 * standard_error, 3.2 * standard_error)
+
+
+def wilcoxon_p(d: Float64) -> float:
+    """Return the one-sided p of the signed-rank test that ``d`` is shifted upward.
+
+    Zeros are dropped, tied sizes share their mean rank. Without ties and up to 50 values the
+    p is exact; else it is the normal approximation, corrected for ties and continuity.
+    """
+    d = d[d != 0]
+    n = d.size
+    if n == 0:
+        return 1.0
+    ranks, counts = _mid_ranks(np.abs(d))
+    score = float(ranks[d > 0].sum())
+    if n <= MOST_EXACT and counts.size == n:
+        return _exact_upper_tail(n, round(score))
+    ties = float((counts.astype(np.float64) ** 3 - counts).sum())
+    variance = n * (n + 1) * (2 * n + 1) / 24 - ties / 48
+    z = (score - n * (n + 1) / 4 - 0.5) / math.sqrt(variance)
+    return 0.5 * math.erfc(z / math.sqrt(2))
+
+
+def _mid_ranks(sizes: Float64) -> tuple[Float64, NDArray[np.int64]]:
+    """Return every value's rank from 1 up, ties sharing their mean, and the ties' lengths."""
+    _, inverse, counts = np.unique(sizes, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return (last - 0.5 * (counts - 1))[inverse], counts
+
+
+def _exact_upper_tail(n: int, score: int) -> float:
+    """Return P(T ≥ score) for the sum T of the ranks 1 … n, each taken with even odds."""
+    ways = np.zeros(n * (n + 1) // 2 + 1)
+    ways[0] = 1.0
+    for rank in range(1, n + 1):
+        ways[rank:] = 0.5 * (ways[rank:] + ways[:-rank])
+        ways[:rank] *= 0.5
+    return float(min(1.0, ways[score:].sum()))
+
+
+def walsh_averages(d: Float64) -> Float64:
+    """Return the sorted means of every pair of ``d[n]``, each value with itself too.
+
+    ``float64[n(n+1)/2]``.
+    """
+    i, j = np.triu_indices(d.size)
+    averages: Float64 = np.sort(0.5 * (d[i] + d[j]))
+    return averages
+
+
+def hodges_lehmann(d: Float64) -> float:
+    """Return the Hodges–Lehmann shift of ``d[n]``: the median of its Walsh averages."""
+    return float(np.median(walsh_averages(d)))
+
+
+def walsh_interval(walsh: Float64, confidence: float) -> tuple[float, float]:
+    """Return the confidence interval of the shift from sorted Walsh averages.
+
+    The k-th from each end, k = n(n+1)/4 − z·√(n(n+1)(2n+1)/24), rounded down. Unbounded where
+    so few pairs cannot give that confidence.
+    """
+    n = (math.isqrt(8 * walsh.size + 1) - 1) // 2
+    spread = math.sqrt(n * (n + 1) * (2 * n + 1) / 24)
+    k = math.floor(n * (n + 1) / 4 - normal_quantile(0.5 + confidence / 2) * spread)
+    if k < 1:
+        return (-math.inf, math.inf)
+    return float(walsh[k - 1]), float(walsh[-k])
+
+
+def normal_quantile(p: float) -> float:
+    """Return the standard normal quantile."""
+    from scipy.special import ndtri
+
+    return float(ndtri(p))
