@@ -16,7 +16,7 @@ from hwprof.search.supernet import GatePlan, Supernet, norms_of, private_statist
 from hwprof.search.tasks import ImageTask, Split
 from hwprof.space import Architecture
 
-RECALIBRATION_IMAGES = 512
+RECALIBRATION_IMAGES = 256
 """Training images over which the statistics of batch norm are averaged."""
 
 

@@ -34,9 +34,10 @@ DEFAULT_STEPS = 640
 DEFAULT_EPOCHS = 20
 """Without ``--epochs``: as many epochs as give so many steps, but no fewer epochs than these.
 
-For the digits that is 40 epochs, after which networks reach about 97 % and small ones are still
-about 2 points behind large ones. Trained on, all reach 98 to 99 %, and what is left of their
-differences is less than the validation images can tell: one image is 0.28 points.
+For the digits that is 40 epochs, after which random networks reach about 97 % and the smallest is
+1 to 2 points behind the largest (mean over two seeds and both held-out splits: 96.0 and 97.5 %).
+Trained on, all reach 98 to 99 %, and what is left of their differences is less than the
+validation images can tell: one image is 0.28 points.
 """
 
 

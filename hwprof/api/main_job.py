@@ -30,8 +30,8 @@ class QuickstartSettings:
     space: str = "mobile-mini"
     networks: int | None = None
     """None takes the default of ``hwprof profile``."""
-    max_evals: int = 80
-    n_finalists: int = 10
+    max_evals: int = 64
+    n_finalists: int = 8
     max_accuracy_drop_pp: float = 1.0
     preset: str = "quick"
     epochs: int | None = None

@@ -134,29 +134,33 @@ def export(
     if format not in EXPORT_FORMATS:
         raise PlanError(f"unknown format {format!r}; expected {' or '.join(EXPORT_FORMATS)}")
     target = Path(out)
-    graph = graphs.network_graph(space_of(network), network)
     if checkpoint is not None:
         from hwprof.search.accuracy import network_from_checkpoint
 
-        module = network_from_checkpoint(checkpoint, network)
-    elif format == "torch":
-        module = graphs.to_torch(graph, seed=seed)
+        module: Any = network_from_checkpoint(checkpoint, network)
+        # The task may have another number of classes than the space.
+        graph = module.graph
     else:
-        module = None
-    if format == "torch":
-        import io
-
-        import torch
-
-        buffer = io.BytesIO()
-        state = module.state_dict() if module is not None else {}
-        torch.save({"arch": network.canonical_json(), "state_dict": state}, buffer)
-        content = buffer.getvalue()
+        graph = graphs.network_graph(space_of(network), network)
+        module = graphs.to_torch(graph, seed=seed) if format == "torch" else None
+    if module is not None and format == "torch":
+        content = _torch_file(network, module)
     else:
         weights = graphs.weights_from_torch(graph, module) if module is not None else None
         content = graphs.to_onnx(graph, seed=seed, weights=weights, batch=batch)
     write_file(target, content)
     return target
+
+
+def _torch_file(arch: Architecture, module: Any) -> bytes:
+    """Return a file that ``torch.load(..., weights_only=True)`` reads."""
+    import io
+
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save({"arch": arch.canonical_json(), "state_dict": module.state_dict()}, buffer)
+    return buffer.getvalue()
 
 
 def bench(

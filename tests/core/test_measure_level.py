@@ -82,10 +82,18 @@ class TestLevel:
         values = {"w0": (10, 11, 12, 13), "w1": (20, 20, 20, 20), "w2": (10, 10, 10, 10)}
         bursts = [flat(v, w, i) for w, row in values.items() for i, v in enumerate(row)]
         found = level.estimate(bursts, 1)
-        # W = 10.75, 20, 10; their lower quartile (linear) is 10 + 0.5 · 0.75.
-        assert found.worker_levels_s == pytest.approx({"w0": 10.75e-6, "w1": 20e-6, "w2": 10e-6})
-        assert found.level_s == pytest.approx(10.375e-6)
-        assert found.slow_mode_share == pytest.approx(6 / 12)  # above 11.41: 12, 13, four 20s
+        # In w0 12 and 13 are over 10 % above 10, so W = 10.25 (of 10 and 11), 20, 10; their lower
+        # quartile (linear) is 10 + 0.5 · 0.25.
+        assert found.worker_levels_s == pytest.approx({"w0": 10.25e-6, "w1": 20e-6, "w2": 10e-6})
+        assert found.level_s == pytest.approx(10.125e-6)
+        assert found.slow_mode_share == pytest.approx(6 / 12)  # above 11.14: 12, 13, four 20s
+
+    def test_a_worker_in_a_slow_mode_leaves_the_interval(self) -> None:
+        values = {"w0": 10.0, "w1": 10.1, "w2": 13.0}
+        found = level.estimate([flat(v, w, i) for w, v in values.items() for i in range(4)], 1)
+        logs = np.log([10.0e-6, 10.1e-6])
+        half = 12.706204736432095 * logs.std(ddof=1) / math.sqrt(2)  # t(.975, 1), any table
+        assert found.ci95_s[1] == pytest.approx(math.exp(logs.mean() + half))
 
     def test_interval_is_students_in_logs_widened_to_the_level(self) -> None:
         levels = np.array([1.0, 1.1, 1.3])

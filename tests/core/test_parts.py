@@ -16,7 +16,7 @@ from hwprof.measure.records import Fingerprint, Loaded, Measurement, plan_for
 from hwprof.parts import comparison, distinct
 from hwprof.parts.assembly import assemble, join_parts, layout_s
 from hwprof.parts.comparison import compare_parts, without
-from hwprof.parts.grouping import MOST_PARTS, group_operators, part_times
+from hwprof.parts.grouping import MOST_PARTS, group_operators, module_parts, part_times
 from hwprof.parts.model_nodes import ModelNode, NodeFinder, nodes_of_file, nodes_of_graph
 from hwprof.parts.records import PartsResult
 from hwprof.parts.repeats import repeated_parts
@@ -164,8 +164,19 @@ def test_operators_beside_modules_are_named_as_such() -> None:
     nodes = chain(
         ("/a/x/Conv", "Conv"), ("/a/y/Conv", "Conv"), ("/Reshape", "Reshape"), ("/b/Gemm", "Gemm")
     )
-    parts = parts_of([op(node.name, node.op_type) for node in nodes], nodes)
-    assert parts == ["a/x", "a/y", "outside modules", "b"]
+    assert module_parts(nodes, 40) == ["a/x", "a/y", "outside modules", "b"]
+    assert module_parts(nodes, 3) == ["a", "a", "outside modules", "b"]
+
+
+def test_a_modules_own_operators_bear_its_name() -> None:
+    nodes = chain(("/m/se/Conv", "Conv"), ("/m/se/Mul", "Mul"), ("/m/Conv", "Conv"))
+    assert module_parts(nodes, 40) == ["m/se/Conv", "m/se/Mul", "m"]
+
+
+def test_few_operators_are_shown_one_by_one() -> None:
+    nodes = chain(("/a/Conv", "Conv"), ("/b/Clip", "Clip"), ("/c/Gemm", "Gemm"))
+    groups = group_operators([op("/b/Clip_output_0_nchwc"), op("/c/Gemm", "Gemm")], nodes)
+    assert (groups.grouped_by, groups.parts) == ("operators", ("/a/Conv", "/c/Gemm"))
 
 
 def test_unknown_operators_go_to_their_neighbours() -> None:
@@ -177,7 +188,7 @@ def test_unknown_operators_go_to_their_neighbours() -> None:
         op("/c/Gemm", "Gemm"),
         op("what_is_this", "Cast"),
     ]
-    assert parts_of(ops, nodes) == ["a", "b", "b", "c", "c"]
+    assert group_operators(ops, nodes, ("a", "b", "c")).parts == ("a", "b", "b", "c", "c")
 
 
 def residual_model(n_blocks: int) -> list[ModelNode]:
@@ -313,9 +324,9 @@ def test_parts_are_joined_by_name_not_by_order() -> None:
     second = trace(op("/b/Conv", time_s=5.0), op("/a/Conv", time_s=2.0), outside_s=1.5)
     joined = join_parts([part_times(t, group_operators(t.ops, nodes), {}) for t in (first, second)])
     assert {p.part: p.traced_s for p in joined} == {
-        "a": 1.5,
-        "b": 4.0,
-        "starting and ending a call": 1.0,
+        "/a/Conv": 1.5,
+        "/b/Conv": 4.0,
+        "start and end": 1.0,
     }
     assert math.fsum(p.share for p in joined) == pytest.approx(1.0)
 

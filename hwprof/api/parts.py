@@ -1,0 +1,75 @@
+"""``bench --parts``: which part of a model is slow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hwprof.api.models import as_workload, raise_failure
+from hwprof.errors import PlanError
+from hwprof.measure.records import Cache, DeviceOptions, Precision, plan_for
+from hwprof.parts.records import PartsResult
+from hwprof.space import Architecture
+from hwprof.workload import InputSpec
+
+
+def bench_parts(
+    model: Architecture | str | Path,
+    *,
+    device: str = "cpu",
+    inputs: Sequence[InputSpec | str] = (),
+    preset: str = "standard",
+    cache: Cache = "hot",
+    threads: int = 1,
+    batch: int = 1,
+    precision: Precision = "fp32",
+    timeout_s: float = 120.0,
+    seed: int = 0,
+    isolated: bool = False,
+    script: str | None = None,
+    progress: Any = None,
+) -> PartsResult:
+    """Return where the time of a model goes, and whether the parts add up to the whole.
+
+    Args:
+        model: as in :func:`hwprof.bench`, and so are the arguments not named here.
+        device: one with an operator trace.
+        inputs: shapes and types of a user model's inputs.
+        preset: how the whole is measured; as many processes are traced.
+        cache: ``hot``; a trace knows no other.
+        threads: threads of the runtime.
+        batch: batch size of networks of a space.
+        precision: arithmetic type.
+        timeout_s: longest a single step may take before it is ended.
+        seed: of random inputs, weights and the order of bursts.
+        isolated: for a network of a space, also measure every block alone and, where the layer
+            is optional, the network without it.
+        script: steers the ``null`` device only.
+        progress: called with a progress record as measuring goes on.
+
+    Raises:
+        DeviceError: the device is not there, has no operator trace, or gave no number.
+        PlanError: caches are to be cold, or ``isolated`` is asked of a user's own model.
+    """
+    from hwprof.devices import device_ref
+    from hwprof.measure.engine import measure
+    from hwprof.parts import assemble, compare_parts, comparison, distinct, trace_workloads
+    from hwprof.parts import layout_s as layout_of
+
+    if cache != "hot":
+        raise PlanError("parts are traced with hot caches only: leave out --cache cold")
+    options = DeviceOptions(threads=threads, batch=batch, precision=precision, script=script)
+    ref, plan = device_ref(device, options), plan_for(preset, timeout_s=timeout_s, seed=seed)
+    whole = as_workload(model, inputs, seed=seed)
+    beside = comparison(whole) if isolated else None
+    alone = distinct(list(beside.alone.values())) if beside else []
+    # First the trace: a device without one says so before minutes are spent.
+    traces, *traces_alone = trace_workloads([whole, *alone], ref, plan, progress)
+    workloads = [whole, *(beside.workloads if beside else ())]
+    results = {r.workload.key: r for r in measure(workloads, ref, plan, progress=progress)}
+    found = assemble(raise_failure(results[whole.key]), traces, plan.workers)
+    if beside is None:
+        return found
+    layouts_s = {w.key: layout_of(w, t) for w, t in zip(alone, traces_alone, strict=True)}
+    return compare_parts(found, beside, results, layouts_s)

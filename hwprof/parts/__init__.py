@@ -1,0 +1,18 @@
+"""Which part of a model is slow: operator traces, corrected, grouped and reconciled."""
+
+from hwprof.parts.assembly import assemble, layout_s
+from hwprof.parts.comparison import Comparison, compare_parts, comparison, distinct
+from hwprof.parts.records import PartsResult, PartTime
+from hwprof.parts.tracing import trace_workloads
+
+__all__ = [
+    "Comparison",
+    "PartTime",
+    "PartsResult",
+    "assemble",
+    "compare_parts",
+    "comparison",
+    "distinct",
+    "layout_s",
+    "trace_workloads",
+]

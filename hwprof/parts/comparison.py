@@ -1,0 +1,128 @@
+"""Three answers to what a block costs: traced inside, alone, and by leaving it out.
+
+*Alone* shows the block at its best (caches hot) with the changes of layout that it needs at its
+ends; *differential* is the network minus the network without the block, which only layers that
+are optional have. The three need not agree, and where they do not is worth knowing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from hwprof.errors import PlanError
+from hwprof.measure.records import Measurement, Result
+from hwprof.parts.records import PartsResult, PartTime
+from hwprof.results import Interval
+from hwprof.space import Architecture, DesignSpace, Slot, space_of
+from hwprof.space.architecture import SKIP
+from hwprof.space.pieces import SkipPiece
+from hwprof.workload import Workload
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What is timed beside a network; both by the scope of the block's place."""
+
+    alone: Mapping[str, Workload]
+    without: Mapping[str, Workload]
+
+    @property
+    def workloads(self) -> list[Workload]:
+        """Everything there is to time, once each."""
+        return distinct([*self.alone.values(), *self.without.values()])
+
+
+def distinct(workloads: Sequence[Workload]) -> list[Workload]:
+    """Return the workloads once each, in order: equal blocks stand in several places."""
+    return list({w.key: w for w in reversed(workloads)}.values())[::-1]
+
+
+def comparison(network: Workload) -> Comparison:
+    """Return what is timed beside a network of a design space.
+
+    Raises:
+        PlanError: the workload is no network of a space.
+    """
+    arch = network.arch
+    if arch is None:
+        raise PlanError(
+            f"{network.label!r} is a model of your own, whose parts cannot be run alone; "
+            "--isolated takes a network of a design space"
+        )
+    space = space_of(arch)
+    places = [p for p in space.pieces(arch) if not isinstance(p.piece, SkipPiece)]
+    alone = {p.scope: Workload.block(p.piece, f"{p.scope} alone") for p in places}
+    shorter = {p.scope: without(space, arch, p.slot) for p in places if p.slot is not None}
+    return Comparison(
+        alone={scope: replace(w, seed=network.seed) for scope, w in alone.items()},
+        without={
+            scope: replace(Workload.network(other, f"without {scope}"), seed=network.seed)
+            for scope, other in shorter.items()
+            if other is not None
+        },
+    )
+
+
+def without(space: DesignSpace, arch: Architecture, slot: Slot) -> Architecture | None:
+    """Return the network without the block at ``slot``, or None where the layer is always there.
+
+    A layer is optional where ``skip`` is a candidate, or where it is the last of a unit that
+    may be shallower.
+    """
+    if not arch.units:
+        return None
+    units = [list(unit) for unit in arch.units]
+    blocks = units[slot.unit]
+    if SKIP in space.base_choices(slot):
+        blocks[slot.layer] = SKIP
+    elif slot.layer == len(blocks) - 1 and len(blocks) - 1 in space.depths(slot.unit):
+        blocks.pop()
+    else:
+        return None
+    return replace(arch, units=tuple(tuple(unit) for unit in units))
+
+
+def compare_parts(
+    result: PartsResult,
+    beside: Comparison,
+    results: Mapping[str, Result],
+    layouts_s: Mapping[str, float],
+) -> PartsResult:
+    """Return the parts with what was timed beside them; what failed stays empty.
+
+    Args:
+        result: the traced parts.
+        beside: what was timed.
+        results: measurements and failures by workload key.
+        layouts_s: changes of layout inside the blocks alone, by workload key.
+    """
+
+    def level(workload: Workload | None) -> Interval | None:
+        found = None if workload is None else results.get(workload.key)
+        return Interval(found.level_s, *found.ci95_s) if isinstance(found, Measurement) else None
+
+    whole = Interval(result.measurement.level_s, *result.measurement.ci95_s)
+
+    def compared(part: PartTime) -> PartTime:
+        alone = beside.alone.get(part.part)
+        if part.kind != "block" or alone is None:
+            return part
+        return replace(
+            part,
+            isolated_hot_s=level(alone),
+            isolated_layout_s=layouts_s.get(alone.key),
+            differential_s=_difference(whole, level(beside.without.get(part.part))),
+        )
+
+    return replace(result, parts=tuple(compared(part) for part in result.parts))
+
+
+def _difference(whole: Interval, shorter: Interval | None) -> Interval | None:
+    """Return the difference of two levels; their errors are taken for independent."""
+    if shorter is None:
+        return None
+    value = whole.value - shorter.value
+    half = math.hypot(whole.half_width, shorter.half_width)
+    return Interval(value, value - half, value + half)

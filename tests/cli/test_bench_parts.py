@@ -1,0 +1,69 @@
+"""`hwprof bench --parts`: what it refuses at once, and one run from end to end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hwprof.space import get_space
+
+
+def hwprof(*argv: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "hwprof", *argv], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> str:
+    path = tmp_path / "net.json"
+    arch = get_space("mobile-mini").sample(np.random.default_rng(0))
+    path.write_text(json.dumps(arch.to_json()))
+    return str(path)
+
+
+def test_a_device_without_a_trace_names_those_with_one(network: str) -> None:
+    done = hwprof("bench", network, "--parts", "--device", "null", "--preset", "quick")
+    assert done.returncode == 3
+    assert done.stdout == ""
+    assert "no operator trace" in done.stderr
+    assert "devices that do: cpu" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("--isolated",), "--parts"),
+        (("--parts", "--cache", "cold"), "--cache cold"),
+    ],
+)
+def test_options_that_contradict_each_other(
+    network: str, options: tuple[str, ...], named: str
+) -> None:
+    done = hwprof("bench", network, *options)
+    assert done.returncode == 2
+    assert named in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_parts_of_a_network(network: str) -> None:
+    done = hwprof("bench", network, "--parts", "--preset", "quick", "--json")
+    assert done.returncode == 0, done.stderr
+    data = json.loads(done.stdout)
+    assert data["grouped_by"] == "blocks"
+    assert {"level_s", "verdict", "parts", "reconciliation"} <= set(data)
+    blocks = [part["part"] for part in data["parts"] if part["kind"] == "block"]
+    assert blocks[0] == "stem"
+    assert blocks[-1] == "head"
+    total_s = sum(part["traced_s"] for part in data["parts"])
+    assert data["reconciliation"]["sum_s"] == pytest.approx(total_s)
+    assert data["reconciliation"]["residual_pct"] == pytest.approx(
+        100 * (total_s / data["level_s"] - 1)
+    )

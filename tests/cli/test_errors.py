@@ -1,0 +1,107 @@
+"""A user's mistake gets one line that says what to do, exit code 2, and no traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def hwprof(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "hwprof", *argv],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "damaged.onnx").write_bytes(b"\x08\x09 this is no model")
+    (tmp_path / "text.json").write_text("{not json")
+    wrong_block = {
+        "space": "mobile-mini",
+        "resolution_px": 32,
+        "units": [["mbconv_k9_e3"], ["mbconv_k3_e3"], ["mbconv_k3_e3"]],
+    }
+    (tmp_path / "wrong_block.json").write_text(json.dumps(wrong_block))
+    other_version = tmp_path / "other_version"
+    other_version.mkdir()
+    (other_version / "run.json").write_text(json.dumps({"format": 99, "kind": "profile"}))
+    (other_version / "run.db").write_bytes(b"")
+    (tmp_path / "empty").mkdir()
+    return tmp_path
+
+
+MISTAKES = {
+    "unknown space": (["spaces", "proxylesnas"], "proxylessnas"),
+    "unknown device": (["bench", "proxyless-gpu", "--device", "gpu"], "cpu"),
+    "unknown architecture": (["cost", "proxyless-phone"], "proxyless-"),
+    "missing file": (["cost", "missing.json"], "missing.json"),
+    "not JSON": (["cost", "text.json"], "text.json"),
+    "block that does not fit": (["cost", "wrong_block.json"], "mbconv_k9_e3"),
+    "damaged model": (["bench", "damaged.onnx", "--preset", "quick"], "damaged.onnx"),
+    "missing model": (["bench", "missing.onnx"], "missing.onnx"),
+    "unknown preset": (["bench", "proxyless-gpu", "--preset", "fast"], "standard"),
+    "wrong input": (["bench", "damaged.onnx", "--input", "x=3by3"], "NAME="),
+    "not a run": (["effects", "empty"], "empty"),
+    "run of another version": (["effects", "other_version"], "99"),
+    "report of nothing": (["report", "empty", "--out", "page"], "empty"),
+    "unknown format": (["export", "proxyless-gpu", "--format", "onyx", "--out", "x"], "onnx"),
+    "no duration": (
+        ["profile", "--space", "mobile-mini", "--out", "r", "--max-time", "soon"],
+        "30m",
+    ),
+    "unknown fact of a search": (["search", "--space", "mobile-mini", "--out", "s"], "--latency"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_gets_one_line(name: str, folder: Path) -> None:
+    argv, expected = MISTAKES[name]
+    done = hwprof(*argv, cwd=folder)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert expected in done.stderr
+    assert done.stdout == ""
+    lines = [line for line in done.stderr.splitlines() if line.startswith("hwprof: ")]
+    assert len(lines) == 1 or "Usage:" in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_named(folder: Path) -> None:
+    locked = folder / "locked"
+    locked.mkdir(mode=0o555)
+    done = hwprof("export", "proxyless-gpu", "--out", "locked/net.onnx", cwd=folder)
+    assert done.returncode == 2
+    assert "locked" in done.stderr
+
+
+def test_a_folder_that_cannot_be_made_is_named(folder: Path) -> None:
+    """A file where a folder is asked for stands for every path that cannot be written."""
+    for argv in (
+        ["export", "proxyless-gpu", "--out", "text.json/net.onnx"],
+        ["profile", "--space", "mobile-mini", "--device", "null", "--out", "text.json/run"],
+        ["quickstart", "--out", "text.json/quick"],
+    ):
+        done = hwprof(*argv, cwd=folder)
+        assert done.returncode == 2, done.stderr
+        assert "Traceback" not in done.stderr
+        assert "text.json" in done.stderr
+
+
+def test_json_goes_to_stdout_alone(folder: Path) -> None:
+    done = hwprof("bench", "proxyless-mobile", "--device", "null", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    expected = {
+        *("level_s", "ci95_s", "median_s", "p90_s", "n_samples", "verdict", "evidence"),
+        *("peak_memory_bytes", "load_s", "artifact_bytes", "device", "fingerprint"),
+    }
+    assert expected <= set(result)
