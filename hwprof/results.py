@@ -248,4 +248,6 @@ def effects_frame(effects: Sequence[Effect]) -> pd.DataFrame:
     """Return effects as a frame with the documented columns."""
     import pandas as pd
 
-    return pd.DataFrame([e.to_row() for e in effects])
+    frame = pd.DataFrame([e.to_row() for e in effects])
+    # Whole numbers that may be missing: floats would show unit 0 as 0.0.
+    return frame.astype({"unit": "Int64", "layer": "Int64", "depth": "Int64"})

@@ -79,6 +79,17 @@ def format_interval(interval: Interval | None, *, signed: bool = False) -> str:
     return _with_interval(scaled, scale.unit, signed=signed)
 
 
+def format_spread(interval: Interval | None) -> str:
+    """Write a time with half its interval's width, for sentences: ``39.6 ± 1.3 µs``."""
+    if interval is None or not math.isfinite(interval.value):
+        return "an unknown time"
+    scale = time_scale(max(abs(interval.value), interval.half_width))
+    return (
+        f"{interval.value / scale.factor:.3g} ± {interval.half_width / scale.factor:.2g} "
+        f"{scale.unit}"
+    ).replace("-", "−")
+
+
 def format_points(interval: Interval | None, *, signed: bool = True) -> str:
     """Write a difference of accuracy: ``+0.42 pp [+0.31, +0.53]``."""
     if interval is None or not math.isfinite(interval.value):

@@ -146,6 +146,7 @@ def _change(row: EverywhereRow) -> str:
     text = f"{format_seconds(row.latency.value, signed=True)}"
     if row.accuracy is not None:
         text += f" and {fixed(row.accuracy.value, 2, signed=True)} pp"
+        text += "" if row.accuracy.excludes_zero else " (not settled)"
     return f"used everywhere it means {text} against a random mix"
 
 

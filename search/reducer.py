@@ -27,6 +27,7 @@ from hwprof.search.evidence import Evidence
 from hwprof.search.posterior import draw_effects
 from hwprof.search.reduction_rules import Proposal
 from hwprof.space import DesignSpace, Slot
+from hwprof.units import format_seconds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -216,12 +217,12 @@ def _notes(
         )
     if evidence.friendliness.mean_latency is None:
         notes.append(
-            f"the mean latency is unknown; {evidence.mean_latency_s * 1e3:.3g} ms was assumed, "
+            f"the mean latency is unknown; {format_seconds(evidence.mean_latency_s)} was assumed, "
             "twice its distance from the fastest network"
         )
     slower = _slower_s(evidence, left)
     if slower > 0.0:
-        notes.append(f"the fastest network became {slower * 1e3:.3g} ms slower")
+        notes.append(f"the fastest network became {format_seconds(slower)} slower")
     return tuple(notes)
 
 

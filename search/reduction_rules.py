@@ -19,6 +19,7 @@ from hwprof.estimate.least_squares import upper_p
 from hwprof.results import Drop, Interval
 from hwprof.search.evidence import Evidence
 from hwprof.space import SKIP, Slot
+from hwprof.units import format_seconds, format_spread
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -258,8 +259,8 @@ def _everywhere(
     latency, accuracy = evidence.intervals(rivals[best])
     share = 100.0 * latency.value / evidence.mean_latency_s
     why = (
-        f"{block} everywhere takes {ms(latency)} longer than {best} everywhere, {share:.0f} % of "
-        f"the mean {evidence.mean_latency_s * 1e3:.3g} ms (over {COSTLY:.0%} asked for)"
+        f"{block} everywhere takes {format_spread(latency)} longer than {best} everywhere, {share:.0f} % of "
+        f"the mean {format_seconds(evidence.mean_latency_s)} (over {COSTLY:.0%} asked for)"
         f"{points(accuracy)}, {clause}"
     )
     return Proposal(
@@ -279,7 +280,7 @@ def _below_average(evidence: Evidence, rule: str, block: str) -> Proposal:
     latency, accuracy = evidence.intervals(weights)
     why = (
         f"{block} everywhere changes accuracy by {points(accuracy, sign='')} against a random "
-        f"fill, below zero with confidence, and latency by {ms(latency)}"
+        f"fill, below zero with confidence, and latency by {format_spread(latency)}"
     )
     return Proposal(
         drop=Drop(rule=rule, block=block, latency_s=latency, accuracy_pct=accuracy, why=why),
@@ -293,7 +294,7 @@ def _cap(evidence: Evidence, unit: int, weights: Floats, rate: float) -> Proposa
     latency, accuracy = evidence.intervals(weights)
     depth = evidence.space.max_depth[unit]
     why = (
-        f"layer {depth} of unit {unit} takes {ms(latency)}{points(accuracy)}, less than the "
+        f"layer {depth} of unit {unit} takes {format_spread(latency)}{points(accuracy)}, less than the "
         f"{rate * latency.value:.2g} points that last layers buy on average with "
         "that time"
     )
@@ -318,7 +319,7 @@ def _in_slot(evidence: Evidence, slot: Slot, block: str, rivals: list[str]) -> P
     best = max(rivals, key=lambda b: (accuracy.values[evidence.place(slot, b)], b))
     seconds, given_up = evidence.intervals(evidence.here(slot, block, best))
     why = (
-        f"{block} in unit {slot.unit} layer {slot.layer} takes {ms(seconds)} longer than {best}"
+        f"{block} in unit {slot.unit} layer {slot.layer} takes {format_spread(seconds)} longer than {best}"
         f"{points(given_up)}: not shown to be worth the time"
     )
     return Proposal(
@@ -335,11 +336,6 @@ def _in_slot(evidence: Evidence, slot: Slot, block: str, rivals: list[str]) -> P
         removes={slot: block},
         instead=frozenset(rivals),
     )
-
-
-def ms(interval: Interval) -> str:
-    """Return a latency difference for reading."""
-    return f"{interval.value * 1e3:.3g} ± {interval.half_width * 1e3:.2g} ms"
 
 
 def points(interval: Interval | None, sign: str = " for ") -> str:

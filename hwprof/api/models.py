@@ -291,7 +291,8 @@ def write_file(target: Path, content: bytes) -> None:
         partial.write_bytes(content)
         os.replace(partial, target)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        if partial.exists():
+            partial.unlink()
         raise StoreError(
             f"cannot write {str(target)!r}: {error.strerror or error}; "
             "name a file in an existing folder that you may write"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hwprof.estimate.claims import slot_claims
 from hwprof.estimate.responses import Friendliness, Response
 from hwprof.results import Effect, Interval
+from hwprof.units import format_seconds, format_spread
 
 NAMED = 3
 """Blocks listed per insight: as many as one remembers."""
@@ -25,13 +26,13 @@ def _fit_sentence(friendliness: Friendliness) -> str:
     latency = friendliness.latency
     device = friendliness.device or "the device"
     if latency.mean is not None and latency.r2 is None:
-        return f"A random network takes {_ms(latency.mean)} on {device}."
+        return f"A random network takes {format_spread(latency.mean)} on {device}."
     if latency.mean is None or latency.r2 is None or latency.residual_sd is None:
         return f"Effects on {device} come from a table; how well they fit is not known."
     text = (
-        f"A random network takes {_ms(latency.mean)} on {device}; a sum of block and depth "
+        f"A random network takes {format_spread(latency.mean)} on {device}; a sum of block and depth "
         f"effects explains {100 * latency.r2:.1f} % of the variance over "
-        f"{latency.n_networks} networks (residual sd {latency.residual_sd * 1e3:.3g} ms)"
+        f"{latency.n_networks} networks (residual sd {format_seconds(latency.residual_sd)})"
     )
     lack = latency.lack_of_fit
     if lack is not None and lack.curvature_p < 0.05:
@@ -57,8 +58,8 @@ def _block_sentences(friendliness: Friendliness) -> list[str]:
         worst = max(places, key=lambda e: _value(e.latency))
         found.append(
             f"Avoid {effect.block} where time matters: everywhere it costs "
-            f"{_ms(effect.latency)}{_share(effect.latency, friendliness.latency)} against a "
-            f"random fill, most in unit {worst.unit} layer {worst.layer} ({_ms(worst.latency)})"
+            f"{format_spread(effect.latency)}{_share(effect.latency, friendliness.latency)} against a "
+            f"random fill, most in unit {worst.unit} layer {worst.layer} ({format_spread(worst.latency)})"
             f"{_points(effect.accuracy)}."
         )
     return found
@@ -79,7 +80,7 @@ def _spread_sentences(friendliness: Friendliness) -> list[str]:
     widest = max(spread, key=lambda place: spread[place])
     place = (
         f"Where the choice of block matters most: unit {widest[0]} layer {widest[1]}, "
-        f"{spread[widest] * 1e3:.3g} ms between its fastest and slowest candidate."
+        f"{format_seconds(spread[widest])} between its fastest and slowest candidate."
     )
     found = [place]
     if depths:
@@ -89,7 +90,7 @@ def _spread_sentences(friendliness: Friendliness) -> list[str]:
             first, second = second, first
         found.append(
             f"Latency is moved more by {first} than by {second}: from least to greatest, depth "
-            f"moves it {by_depth * 1e3:.3g} ms in all, blocks {by_block * 1e3:.3g} ms."
+            f"moves it {format_seconds(by_depth)} in all, blocks {format_seconds(by_block)}."
         )
     return found
 
@@ -108,7 +109,7 @@ def _claim_sentences(friendliness: Friendliness) -> list[str]:
         first = claims[0].effect
         text += (
             f"; the surest: {first.block} in unit {first.unit} layer {first.layer}, "
-            f"{_ms(first.latency)} (adjusted p = {claims[0].adjusted_p:.2g})"
+            f"{format_spread(first.latency)} (adjusted p = {claims[0].adjusted_p:.2g})"
         )
     return [f"{text}."]
 
@@ -127,7 +128,7 @@ def _accuracy_sentences(friendliness: Friendliness) -> list[str]:
         if (_value(effect.accuracy) > 0.0) == (word == "gains"):
             found.append(
                 f"{effect.block} {word} most accuracy: everywhere{_points(effect.accuracy)} "
-                f"for {_ms(effect.latency)} against a random fill."
+                f"for {format_spread(effect.latency)} against a random fill."
             )
     rate = _best_depth(friendliness)
     return found + ([rate] if rate else [])
@@ -144,18 +145,12 @@ def _best_depth(friendliness: Friendliness) -> str | None:
     rate, effect = max(worth, key=lambda pair: pair[0])
     return (
         f"Depth is best spent in unit {effect.unit}: layer {effect.depth} buys {rate:.3g} "
-        f"points a ms ({_ms(effect.latency)}{_points(effect.accuracy)})."
+        f"points a ms ({format_spread(effect.latency)}{_points(effect.accuracy)})."
     )
 
 
 def _value(interval: Interval | None) -> float:
     return interval.value if interval is not None else 0.0
-
-
-def _ms(interval: Interval | None) -> str:
-    if interval is None:
-        return "an unknown time"
-    return f"{interval.value * 1e3:.3g} ± {interval.half_width * 1e3:.2g} ms"
 
 
 def _points(interval: Interval | None) -> str:

@@ -128,8 +128,7 @@ class Friendliness:
 
     def to_csv(self) -> str:
         """Return the frame as CSV text."""
-        frame = self.to_frame().astype({"unit": "Int64", "layer": "Int64", "depth": "Int64"})
-        text: str = frame.to_csv(index=False)
+        text: str = self.to_frame().to_csv(index=False)
         return text
 
     def __repr__(self) -> str:

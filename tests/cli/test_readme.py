@@ -21,7 +21,7 @@ def test_the_python_lines_run(tmp_path: Path) -> None:
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert (tmp_path / "reduced.yaml").exists()
-    assert "mbconv_k3_e3" in done.stdout
+    assert "n_networks" in done.stdout
     assert done.stdout.rstrip().endswith(("clean", "noisy", "unconfirmed", "drifting"))
 
 
