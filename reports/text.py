@@ -59,7 +59,7 @@ def devices_table(rows: Sequence[Row]) -> RenderableType:
 
 def spaces_table(rows: Sequence[Row]) -> RenderableType:
     """Show every design space (rows of ``hwprof spaces --json``) in one line."""
-    table = _table("space", ">pixels", ">units", ">slots", ">blocks a slot", ">architectures")
+    table = _table("space", ">pixels", ">units", ">slots", ">blocks", ">encodings", ">distinct")
     for row in rows:
         layers = [layer for unit in row["units"] for layer in unit["layers"]]
         counts = sorted({len(layer) for layer in layers})
@@ -72,6 +72,7 @@ def spaces_table(rows: Sequence[Row]) -> RenderableType:
             len(layers),
             span,
             format_count(row["n_encodings"]),
+            format_count(row["n_distinct"]),
         )
     return table
 
