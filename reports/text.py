@@ -59,7 +59,7 @@ def devices_table(rows: Sequence[Row]) -> RenderableType:
 
 def spaces_table(rows: Sequence[Row]) -> RenderableType:
     """Show every design space (rows of ``hwprof spaces --json``) in one line."""
-    table = _table("space", ">pixels", ">units", ">slots", ">blocks", ">encodings", ">distinct")
+    table = _table("space", ">px", ">units", ">slots", ">blocks", ">encodings", ">distinct")
     for row in rows:
         layers = [layer for unit in row["units"] for layer in unit["layers"]]
         counts = sorted({len(layer) for layer in layers})
