@@ -10,6 +10,9 @@ from hwprof.units import format_seconds, format_spread
 NAMED = 3
 """Blocks listed per insight: as many as one remembers."""
 
+ALIKE = 0.1
+"""Spreads closer than this share are not ranked in words."""
+
 
 def insights(friendliness: Friendliness) -> list[str]:
     """Say what to avoid, what to prefer, and where to look, each with its figures."""
@@ -85,13 +88,17 @@ def _spread_sentences(friendliness: Friendliness) -> list[str]:
     found = [place]
     if depths:
         by_depth = sum(abs(v) for v in depths.values())
-        first, second = ("depth", "the choice of blocks")
-        if by_block > by_depth:
-            first, second = second, first
-        found.append(
-            f"Latency is moved more by {first} than by {second}: from least to greatest, depth "
-            f"moves it {format_seconds(by_depth)} in all, blocks {format_seconds(by_block)}."
+        moved = (
+            f"from least to greatest, depth moves it {format_seconds(by_depth)} in all, "
+            f"blocks {format_seconds(by_block)}."
         )
+        if abs(by_depth - by_block) < ALIKE * max(by_depth, by_block):
+            found.append(f"Depth and the choice of blocks move latency alike: {moved}")
+        else:
+            more, less = "depth", "the choice of blocks"
+            if by_block > by_depth:
+                more, less = less, more
+            found.append(f"Latency is moved more by {more} than by {less}: {moved}")
     return found
 
 
