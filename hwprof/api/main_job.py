@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from hwprof.api.models import write_file
-from hwprof.api.profiling import effects, profile, reduce
+from hwprof.api.profiling import effects, profile
+from hwprof.api.reducing import reduce
 from hwprof.api.reporting import front_hypervolume, hypervolume_reference, report
 from hwprof.api.searching import load_search, search, train
 from hwprof.errors import StoreError
@@ -119,9 +120,7 @@ def quickstart(
         raise StoreError(
             f"cannot make the folder {str(folder)!r}: {error.strerror or error}; name another --out"
         ) from error
-    journal = _Journal(
-        folder, {"space": chosen.space, "device": device, "data": data, "seed": seed}
-    )
+    journal = _Journal(folder, {**asdict(chosen), "device": device, "data": data, "seed": seed})
 
     def stage(name: str, work: Callable[[ProgressCallback | None], T]) -> T:
         started_s = time.monotonic()

@@ -1,4 +1,4 @@
-"""``profile``, ``import``, ``effects``, ``predict`` and ``reduce``: from a device to a space."""
+"""``profile``, ``import`` and ``effects``: from a device to what its blocks cost."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwprof.api.models import as_architecture, write_file
-from hwprof.api.tables import Table
-from hwprof.errors import PlanError, SpaceError
+from hwprof.api.models import write_file
+from hwprof.errors import PlanError
 from hwprof.measure.records import DeviceOptions, Precision, plan_for
 from hwprof.progress import Pace, Progress, ProgressCallback
-from hwprof.results import Holdout, Reduction, Sample
-from hwprof.space import Architecture, DesignSpace, get_space, reduction_to_yaml
+from hwprof.results import Holdout, Sample
+from hwprof.space import DesignSpace, get_space
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,25 +72,6 @@ class ProfileResult:
     def _repr_html_(self) -> str:
         html: str = self.to_frame().to_html(index=False)
         return html
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """A latency that was not measured, with its 95 % prediction interval."""
-
-    arch: Architecture
-    latency_s: float
-    lo_s: float
-    hi_s: float
-
-    def to_row(self) -> dict[str, Any]:
-        """Return the documented keys of ``hwprof predict --json``."""
-        return {
-            "arch": self.arch.to_json(),
-            "latency_s": self.latency_s,
-            "lo_s": self.lo_s,
-            "hi_s": self.hi_s,
-        }
 
 
 def profile(
@@ -279,67 +259,6 @@ def effects(
     return result
 
 
-def predict(run: str | Path, archs: Sequence[Architecture | str] | str | Path) -> Table[Prediction]:
-    """Predict latencies on the run's device without measuring.
-
-    Args:
-        run: the run folder of a profile.
-        archs: architectures (objects, JSON files, names), or a CSV file with a column ``arch``.
-    """
-    networks = _architectures(archs)
-    model, _ = latency_model(run)
-    rows = []
-    for network in networks:
-        latency_s, half_s = model.predict_s(network)
-        rows.append(
-            Prediction(
-                arch=network, latency_s=latency_s, lo_s=latency_s - half_s, hi_s=latency_s + half_s
-            )
-        )
-    return Table(tuple(rows))
-
-
-def reduce(
-    run: str | Path | None = None,
-    *,
-    accuracy: str | None = None,
-    data: str | None = None,
-    max_accuracy_drop_pp: float | None = None,
-    effects: str | Path | None = None,
-    space: str | None = None,
-    out: str | Path | None = None,
-    progress: ProgressCallback | None = None,
-) -> Reduction:
-    """Cut a space down to what suits a device, with the evidence beside every cut.
-
-    Args:
-        run: the run folder of a profile; or give ``effects`` and ``space`` instead.
-        accuracy: an accuracy source, as in :func:`hwprof.effects`.
-        data: images for ``supernet:``.
-        max_accuracy_drop_pp: percentage points of accuracy that all cuts together may cost.
-        effects: a CSV that ``hwprof effects --csv`` wrote.
-        space: the space of that CSV.
-        out: write the reduced space (``reduced.yaml``) here.
-        progress: called while networks are scored.
-    """
-    from hwprof.estimate.friendliness import friendliness_from_csv
-    from hwprof.search.reducer import reduce_space
-
-    if run is not None:
-        found = globals()["effects"](run, accuracy=accuracy, data=data, progress=progress)
-        with open_run(run) as opened:
-            design = run_space(opened)
-    elif effects is not None and space is not None:
-        design = get_space(space)
-        found = friendliness_from_csv(Path(effects), design)
-    else:
-        raise PlanError("reduce needs a run folder, or both --effects FILE.csv and --space NAME")
-    reduction = reduce_space(design, found, max_accuracy_drop_pp=max_accuracy_drop_pp)
-    if out is not None:
-        write_file(Path(out), reduction_to_yaml(reduction).encode())
-    return reduction
-
-
 def as_space(space: str | DesignSpace, resolution_px: int | None = None) -> DesignSpace:
     """Return the space itself, or the one of that name, at the resolution asked for."""
     if isinstance(space, str):
@@ -424,25 +343,3 @@ def _holdout(space: DesignSpace, samples: Sequence[Sample]) -> Holdout | None:
     if len(timed) < n_coefficients(space):
         return None
     return AdditiveLatencyModel.fit(space, timed).holdout
-
-
-def _architectures(archs: Sequence[Architecture | str] | str | Path) -> list[Architecture]:
-    if isinstance(archs, str | Path):
-        if str(archs).endswith((".csv", ".csv.gz")):
-            return _architectures_from_csv(Path(archs))
-        return [as_architecture(str(archs))]
-    return [as_architecture(a) for a in archs]
-
-
-def _architectures_from_csv(path: Path) -> list[Architecture]:
-    import json
-
-    import pandas as pd
-
-    try:
-        frame = pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise SpaceError(f"cannot read {str(path)!r}: {error}") from error
-    if "arch" not in frame.columns:
-        raise SpaceError(f"{str(path)!r} has no column 'arch'; it has {list(frame.columns)}")
-    return [Architecture.from_json(json.loads(text)) for text in frame["arch"]]

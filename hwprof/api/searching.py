@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -199,7 +199,8 @@ def finalist_measurer(
         workloads = [Workload.network(a) for a in archs]
         if folder is None:
             return list(measure(workloads, ref, plan, progress=progress))
-        request = {"device": device, "preset": preset, "space": archs[0].space if archs else None}
+        # All that must be equal for a measurement kept here to stand for one asked for now.
+        request = {"device": device, "options": asdict(options), "plan": plan.key_fields()}
         with Run.create_or_resume(folder, "finalists", request) as store:
             known = {m.workload.key: m for m in store.measurements()}
             todo = [w for w in workloads if w.key not in known]
