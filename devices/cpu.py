@@ -46,6 +46,7 @@ _DTYPES: Mapping[str, str] = {
     "tensor(uint8)": "uint8",
     "tensor(bool)": "bool",
 }
+_OUT_OF_MEMORY = ("Failed to allocate memory", "bad_alloc", "bad allocation")
 _DAMAGED = ("INVALID_PROTOBUF", "INVALID_GRAPH", "INVALID_ARGUMENT", "NO_SUCHFILE", "External data")
 
 
@@ -275,6 +276,8 @@ class CpuExecutable(HostExecutable):
             found: list[Array] = self._session.run(self._names, dict(inputs))
         except Exception as error:  # the runtime's exceptions share no base class of their own
             text = " ".join(str(error).split())
+            if any(words in text for words in _OUT_OF_MEMORY):
+                raise MemoryError(f"onnxruntime cannot run the model: {text}") from error
             raise MeasurementError(f"onnxruntime cannot run the model: {text}") from error
         return found
 

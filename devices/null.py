@@ -17,8 +17,8 @@ be left out:
 
 Labels are shell patterns; for ``clock`` see :mod:`hwprof.devices.null_clock`. A fault happens
 at a stage (``supports``, ``compile``, ``check``, ``warmup``, ``burst``) and is one of ``die``,
-``kill``, ``hang``, ``nan``, ``garbage``, ``refuse``, ``model``, ``unsupported`` or ``print``
-(noise on standard output); with ``once`` it happens until the file MARKER exists, and makes it.
+``kill``, ``hang``, ``nan``, ``fallback``, ``garbage``, ``refuse``, ``model``, ``memory``,
+``unsupported`` or ``print`` (noise on standard output); with ``once`` it happens until the file MARKER exists, and makes it.
 Noise is drawn from the seed, the workload and the worker's number, so that a campaign repeats
 to the nanosecond.
 """
@@ -73,7 +73,8 @@ FIELDS = frozenset(
     }
 )
 FAULTS = frozenset(
-    {"die", "kill", "hang", "nan", "garbage", "refuse", "model", "unsupported", "print"}
+    ("die", "kill", "hang", "nan", "fallback", "garbage", "refuse", "model", "memory")
+    + ("unsupported", "print")
 )
 DEFAULT_LATENCY_S = 1e-3
 DEFAULT_NOISE: Mapping[str, float] = {"call": 0.01, "worker": 0.001}
@@ -198,6 +199,8 @@ def _do(kind: str) -> str:
             raise CompileError("the script refuses it")
         case "model":
             raise ModelError("the script says that the model is damaged")
+        case "memory":
+            raise MemoryError("the script wants more than there is")
         case "print":
             os.write(1, b"hwp1 noise that an adapter writes to standard output\n")
     return kind
@@ -233,7 +236,12 @@ class NullExecutable:
         """Return finite outputs unless the script says otherwise."""
         kind = self._adapter.fault(self._workload, "check")
         error = None if reference is None else max_rel_error(self.outputs(), reference)
-        return Check(finite=kind != "nan", provider="scripted", max_rel_error=error)
+        return Check(
+            finite=kind != "nan",
+            provider="scripted",
+            fallback_ops=("scripted operator",) if kind == "fallback" else (),
+            max_rel_error=error,
+        )
 
     def outputs(self, inputs: Arrays | None = None) -> list[Array]:
         """Return one array of zeros: nothing is computed."""

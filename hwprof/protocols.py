@@ -44,7 +44,7 @@ class Check:
     provider: str
     """The provider that really ran, e.g. ``CPUExecutionProvider``."""
     fallback_ops: tuple[str, ...] = ()
-    """Operators that silently ran somewhere else."""
+    """Operators that silently ran somewhere else; with one there is no latency, but a failure."""
     max_rel_error: float | None = None
     """Largest error relative to the reference's largest output; None without a reference."""
 

@@ -186,6 +186,14 @@ class Crew:
         header = worker.request("check", self._plan.timeout_s, key=member.workload.key).header
         found, loaded = header["check"], header["loaded"]
         member.check = Check(**{**found, "fallback_ops": tuple(found["fallback_ops"])})
+        if member.check.fallback_ops:
+            raise WorkerFault(
+                "fallback",
+                f"these operators silently ran elsewhere than on {member.check.provider}: "
+                f"{', '.join(member.check.fallback_ops)}; the latency would be another device's: "
+                "replace them, or measure where they run",
+                lost=False,
+            )
         if not member.check.finite:
             raise WorkerFault(
                 "non_finite",

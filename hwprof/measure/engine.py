@@ -8,16 +8,20 @@ falls on all alike. Every burst reaches the sink at once: what is interrupted ca
 
 from __future__ import annotations
 
+import itertools
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from hwprof.graph import workload_graph
 from hwprof.measure import machine
-from hwprof.measure.group import Group, Session
+from hwprof.measure.group import Campaign, Group
 from hwprof.measure.labelling import Labeller
+from hwprof.measure.level import rounds_done
 from hwprof.measure.load import LoadMonitor, check_quiet, check_threads
 from hwprof.measure.pool import Pool, living_pids
 from hwprof.measure.records import (
@@ -85,9 +89,9 @@ def measure(
         PlanError: the machine grants fewer cores than threads are asked for.
     """
     distinct = list({w.key: w for w in reversed(workloads)}.values())[::-1]
-    known = earlier or {}
+    known = dict(earlier or {})
     report = _Reporter(len(distinct), plan, progress)
-    session = Session(
+    campaign = Campaign(
         ref=device,
         plan=plan,
         rng=np.random.default_rng(plan.seed),
@@ -97,20 +101,68 @@ def measure(
         tell=report.step,
     )
     next_worker = _first_free_number(known)
-    for number, members in enumerate(groups(distinct, device, plan)):
+    is_fit = False
+    for turn in turns(groups(distinct, device, plan), plan.sessions):
+        looks, is_last = plan.looks_in(turn.session), turn.session == plan.sessions - 1
+        members = [
+            w
+            for w in turn.waiting
+            if is_last or rounds_done(known.get(w.key, ()), plan.workers) < looks[-1]
+        ]
+        if not members:
+            continue
         if deadline_s is not None and time.monotonic() >= deadline_s:
             return
+        _wait_until(turn.not_before_s, report)
         with Pool(device, next_worker) as pool:
-            group = Group(session, pool, members, REFERENCE, known)
+            group = Group(campaign, pool, members, REFERENCE, known, looks, is_last=is_last)
             hello = group.start(machine.warnings())
             if sink is not None:
                 sink.opened(hello.fingerprint)
-            if number == 0 and not hello.reports_disturbance:
-                _require_fit(session.monitor, device.options.threads)
+            if not (is_fit or hello.reports_disturbance):
+                _require_fit(campaign.monitor, device.options.threads)
+            is_fit = True
             for result in group.run():
+                turn.waiting.remove(result.workload)
                 report.finished(result)
                 yield result
+            known.update(group.bursts)
             next_worker = pool.next_number
+        turn.not_before_s = time.monotonic() + plan.session_gap_s
+
+
+@dataclass(kw_only=True)
+class Turn:
+    """A group in one of its sessions; ``waiting`` are its workloads without a result."""
+
+    waiting: list[Workload]
+    session: int = 0
+    not_before_s: float = 0.0
+
+
+def turns(groups: Iterable[list[Workload]], sessions: int) -> Iterator[Turn]:
+    """Yield every group once a session.
+
+    Between two sessions of a group stands a session of the next one: the time that must pass
+    is used, and a campaign that ends early leaves at most a group or two without results.
+    """
+    waiting: list[Turn] = []
+    for members in itertools.chain(groups, itertools.repeat(None)):
+        if members is None and not waiting:
+            return
+        if members is not None:
+            waiting.insert(0, Turn(waiting=members))
+        for turn in waiting:
+            yield turn
+            turn.session += 1
+        waiting = [turn for turn in waiting if turn.session < sessions]
+
+
+def _wait_until(at_s: float, report: _Reporter) -> None:
+    """Let time pass, so that two sessions of a group see the machine at two times."""
+    while (left_s := at_s - time.monotonic()) > 0:
+        report.step(f"the second look at it begins in {math.ceil(left_s)} s", 0)
+        time.sleep(min(left_s, 1.0))
 
 
 def groups(
@@ -169,7 +221,7 @@ class _Reporter:
         self, total: int, plan: MeasurePlan, callback: Callable[[Progress], None] | None
     ) -> None:
         self._total, self._callback = total, callback
-        self._each = plan.looks[-1] * plan.workers
+        self._each = plan.most_bursts
         self._pace: Pace | None = None
         self._done = self._failed = self._bursts = 0
 

@@ -46,7 +46,7 @@ Tell = Callable[[str, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Session:
+class Campaign:
     """What lasts for the whole campaign."""
 
     ref: DeviceRef
@@ -62,32 +62,39 @@ class Group:
     """Runs one group. Iterating :meth:`run` gives every candidate's result as it is final.
 
     Args:
-        session: what lasts for the campaign.
+        campaign: what lasts for the campaign.
         pool: started here, closed by the caller.
         workloads: the candidates.
         reference: a block of ours that opens and closes every round, or None.
-        earlier: bursts from interrupted sessions, by workload key.
+        earlier: bursts of earlier sessions, by workload key; measuring goes on behind them.
+        looks: the round counts at which measuring may end, those of earlier sessions included.
+        is_last: whether a candidate is final behind the last look; else its bursts wait in
+            :attr:`bursts` for another session.
     """
 
     def __init__(
         self,
-        session: Session,
+        campaign: Campaign,
         pool: Pool,
         workloads: Sequence[Workload],
         reference: Workload | None,
         earlier: Mapping[str, Sequence[LabelledBurst]],
+        looks: tuple[int, ...],
+        *,
+        is_last: bool = True,
     ) -> None:
-        self._session = session
-        self._plan = session.plan
-        self._threads = session.ref.options.threads
-        self._crew = Crew(pool, session.plan, self._keep_warmup)
+        self._campaign = campaign
+        self._plan = campaign.plan
+        self._threads = campaign.ref.options.threads
+        self._looks, self._is_last = looks, is_last
+        self._crew = Crew(pool, self._plan, self._keep_warmup)
         shared = self._new_seats(self._plan.workers)
         self._members = [self._member(w, shared, earlier.get(w.key, ())) for w in workloads]
         self._reference = None
         if reference is not None and any(self._is_due(m) for m in self._members):
             seats = shared if self._threads == 1 else self._new_seats(1)
             self._reference = Member(workload=reference, seats=seats, is_reference=True)
-        n_bursts = self._plan.looks[-1] * self._plan.workers * len(workloads)
+        n_bursts = looks[-1] * self._plan.workers * len(workloads)
         self._repeats_left = math.ceil(MOST_REPEATS * n_bursts)
         self._fingerprint: Fingerprint | None = None
         self._warnings: tuple[str, ...] = ()
@@ -102,25 +109,26 @@ class Group:
         Raises:
             DeviceUnavailableError: the device cannot be opened.
         """
-        members = [*self._members, *([self._reference] if self._reference else [])]
-        seats = [seat for m in members for seat in self._seats_for(m)]
+        seats = [seat for m in self._everyone() for seat in self._seats_for(m)]
         hello = self._crew.start(list(dict.fromkeys(seats)))
         self._fingerprint = hello.fingerprint
         if not hello.reports_disturbance:
             self._warnings = warnings
-            self._n_cpus = self._session.monitor.n_cpus
+            self._n_cpus = self._campaign.monitor.n_cpus
         return hello
 
+    @property
+    def bursts(self) -> Mapping[str, Sequence[LabelledBurst]]:
+        """Every burst so far of the candidates that have not failed, by workload key."""
+        return {m.workload.key: m.bursts for m in self._active()}
+
     def run(self) -> Iterator[Result]:
-        """Yield a result for every candidate."""
-        for member in self._members:
-            yield from self._guarded(member, self._prepare)
-        if self._reference is not None and any(map(self._is_due, self._active())):
-            yield from self._guarded(self._reference, self._prepare)
+        """Yield what is final: failures at once, measurements in the last session."""
+        yield from self._prepare_all()
         for member in self._active():
             if not self._is_due(member):
                 yield self._finish(member)
-        for look in self._plan.looks:
+        for look in self._looks:
             while due := [m for m in self._active() if m.rounds < look]:
                 yield from self._round(due, look)
             yield from self._look(look)
@@ -143,11 +151,14 @@ class Group:
         )
 
     def _is_due(self, member: Member) -> bool:
-        return member.rounds < self._plan.looks[-1]
+        return member.rounds < self._looks[-1]
 
     def _seats_for(self, member: Member) -> tuple[Seat, ...]:
         """Return where a member must be compiled: once is enough where nothing is left to time."""
         return member.seats if self._is_due(member) else member.seats[:1]
+
+    def _everyone(self) -> list[Member]:
+        return [*self._members, *([self._reference] if self._reference else [])]
 
     def _active(self) -> list[Member]:
         return [m for m in self._members if not m.left]
@@ -161,19 +172,35 @@ class Group:
             if member.is_reference:
                 logger.info("measuring without a reference block: %s", lost.failure.message)
                 return
-            if self._session.sink is not None:
-                self._session.sink.failed(lost.failure)
+            if self._campaign.sink is not None:
+                self._campaign.sink.failed(lost.failure)
             yield lost.failure
 
-    def _prepare(self, member: Member) -> None:
-        for seat in self._seats_for(member):
-            self._crew.prepare(member, seat, warm=self._is_due(member))
-        self._session.tell(member.workload.label, 0)
+    def _prepare_all(self) -> Iterator[Result]:
+        """Prepare every member on its seats, in another order on every seat.
+
+        What is compiled first gets other memory than what comes last, for the life of the
+        process. In one order everywhere that would be a difference between workloads on which
+        all workers agree.
+        """
+        by_seat: dict[Seat, list[Member]] = {}
+        for member in self._everyone():
+            for seat in self._seats_for(member):
+                by_seat.setdefault(seat, []).append(member)
+        for seat, members in by_seat.items():
+            for index in self._campaign.rng.permutation(len(members)):
+                member = members[index]
+                if not member.left:
+                    yield from self._guarded(member, lambda m, s=seat: self._prepare(m, s))  # type: ignore[misc]
+
+    def _prepare(self, member: Member, seat: Seat) -> None:
+        self._crew.prepare(member, seat, warm=self._is_due(member))
+        self._campaign.tell(member.workload.label, 0)
 
     def _round(self, due: list[Member], look: int) -> Iterator[Result]:
         """Time one burst for every candidate and worker, in fresh random order."""
         pairs = [(m, seat) for m in due for seat in m.seats]
-        order = self._session.rng.permutation(len(pairs))
+        order = self._campaign.rng.permutation(len(pairs))
         self._time_reference()
         for member, seat in (pairs[i] for i in order):
             if not member.left:
@@ -182,7 +209,7 @@ class Group:
         for member in due:
             member.rounds += 1
             member.next_round += 1
-        self._session.tell(f"round {max(m.rounds for m in due)} of {look}", len(pairs))
+        self._campaign.tell(f"round {max(m.rounds for m in due)} of {look}", len(pairs))
 
     def _time_reference(self) -> None:
         reference = self._reference
@@ -206,9 +233,9 @@ class Group:
 
     def _label(self, round_index: int, worker: Worker, timed: TimedBurst) -> LabelledBurst:
         burst, disturbance = timed
-        labeller = self._session.labeller
+        labeller = self._campaign.labeller
         if disturbance is None:
-            disturbance = labeller.host_disturbance(self._session.monitor.mark())
+            disturbance = labeller.host_disturbance(self._campaign.monitor.mark())
         return LabelledBurst(
             burst=burst,
             worker=worker.label,
@@ -224,14 +251,15 @@ class Group:
 
     def _keep(self, member: Member, labelled: LabelledBurst) -> None:
         member.bursts.append(labelled)
-        if self._session.sink is not None and not member.is_reference:
-            self._session.sink.burst(member.workload, labelled)
+        if self._campaign.sink is not None and not member.is_reference:
+            self._campaign.sink.burst(member.workload, labelled)
 
     def _look(self, look: int) -> Iterator[Measurement]:
-        """Let those go that reached their target, or all at the last look."""
-        last = look == self._plan.looks[-1]
+        """Let those go that reached their target, or all at the last look of the last session."""
+        if not self._is_last:
+            return
         for member in self._active():
-            if last or (member.rounds == look and self._is_settled(member)):
+            if look == self._looks[-1] or (member.rounds == look and self._is_settled(member)):
                 yield self._finish(member)
 
     def _is_settled(self, member: Member) -> bool:
@@ -245,12 +273,12 @@ class Group:
             member.workload,
             self._plan,
             self._fingerprint,
-            [self._session.labeller.relabel(b) for b in member.bursts],
+            [self._campaign.labeller.relabel(b) for b in member.bursts],
             member.loaded,
             self._telemetry(member),
         )
-        if self._session.sink is not None:
-            self._session.sink.done(measurement)
+        if self._campaign.sink is not None:
+            self._campaign.sink.done(measurement)
         self._leave(member)
         return measurement
 
@@ -265,7 +293,6 @@ class Group:
             "warnings": list(self._warnings),
             "n_cpus": self._n_cpus,
             "provider": member.check.provider,
-            "fallback_ops": list(member.check.fallback_ops),
             "attempts": member.n_faults + 1,
             **self._reference_telemetry(),
         }

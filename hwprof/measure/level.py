@@ -317,7 +317,6 @@ def _signs(
         foreign_cores=float(np.mean([b.foreign_cores for b in used])),
         n_cpus=telemetry.get("n_cpus"),
         faulted_share=_share(used, "faulted"),
-        fallback_ops=tuple(telemetry.get("fallback_ops", ())),
         host_warnings=tuple(telemetry.get("warnings", ())),
     )
 

@@ -17,6 +17,9 @@ STEAL_LIMIT = 0.02
 STEAL_WARNING = 0.005
 WINDOW_S = 1.0
 """The system counts in ticks of 10 ms: shares over less than a second would be noise."""
+REFRESH_S = 0.2
+"""A burst is shorter than that: to look at every worker's counters behind each would keep the
+host busier than the window can tell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +53,7 @@ def load_between(before: Snapshot, after: Snapshot, n_cpus: int) -> Load:
 
 
 class LoadMonitor:
-    """Reads /proc/stat at every mark and tells the load over the last second or more.
+    """Reads /proc/stat now and then and tells the load over the last second or more.
 
     Args:
         pids: returns the living worker processes; their CPU time is our own.
@@ -65,6 +68,7 @@ class LoadMonitor:
         self._cpus = usable_cpus()
         self._tick_s = 1.0 / os.sysconf("SC_CLK_TCK")
         self._history: deque[Snapshot] = deque()
+        self._load: Load | None = None
         self.mark()
 
     @property
@@ -73,18 +77,21 @@ class LoadMonitor:
         return len(self._cpus)
 
     def mark(self) -> Load | None:
-        """Take a snapshot; return the load since one at least a second ago (or the first).
+        """Return the load over the last second or more (or since the first snapshot).
 
-        None where the system has no /proc/stat.
+        It is at most 0.2 s old. None where the system has no /proc/stat.
         """
+        history = self._history
+        if len(history) > 1 and time.monotonic() - history[-1].at_s < REFRESH_S:
+            return self._load
         now = self._snapshot()
         if now is None:
             return None
-        history = self._history
         while len(history) > 1 and now.at_s - history[1].at_s >= WINDOW_S:
             history.popleft()
         history.append(now)
-        return load_between(history[0], now, len(self._cpus))
+        self._load = load_between(history[0], now, len(self._cpus))
+        return self._load
 
     def _snapshot(self) -> Snapshot | None:
         stat = read_text(self._proc / "stat")

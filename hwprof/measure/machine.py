@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -68,18 +67,12 @@ def available_memory_bytes() -> int | None:
     return memory_bytes()
 
 
-def peak_memory_bytes() -> int | None:
-    """Return this process's resident memory at its highest.
-
-    Not ``ru_maxrss`` on Linux: that begins with what the *parent* held when it started us.
-    """
-    for line in (read_text("/proc/self/status") or "").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    if sys.platform == "darwin":
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def oom_kills(proc: Path = Path("/proc")) -> int | None:
+    """Return how often the kernel has ended a process for want of memory since boot."""
+    for line in (read_text(proc / "vmstat") or "").splitlines():
+        name, _, count = line.partition(" ")
+        if name == "oom_kill":
+            return int(count)
     return None
 
 

@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from hwprof.errors import DeviceUnavailableError, MeasurementError
-from hwprof.measure import wire
+from hwprof.measure import machine, wire
 from hwprof.measure.records import DeviceRef, Fingerprint
 from hwprof.measure.worker import write_all
 
@@ -73,6 +73,7 @@ class Worker:
 
     def __init__(self, number: int) -> None:
         self.label = f"w{number}"
+        self._oom_kills = machine.oom_kills()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "hwprof.measure.worker", str(os.getpid())],
@@ -196,8 +197,11 @@ class Worker:
             code = None
         tail = self._log_tail()
         self.kill()
-        if code == -signal.SIGKILL:
-            message = f"the process was killed during {op!r}, most likely for want of memory"
+        if code == -signal.SIGKILL and machine.oom_kills() != self._oom_kills:
+            message = (
+                f"the system ended the process during {op!r} for want of memory: free some, or "
+                "measure fewer workloads at once"
+            )
             return WorkerFault("out_of_memory", message, lost=True)
         how = "closed its pipe" if code is None else _ending(code)
         return WorkerFault("died", f"the process {how} during {op!r}{tail}", lost=True)

@@ -21,7 +21,7 @@ from hwprof.workload import Workload
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Changes whenever a number measured before could differ from one measured now."""
 
 Cache = Literal["hot", "cold"]
@@ -58,13 +58,17 @@ class MeasurePlan:
 
     ``looks`` are the only round counts at which stopping is considered, so that the interval
     keeps its meaning; measuring ends early where the interval's half-width is at most
-    ``target_rel`` and the floor is confirmed.
+    ``target_rel`` and the floor is confirmed. Of several ``sessions`` each has fresh workers and
+    begins at least ``session_gap_s`` after the one before ended; only the last may end early.
     """
 
     preset: str
     workers: int
     looks: tuple[int, ...]
     burst_s: float
+    sessions: int = 1
+    session_gap_s: float = 30.0
+    """A slow mode of a shared machine lasts seconds: this is beyond it."""
     min_calls: int = 5
     warmup_calls: int = 3
     warmup_s: float = 0.05
@@ -75,6 +79,17 @@ class MeasurePlan:
     """Longest any single request to a worker may take before the watchdog ends it."""
     seed: int = 0
     protocol: int = PROTOCOL_VERSION
+
+    def looks_in(self, session: int) -> tuple[int, ...]:
+        """Return the looks of a session (from 0), in rounds since the first one began."""
+        before = session * self.looks[-1]
+        is_last = session == self.sessions - 1
+        return tuple(before + look for look in (self.looks if is_last else self.looks[-1:]))
+
+    @property
+    def most_bursts(self) -> int:
+        """Bursts of a workload that never settles."""
+        return self.sessions * self.looks[-1] * self.workers
 
     def target_for(self, workload: Workload) -> float:
         """Return the relative half-width asked for ``workload``."""
@@ -92,7 +107,7 @@ class MeasurePlan:
 PRESETS: Mapping[str, MeasurePlan] = {
     "quick": MeasurePlan(preset="quick", workers=3, looks=(8,), burst_s=0.025),
     "standard": MeasurePlan(preset="standard", workers=5, looks=(8, 16), burst_s=0.05),
-    "strict": MeasurePlan(preset="strict", workers=5, looks=(24,), burst_s=0.05),
+    "strict": MeasurePlan(preset="strict", workers=5, looks=(24,), burst_s=0.05, sessions=2),
 }
 
 
@@ -203,7 +218,9 @@ class Loaded:
     load_s: float
     artifact_bytes: int
     peak_memory_bytes: int | None
-    """Resident memory at its highest in a process that held this workload (and its group)."""
+    """Memory at its highest while the workload was loaded and run: the device's own where it has
+    some, else resident memory of the process without what its other workloads hold
+    (:mod:`hwprof.measure.memory`). None where it cannot be told."""
     warnings: tuple[str, ...] = ()
 
 

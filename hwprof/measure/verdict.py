@@ -35,7 +35,6 @@ class Signs:
     foreign_cores: float
     n_cpus: int | None
     faulted_share: float
-    fallback_ops: tuple[str, ...] = ()
     host_warnings: tuple[str, ...] = ()
 
 
@@ -145,10 +144,5 @@ def _remarks(signs: Signs) -> Iterator[str]:
         yield (
             "most calls cause page faults: the allocator returns memory to the system between "
             "calls, which is part of the time shown"
-        )
-    if signs.fallback_ops:
-        yield (
-            f"these operators ran on another provider than the one asked for: "
-            f"{', '.join(signs.fallback_ops)}"
         )
     yield from signs.host_warnings

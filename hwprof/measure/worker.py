@@ -14,7 +14,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from hwprof.errors import (
@@ -27,6 +27,7 @@ from hwprof.errors import (
     SpaceError,
 )
 from hwprof.measure import wire
+from hwprof.measure.memory import MemoryMeter
 from hwprof.measure.records import DeviceRef
 from hwprof.protocols import DeviceAdapter, Executable, ReportsDisturbance
 from hwprof.workload import Workload
@@ -75,6 +76,7 @@ class Server:
     def __init__(self) -> None:
         self._adapter: DeviceAdapter | None = None
         self._executables: dict[str, Executable] = {}
+        self._memory = MemoryMeter()
         self._operations: Mapping[str, Callable[[Mapping[str, Any]], wire.Frame]] = {
             "open": self._open,
             "supports": self._supports,
@@ -110,6 +112,7 @@ class Server:
 
     def _open(self, header: Mapping[str, Any]) -> wire.Frame:
         self._adapter = open_adapter(wire.device_from(header["device"]))
+        self._memory = MemoryMeter()
         return wire.Frame(
             header={
                 "fingerprint": self._adapter.fingerprint().to_json(),
@@ -124,13 +127,16 @@ class Server:
     def _compile(self, header: Mapping[str, Any]) -> wire.Frame:
         workload = Workload.from_json(header["workload"])
         plan = wire.plan_from(header["plan"])
+        self._memory.begin()
         self._executables[workload.key] = self.adapter.compile(workload, plan)
         return wire.Frame(header={})
 
     def _check(self, header: Mapping[str, Any]) -> wire.Frame:
         executable = self._executables[header["key"]]
-        check = executable.check()
-        return wire.Frame(header={"check": asdict(check), "loaded": asdict(executable.loaded)})
+        check, loaded = executable.check(), executable.loaded
+        if loaded.peak_memory_bytes is None:  # the device's memory is this process's own
+            loaded = replace(loaded, peak_memory_bytes=self._memory.peak_bytes())
+        return wire.Frame(header={"check": asdict(check), "loaded": asdict(loaded)})
 
     def _burst(self, header: Mapping[str, Any]) -> wire.Frame:
         executable = self._executables[header["key"]]

@@ -119,8 +119,10 @@ FAULTS = {
     "compile refuse": ("refused", 1),
     "compile model": ("model", 1),
     "compile die": ("died", 2),
-    "compile kill": ("out_of_memory", 1),
+    "compile kill": ("died", 2),
+    "compile memory": ("out_of_memory", 1),
     "check nan": ("non_finite", 1),
+    "check fallback": ("fallback", 1),
     "check die": ("died", 2),
     "warmup garbage": ("garbage", 1),
     "burst garbage": ("garbage", 1),
@@ -146,6 +148,17 @@ def test_every_fault_is_its_own_and_takes_nobody_with_it() -> None:
     dead = failed(found["compile die"]).message
     assert "exit code 13" in dead
     assert "the script lets the process die" in dead
+    assert "SIGKILL" in failed(found["compile kill"]).message
+    assert "scripted operator" in failed(found["check fallback"]).message
+
+
+def test_the_systems_want_of_memory_is_told_from_a_kill(monkeypatch: pytest.MonkeyPatch) -> None:
+    kills = iter(range(1000))
+    monkeypatch.setattr(machine, "oom_kills", lambda: next(kills))
+    ref = null(faults=[{"label": "bad", "stage": "burst", "kind": "kill"}])
+    failure = failed(run([block("bad", 16)], ref)["bad"])
+    assert (failure.stage, failure.kind, failure.attempts) == ("burst", "out_of_memory", 1)
+    assert "want of memory" in failure.message
 
 
 def test_a_worker_that_hangs_is_ended() -> None:
@@ -283,3 +296,62 @@ def test_bad_script_is_the_users_error() -> None:
     with pytest.raises(DeviceUnavailableError, match="unknown field 'latnecy'"):
         run([block("a")], null(latnecy={}))
     assert issubclass(PlanError, ValueError)
+
+
+STRICT = plan_for("strict", workers=2, looks=(3,), session_gap_s=0.0)
+
+
+def test_strict_looks_at_two_separate_times() -> None:
+    result = measured(run([block("a")], null(), STRICT)["a"])
+    timed = [b for b in result.bursts if "first" not in b.causes]
+    first, second = (
+        {b.worker for b in timed if (b.round_index < 3) is early} for early in (True, False)
+    )
+    assert len(first) == len(second) == 2
+    assert first.isdisjoint(second)  # fresh processes
+    assert sorted({b.round_index for b in timed}) == list(range(6))
+    assert len(result.telemetry["worker_levels_s"]) == 4
+
+
+def test_sessions_alternate_so_that_waiting_is_used() -> None:
+    a, b, c = ([block(name)] for name in "abc")
+    order = [(t.waiting[0].label, t.session) for t in engine.turns([a, b, c], 2)]
+    assert order == [("a", 0), ("b", 0), ("a", 1), ("c", 0), ("b", 1), ("c", 1)]
+    assert [t.session for t in engine.turns([a, b], 1)] == [0, 0]
+
+
+def test_the_second_session_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        now[0] += seconds
+
+    monkeypatch.setattr("hwprof.measure.engine.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("hwprof.measure.engine.time.sleep", sleep)
+    plan = plan_for("strict", workers=1, looks=(1,), session_gap_s=4.5)
+    measured(run([block("a")], null(), plan)["a"])
+    assert sum(slept) == pytest.approx(4.5)
+
+
+def test_a_failure_in_the_first_session_is_not_tried_in_the_second(tmp_path: Path) -> None:
+    faults = [{"label": "bad", "stage": "compile", "kind": "refuse"}]
+    results = list(engine.measure([block("bad", 16), block("a")], null(faults=faults), STRICT))
+    assert [(r.workload.label, isinstance(r, Failure)) for r in results] == [
+        ("bad", True),
+        ("a", False),
+    ]
+
+
+def test_resuming_between_sessions_measures_only_the_second() -> None:
+    sink = MemorySink()
+    first = plan_for("strict", workers=2, looks=(3,), sessions=1)
+    run([block("a")], null(), first, sink=sink)
+    again = MemorySink()
+    result = measured(run([block("a")], null(), STRICT, sink=again, earlier=sink.bursts)["a"])
+    timed = [b.round_index for b in again.bursts[block("a").key] if "first" not in b.causes]
+    assert sorted(set(timed)) == [3, 4, 5]
+    assert len(result.bursts) == len(sink.bursts[block("a").key]) + len(
+        again.bursts[block("a").key]
+    )
