@@ -73,8 +73,7 @@ FIELDS = frozenset(
     }
 )
 FAULTS = frozenset(
-    ("die", "kill", "hang", "nan", "fallback", "garbage", "refuse", "model", "memory")
-    + ("unsupported", "print")
+    "die fallback garbage hang kill memory model nan print refuse unsupported".split()
 )
 DEFAULT_LATENCY_S = 1e-3
 DEFAULT_NOISE: Mapping[str, float] = {"call": 0.01, "worker": 0.001}

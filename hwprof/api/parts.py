@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from hwprof.measure.records import Cache, DeviceOptions, Precision, plan_for
 from hwprof.parts.records import PartsResult
 from hwprof.space import Architecture
 from hwprof.workload import InputSpec
+
+MOST_REPEATS = 2
+"""How often tracing and measuring are repeated where the machine changed between the two."""
 
 
 def bench_parts(
@@ -54,7 +58,14 @@ def bench_parts(
     """
     from hwprof.devices import device_ref
     from hwprof.measure.engine import measure
-    from hwprof.parts import assemble, compare_parts, comparison, distinct, trace_workloads
+    from hwprof.parts import (
+        assemble,
+        compare_parts,
+        comparison,
+        distinct,
+        is_same_machine,
+        trace_workloads,
+    )
     from hwprof.parts import layout_s as layout_of
 
     if cache != "hot":
@@ -68,7 +79,16 @@ def bench_parts(
     traces, *traces_alone = trace_workloads([whole, *alone], ref, plan, progress)
     workloads = [whole, *(beside.workloads if beside else ())]
     results = {r.workload.key: r for r in measure(workloads, ref, plan, progress=progress)}
-    found = assemble(raise_failure(results[whole.key]), traces, plan.workers)
+    level = raise_failure(results[whole.key])
+    for attempt in range(1, 1 + MOST_REPEATS):
+        if is_same_machine(level, traces):
+            break
+        traces += trace_workloads([whole], ref, plan, progress)[0]
+        again = replace(plan, seed=seed + attempt)
+        (result,) = measure([whole], ref, again, progress=progress)
+        # What disturbs only adds, so the lower of two levels is the nearer to the floor.
+        level = min(level, raise_failure(result), key=lambda m: m.level_s)
+    found = assemble(level, traces)
     if beside is None:
         return found
     layouts_s = {w.key: layout_of(w, t) for w, t in zip(alone, traces_alone, strict=True)}

@@ -292,6 +292,7 @@ class Group:
         return {
             "warnings": list(self._warnings),
             "n_cpus": self._n_cpus,
+            "smt": self._fingerprint.stable.get("smt") if self._fingerprint else None,
             "provider": member.check.provider,
             "attempts": member.n_faults + 1,
             **self._reference_telemetry(),

@@ -15,6 +15,7 @@ from pathlib import Path
 Fact = str | int | float | bool | None
 
 _CPU = Path("/sys/devices/system/cpu")
+_NODES = Path("/sys/devices/system/node")
 
 
 def read_text(path: str | Path) -> str | None:
@@ -163,6 +164,7 @@ def stable_facts() -> Mapping[str, Fact]:
         "governor": read_text(_CPU / "cpu0/cpufreq/scaling_governor"),
         "boost": _boost(),
         "smt": _smt(),
+        "numa_nodes": len(list(_NODES.glob("node[0-9]*"))) or None,
     }
 
 
@@ -187,8 +189,19 @@ def volatile_facts() -> Mapping[str, Fact]:
         "transparent_huge_pages": _selected("/sys/kernel/mm/transparent_hugepage/enabled"),
         "aslr": _flag("/proc/sys/kernel/randomize_va_space"),
         "load_average": os.getloadavg()[0],
+        "cpu_pressure_pct": _cpu_pressure_pct(),
+        "affinity": ",".join(map(str, sorted(usable_cpus()))),
         "cpu_quota": cpu_quota(),
     }
+
+
+def _cpu_pressure_pct(pressure: Path = Path("/proc/pressure/cpu")) -> float | None:
+    """Return the share of the last 10 s in which some task waited for a CPU (pressure stall)."""
+    for field in (read_text(pressure) or "").split():
+        name, _, value = field.partition("=")
+        if name == "avg10":
+            return float(value)
+    return None
 
 
 def _cpuinfo_mhz() -> float | None:
@@ -227,5 +240,9 @@ def warnings() -> tuple[str, ...]:
             "(cpupower frequency-set -g performance)"
         )
     if facts["boost"]:
-        out.append("clock boost is on: the clock depends on temperature and on other cores")
+        out.append(
+            "clock boost is on, so the clock depends on temperature and on other cores: switch it "
+            "off for repeatable clocks (echo 0 > /sys/devices/system/cpu/cpufreq/boost, or 1 > "
+            "/sys/devices/system/cpu/intel_pstate/no_turbo)"
+        )
     return tuple(out)

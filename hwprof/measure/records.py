@@ -258,6 +258,22 @@ class Measurement:
         """Half the width of the 95 % interval of the level."""
         return 0.5 * (self.ci95_s[1] - self.ci95_s[0])
 
+    def differences(self, other: Measurement) -> dict[str, tuple[object, object]]:
+        """Return all that keeps the two from being compared: name → (here, there).
+
+        Stable facts of device, runtime and options, and everything of the plan but seed and
+        timeout. Empty where only the workload, or nothing, differs.
+        """
+        mine, theirs = self.plan.key_fields(), other.plan.key_fields()
+        return {
+            **self.fingerprint.differences(other.fingerprint),
+            **{
+                f"plan.{name}": (mine.get(name), theirs.get(name))
+                for name in sorted(mine.keys() | theirs.keys())
+                if mine.get(name) != theirs.get(name)
+            },
+        }
+
     def to_json(self) -> dict[str, Any]:
         """Return the documented keys of ``hwprof bench --json``."""
         return {

@@ -12,6 +12,8 @@ FULL_CLOCK_SHARE = 0.25
 """The level is a lower quartile: it stands while a quarter of the bursts ran at full clock."""
 THROTTLED_SHARE = 0.1
 REFERENCE_DRIFT = 0.015
+SIBLING_CORES = 0.05
+"""Foreign load from which a busy SMT sibling is worth a remark."""
 LONGER = {"quick": "standard", "standard": "strict"}
 
 
@@ -35,6 +37,8 @@ class Signs:
     foreign_cores: float
     n_cpus: int | None
     faulted_share: float
+    smt: bool | None = None
+    """Whether hardware threads share a core."""
     host_warnings: tuple[str, ...] = ()
 
 
@@ -140,6 +144,12 @@ def _remarks(signs: Signs) -> Iterator[str]:
         yield f"{signs.n_excluded} disturbed {bursts} repeated and left out (kept in the raw data)"
     if STEAL_WARNING < signs.steal_share <= STEAL_LIMIT:
         yield f"the hypervisor gave {signs.steal_share:.1%} of the CPU time to other machines"
+    if signs.smt and signs.foreign_cores > SIBLING_CORES:
+        yield (
+            f"other processes kept {signs.foreign_cores:.2f} cores busy, and hardware threads share "
+            "cores here: work on the sibling slows a call and shows in no counter; stop it, or "
+            "switch SMT off"
+        )
     if signs.faulted_share > 0.5:
         yield (
             "most calls cause page faults: the allocator returns memory to the system between "

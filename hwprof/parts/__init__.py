@@ -1,6 +1,6 @@
 """Which part of a model is slow: operator traces, corrected, grouped and reconciled."""
 
-from hwprof.parts.assembly import assemble, layout_s
+from hwprof.parts.assembly import assemble, is_same_machine, layout_s
 from hwprof.parts.comparison import Comparison, compare_parts, comparison, distinct
 from hwprof.parts.records import PartsResult, PartTime
 from hwprof.parts.tracing import trace_workloads
@@ -13,6 +13,7 @@ __all__ = [
     "compare_parts",
     "comparison",
     "distinct",
+    "is_same_machine",
     "layout_s",
     "trace_workloads",
 ]

@@ -12,23 +12,37 @@ from hwprof.measure.records import Measurement
 from hwprof.parts.grouping import group_operators, part_times
 from hwprof.parts.model_nodes import ModelNode, NodeFinder, nodes_of_file, nodes_of_graph
 from hwprof.parts.records import PartsResult, PartTime, with_shares
+from hwprof.parts.tracing import fastest
 from hwprof.protocols import OpTrace
 from hwprof.space import space_of
 from hwprof.space.pieces import Placed
 from hwprof.workload import Workload
 
+SAME_MACHINE = 0.02
+"""Farthest that plain calls in the traced processes may be from the level they are to explain."""
 
-def assemble(whole: Measurement, traces: Sequence[OpTrace], n_processes: int) -> PartsResult:
-    """Return the parts of the model that ``whole`` measured, means over ``traces``.
+
+def is_same_machine(whole: Measurement, traces: Sequence[OpTrace]) -> bool:
+    """Return whether the model was as fast where it was traced as where it was measured.
+
+    Where it was not, one of the two was taken in a slower mode of the machine, and no sum of
+    parts can say anything about the whole.
+    """
+    untraced_s = fmean(trace.untraced_s for trace in fastest(traces))
+    return abs(untraced_s / whole.level_s - 1.0) <= SAME_MACHINE
+
+
+def assemble(whole: Measurement, all_traces: Sequence[OpTrace]) -> PartsResult:
+    """Return the parts of the model that ``whole`` measured, means over the fastest processes.
 
     Args:
         whole: the model's level.
-        traces: its operators, from one process each.
-        n_processes: how many were traced to choose these from.
+        all_traces: its operators, from one process each.
 
     Raises:
         ModelError: the model's file cannot be read.
     """
+    traces = fastest(all_traces)
     places = _places(whole.workload)
     blocks = {scope: place.block for scope, place in places.items() if place.block}
     nodes = written_nodes(whole.workload)
@@ -41,7 +55,7 @@ def assemble(whole: Measurement, traces: Sequence[OpTrace], n_processes: int) ->
         traced_s=fmean(trace.traced_s for trace in traces),
         untraced_s=fmean(trace.untraced_s for trace in traces),
         removed_per_op_s=fmean(removed_s) if removed_s else 0.0,
-        n_processes=n_processes,
+        n_processes=len(all_traces),
     )
 
 
@@ -72,7 +86,8 @@ def layout_s(workload: Workload, traces: Sequence[OpTrace]) -> float:
     """Return what a workload spends in changes of layout that the runtime inserted."""
     finder = NodeFinder(written_nodes(workload))
     return fmean(
-        math.fsum(op.time_s for op in trace.ops if finder.is_layout(op)) for trace in traces
+        math.fsum(op.time_s for op in trace.ops if finder.is_layout(op))
+        for trace in fastest(traces)
     )
 
 

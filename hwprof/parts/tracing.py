@@ -29,7 +29,7 @@ def trace_workloads(
     plan: MeasurePlan,
     progress: ProgressCallback | None = None,
 ) -> list[tuple[OpTrace, ...]]:
-    """Return traces of every workload: the fastest half of ``plan.workers`` fresh processes.
+    """Return traces of every workload, one from each of ``plan.workers`` fresh processes.
 
     Raises:
         DeviceError: the device has no operator trace, or a process did not survive it.
@@ -46,7 +46,7 @@ def trace_workloads(
                     label = workload.label
                     progress(Progress(stage="trace", done=done, total=total, label=label))
                 found[index].append(_trace(worker, workload, plan, device.name))
-    return [fastest(traces) for traces in found]
+    return [tuple(traces) for traces in found]
 
 
 def fastest(traces: Sequence[OpTrace]) -> tuple[OpTrace, ...]:

@@ -135,3 +135,16 @@ def test_warns_of_a_governor_that_moves_the_clock(monkeypatch: pytest.MonkeyPatc
     assert "boost" in boost
     monkeypatch.setattr(machine, "stable_facts", lambda: {"governor": None, "boost": None})
     assert machine.warnings() == ()
+
+
+def test_pressure_of_the_last_ten_seconds(tmp_path: Path) -> None:
+    path = tmp_path / "cpu"
+    path.write_text("some avg10=46.97 avg60=42.99 avg300=27.38 total=1\nfull avg10=1.00 total=0\n")
+    assert machine._cpu_pressure_pct(path) == 46.97
+    assert machine._cpu_pressure_pct(tmp_path / "none") is None
+
+
+def test_kills_for_want_of_memory(tmp_path: Path) -> None:
+    write(tmp_path / "vmstat", "oom_kill_disable 7\npgmajfault 5\noom_kill 3\n")
+    assert machine.oom_kills(tmp_path) == 3
+    assert machine.oom_kills(tmp_path / "none") is None

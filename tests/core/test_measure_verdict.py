@@ -126,3 +126,15 @@ def test_remarks_do_not_change_the_verdict() -> None:
     beginnings = ("1 disturbed burst was", "the hypervisor gave 0.8%", "most calls cause page")
     assert all(r.startswith(b) for r, b in zip(remarks[:3], beginnings, strict=True))
     assert remarks[3] == "clock boost is on"
+
+
+@pytest.mark.parametrize(
+    ("smt", "foreign_cores", "said"),
+    [(True, 0.06, True), (True, 0.05, False), (False, 0.06, False), (None, 0.06, False)],
+)
+def test_a_busy_sibling_is_worth_a_remark(
+    smt: bool | None, foreign_cores: float, said: bool
+) -> None:
+    verdict, evidence = judge(replace(CLEAN, smt=smt, foreign_cores=foreign_cores))
+    assert verdict == "clean"
+    assert any("sibling" in line for line in evidence) is said

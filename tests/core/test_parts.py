@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from hwprof.errors import ModelError, PlanError
 from hwprof.graph import network_graph
 from hwprof.measure.records import Fingerprint, Loaded, Measurement, plan_for
 from hwprof.parts import comparison, distinct
-from hwprof.parts.assembly import assemble, join_parts, layout_s
+from hwprof.parts.assembly import assemble, is_same_machine, join_parts, layout_s
 from hwprof.parts.comparison import compare_parts, without
 from hwprof.parts.grouping import MOST_PARTS, group_operators, module_parts, part_times
 from hwprof.parts.model_nodes import ModelNode, NodeFinder, nodes_of_file, nodes_of_graph
@@ -363,7 +364,7 @@ def traced_network(workload: Workload) -> OpTrace:
 def test_result_says_how_well_the_parts_add_up() -> None:
     workload = network()
     run = traced_network(workload)
-    found = assemble(measured(workload), [run, run], n_processes=3)
+    found = assemble(measured(workload), [run, run])
     total = sum(o.time_s for o in run.ops) + 0.2
     assert found.sum_s == pytest.approx(total)
     assert found.residual_pct == pytest.approx(100 * (total / 12.0 - 1))
@@ -382,10 +383,22 @@ def test_result_says_how_well_the_parts_add_up() -> None:
     assert [p["part"] for p in data["parts"]] == [p.part for p in found.parts]
 
 
+@pytest.mark.parametrize(
+    ("level_s", "same"), [(6.0, True), (6.11, True), (6.2, False), (5.8, False)]
+)
+def test_a_level_from_another_mode_of_the_machine_is_noticed(level_s: float, same: bool) -> None:
+    workload = network()
+    run = traced_network(workload)
+    assert run.untraced_s == 6.0
+    slow = replace(run, traced_s=2 * run.traced_s, untraced_s=2 * run.untraced_s)
+    # The slower half of the processes does not count.
+    assert is_same_machine(measured(workload, level_s), [run, run, slow, slow]) is same
+
+
 def test_every_block_of_the_network_is_a_part() -> None:
     workload = network()
     assert workload.arch is not None
-    found = assemble(measured(workload), [traced_network(workload)], n_processes=1)
+    found = assemble(measured(workload), [traced_network(workload)])
     space = get_space(workload.arch.space)
     expected = [p.scope for p in space.pieces(workload.arch)]
     assert [p.part for p in found.parts if p.kind == "block"] == expected
@@ -420,7 +433,7 @@ def test_optional_layers_are_left_out() -> None:
 
 def compared(workload: Workload) -> PartsResult:
     beside = comparison(workload)
-    found = assemble(measured(workload), [traced_network(workload)], n_processes=1)
+    found = assemble(measured(workload), [traced_network(workload)])
     results = {w.key: measured(w, 11.0, 0.4) for w in beside.without.values()}
     results |= {w.key: measured(w, 2.0, 0.1) for w in beside.alone.values()}
     return compare_parts(found, beside, results, {w.key: 0.5 for w in beside.alone.values()})
@@ -447,7 +460,7 @@ def test_what_was_timed_beside_stands_beside() -> None:
 
 def test_what_failed_stays_empty() -> None:
     workload = network()
-    found = assemble(measured(workload), [traced_network(workload)], n_processes=1)
+    found = assemble(measured(workload), [traced_network(workload)])
     kept = compare_parts(found, comparison(workload), {}, {})
     assert all(p.isolated_hot_s is None and p.differential_s is None for p in kept.parts)
 
