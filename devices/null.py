@@ -73,7 +73,10 @@ FIELDS = frozenset(
     }
 )
 FAULTS = frozenset(
-    "die fallback garbage hang kill memory model nan print refuse unsupported".split()
+    (
+        *("die", "kill", "hang", "nan", "fallback", "garbage", "refuse", "model", "memory"),
+        *("unsupported", "print"),
+    )
 )
 DEFAULT_LATENCY_S = 1e-3
 DEFAULT_NOISE: Mapping[str, float] = {"call": 0.01, "worker": 0.001}
