@@ -88,6 +88,7 @@ def profile(
     threads: int = 1,
     batch: int = 1,
     precision: Precision = "fp32",
+    timeout_s: float = 120.0,
     resolution_px: int | None = None,
     seed: int = 0,
     script: str | None = None,
@@ -117,6 +118,7 @@ def profile(
         threads: threads of the runtime.
         batch: batch size.
         precision: arithmetic type.
+        timeout_s: longest a single step may take before it is ended.
         resolution_px: input size; by default the space's own.
         seed: fixes the networks, their order, and the order of bursts.
         script: steers the ``null`` device only.
@@ -142,7 +144,7 @@ def profile(
     measuring = _Measuring(
         out=Path(out),
         device=device_ref(device, options),
-        plan=plan_for(preset, seed=seed),
+        plan=plan_for(preset, timeout_s=timeout_s, seed=seed),
         progress=progress,
         deadline_s=None if max_time_s is None else time.monotonic() + max_time_s,
     )

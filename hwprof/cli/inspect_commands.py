@@ -83,6 +83,7 @@ def bench(
     threads: opt.Threads = 1,
     batch: opt.Batch = 1,
     precision: opt.Precision = "fp32",
+    timeout: opt.Timeout = "2m",
     seed: opt.Seed = 0,
     parts: Annotated[
         bool, typer.Option("--parts", help="Also say which part of the model is slow.")
@@ -111,6 +112,7 @@ def bench(
         "threads": threads,
         "batch": batch,
         "precision": opt.precision_of(precision),
+        "timeout_s": opt.seconds(timeout),
         "seed": seed,
         "script": script,
     }

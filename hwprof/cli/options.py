@@ -14,9 +14,12 @@ SECONDS = {None: 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
 def parse_duration(text: str | None) -> float | None:
+    """Return the seconds of a duration that may be left out."""
+    return None if text is None else seconds(text)
+
+
+def seconds(text: str) -> float:
     """Return the seconds in ``90``, ``90s``, ``30m`` or ``2h``."""
-    if text is None:
-        return None
     match = DURATION.fullmatch(text.strip())
     if match is None or float(match[1]) <= 0:
         raise typer.BadParameter(f"{text!r} is no duration; expected 90s, 30m or 2h")
@@ -45,6 +48,9 @@ Batch = Annotated[int, typer.Option("--batch", min=1, help="Batch size.")]
 Precision = Annotated[str, typer.Option("--precision", help="fp32, fp16, bf16 or int8.")]
 MaxTime = Annotated[
     str | None, typer.Option("--max-time", help="Stop after this long, e.g. 30m; resumable.")
+]
+Timeout = Annotated[
+    str, typer.Option("--timeout", help="End a step that gives no answer for so long, e.g. 10m.")
 ]
 Resolution = Annotated[
     int | None, typer.Option("--resolution", min=8, help="Input size in pixels.")

@@ -121,7 +121,7 @@ class Worker:
             self.kill()
             raise WorkerFault(
                 "hung",
-                f"no answer to {op!r} within {timeout_s:g} s; raise the time limit if it may "
+                f"no answer to {op!r} within {timeout_s:g} s; raise --timeout if it may "
                 "take that long",
                 lost=True,
             ) from None

@@ -58,6 +58,7 @@ MISTAKES = {
         ["profile", "--space", "mobile-mini", "--out", "r", "--max-time", "soon"],
         "30m",
     ),
+    "no time limit": (["bench", "proxyless-gpu", "--timeout", "1x"], "90s"),
     "unknown fact of a search": (["search", "--space", "mobile-mini", "--out", "s"], "--latency"),
 }
 
