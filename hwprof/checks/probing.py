@@ -113,8 +113,7 @@ class _ProbingAdapter:
             return executable
         if what == PLAIN:
             return _PlainLoop(executable)
-        scripted = self.fingerprint().stable.get("hardware") == "scripted"
-        if not (scripted or isinstance(executable, CalledHere)):
+        if not (self.fingerprint().is_scripted or isinstance(executable, CalledHere)):
             raise CompileError("a delay cannot be put into the calls of this device")
         return _Slowed(executable, float(what))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -99,6 +100,7 @@ class Group:
         self._fingerprint: Fingerprint | None = None
         self._warnings: tuple[str, ...] = ()
         self._n_cpus: int | None = None
+        self._next_round_s = 0.0
 
     def start(self, warnings: tuple[str, ...] = ()) -> Hello:
         """Start every worker that will be needed, and return what the device says of itself.
@@ -201,6 +203,7 @@ class Group:
         """Time one burst for every candidate and worker, in fresh random order."""
         pairs = [(m, seat) for m in due for seat in m.seats]
         order = self._campaign.rng.permutation(len(pairs))
+        self._wait_for_round()
         self._time_reference()
         for member, seat in (pairs[i] for i in order):
             if not member.left:
@@ -210,6 +213,13 @@ class Group:
             member.rounds += 1
             member.next_round += 1
         self._campaign.tell(f"round {max(m.rounds for m in due)} of {look}", len(pairs))
+
+    def _wait_for_round(self) -> None:
+        """Let a round begin no sooner than the plan says, so that rounds see several moments."""
+        if self._fingerprint is None or self._fingerprint.is_scripted:
+            return
+        time.sleep(max(0.0, self._next_round_s - time.monotonic()))
+        self._next_round_s = time.monotonic() + self._plan.round_s
 
     def _time_reference(self) -> None:
         reference = self._reference

@@ -69,6 +69,9 @@ class MeasurePlan:
     sessions: int = 1
     session_gap_s: float = 30.0
     """A slow mode of a shared machine lasts seconds: this is beyond it."""
+    round_s: float = 0.0
+    """Shortest time from the start of one round to the next. A single workload's rounds would
+    else all fall into one slow mode of the machine, and no interval could know."""
     min_calls: int = 5
     warmup_calls: int = 3
     warmup_s: float = 0.05
@@ -105,7 +108,7 @@ class MeasurePlan:
 
 
 PRESETS: Mapping[str, MeasurePlan] = {
-    "quick": MeasurePlan(preset="quick", workers=3, looks=(8,), burst_s=0.025),
+    "quick": MeasurePlan(preset="quick", workers=3, looks=(8,), burst_s=0.025, round_s=0.5),
     "standard": MeasurePlan(preset="standard", workers=5, looks=(8, 16), burst_s=0.05),
     "strict": MeasurePlan(preset="strict", workers=5, looks=(24,), burst_s=0.05, sessions=2),
 }
@@ -127,6 +130,11 @@ class Fingerprint:
         """Sixteen hexadecimal digits over the stable facts."""
         text = json.dumps(dict(self.stable), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def is_scripted(self) -> bool:
+        """Whether the device follows a script, so that the host's time means nothing to it."""
+        return self.stable.get("hardware") == "scripted"
 
     def differences(self, other: Fingerprint) -> dict[str, tuple[object, object]]:
         """Return the stable facts in which the two differ: name → (here, there)."""

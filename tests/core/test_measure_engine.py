@@ -355,3 +355,17 @@ def test_resuming_between_sessions_measures_only_the_second() -> None:
     assert len(result.bursts) == len(sink.bursts[block("a").key]) + len(
         again.bursts[block("a").key]
     )
+
+
+def test_rounds_begin_no_sooner_than_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a device whose time is this host's; a scripted one need not wait."""
+    slept: list[float] = []
+    monkeypatch.setattr("hwprof.measure.group.time.sleep", slept.append)
+    plan = plan_for("quick", workers=2, looks=(3,), round_s=60.0)
+    measured(run([block("a")], null(), plan)["a"])
+    assert slept == []
+    monkeypatch.setattr(Fingerprint, "is_scripted", False)
+    measured(run([block("a")], null(), plan)["a"])
+    assert len(slept) == 3
+    assert slept[0] == 0.0
+    assert all(50.0 < s <= 60.0 for s in slept[1:])
