@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ENTRY_POINTS = "hwprof.devices"
 THIS_CPU = "this CPU"
+REMOTE_LAUNCHER = "hwprof.devices.remote.launcher:launch"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,9 @@ class Registration:
     package: str = ""
     distribution: str = ""
     install: str = ""
+    model_format: str = ""
+    """Suffix of the files that networks and blocks become where they are measured on another
+    machine; empty where the adapter builds them there."""
 
 
 BUILTIN: Mapping[str, Registration] = {
@@ -47,6 +51,7 @@ BUILTIN: Mapping[str, Registration] = {
         package="onnxruntime",
         distribution="onnxruntime",
         install="pip install onnxruntime",
+        model_format="onnx",
     ),
     "cpu-torch": Registration(
         factory="hwprof.devices.cpu_torch:CpuTorchAdapter",
@@ -93,15 +98,21 @@ def registrations() -> dict[str, Registration]:
     return found
 
 
-def device_ref(name: str, options: DeviceOptions) -> DeviceRef:
-    """Return how a worker opens the device ``name``. Nothing is opened or imported by it.
+def device_ref(device: str, options: DeviceOptions) -> DeviceRef:
+    """Return how a worker opens a device. Nothing is opened or imported by it.
+
+    Args:
+        device: the name of an adapter, or ``NAME@ssh://user@host:port``, ``NAME@adb://SERIAL``
+            or ``NAME@BOARD`` with a board that ``hwprof devices add`` remembered.
+        options: the axes of every adapter.
 
     Raises:
-        PlanError: there is no such device.
+        PlanError: there is no such device, or no such board.
     """
     from hwprof.measure.records import DeviceRef
 
     known = registrations()
+    name, separator, place = device.partition("@")
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
@@ -109,7 +120,17 @@ def device_ref(name: str, options: DeviceOptions) -> DeviceRef:
             f"unknown device {name!r}: {hint}expected one of {', '.join(known)} "
             "(see `hwprof devices`)"
         )
-    return DeviceRef(name=name, factory=known[name].factory, options=options)
+    if not separator:
+        return DeviceRef(name=name, factory=known[name].factory, options=options)
+    from hwprof.devices.remote.remembered import address_of
+
+    return DeviceRef(
+        name=device,
+        factory=known[name].factory,
+        options=options,
+        launcher=REMOTE_LAUNCHER,
+        address=address_of(place).url,
+    )
 
 
 def open_device(ref: DeviceRef) -> DeviceAdapter:

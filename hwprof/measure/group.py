@@ -106,8 +106,9 @@ class Group:
         seats = [seat for m in members for seat in self._seats_for(m)]
         hello = self._crew.start(list(dict.fromkeys(seats)))
         self._fingerprint = hello.fingerprint
+        self._warnings = hello.warnings
         if not hello.reports_disturbance:
-            self._warnings = warnings
+            self._warnings = (*warnings, *hello.warnings)
             self._n_cpus = self._session.monitor.n_cpus
         return hello
 
@@ -267,6 +268,7 @@ class Group:
             "provider": member.check.provider,
             "fallback_ops": list(member.check.fallback_ops),
             "attempts": member.n_faults + 1,
+            **member.sensors.to_json(),
             **self._reference_telemetry(),
         }
 

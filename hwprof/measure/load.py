@@ -77,7 +77,7 @@ class LoadMonitor:
 
         None where the system has no /proc/stat.
         """
-        now = self._snapshot()
+        now = self.snapshot()
         if now is None:
             return None
         history = self._history
@@ -86,7 +86,8 @@ class LoadMonitor:
         history.append(now)
         return load_between(history[0], now, len(self._cpus))
 
-    def _snapshot(self) -> Snapshot | None:
+    def snapshot(self) -> Snapshot | None:
+        """Return the CPU time spent so far; None where the system has no /proc/stat."""
         stat = read_text(self._proc / "stat")
         if stat is None:
             return None

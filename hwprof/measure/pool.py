@@ -17,17 +17,18 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from hwprof.errors import DeviceUnavailableError, MeasurementError
-from hwprof.measure import wire
+from hwprof.measure import machine, wire
+from hwprof.measure.framing import write_all
 from hwprof.measure.records import DeviceRef, Fingerprint
-from hwprof.measure.worker import write_all
+from hwprof.measure.worker import load_factory
 
 START_TIMEOUT_S = 120.0
 """Importing a runtime from a cold disk may take long; nothing is measured meanwhile."""
@@ -66,20 +67,29 @@ class Hello:
 
     fingerprint: Fingerprint
     reports_disturbance: bool
+    warnings: tuple[str, ...] = ()
+    """What about the device widens results or must be said beside them."""
 
 
 class Worker:
-    """One worker process. ``label`` is unique in a campaign."""
+    """One worker process. ``label`` is unique in a campaign.
 
-    def __init__(self, number: int) -> None:
+    Args:
+        number: counts the workers of a campaign.
+        command: a program that answers frames on its standard streams; by default a worker on
+            this host.
+    """
+
+    def __init__(self, number: int, command: Sequence[str] | None = None) -> None:
         self.label = f"w{number}"
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
+        here = [sys.executable, "-P", "-m", "hwprof.measure.worker", str(os.getpid())]
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "hwprof.measure.worker", str(os.getpid())],
+            here if command is None else command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env=_environment(number),
+            env=_environment(number) if command is None else None,
             # Ctrl-C is for the engine, which then ends its workers in good order.
             process_group=0,
         )
@@ -101,9 +111,14 @@ class Worker:
         Raises:
             WorkerFault: the worker is gone.
         """
-        self.resume()
+        self.send_frame(wire.Frame(header={"op": op, **fields}))
+
+    def send_frame(self, frame: wire.Frame) -> None:
+        """Send a request that may hold arrays (:meth:`send`)."""
+        op = str(frame.header["op"])
         try:
-            write_all(self._in_fd, wire.encode(wire.Frame(header={"op": op, **fields})))
+            self.resume()
+            write_all(self._in_fd, wire.encode(frame))
         except BrokenPipeError:
             raise self._gone(op) from None
 
@@ -129,6 +144,7 @@ class Worker:
         except wire.WireError as error:
             self.kill()
             raise WorkerFault("garbage", f"the answer to {op!r}: {error}", lost=True) from error
+        frame = wire.Frame(header=wire.plain(frame.header), arrays=frame.arrays)
         fault = frame.header.get("error")
         if isinstance(fault, dict):
             kind, message = str(fault.get("kind", "refused")), str(fault.get("message", ""))
@@ -143,14 +159,22 @@ class Worker:
     def park(self) -> None:
         """Stop the process where it stands."""
         if not self._is_parked:
-            self._process.send_signal(signal.SIGSTOP)
+            self.stop()
             self._is_parked = True
 
     def resume(self) -> None:
         """Let the process run again."""
         if self._is_parked:
-            self._process.send_signal(signal.SIGCONT)
+            self.go_on()
             self._is_parked = False
+
+    def stop(self) -> None:
+        """Stop the process that times."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let the process that times go on."""
+        self._process.send_signal(signal.SIGCONT)
 
     def close(self) -> None:
         """Let the worker close its device, then end it."""
@@ -161,8 +185,9 @@ class Worker:
 
     def kill(self) -> None:
         """End the process at once, and reap it."""
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError, BrokenPipeError):
             self.resume()
+        with suppress(ProcessLookupError):
             self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout):
@@ -196,6 +221,16 @@ class Worker:
             code = None
         tail = self._log_tail()
         self.kill()
+        return self.ending_fault(code, op, tail)
+
+    def ending_fault(self, code: int | None, op: str, tail: str) -> WorkerFault:
+        """Return the fault that an ended process stands for.
+
+        Args:
+            code: as in ``Popen.returncode``; None where it only closed its pipe.
+            op: what it was asked.
+            tail: the last line of its log, or nothing.
+        """
         if code == -signal.SIGKILL:
             message = f"the process was killed during {op!r}, most likely for want of memory"
             return WorkerFault("out_of_memory", message, lost=True)
@@ -229,6 +264,46 @@ def _environment(number: int) -> dict[str, str]:
     }
 
 
+class Launcher(Protocol):
+    """Starts workers next to a device."""
+
+    def start(self, number: int) -> Worker:
+        """Start one worker process.
+
+        Raises:
+            DeviceUnavailableError: the device cannot be reached.
+        """
+        ...
+
+    def free_memory_bytes(self) -> int | None:
+        """Return the memory that models may take there; None where that is not known."""
+        ...
+
+
+class HostLauncher:
+    """Starts workers on this host."""
+
+    def start(self, number: int) -> Worker:
+        """Start one worker process."""
+        return Worker(number)
+
+    def free_memory_bytes(self) -> int | None:
+        """Return the memory that can be had without swapping."""
+        return machine.available_memory_bytes()
+
+
+def launcher_for(ref: DeviceRef) -> Launcher:
+    """Return what starts workers of a device.
+
+    Raises:
+        DeviceUnavailableError: it cannot be loaded, or the device cannot be reached.
+    """
+    if ref.launcher is None:
+        return HostLauncher()
+    launcher: Launcher = load_factory(ref.name, ref.launcher)(ref)
+    return launcher
+
+
 class Pool:
     """The workers of one group, of which one runs.
 
@@ -239,6 +314,8 @@ class Pool:
 
     def __init__(self, ref: DeviceRef, first_number: int) -> None:
         self._ref = ref
+        self._launcher = launcher_for(ref)
+        self._fingerprint: Fingerprint | None = None
         self.next_number = first_number
         self._workers: list[Worker] = []
         self._running: Worker | None = None
@@ -265,10 +342,13 @@ class Pool:
         Raises:
             DeviceUnavailableError: the device cannot be opened.
         """
-        workers = [Worker(self.next_number + i) for i in range(count)]
-        self.next_number += count
-        self._workers += workers
+        workers: list[Worker] = []
         try:
+            for _ in range(count):
+                worker = self._launcher.start(self.next_number)
+                self.next_number += 1
+                self._workers.append(worker)
+                workers.append(worker)
             for worker in workers:
                 worker.send("open", device=wire.device_json(self._ref))
             hellos = [_hello(w.receive("open", START_TIMEOUT_S)) for w in workers]
@@ -278,7 +358,21 @@ class Pool:
             ) from fault
         for worker in workers:
             worker.park()
+        self._require_same_device(hellos)
         return workers, hellos[0]
+
+    def _require_same_device(self, hellos: list[Hello]) -> None:
+        """Refuse to go on where a later worker finds another device than the first did."""
+        for hello in hellos:
+            if self._fingerprint is None:
+                self._fingerprint = hello.fingerprint
+            changed = self._fingerprint.differences(hello.fingerprint)
+            if changed:
+                what = ", ".join(f"{n} from {a!r} to {b!r}" for n, (a, b) in changed.items())
+                raise DeviceUnavailableError(
+                    f"the device {self._ref.name!r} changed while it was measured ({what}): put it "
+                    "back as it was and go on, or measure into a new folder"
+                )
 
     def run_only(self, worker: Worker) -> None:
         """Park the worker that runs; ``worker`` is resumed by its next request."""
@@ -298,6 +392,7 @@ def _hello(frame: wire.Frame) -> Hello:
     return Hello(
         fingerprint=Fingerprint.from_json(frame.header["fingerprint"]),
         reports_disturbance=frame.header["reports_disturbance"],
+        warnings=tuple(frame.header["warnings"]),
     )
 
 
