@@ -77,6 +77,8 @@ class DeviceStatus:
     runtime: str
     runtime_version: str | None
     hardware: str | None
+    emulated: bool = False
+    """Whether an emulator is known to play it, so that its times mean nothing."""
 
 
 def registrations() -> dict[str, Registration]:
@@ -145,8 +147,25 @@ def open_device(ref: DeviceRef) -> DeviceAdapter:
 
 
 def list_devices() -> list[DeviceStatus]:
-    """Return the state of every registered device, without importing a runtime."""
-    return [_status(name, found) for name, found in registrations().items()]
+    """Return the state of every registered device, without importing a runtime.
+
+    Devices on other machines that were given a name follow; nothing is connected to.
+    """
+    from hwprof.devices.remote.remembered import remembered
+
+    boards = [
+        DeviceStatus(
+            name=f"NAME@{name}",
+            available=True,
+            reason="",
+            runtime=address.link,
+            runtime_version=None,
+            hardware=f"{address.url}; see hwprof devices check {name}",
+            emulated=address.emulated,
+        )
+        for name, address in remembered().items()
+    ]
+    return [*(_status(name, found) for name, found in registrations().items()), *boards]
 
 
 def _status(name: str, found: Registration) -> DeviceStatus:

@@ -31,6 +31,8 @@ from hwprof.protocols import (
 )
 from hwprof.workload import Workload
 
+EMULATED_MARK = "(emulated)"
+"""Stands behind the name of every device that an emulator plays."""
 EMULATED = (
     "emulated device: an emulator ran this, so its times say nothing about any hardware and are "
     "kept out of searches and fronts unless asked for"
@@ -107,10 +109,16 @@ def board_facts(
     }
     if mine and mine[-1].governor is not None:
         stable["governor"] = mine[-1].governor
-    if model := sensors.model() or android_model():
+    if model := hardware_name(sensors):
         stable["hardware"] = model
     volatile: dict[str, machine.Fact] = {"boot_id": sensors.boot_id(), **sensors.readings(cpus)}
     return {"stable": stable, "volatile": volatile}
+
+
+def hardware_name(sensors: Sensors) -> str | None:
+    """Return the board's or phone's name, or that of its cores; None where only /proc/cpuinfo has it."""
+    cores = [c.core for c in sensors.clusters() if c.core]
+    return sensors.model() or android_model() or (" + ".join(cores) or None)
 
 
 def android_model() -> str | None:
@@ -141,9 +149,12 @@ class BoardAdapter:
     def fingerprint(self) -> Fingerprint:
         """Return the adapter's facts and the board's."""
         found = self._inner.fingerprint()
-        device = f"{found.stable['device']}@{self._facts['stable']['link']}"
+        facts = self._facts["stable"]
+        device = f"{found.stable['device']}@{facts['link']}"
+        if facts["emulated"]:
+            device = f"{device} {EMULATED_MARK}"
         return Fingerprint(
-            stable={**found.stable, **self._facts["stable"], "device": device},
+            stable={**found.stable, **facts, "device": device},
             volatile={**found.volatile, **self._facts["volatile"]},
         )
 

@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hwprof.devices.agent.board_server import android_model
+from hwprof.devices.agent.board_server import hardware_name
 from hwprof.devices.agent.leases import end_leftover_workers, take_lease
 from hwprof.devices.agent.models import ModelFolder
 from hwprof.devices.agent.sensors import Sensors, is_emulated
@@ -90,7 +90,7 @@ def device_state(folder: Path) -> dict[str, Any]:
     load = monitor.mark()
     cpus = machine.usable_cpus()
     return {
-        "hardware": sensors.model() or android_model() or machine.cpu_model(),
+        "hardware": hardware_name(sensors) or machine.cpu_model(),
         "machine": platform.machine(),
         "os": machine.stable_facts()["os"],
         "kernel": platform.release(),

@@ -50,7 +50,7 @@ _ARM = 0x41
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """Cores that share a clock, and how fast it may run."""
+    """Cores of one kind, and how fast they may run."""
 
     cpus: tuple[int, ...]
     max_khz: int | None = None
@@ -78,18 +78,17 @@ class Sensors:
     def clusters(self) -> tuple[Cluster, ...]:
         """Return the clusters, the fastest last; one of all cores where nothing tells them apart."""
         cores = self._core_names()
-        found = []
+        alike: dict[tuple[int | None, str | None, str | None], list[int]] = {}
         for policy in self._glob("sys/devices/system/cpu/cpufreq/policy*"):
             cpus = parse_cpu_list((read_text(policy / "related_cpus") or "").replace(" ", ","))
-            if cpus:
-                found.append(
-                    Cluster(
-                        cpus=cpus,
-                        max_khz=_number(policy / "cpuinfo_max_freq"),
-                        governor=read_text(policy / "scaling_governor"),
-                        core=cores.get(cpus[0]),
-                    )
-                )
+            if cpus:  # servers have a policy for every core: those alike are one cluster
+                governor = read_text(policy / "scaling_governor")
+                kind = (_number(policy / "cpuinfo_max_freq"), governor, cores.get(cpus[0]))
+                alike.setdefault(kind, []).extend(cpus)
+        found = [
+            Cluster(cpus=tuple(sorted(cpus)), max_khz=khz, governor=governor, core=core)
+            for (khz, governor, core), cpus in alike.items()
+        ]
         if not found:
             cpus = parse_cpu_list(read_text(self._cpu / "online") or "")
             cpus = cpus or tuple(range(os.cpu_count() or 1))

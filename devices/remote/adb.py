@@ -8,6 +8,7 @@ from pathlib import Path
 from hwprof.devices.remote.address import Address
 from hwprof.devices.remote.transport import LinkLostError, quoted
 from hwprof.errors import DeviceUnavailableError
+from hwprof.measure.pool import last_line
 
 LINK_ENDED = 255
 """What ``adb shell`` returns where the session ended without a status of its own."""
@@ -37,10 +38,11 @@ class AdbTransport:
         """Return the command that starts the phone again."""
         return [*self._adb(), "reboot"]
 
-    def complaint(self, status: int, text: str) -> DeviceUnavailableError | None:
+    def complaint(self, status: int, log: str) -> DeviceUnavailableError | None:
         """Tell what adb itself complained about."""
         url = self._address.url
-        said = text.removeprefix("adb: ")
+        said = next((line for line in log.splitlines() if "error: " in line), log)
+        said = last_line(said).rpartition("error: ")[2].removeprefix(": ")
         if "unauthorized" in said:
             return DeviceUnavailableError(
                 f"{url}: the phone has not allowed this computer: unlock it and accept the "
@@ -48,9 +50,9 @@ class AdbTransport:
             )
         if "more than one" in said or "no permissions" in said:
             return DeviceUnavailableError(f"{url}: {said}")
-        if said.startswith("error: ") or status == LINK_ENDED:
+        if said.startswith("device ") or "closed" in said or status == LINK_ENDED:
             return LinkLostError(
-                f"{url} does not answer ({said.removeprefix('error: ') or 'the session ended'}): "
+                f"{url} does not answer ({said or 'the session ended'}): "
                 "is it plugged in and listed by `adb devices`?"
             )
         return None

@@ -7,11 +7,10 @@ from typing import Any
 
 from hwprof.devices.remote.artifacts import Artifacts
 from hwprof.devices.remote.board import Board, board_at
-from hwprof.devices.remote.session import LINK
 from hwprof.devices.remote.transport import LinkLostError
 from hwprof.errors import HwprofError
 from hwprof.measure.load import Load, check_quiet
-from hwprof.measure.pool import Worker, WorkerFault
+from hwprof.measure.pool import LINK, Worker, WorkerFault
 from hwprof.measure.records import DeviceRef
 from hwprof.measure.worker import failure_kind
 from hwprof.workload import Workload

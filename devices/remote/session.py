@@ -8,9 +8,8 @@ from typing import Any
 from hwprof.devices.remote.transport import LinkLostError, Transport
 from hwprof.measure import wire
 from hwprof.measure.framing import CONTROL_MAGIC, pack, write_all
-from hwprof.measure.pool import Worker, WorkerFault
+from hwprof.measure.pool import LINK, Worker, WorkerFault, last_line
 
-LINK = "link"
 _KILLED_BY_SIGNAL = 128
 
 Translate = Callable[[str, dict[str, Any]], dict[str, Any]]
@@ -71,19 +70,20 @@ class RemoteSession(Worker):
         """Let the worker on the device go on."""
         self._order("go_on")
 
-    def ending_fault(self, code: int | None, op: str, tail: str) -> WorkerFault:
+    def ending_fault(self, code: int | None, op: str, log: str) -> WorkerFault:
         """Return the fault of a session that ended without a word from the worker.
 
         The worker's supervisor tells how a worker ended, so this was the link, the supervisor
         with it, or a program that never started.
         """
-        text = tail.removeprefix(": ")
         status = 255 if code is None or code < 0 else code
-        failure = self._transport.complaint(status, text)
+        failure = self._transport.complaint(status, log)
         if isinstance(failure, LinkLostError) or status > _KILLED_BY_SIGNAL:
-            message = str(failure) if failure else f"the session ended during {op!r}{tail}"
+            message = (
+                str(failure) if failure else f"the session ended during {op!r}{last_line(log)}"
+            )
             return WorkerFault(LINK, message, lost=True)
-        message = str(failure) if failure else f"the agent ended during {op!r}{tail}"
+        message = str(failure) if failure else f"the agent ended during {op!r}{last_line(log)}"
         return WorkerFault("unavailable", message, lost=True)
 
     def _order(self, op: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from hwprof.devices.remote.address import Address
 from hwprof.devices.remote.transport import LinkLostError, quoted
 from hwprof.errors import DeviceUnavailableError
+from hwprof.measure.pool import last_line
 
 CLIENT_FAILED = 255
 """ssh's exit status for its own errors; everything else is the command's."""
@@ -54,18 +55,18 @@ class SshTransport:
         """Return the command that starts the device again, where sudo allows it."""
         return self.command(["sudo", "-n", "reboot"])
 
-    def complaint(self, status: int, text: str) -> DeviceUnavailableError | None:
+    def complaint(self, status: int, log: str) -> DeviceUnavailableError | None:
         """Tell what ssh itself complained about."""
         if status != CLIENT_FAILED:
             return None
-        url = self._address.url
+        url, text = self._address.url, last_line(log).removeprefix(": ")
         by_hand = self._by_hand()
-        if "Host key verification failed" in text or "host key" in text.lower():
+        if "host key" in log.lower():
             return DeviceUnavailableError(
                 f"{url}: its host key is not known or has changed: compare it with the device's "
                 f"own and run {by_hand} once by hand"
             )
-        if "Permission denied" in text:
+        if "Permission denied" in log:
             return DeviceUnavailableError(
                 f"{url}: ssh is not let in without a password ({text}): run ssh-copy-id, then "
                 f"{by_hand} must work without asking"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from hwprof.errors import DeviceUnavailableError
-from hwprof.measure.wire import plain
+from hwprof.measure.pool import last_line
 
 PUSH_BYTES_PER_S = 2**20
 """No link is assumed to be slower: it sets time limits only."""
@@ -54,7 +54,7 @@ class Transport(Protocol):
         """Return the command for this host that starts the device again."""
         ...
 
-    def complaint(self, status: int, text: str) -> DeviceUnavailableError | None:
+    def complaint(self, status: int, log: str) -> DeviceUnavailableError | None:
         """Return what an ended command says about the link; None where it was not the link."""
         ...
 
@@ -116,17 +116,10 @@ def complete(
             ) from None
         except subprocess.TimeoutExpired:
             raise LinkLostError(f"{name} did not answer within {timeout_s:g} s") from None
-    text = last_line(done.stderr.decode(errors="replace")) or last_line(
-        done.stdout.decode(errors="replace")
-    )
+    log = done.stderr.decode(errors="replace")
     if done.returncode != 0:
-        failure = transport.complaint(done.returncode, text)
+        failure = transport.complaint(done.returncode, log)
         if failure is not None:
             raise failure
+    text = last_line(log or done.stdout.decode(errors="replace")).removeprefix(": ")
     return Completed(status=done.returncode, out=done.stdout, complaint=text)
-
-
-def last_line(text: str) -> str:
-    """Return the last line that says something, without what would move a terminal."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    return str(plain(lines[-1].strip())) if lines else ""

@@ -27,6 +27,7 @@ class DeviceRow:
     runtime: str
     runtime_version: str | None
     hardware: str | None
+    emulated: bool = False
 
     def to_row(self) -> dict[str, Any]:
         """Return the documented keys of ``hwprof devices --json``."""
@@ -37,6 +38,7 @@ class DeviceRow:
             "runtime": self.runtime,
             "runtime_version": self.runtime_version,
             "hardware": self.hardware,
+            "emulated": self.emulated,
         }
 
 
@@ -77,6 +79,7 @@ def devices() -> Table[DeviceRow]:
                 runtime=s.runtime,
                 runtime_version=s.runtime_version,
                 hardware=s.hardware,
+                emulated=s.emulated,
             )
             for s in list_devices()
         )

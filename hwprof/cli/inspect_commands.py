@@ -1,4 +1,4 @@
-"""``devices``, ``spaces``, ``cost``, ``export``, ``bench``."""
+"""``spaces``, ``cost``, ``export``, ``bench``."""
 
 from __future__ import annotations
 
@@ -9,15 +9,6 @@ import typer
 from hwprof.cli import options as opt
 from hwprof.cli.output import print_json, print_text, say
 from hwprof.cli.progress import ProgressLine
-
-
-def devices(json_: opt.Json = False) -> None:
-    """List the devices, whether each is usable here and, if not, what would fix it."""
-    from hwprof import api
-    from hwprof.reports import text
-
-    rows = api.devices()
-    print_json(rows.to_json()) if json_ else print_text(text.devices_table(rows.to_json()))
 
 
 def spaces(
@@ -129,5 +120,5 @@ def bench(
 
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
-    for command in (devices, spaces, cost, export, bench):
+    for command in (spaces, cost, export, bench):
         app.command()(command)

@@ -35,7 +35,10 @@ def parse_percentage(option: str, text: str | None) -> float | None:
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Out = Annotated[str, typer.Option("--out", help="Folder or file to write.")]
-Device = Annotated[str, typer.Option("--device", help="A device that `hwprof devices` lists.")]
+Device = Annotated[
+    str,
+    typer.Option("--device", help="A device of `hwprof devices`, or NAME@ssh://user@host:port."),
+]
 Seed = Annotated[int, typer.Option("--seed", help="Same seed, same networks, order and search.")]
 Preset = Annotated[
     str, typer.Option("--preset", help="How much measuring: quick, standard or strict.")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from hwprof.measure import wire
-from hwprof.measure.pool import Hello, Pool, Worker, WorkerFault
+from hwprof.measure.pool import LINK, Hello, Pool, Worker, WorkerFault
 from hwprof.measure.records import (
     Burst,
     Failure,
@@ -29,8 +29,6 @@ logger = logging.getLogger(__name__)
 WARMUP_ROUND = -1
 RETRYABLE = frozenset({"died", "hung"})
 MOST_ATTEMPTS = 2
-LINK = "link"
-"""The kind of fault that says nothing about the workload: the way to the device is gone."""
 
 T = TypeVar("T")
 

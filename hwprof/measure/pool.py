@@ -43,6 +43,8 @@ NO_PAGE_FAULTS: Mapping[str, str] = {
     "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
     "MALLOC_TOP_PAD_": str(64 * 2**20),
 }
+LINK = "link"
+"""The kind of fault that says nothing about the workload: the way to the device is gone."""
 _LOG_TAIL_BYTES = 2000
 
 _alive: weakref.WeakSet[Worker] = weakref.WeakSet()
@@ -219,29 +221,34 @@ class Worker:
             code = self._process.wait(CLOSE_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             code = None
-        tail = self._log_tail()
+        log = self._log_end()
         self.kill()
-        return self.ending_fault(code, op, tail)
+        return self.ending_fault(code, op, log)
 
-    def ending_fault(self, code: int | None, op: str, tail: str) -> WorkerFault:
+    def ending_fault(self, code: int | None, op: str, log: str) -> WorkerFault:
         """Return the fault that an ended process stands for.
 
         Args:
             code: as in ``Popen.returncode``; None where it only closed its pipe.
             op: what it was asked.
-            tail: the last line of its log, or nothing.
+            log: the end of what it wrote to its standard error.
         """
         if code == -signal.SIGKILL:
             message = f"the process was killed during {op!r}, most likely for want of memory"
             return WorkerFault("out_of_memory", message, lost=True)
         how = "closed its pipe" if code is None else _ending(code)
-        return WorkerFault("died", f"the process {how} during {op!r}{tail}", lost=True)
+        return WorkerFault("died", f"the process {how} during {op!r}{last_line(log)}", lost=True)
 
-    def _log_tail(self) -> str:
+    def _log_end(self) -> str:
         size = self._log.seek(0, os.SEEK_END)
         self._log.seek(max(0, size - _LOG_TAIL_BYTES))
-        lines = self._log.read().decode(errors="replace").strip().splitlines()
-        return f": {lines[-1].strip()}" if lines else ""
+        return self._log.read().decode(errors="replace")
+
+
+def last_line(log: str) -> str:
+    """Return ``: `` and the last line of a log, without what would move a terminal."""
+    lines = log.strip().splitlines()
+    return f": {wire.plain(lines[-1].strip())}" if lines else ""
 
 
 def _ending(code: int) -> str:
