@@ -1,8 +1,9 @@
 """LiteRT (TensorFlow Lite) on this host's CPU, with XNNPACK: the device ``tflite``.
 
 Networks and blocks are written as ``.tflite`` with the layout the runtime computes in (NHWC);
-inputs and outputs are turned at the adapter's border, outside of what is timed. A call is one
-``invoke``: its inputs stay in the interpreter's own memory. A user's ``.tflite`` is run as it is.
+inputs and outputs are turned (and quantised) at the adapter's border, outside of what is timed.
+A call is one ``invoke``: its inputs stay in the interpreter's own memory. A user's ``.tflite`` is
+run as it is.
 
 XNNPACK takes over what it can in one or more pieces; operators outside of them run in the
 runtime's built-in kernels and cost a passage of tensors each time. So the number of pieces
@@ -25,6 +26,7 @@ import numpy as np
 
 from hwprof.devices.binding import ModelInput, accepted_inputs, bind_inputs, model_path
 from hwprof.devices.host import Array, HostExecutable, host_fingerprint
+from hwprof.devices.tflite_int8 import from_levels, quantized, to_levels
 from hwprof.devices.tflite_writer import nchw, nhwc, to_tflite
 from hwprof.errors import (
     CompileError,
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from hwprof.protocols import Arrays
 
 PROVIDER = "XNNPACK"
+PRECISIONS = ("fp32", "int8", "int8-dynamic")
 INSTALL = "pip install 'hwprof[tflite]'"
 DELEGATE = "DELEGATE"
 """The name of the operator that stands for a piece which a delegate took over."""
@@ -198,10 +201,15 @@ class TfliteAdapter:
             )
         if workload.path is not None and not workload.path.endswith(".tflite"):
             return f"{Path(workload.path).name!r} is no .tflite file, which tflite reads"
-        if precision != "fp32":
+        if workload.path is not None and precision != "fp32":
             return (
-                f"tflite runs fp32 only, not {precision!r}: leave --precision out, or give a "
-                ".tflite file that holds the precision itself"
+                f"{workload.label!r} is run as it is, not as {precision!r}: leave --precision "
+                "out, and give a .tflite file that holds the precision itself"
+            )
+        if precision not in PRECISIONS:
+            return (
+                f"tflite takes the precisions {', '.join(PRECISIONS)}, not {precision!r}: XNNPACK "
+                "computes in half precision only where a file asks for it"
             )
         if workload.path is None and util.find_spec("ai_edge_litert") is None:
             return (
@@ -216,7 +224,12 @@ class TfliteAdapter:
             return model_path(workload)
         if self._written is None or self._written[0] != workload.key:
             graph = workload_graph(workload)
-            model = to_tflite(graph, seed=workload.seed, batch=self._options.batch)
+            batch, precision = self._options.batch, self._options.precision
+            model = to_tflite(graph, seed=workload.seed, batch=batch)
+            if precision != "fp32":
+                channels, *size = graph.inputs[0].shape
+                shape = (batch, *size, channels)
+                model = quantized(model, precision, shape, workload.seed)
             self._written = workload.key, model
         return self._written[1]
 
@@ -296,7 +309,7 @@ class TfliteExecutable(HostExecutable):
         self._delegation = delegation(interpreter)
         self.provider = self._delegation.provider
         if self._ours:
-            specs = [replace(s, shape=_nchw_shape(s.shape)) for s in specs]
+            specs = [replace(s, shape=_nchw_shape(s.shape), dtype="float32") for s in specs]
         self._inputs = accepted_inputs(specs, workload.seed, self._run)
         self._run(self._inputs)
 
@@ -335,7 +348,11 @@ class TfliteExecutable(HostExecutable):
     def _set(self, inputs: Arrays) -> None:
         for node in self._interpreter.get_input_details():
             array = np.asarray(inputs[node["name"]])
-            self._interpreter.set_tensor(node["index"], nhwc(array) if self._ours else array)
+            if self._ours:
+                array = nhwc(array)
+                if node["dtype"] is np.int8:
+                    array = to_levels(array, *node["quantization"])
+            self._interpreter.set_tensor(node["index"], array)
 
     def _run(self, inputs: Arrays) -> list[Array]:
         self._set(inputs)
@@ -343,11 +360,15 @@ class TfliteExecutable(HostExecutable):
             self._interpreter.invoke()
         except (RuntimeError, ValueError) as error:
             raise MeasurementError(f"LiteRT cannot run the model: {_line(error)}") from error
-        found = []
-        for node in self._interpreter.get_output_details():
-            array = self._interpreter.get_tensor(node["index"])
-            found.append(nchw(array) if self._ours else array)
-        return found
+        return [self._output(node) for node in self._interpreter.get_output_details()]
+
+    def _output(self, node: Mapping[str, Any]) -> Array:
+        array: Array = self._interpreter.get_tensor(node["index"])
+        if not self._ours:
+            return array
+        if array.dtype == np.int8:
+            array = from_levels(array, *node["quantization"])
+        return nchw(array)
 
 
 def _nchw_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
