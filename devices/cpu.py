@@ -79,9 +79,9 @@ class CpuAdapter:
                 "export it to .onnx",
             )
         if workload.path is not None and not workload.path.endswith(".onnx"):
-            return Support(
-                ok=False, reason=f"{Path(workload.path).name!r} is no .onnx file, which cpu reads"
-            )
+            name = Path(workload.path).name
+            hint = ": use --device tflite" if name.endswith(".tflite") else ""
+            return Support(ok=False, reason=f"{name!r} is no .onnx file, which cpu reads{hint}")
         return only_fp32(self._options, "cpu") or Support(ok=True)
 
     def compile(self, workload: Workload, plan: MeasurePlan) -> CpuExecutable:

@@ -200,7 +200,9 @@ class TfliteAdapter:
                 "to .tflite"
             )
         if workload.path is not None and not workload.path.endswith(".tflite"):
-            return f"{Path(workload.path).name!r} is no .tflite file, which tflite reads"
+            name = Path(workload.path).name
+            hint = ": use --device cpu" if name.endswith(".onnx") else ""
+            return f"{name!r} is no .tflite file, which tflite reads{hint}"
         if workload.path is not None and precision != "fp32":
             return (
                 f"{workload.label!r} is run as it is, not as {precision!r}: leave --precision "
