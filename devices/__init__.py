@@ -58,6 +58,14 @@ BUILTIN: Mapping[str, Registration] = {
         distribution="torch",
         install="pip install 'hwprof[search]'",
     ),
+    "openvino": Registration(
+        factory="hwprof.devices.openvino:OpenvinoAdapter",
+        runtime="openvino",
+        hardware=THIS_CPU,
+        package="openvino",
+        distribution="openvino",
+        install="pip install 'hwprof[openvino]'",
+    ),
     "tflite": Registration(
         factory="hwprof.devices.tflite:TfliteAdapter",
         runtime="ai-edge-litert",

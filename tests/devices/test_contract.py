@@ -15,7 +15,7 @@ from hwprof.protocols import DeviceAdapter
 from hwprof.testing import PIECES, DeviceContract
 from hwprof.workload import Workload
 
-DEVICES = ["null", "cpu", "cpu-torch", "tflite"]
+DEVICES = ["null", "cpu", "cpu-torch", "openvino", "tflite"]
 
 
 @pytest.fixture(params=DEVICES)
