@@ -41,6 +41,8 @@ class Registration:
     model_format: str = ""
     """Suffix of the files that networks and blocks become where they are measured on another
     machine; empty where the adapter builds them there."""
+    instead: tuple[str, str] | None = None
+    """Import name and distribution of a runtime that is taken where ``package`` is missing."""
 
 
 BUILTIN: Mapping[str, Registration] = {
@@ -60,6 +62,25 @@ BUILTIN: Mapping[str, Registration] = {
         package="torch",
         distribution="torch",
         install="pip install 'hwprof[search]'",
+    ),
+    "openvino": Registration(
+        factory="hwprof.devices.openvino:OpenvinoAdapter",
+        runtime="openvino",
+        hardware=THIS_CPU,
+        package="openvino",
+        distribution="openvino",
+        install="pip install 'hwprof[openvino]'",
+        model_format="onnx",
+    ),
+    "tflite": Registration(
+        factory="hwprof.devices.tflite:TfliteAdapter",
+        runtime="ai-edge-litert",
+        hardware=THIS_CPU,
+        package="ai_edge_litert",
+        distribution="ai-edge-litert",
+        install="pip install 'hwprof[tflite]'",
+        instead=("tflite_runtime", "tflite-runtime"),
+        model_format="tflite",
     ),
     "null": Registration(
         factory="hwprof.devices.null:NullAdapter", runtime="scripted", hardware="scripted"
@@ -169,16 +190,22 @@ def list_devices() -> list[DeviceStatus]:
 
 
 def _status(name: str, found: Registration) -> DeviceStatus:
-    available = not found.package or util.find_spec(found.package) is not None
+    runtime, distribution, available = found.runtime, found.distribution, _importable(found.package)
+    if not available and found.instead is not None and _importable(found.instead[0]):
+        runtime, distribution, available = found.instead[1], found.instead[1], True
     reason = "" if available else f"{found.package} is not installed: run {found.install}"
     return DeviceStatus(
         name=name,
         available=available,
         reason=reason,
-        runtime=found.runtime,
-        runtime_version=_version(found.distribution) if available else None,
+        runtime=runtime,
+        runtime_version=_version(distribution) if available else None,
         hardware=_hardware(found),
     )
+
+
+def _importable(package: str) -> bool:
+    return not package or util.find_spec(package) is not None
 
 
 def _version(distribution: str) -> str | None:

@@ -34,6 +34,10 @@ class Support:
     ok: bool
     reason: str = ""
     """What is missing and what would help, in one line; empty where ``ok``."""
+    n_pieces: int | None = None
+    """In how many pieces an accelerating part of the runtime takes it; None where unknown."""
+    fallback_ops: tuple[str, ...] = ()
+    """Operators that will run outside of it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -63,6 +63,7 @@ class BoardServer(AdapterServer):
             sensors, cpus, Cooling(start_c=board["start_c"]), RunningLoad.here()
         )
         facts = board_facts(sensors, cpus, str(board["link"]), self._emulated)
+        facts["stable"]["precision"] = board["precision"]
         return BoardAdapter(open_adapter(ref), conditions, self._models, facts)
 
     def warnings(self) -> list[str]:
@@ -97,7 +98,7 @@ def pin(sensors: Sensors, asked: str | None) -> frozenset[int]:
 
 def board_facts(
     sensors: Sensors, cpus: frozenset[int], link: str, emulated: bool
-) -> Mapping[str, Mapping[str, machine.Fact]]:
+) -> dict[str, dict[str, machine.Fact]]:
     """Return the stable and the volatile facts that only the board itself knows."""
     clusters = sensors.clusters()
     mine = [c for c in clusters if not cpus.isdisjoint(c.cpus)]

@@ -3,13 +3,36 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from hwprof.devices import registrations
 from hwprof.errors import CompileError, ModelError
 from hwprof.graph import to_onnx, workload_graph
+from hwprof.measure.records import DeviceOptions
 from hwprof.workload import Workload
+
+
+def _write_onnx(workload: Workload, options: DeviceOptions) -> bytes:
+    if options.precision != "fp32":
+        raise CompileError(
+            f"networks and blocks go there as ONNX in fp32, not {options.precision!r}: leave "
+            "--precision out, or give a model file that holds the precision itself"
+        )
+    return to_onnx(workload_graph(workload), seed=workload.seed, batch=options.batch)
+
+
+def _write_tflite(workload: Workload, options: DeviceOptions) -> bytes:
+    from hwprof.devices.tflite import write_model
+
+    return write_model(workload, options)
+
+
+_WRITERS: Mapping[str, Callable[[Workload, DeviceOptions], bytes]] = {
+    "onnx": _write_onnx,
+    "tflite": _write_tflite,
+}
 
 
 class Artifacts:
@@ -21,13 +44,18 @@ class Artifacts:
 
     Args:
         device: ``NAME@…``.
-        batch: batch size of networks and blocks.
+        options: batch size and precision of networks and blocks.
     """
 
-    def __init__(self, device: str, batch: int) -> None:
-        self._device, self._batch = device, batch
+    def __init__(self, device: str, options: DeviceOptions) -> None:
+        self._device, self._options = device, options
         self._format = registrations()[device.partition("@")[0]].model_format
         self._there: dict[str, Workload] = {}
+
+    @property
+    def writes_files(self) -> bool:
+        """Whether networks and blocks become files, in the precision that is asked for."""
+        return bool(self._format)
 
     def there(self, workload: Workload) -> Workload:
         """Return the workload with the name of its file in place of what it was made from.
@@ -59,8 +87,7 @@ class Artifacts:
                 raise ModelError(
                     f"cannot read the model {workload.path!r}: {error.strerror or error}"
                 ) from error
-        graph = workload_graph(workload)
-        return to_onnx(graph, seed=workload.seed, batch=self._batch)
+        return _WRITERS[self._format](workload, self._options)
 
     def _named(self, workload: Workload) -> Workload:
         if workload.target is not None:
@@ -70,6 +97,11 @@ class Artifacts:
             )
         if workload.path is None and not self._format:
             return workload
+        if workload.path is not None and self._options.precision != "fp32":
+            raise CompileError(
+                f"{workload.label!r} is run as it is, not as {self._options.precision!r}: leave "
+                "--precision out, and give a model file that holds the precision itself"
+            )
         content = self.content(workload)
         digest = hashlib.sha256(content).hexdigest()
         if workload.path is not None and workload.content not in (None, digest):

@@ -41,7 +41,7 @@ class RemoteLauncher:
 
     def __init__(self, ref: DeviceRef, board: Board) -> None:
         self._ref, self._board = ref, board
-        self._artifacts = Artifacts(ref.name, ref.options.batch)
+        self._artifacts = Artifacts(ref.name, ref.options)
         foreign = board.state.get("foreign_cores")
         if isinstance(foreign, float):
             n_cpus = int(board.state["usable_cpus"])
@@ -62,7 +62,13 @@ class RemoteLauncher:
         out = dict(fields)
         if op == "open":
             address = self._board.address
+            if self._artifacts.writes_files:  # a file holds its precision: there it runs as it is
+                out["device"] = {
+                    **out["device"],
+                    "options": {**out["device"]["options"], "precision": "fp32"},
+                }
             out["board"] = {
+                "precision": self._ref.options.precision,
                 "link": address.link,
                 "cpus": address.cpus,
                 "emulated": address.emulated,

@@ -45,7 +45,9 @@ def cost(
 def export(
     arch: Annotated[str, typer.Argument(help="JSON file, '-', or a name such as proxyless-gpu.")],
     out: opt.Out,
-    format_: Annotated[str, typer.Option("--format", help="onnx or torch.")] = "onnx",
+    format_: Annotated[
+        str, typer.Option("--format", help="onnx, tflite (NHWC) or torch.")
+    ] = "onnx",
     checkpoint: Annotated[
         str | None,
         typer.Option("--checkpoint", help="Weights of this supernet or network; else random."),
@@ -62,7 +64,10 @@ def export(
 
 def bench(
     model: Annotated[
-        str, typer.Argument(help="model.onnx, package.module:callable (torch), or a network.")
+        str,
+        typer.Argument(
+            help="model.onnx, model.tflite, package.module:callable (torch), or a network."
+        ),
     ],
     device: opt.Device = "cpu",
     input_: Annotated[

@@ -25,7 +25,8 @@ PROTOCOL_VERSION = 1
 """Changes whenever a number measured before could differ from one measured now."""
 
 Cache = Literal["hot", "cold"]
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "int8-dynamic"]
+"""``int8``: weights and activations, calibrated; ``int8-dynamic``: activations as they come."""
 Stage = Literal["supports", "start", "compile", "check", "warmup", "burst", "link"]
 
 

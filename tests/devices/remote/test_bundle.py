@@ -73,7 +73,7 @@ def test_arguments_that_mean_nothing_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_block_becomes_a_file_with_the_same_outputs(tmp_path: Path) -> None:
-    artifacts = Artifacts("cpu@ssh://board", batch=2)
+    artifacts = Artifacts("cpu@ssh://board", DeviceOptions(batch=2))
     there = artifacts.there(REFERENCE)
     assert there.path is not None
     assert NAME.fullmatch(there.path)
@@ -96,15 +96,17 @@ def test_files_keep_their_kind_and_a_changed_one_is_refused(tmp_path: Path) -> N
     path = tmp_path / "My Model.ONNX"
     path.write_bytes(b"one")
     workload = Workload.from_file(path)
-    there = Artifacts("cpu@ssh://board", batch=1).there(workload)
+    there = Artifacts("cpu@ssh://board", DeviceOptions(batch=1)).there(workload)
     assert there.path == f"{hashlib.sha256(b'one').hexdigest()}.onnx"
     assert there.key == workload.key
     path.write_bytes(b"two")
     with pytest.raises(ModelError, match="has changed"):
-        Artifacts("cpu@ssh://board", batch=1).there(workload)
+        Artifacts("cpu@ssh://board", DeviceOptions(batch=1)).there(workload)
 
 
 def test_an_adapter_that_reads_no_file_gets_the_workload_as_it_is() -> None:
-    assert Artifacts("cpu-torch@ssh://board", batch=1).there(REFERENCE) == REFERENCE
+    assert Artifacts("cpu-torch@ssh://board", DeviceOptions(batch=1)).there(REFERENCE) == REFERENCE
     with pytest.raises(CompileError, match="Python code of this machine"):
-        Artifacts("cpu-torch@ssh://board", batch=1).there(Workload.from_callable("m:Net", ()))
+        Artifacts("cpu-torch@ssh://board", DeviceOptions(batch=1)).there(
+            Workload.from_callable("m:Net", ())
+        )
