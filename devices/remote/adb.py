@@ -8,7 +8,7 @@ from pathlib import Path
 from hwprof.devices.remote.address import Address
 from hwprof.devices.remote.transport import LinkLostError, quoted
 from hwprof.errors import DeviceUnavailableError
-from hwprof.measure.pool import last_line
+from hwprof.measure.pool import last_words
 
 LINK_ENDED = 255
 """What ``adb shell`` returns where the session ended without a status of its own."""
@@ -42,7 +42,7 @@ class AdbTransport:
         """Tell what adb itself complained about."""
         url = self._address.url
         said = next((line for line in log.splitlines() if "error: " in line), log)
-        said = last_line(said).rpartition("error: ")[2].removeprefix(": ")
+        said = last_words(said).rpartition("error: ")[2]
         if "unauthorized" in said:
             return DeviceUnavailableError(
                 f"{url}: the phone has not allowed this computer: unlock it and accept the "

@@ -79,6 +79,7 @@ class Board:
         self._keeper: RemoteSession | None = None
         self._is_deployed = False
         self._recoveries = 0
+        self._lost: WorkerFault | None = None
         self._boot_id: str | None = None
         self.state: Mapping[str, Any] = {}
         """What the device said of itself when it was last connected to."""
@@ -105,15 +106,20 @@ class Board:
         Raises:
             DeviceUnavailableError: it cannot be.
         """
-        if self._keeper is None:
-            self._open()
-            return
-        try:
-            self._keeper.request("ping", PING_TIMEOUT_S)
-        except WorkerFault as fault:
-            self._keeper.kill()
-            self._keeper = None
-            self._recover(fault)
+        if self._lost is None:
+            if self._keeper is None:
+                self._open()
+                return
+            try:
+                self._keeper.request("ping", PING_TIMEOUT_S)
+                return
+            except WorkerFault as fault:
+                self._keeper.kill()
+                self._keeper = None
+                self._lost = fault
+                self._recoveries += 1
+        self._recover(self._lost)
+        self._lost = None
 
     def present_state(self) -> Mapping[str, Any]:
         """Return what there is on the device and what it does now."""
@@ -160,7 +166,6 @@ class Board:
 
     def _recover(self, fault: WorkerFault) -> None:
         url = self.address.url
-        self._recoveries += 1
         if self._recoveries > MOST_RECOVERIES:
             raise DeviceUnavailableError(
                 f"{url} was lost more than {MOST_RECOVERIES} times and is given up ({fault}): see to "

@@ -8,7 +8,7 @@ from typing import Any
 from hwprof.devices.remote.transport import LinkLostError, Transport
 from hwprof.measure import wire
 from hwprof.measure.framing import CONTROL_MAGIC, pack, write_all
-from hwprof.measure.pool import LINK, Worker, WorkerFault, last_line
+from hwprof.measure.pool import LINK, Worker, WorkerFault, last_words
 
 _KILLED_BY_SIGNAL = 128
 
@@ -78,13 +78,9 @@ class RemoteSession(Worker):
         """
         status = 255 if code is None or code < 0 else code
         failure = self._transport.complaint(status, log)
-        if isinstance(failure, LinkLostError) or status > _KILLED_BY_SIGNAL:
-            message = (
-                str(failure) if failure else f"the session ended during {op!r}{last_line(log)}"
-            )
-            return WorkerFault(LINK, message, lost=True)
-        message = str(failure) if failure else f"the agent ended during {op!r}{last_line(log)}"
-        return WorkerFault("unavailable", message, lost=True)
+        message = str(failure) if failure else f"the agent ended during {op!r}: {last_words(log)}"
+        lost = isinstance(failure, LinkLostError) or status > _KILLED_BY_SIGNAL
+        return WorkerFault(LINK if lost else "unavailable", message, lost=True)
 
     def _order(self, op: str) -> None:
         try:

@@ -8,7 +8,7 @@ from pathlib import Path
 from hwprof.devices.remote.address import Address
 from hwprof.devices.remote.transport import LinkLostError, quoted
 from hwprof.errors import DeviceUnavailableError
-from hwprof.measure.pool import last_line
+from hwprof.measure.pool import last_words
 
 CLIENT_FAILED = 255
 """ssh's exit status for its own errors; everything else is the command's."""
@@ -59,7 +59,7 @@ class SshTransport:
         """Tell what ssh itself complained about."""
         if status != CLIENT_FAILED:
             return None
-        url, text = self._address.url, last_line(log).removeprefix(": ")
+        url, text = self._address.url, last_words(log)
         by_hand = self._by_hand()
         if "host key" in log.lower():
             return DeviceUnavailableError(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from hwprof.errors import DeviceUnavailableError
-from hwprof.measure.pool import last_line
+from hwprof.measure.pool import last_words
 
 PUSH_BYTES_PER_S = 2**20
 """No link is assumed to be slower: it sets time limits only."""
@@ -121,5 +121,5 @@ def complete(
         failure = transport.complaint(done.returncode, log)
         if failure is not None:
             raise failure
-    text = last_line(log or done.stdout.decode(errors="replace")).removeprefix(": ")
+    text = last_words(log or done.stdout.decode(errors="replace"))
     return Completed(status=done.returncode, out=done.stdout, complaint=text)

@@ -237,7 +237,8 @@ class Worker:
             message = f"the process was killed during {op!r}, most likely for want of memory"
             return WorkerFault("out_of_memory", message, lost=True)
         how = "closed its pipe" if code is None else _ending(code)
-        return WorkerFault("died", f"the process {how} during {op!r}{last_line(log)}", lost=True)
+        message = ": ".join(filter(None, (f"the process {how} during {op!r}", last_words(log))))
+        return WorkerFault("died", message, lost=True)
 
     def _log_end(self) -> str:
         size = self._log.seek(0, os.SEEK_END)
@@ -245,10 +246,10 @@ class Worker:
         return self._log.read().decode(errors="replace")
 
 
-def last_line(log: str) -> str:
-    """Return ``: `` and the last line of a log, without what would move a terminal."""
+def last_words(log: str) -> str:
+    """Return the last line of a log, without what would move a terminal."""
     lines = log.strip().splitlines()
-    return f": {wire.plain(lines[-1].strip())}" if lines else ""
+    return str(wire.plain(lines[-1].strip())).strip() if lines else ""
 
 
 def _ending(code: int) -> str:

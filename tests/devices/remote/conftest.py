@@ -9,8 +9,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,12 +149,21 @@ def _wait_until_open(port: int, server: subprocess.Popen[bytes], log: Path) -> N
     raise RuntimeError(f"sshd does not listen: {log.read_text()}")
 
 
+Serve = Callable[[Path, Path], AbstractContextManager[Loopback]]
+
+
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
+def serve() -> Serve:
+    """How a server is run: given a folder and what its sessions find as python3."""
     reason = missing()
     if reason is not None:
         pytest.skip(reason)
-    with serving(tmp_path_factory.mktemp("board"), Path(sys.executable)) as found:
+    return serving
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, serve: Serve) -> Iterator[Loopback]:
+    with serve(tmp_path_factory.mktemp("board"), Path(sys.executable)) as found:
         yield found
 
 
