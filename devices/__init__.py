@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ENTRY_POINTS = "hwprof.devices"
 THIS_CPU = "this CPU"
+REMOTE_LAUNCHER = "hwprof.devices.remote.launcher:launch"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,11 @@ class Registration:
     package: str = ""
     distribution: str = ""
     install: str = ""
+    model_format: str = ""
+    """Suffix of the files that networks and blocks become where they are measured on another
+    machine; empty where the adapter builds them there."""
+    instead: tuple[str, str] | None = None
+    """Import name and distribution of a runtime that is taken where ``package`` is missing."""
 
 
 BUILTIN: Mapping[str, Registration] = {
@@ -47,6 +53,7 @@ BUILTIN: Mapping[str, Registration] = {
         package="onnxruntime",
         distribution="onnxruntime",
         install="pip install onnxruntime",
+        model_format="onnx",
     ),
     "cpu-torch": Registration(
         factory="hwprof.devices.cpu_torch:CpuTorchAdapter",
@@ -55,6 +62,25 @@ BUILTIN: Mapping[str, Registration] = {
         package="torch",
         distribution="torch",
         install="pip install 'hwprof[search]'",
+    ),
+    "openvino": Registration(
+        factory="hwprof.devices.openvino:OpenvinoAdapter",
+        runtime="openvino",
+        hardware=THIS_CPU,
+        package="openvino",
+        distribution="openvino",
+        install="pip install 'hwprof[openvino]'",
+        model_format="onnx",
+    ),
+    "tflite": Registration(
+        factory="hwprof.devices.tflite:TfliteAdapter",
+        runtime="ai-edge-litert",
+        hardware=THIS_CPU,
+        package="ai_edge_litert",
+        distribution="ai-edge-litert",
+        install="pip install 'hwprof[tflite]'",
+        instead=("tflite_runtime", "tflite-runtime"),
+        model_format="tflite",
     ),
     "null": Registration(
         factory="hwprof.devices.null:NullAdapter", runtime="scripted", hardware="scripted"
@@ -72,6 +98,8 @@ class DeviceStatus:
     runtime: str
     runtime_version: str | None
     hardware: str | None
+    emulated: bool = False
+    """Whether an emulator is known to play it, so that its times mean nothing."""
 
 
 def registrations() -> dict[str, Registration]:
@@ -93,15 +121,21 @@ def registrations() -> dict[str, Registration]:
     return found
 
 
-def device_ref(name: str, options: DeviceOptions) -> DeviceRef:
-    """Return how a worker opens the device ``name``. Nothing is opened or imported by it.
+def device_ref(device: str, options: DeviceOptions) -> DeviceRef:
+    """Return how a worker opens a device. Nothing is opened or imported by it.
+
+    Args:
+        device: the name of an adapter, or ``NAME@ssh://user@host:port``, ``NAME@adb://SERIAL``
+            or ``NAME@BOARD`` with a board that ``hwprof devices add`` remembered.
+        options: the axes of every adapter.
 
     Raises:
-        PlanError: there is no such device.
+        PlanError: there is no such device, or no such board.
     """
     from hwprof.measure.records import DeviceRef
 
     known = registrations()
+    name, separator, place = device.partition("@")
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
@@ -109,7 +143,17 @@ def device_ref(name: str, options: DeviceOptions) -> DeviceRef:
             f"unknown device {name!r}: {hint}expected one of {', '.join(known)} "
             "(see `hwprof devices`)"
         )
-    return DeviceRef(name=name, factory=known[name].factory, options=options)
+    if not separator:
+        return DeviceRef(name=name, factory=known[name].factory, options=options)
+    from hwprof.devices.remote.remembered import address_of
+
+    return DeviceRef(
+        name=device,
+        factory=known[name].factory,
+        options=options,
+        launcher=REMOTE_LAUNCHER,
+        address=address_of(place).url,
+    )
 
 
 def open_device(ref: DeviceRef) -> DeviceAdapter:
@@ -124,21 +168,44 @@ def open_device(ref: DeviceRef) -> DeviceAdapter:
 
 
 def list_devices() -> list[DeviceStatus]:
-    """Return the state of every registered device, without importing a runtime."""
-    return [_status(name, found) for name, found in registrations().items()]
+    """Return the state of every registered device, without importing a runtime.
+
+    Devices on other machines that were given a name follow; nothing is connected to.
+    """
+    from hwprof.devices.remote.remembered import remembered
+
+    boards = [
+        DeviceStatus(
+            name=f"NAME@{name}",
+            available=True,
+            reason="",
+            runtime=address.link,
+            runtime_version=None,
+            hardware=f"{address.url}; see hwprof devices check {name}",
+            emulated=address.emulated,
+        )
+        for name, address in remembered().items()
+    ]
+    return [*(_status(name, found) for name, found in registrations().items()), *boards]
 
 
 def _status(name: str, found: Registration) -> DeviceStatus:
-    available = not found.package or util.find_spec(found.package) is not None
+    runtime, distribution, available = found.runtime, found.distribution, _importable(found.package)
+    if not available and found.instead is not None and _importable(found.instead[0]):
+        runtime, distribution, available = found.instead[1], found.instead[1], True
     reason = "" if available else f"{found.package} is not installed: run {found.install}"
     return DeviceStatus(
         name=name,
         available=available,
         reason=reason,
-        runtime=found.runtime,
-        runtime_version=_version(found.distribution) if available else None,
+        runtime=runtime,
+        runtime_version=_version(distribution) if available else None,
         hardware=_hardware(found),
     )
+
+
+def _importable(package: str) -> bool:
+    return not package or util.find_spec(package) is not None
 
 
 def _version(distribution: str) -> str | None:

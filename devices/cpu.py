@@ -8,25 +8,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwprof.devices.host import (
-    NARROW_INTEGERS,
-    WIDE_INTEGERS,
-    Array,
-    HostExecutable,
-    host_fingerprint,
-    only_fp32,
-    random_inputs,
-)
+from hwprof.devices.binding import ModelInput, accepted_inputs, bind_inputs, model_path
+from hwprof.devices.host import Array, HostExecutable, host_fingerprint, only_fp32
 from hwprof.devices.ort_trace import OrtTracer
 from hwprof.errors import CompileError, DeviceUnavailableError, MeasurementError, ModelError
 from hwprof.graph import to_onnx, workload_graph
 from hwprof.measure.records import DeviceOptions, Fingerprint, MeasurePlan
 from hwprof.protocols import OpTrace, Support
-from hwprof.workload import InputSpec, Workload
+from hwprof.workload import Workload
 
 if TYPE_CHECKING:
     from hwprof.protocols import Arrays
@@ -87,9 +80,9 @@ class CpuAdapter:
                 "export it to .onnx",
             )
         if workload.path is not None and not workload.path.endswith(".onnx"):
-            return Support(
-                ok=False, reason=f"{Path(workload.path).name!r} is no .onnx file, which cpu reads"
-            )
+            name = Path(workload.path).name
+            hint = ": use --device tflite" if name.endswith(".tflite") else ""
+            return Support(ok=False, reason=f"{name!r} is no .onnx file, which cpu reads{hint}")
         return only_fp32(self._options, "cpu") or Support(ok=True)
 
     def compile(self, workload: Workload, plan: MeasurePlan) -> CpuExecutable:
@@ -114,10 +107,7 @@ class CpuAdapter:
         if workload.path is None:
             graph = workload_graph(workload)
             return to_onnx(graph, seed=workload.seed, batch=self._options.batch)
-        current = Workload.from_file(workload.path).content
-        if workload.content is not None and current != workload.content:
-            raise ModelError(f"{workload.path!r} has changed since it was named: measure it again")
-        return workload.path
+        return model_path(workload)
 
     def open_session(self, source: str | bytes, adjust: Callable[[Any], None] | None = None) -> Any:
         """Return a session of a model; ``adjust`` is given its options first.
@@ -159,55 +149,17 @@ def _refusal(error: Exception, source: str | bytes) -> ModelError | CompileError
     return CompileError(f"onnxruntime refuses the model: {text}")
 
 
-def bind_inputs(session_inputs: Sequence[Any], given: Sequence[InputSpec]) -> list[InputSpec]:
-    """Return every input of a model with a fixed shape and type.
-
-    Args:
-        session_inputs: what the session says: name, type, shape with symbolic dimensions.
-        given: what the user bound with ``--input``.
-
-    Raises:
-        ModelError: a name is unknown, a dimension unbound, or shape or type do not fit.
-    """
-    by_name = {s.name: s for s in given}
-    known = [node.name for node in session_inputs]
-    for name in by_name:
-        if name not in known:
-            raise ModelError(f"the model has no input {name!r}; its inputs are {known}")
-    return [_bind(node, by_name.get(node.name)) for node in session_inputs]
-
-
-def _bind(node: Any, given: InputSpec | None) -> InputSpec:
-    dtype = _DTYPES.get(node.type)
-    if dtype is None:
-        raise ModelError(
-            f"input {node.name!r} is of type {node.type}, which cannot be drawn at random"
+def _model_inputs(session: Any) -> list[ModelInput]:
+    """Return what a session says about its inputs, symbolic dimensions included."""
+    return [
+        ModelInput(
+            name=node.name,
+            shape=tuple(node.shape),
+            type_name=node.type,
+            dtype=_DTYPES.get(node.type),
         )
-    if given is None:
-        open_dims = [d for d in node.shape if not isinstance(d, int)]
-        if open_dims:
-            example = "x".join(str(d) if isinstance(d, int) else "1" for d in node.shape)
-            raise ModelError(
-                f"input {node.name!r} has the open dimension {str(open_dims[0])!r} in "
-                f"{list(node.shape)}: give its shape, e.g. --input {node.name}={example}:{dtype}"
-            )
-        return InputSpec(name=node.name, shape=tuple(node.shape), dtype=dtype)
-    fits = len(given.shape) == len(node.shape) and all(
-        not isinstance(want, int) or want == got
-        for want, got in zip(node.shape, given.shape, strict=True)
-    )
-    if not fits:
-        raise ModelError(
-            f"input {node.name!r} was given the shape {list(given.shape)}; the model expects "
-            f"{list(node.shape)}"
-        )
-    if given.dtype != dtype:
-        shape = "x".join(map(str, given.shape))
-        raise ModelError(
-            f"input {node.name!r} was given as {given.dtype}; the model expects {dtype}: use "
-            f"--input {node.name}={shape}:{dtype}"
-        )
-    return given
+        for node in session.get_inputs()
+    ]
 
 
 class CpuExecutable(HostExecutable):
@@ -227,9 +179,9 @@ class CpuExecutable(HostExecutable):
     ) -> None:
         super().__init__(load_s=load_s, artifact_bytes=artifact_bytes)
         self._adapter, self._session, self._source = adapter, session, source
-        specs = bind_inputs(session.get_inputs(), workload.inputs)
+        specs = bind_inputs(_model_inputs(session), workload.inputs)
         self._names = [o.name for o in session.get_outputs()]
-        self._inputs = self._accepted_inputs(specs, workload.seed)
+        self._inputs = accepted_inputs(specs, workload.seed, self._run)
         self._binding = self._bound(session)
 
     def call(self) -> object:
@@ -253,23 +205,6 @@ class CpuExecutable(HostExecutable):
         """Free the session and its buffers."""
         super().close()
         self._binding = self._session = None
-
-    def _accepted_inputs(self, specs: Sequence[InputSpec], seed: int) -> dict[str, Array]:
-        """Return random inputs that the model takes.
-
-        How far ids may go is known only to the model: a vocabulary's size is tried first, and
-        where an index is out of range the narrowest choice, which also suits masks.
-        """
-        wide = random_inputs(specs, seed, WIDE_INTEGERS)
-        if not any(a.dtype.kind in "iu" for a in wide.values()):
-            return wide
-        try:
-            self._run(wide)
-        except MeasurementError:
-            narrow = random_inputs(specs, seed, NARROW_INTEGERS)
-            self._run(narrow)
-            return narrow
-        return wide
 
     def _run(self, inputs: Arrays) -> list[Array]:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from hwprof.measure.records import (
@@ -34,6 +34,10 @@ class Support:
     ok: bool
     reason: str = ""
     """What is missing and what would help, in one line; empty where ``ok``."""
+    n_pieces: int | None = None
+    """In how many pieces an accelerating part of the runtime takes it; None where unknown."""
+    fallback_ops: tuple[str, ...] = ()
+    """Operators that will run outside of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +150,8 @@ class Disturbance:
     steal_share: float = 0.0
     foreign_cores: float = 0.0
     throttled: bool = False
+    readings: Mapping[str, float] = field(default_factory=dict)
+    """What the device's sensors say, by name with unit (``temperature_c``, ``battery_pct``)."""
 
 
 @runtime_checkable

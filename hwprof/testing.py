@@ -164,6 +164,12 @@ def _nan_onnx() -> bytes:
 class DeviceContract:
     """What every adapter must do. Give a fixture ``device`` that returns a ``DeviceRef``."""
 
+    def user_model(
+        self, adapter: DeviceAdapter, folder: Path, behaviour: Literal["damaged", "nan"]
+    ) -> Workload:
+        """Return a model of a kind that the adapter takes; override it for other formats."""
+        return user_model(adapter, folder, behaviour)
+
     @pytest.fixture
     def adapter(self, device: DeviceRef) -> Iterator[DeviceAdapter]:
         """The adapter, opened in this process."""
@@ -278,7 +284,7 @@ class DeviceContract:
         """What cannot be read is a ModelError, not a crash and not the device's fault."""
         monkeypatch.syspath_prepend(str(tmp_path))
         sys.modules.pop("hwprof_contract_model", None)
-        workload = user_model(computing, tmp_path, "damaged")
+        workload = self.user_model(computing, tmp_path, "damaged")
         with pytest.raises(ModelError):
             computing.compile(workload, plan)
 
@@ -292,7 +298,7 @@ class DeviceContract:
         """Outputs that are not finite are said to be so."""
         monkeypatch.syspath_prepend(str(tmp_path))
         sys.modules.pop("hwprof_contract_model", None)
-        executable = computing.compile(user_model(computing, tmp_path, "nan"), plan)
+        executable = computing.compile(self.user_model(computing, tmp_path, "nan"), plan)
         assert not executable.check().finite
         executable.close()
 

@@ -69,7 +69,7 @@ class Workload:
         except OSError as error:
             raise ModelError(
                 f"cannot read the model {str(file)!r}: {error.strerror or error}; "
-                "expected a path to an .onnx file"
+                "expected a path to an .onnx or .tflite file"
             ) from error
         return cls(
             role="model",

@@ -65,7 +65,7 @@ def context_rows(
         common = [block for block in within[slot] if block in alone[slot]]
         if len(common) < 2:
             continue
-        centred = _centred({b: alone[slot][b] for b in common})
+        isolated_s = centred({b: alone[slot][b] for b in common})
         mean = math.fsum(within[slot][b].value for b in common) / len(common)
         for block in common:
             effect_s = within[slot][block]
@@ -73,14 +73,15 @@ def context_rows(
                 ContextRow(
                     slot=slot,
                     block=block,
-                    isolated=centred[block],
+                    isolated=isolated_s[block],
                     in_context=Interval(*(v - mean for v in effect_s)),
                 )
             )
     return tuple(rows)
 
 
-def _centred(times: Mapping[str, Interval]) -> dict[str, Interval]:
+def centred(times: Mapping[str, Interval]) -> dict[str, Interval]:
+    """Return times of a slot's blocks less their mean; their errors are independent."""
     n = len(times)
     mean = math.fsum(t.value for t in times.values()) / n
     squares = math.fsum(t.half_width**2 for t in times.values())

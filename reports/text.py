@@ -57,6 +57,40 @@ def devices_table(rows: Sequence[Row]) -> RenderableType:
     return table
 
 
+def board_text(row: Row) -> RenderableType:
+    """Show what is on another machine (``hwprof devices check --json``)."""
+    table = _table("", "")
+    battery = row["battery"]
+    clocks = [f"cpu{c} {mhz:.0f} MHz" for c, mhz in row["frequencies_mhz"].items()]
+    degrees = row["temperature_c"]
+    load = row["foreign_cores"]
+    lines = {
+        "address": row["url"],
+        "device": f"{row['hardware']} ({row['machine']})",
+        "emulated": "yes: its times say nothing about hardware" if row["emulated"] else "",
+        "system": f"{row['os']}, kernel {row['kernel']}",
+        "cores": "; ".join(row["clusters"]),
+        "clocks now": ", ".join(clocks) or "not told",
+        "governor": ", ".join(row["governors"]) or "not told",
+        "temperature": "not told" if degrees is None else f"{degrees:.1f} °C",
+        "throttled": "yes: let it cool" if row["throttled"] else "no",
+        "battery": f"{battery['battery_pct']:.0f} %" if battery else "",
+        "busy with others": "not told" if load is None else f"{load:.1f} cores",
+        "memory free": _gib(row["free_memory_bytes"]),
+        "space free": _gib(row["free_space_bytes"]),
+        "python": row["python"],
+        "runtimes": ", ".join(f"{n} {v}" for n, v in row["runtimes"].items()) or "none",
+    }
+    for name, words in lines.items():
+        if words:
+            _add(table, name, words)
+    return table
+
+
+def _gib(n_bytes: int | None) -> str:
+    return "not told" if n_bytes is None else f"{n_bytes / 2**30:.1f} GiB"
+
+
 def spaces_table(rows: Sequence[Row]) -> RenderableType:
     """Show every design space (rows of ``hwprof spaces --json``) in one line."""
     table = _table("space", ">px", ">units", ">slots", ">blocks", ">encodings", ">distinct")

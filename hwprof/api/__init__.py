@@ -6,6 +6,7 @@ This is the one layer, with the command line, that joins devices, search and rep
 
 from __future__ import annotations
 
+from hwprof.api.boards import add_device, check_device
 from hwprof.api.checking import selftest
 from hwprof.api.main_job import quickstart
 from hwprof.api.models import bench, cost, devices, export, spaces
@@ -16,8 +17,10 @@ from hwprof.api.reporting import insights, report
 from hwprof.api.searching import search, train
 
 __all__ = [
+    "add_device",
     "bench",
     "bench_parts",
+    "check_device",
     "cost",
     "devices",
     "effects",

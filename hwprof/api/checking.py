@@ -49,8 +49,14 @@ def selftest(
     if quick and checks is not None:
         raise PlanError("--quick is a choice of checks itself: leave out --quick or --checks")
     options = DeviceOptions(threads=threads, batch=batch, precision=precision, script=script)
+    ref = device_ref(device, options)
+    if ref.address is not None:
+        raise PlanError(
+            f"selftest checks the clocks of this machine, not those of {device!r}: log in there and "
+            f"run hwprof selftest --device {device.partition('@')[0]}"
+        )
     return run(
-        device_ref(device, options),
+        ref,
         checks=QUICK if quick else checks,
         seed=seed,
         progress=progress,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from hwprof.space import Architecture, DesignSpace, get_space, space_names
 from hwprof.space import read_architecture as _read_architecture
 from hwprof.workload import InputSpec, Workload
 
-EXPORT_FORMATS = ("onnx", "torch")
+EXPORT_FORMATS = ("onnx", "tflite", "torch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,7 @@ class DeviceRow:
     runtime: str
     runtime_version: str | None
     hardware: str | None
+    emulated: bool = False
 
     def to_row(self) -> dict[str, Any]:
         """Return the documented keys of ``hwprof devices --json``."""
@@ -37,6 +38,7 @@ class DeviceRow:
             "runtime": self.runtime,
             "runtime_version": self.runtime_version,
             "hardware": self.hardware,
+            "emulated": self.emulated,
         }
 
 
@@ -77,6 +79,7 @@ def devices() -> Table[DeviceRow]:
                 runtime=s.runtime,
                 runtime_version=s.runtime_version,
                 hardware=s.hardware,
+                emulated=s.emulated,
             )
             for s in list_devices()
         )
@@ -116,15 +119,18 @@ def export(
     batch: int = 1,
     seed: int = 0,
 ) -> Path:
-    """Write a network as a file: ``onnx`` (folded batch norm) or ``torch`` (a state dict).
+    """Write a network as a file.
+
+    ``onnx`` and ``tflite`` have batch norm folded in, and take NCHW and NHWC images; ``torch``
+    is a state dict.
 
     Args:
         arch: as in :func:`cost`.
         out: the file to write.
-        format: ``onnx`` or ``torch``.
+        format: ``onnx``, ``tflite`` or ``torch``.
         checkpoint: take the weights of this supernet or trained network; without it they are
             random (drawn from ``seed``), which is enough for latency.
-        batch: batch size of the ONNX file.
+        batch: batch size of the ONNX or TFLite file.
         seed: of the random weights.
     """
     from hwprof import graph as graphs
@@ -132,7 +138,7 @@ def export(
 
     network = as_architecture(arch)
     if format not in EXPORT_FORMATS:
-        raise PlanError(f"unknown format {format!r}; expected {' or '.join(EXPORT_FORMATS)}")
+        raise PlanError(f"unknown format {format!r}; expected one of {', '.join(EXPORT_FORMATS)}")
     target = Path(out)
     if checkpoint is not None:
         from hwprof.search.accuracy import network_from_checkpoint
@@ -147,9 +153,19 @@ def export(
         content = _torch_file(network, module)
     else:
         weights = graphs.weights_from_torch(graph, module) if module is not None else None
-        content = graphs.to_onnx(graph, seed=seed, weights=weights, batch=batch)
+        content = _writer(format)(graph, seed=seed, weights=weights, batch=batch)
     write_file(target, content)
     return target
+
+
+def _writer(format: str) -> Callable[..., bytes]:
+    if format == "onnx":
+        from hwprof.graph import to_onnx
+
+        return to_onnx
+    from hwprof.devices.tflite_writer import to_tflite
+
+    return to_tflite
 
 
 def _torch_file(arch: Architecture, module: Any) -> bytes:
@@ -181,7 +197,7 @@ def bench(
     """Time a model on a device and say how far the number can be trusted.
 
     Args:
-        model: an ``.onnx`` file, a torch module as ``package.module:callable``, or a network
+        model: an ``.onnx`` or ``.tflite`` file, a torch module as ``package.module:callable``, or a network
             of a space (an architecture, its JSON file, a named one).
         device: a name that ``hwprof devices`` lists.
         inputs: shapes and types of a user model's inputs, ``NAME=1x3x224x224:float32``.
@@ -235,7 +251,7 @@ def as_workload(
     """Turn what a user names on the command line into a workload.
 
     Raises:
-        ModelError: it is none of an ONNX file, a callable and an architecture.
+        ModelError: it is none of a model file, a callable and an architecture.
     """
     from dataclasses import replace
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hwprof.api.boards import device_label, refuse_emulated
 from hwprof.api.models import as_architecture, write_file
 from hwprof.api.profiling import as_space, latency_model
 from hwprof.errors import PlanError, StoreError
@@ -90,6 +91,7 @@ def search(
     max_evals: int = 200,
     max_time_s: float | None = None,
     measure_on: str | None = None,
+    allow_emulated: bool = False,
     n_finalists: int = 16,
     preset: str = "quick",
     threads: int = 1,
@@ -114,6 +116,7 @@ def search(
         max_time_s: stop judging after this long.
         measure_on: measure the finalists on this device, so that the front is of measured
             networks; without it the front says it is unconfirmed.
+        allow_emulated: take the times of an emulated device, which are refused otherwise.
         n_finalists: how many are measured at most.
         preset: of the measuring.
         threads: of the measuring.
@@ -126,6 +129,7 @@ def search(
     """
     import numpy as np
 
+    from hwprof.devices import device_ref
     from hwprof.search.accuracy import open_accuracy
     from hwprof.search.runner import run_search
     from hwprof.search.strategy import make_strategy
@@ -135,12 +139,16 @@ def search(
     if folder is not None:
         _make_folder(folder)
     predicted, device_name = open_latency(latency)
+    if device_name is not None and not allow_emulated:
+        refuse_emulated(device_name, f"the run {str(latency)!r}")
     options = DeviceOptions(threads=threads, batch=batch, precision=precision, script=script)
-    measure = (
-        finalist_measurer(folder, measure_on, options, preset, seed, progress)
-        if measure_on is not None
-        else None
-    )
+    measure = None
+    shown_device = device_name
+    if measure_on is not None:
+        shown_device = device_label(device_ref(measure_on, options))
+        if not allow_emulated:
+            refuse_emulated(shown_device, "a front measured there")
+        measure = finalist_measurer(folder, measure_on, options, preset, seed, progress)
     rng = np.random.default_rng(seed)
     result = run_search(
         design,
@@ -153,7 +161,7 @@ def search(
         measure=measure,
         n_finalists=n_finalists,
         seed=seed,
-        device=measure_on or device_name,
+        device=shown_device,
         progress=progress,
         folder=folder,
         latency_source="predicted" if device_name is not None else "table",

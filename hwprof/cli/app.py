@@ -35,8 +35,15 @@ def _root(
     """Common options."""
 
 
-from hwprof.cli import check_commands, inspect_commands, profile_commands, search_commands
+from hwprof.cli import (
+    check_commands,
+    device_commands,
+    inspect_commands,
+    profile_commands,
+    search_commands,
+)
 
+device_commands.register(app)
 inspect_commands.register(app)
 profile_commands.register(app)
 search_commands.register(app)

@@ -1,4 +1,4 @@
-"""``devices``, ``spaces``, ``cost``, ``export``, ``bench``."""
+"""``spaces``, ``cost``, ``export``, ``bench``."""
 
 from __future__ import annotations
 
@@ -9,15 +9,6 @@ import typer
 from hwprof.cli import options as opt
 from hwprof.cli.output import print_json, print_text, say
 from hwprof.cli.progress import ProgressLine
-
-
-def devices(json_: opt.Json = False) -> None:
-    """List the devices, whether each is usable here and, if not, what would fix it."""
-    from hwprof import api
-    from hwprof.reports import text
-
-    rows = api.devices()
-    print_json(rows.to_json()) if json_ else print_text(text.devices_table(rows.to_json()))
 
 
 def spaces(
@@ -54,7 +45,9 @@ def cost(
 def export(
     arch: Annotated[str, typer.Argument(help="JSON file, '-', or a name such as proxyless-gpu.")],
     out: opt.Out,
-    format_: Annotated[str, typer.Option("--format", help="onnx or torch.")] = "onnx",
+    format_: Annotated[
+        str, typer.Option("--format", help="onnx, tflite (NHWC) or torch.")
+    ] = "onnx",
     checkpoint: Annotated[
         str | None,
         typer.Option("--checkpoint", help="Weights of this supernet or network; else random."),
@@ -71,7 +64,10 @@ def export(
 
 def bench(
     model: Annotated[
-        str, typer.Argument(help="model.onnx, package.module:callable (torch), or a network.")
+        str,
+        typer.Argument(
+            help="model.onnx, model.tflite, package.module:callable (torch), or a network."
+        ),
     ],
     device: opt.Device = "cpu",
     input_: Annotated[
@@ -131,5 +127,5 @@ def bench(
 
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
-    for command in (devices, spaces, cost, export, bench):
+    for command in (spaces, cost, export, bench):
         app.command()(command)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal, cast, get_args
 
 import typer
 
-PrecisionName = Literal["fp32", "fp16", "bf16", "int8"]
+PrecisionName = Literal["fp32", "fp16", "bf16", "int8", "int8-dynamic"]
+PRECISIONS: tuple[str, ...] = get_args(PrecisionName)
 DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)?")
 PERCENTAGE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*%")
 SECONDS = {None: 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
@@ -38,14 +39,17 @@ def parse_percentage(option: str, text: str | None) -> float | None:
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Out = Annotated[str, typer.Option("--out", help="Folder or file to write.")]
-Device = Annotated[str, typer.Option("--device", help="A device that `hwprof devices` lists.")]
+Device = Annotated[
+    str,
+    typer.Option("--device", help="A device of `hwprof devices`, or NAME@ssh://user@host:port."),
+]
 Seed = Annotated[int, typer.Option("--seed", help="Same seed, same networks, order and search.")]
 Preset = Annotated[
     str, typer.Option("--preset", help="How much measuring: quick, standard or strict.")
 ]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads of the runtime.")]
 Batch = Annotated[int, typer.Option("--batch", min=1, help="Batch size.")]
-Precision = Annotated[str, typer.Option("--precision", help="fp32, fp16, bf16 or int8.")]
+Precision = Annotated[str, typer.Option("--precision", help=f"{', '.join(PRECISIONS)}.")]
 MaxTime = Annotated[
     str | None, typer.Option("--max-time", help="Stop after this long, e.g. 30m; resumable.")
 ]
@@ -77,4 +81,4 @@ def one_of(option: str, value: str, allowed: tuple[str, ...]) -> str:
 
 def precision_of(value: str) -> PrecisionName:
     """Return a precision, or end with a message that lists what was expected."""
-    return cast(PrecisionName, one_of("--precision", value, ("fp32", "fp16", "bf16", "int8")))
+    return cast(PrecisionName, one_of("--precision", value, PRECISIONS))

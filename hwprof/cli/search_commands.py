@@ -69,6 +69,9 @@ def search(
         str | None,
         typer.Option("--measure-on", help="Measure the finalists here, so the front is confirmed."),
     ] = None,
+    allow_emulated: Annotated[
+        bool, typer.Option("--allow-emulated", help="Take the times of an emulated device.")
+    ] = False,
     finalists: Annotated[
         int, typer.Option("--finalists", min=1, help="How many are measured at most.")
     ] = 16,
@@ -96,6 +99,7 @@ def search(
             max_evals=max_evals,
             max_time_s=opt.parse_duration(max_time),
             measure_on=measure_on,
+            allow_emulated=allow_emulated,
             n_finalists=finalists,
             preset=preset,
             threads=threads,

@@ -7,12 +7,12 @@ fresh one takes the seat and compiles what is asked of it when it is asked.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from hwprof.measure import wire
-from hwprof.measure.pool import Hello, Pool, Worker, WorkerFault
+from hwprof.measure.pool import LINK, Hello, Pool, Worker, WorkerFault
 from hwprof.measure.records import (
     Burst,
     Failure,
@@ -42,6 +42,25 @@ class Seat:
 
 
 @dataclass(kw_only=True, eq=False)
+class SensorRange:
+    """Lowest and highest reading of every sensor of the device, over a member's bursts."""
+
+    low: dict[str, float] = field(default_factory=dict)
+    high: dict[str, float] = field(default_factory=dict)
+
+    def add(self, readings: Mapping[str, float]) -> None:
+        """Take in what one burst's sensors said."""
+        for name, value in readings.items():
+            self.low[name] = min(value, self.low.get(name, value))
+            self.high[name] = max(value, self.high.get(name, value))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return ``{"sensors": {name: [low, high]}}``; nothing where there are no sensors."""
+        ranges = {name: [self.low[name], self.high[name]] for name in sorted(self.low)}
+        return {"sensors": ranges} if ranges else {}
+
+
+@dataclass(kw_only=True, eq=False)
 class Member:
     """A candidate of the group and all that is known of it so far."""
 
@@ -54,6 +73,7 @@ class Member:
     loaded: Loaded | None = None
     check: Check | None = None
     n_faults: int = 0
+    sensors: SensorRange = field(default_factory=SensorRange)
     stage: Stage = "start"
     left: bool = False
 
@@ -146,6 +166,9 @@ class Crew:
                 return action(worker)
             except WorkerFault as fault:
                 self._after(fault, seat)
+                if fault.kind == LINK:  # no fault of the member's; the launcher gives up in time
+                    logger.warning("%s: %s; connecting again", member.workload.label, fault)
+                    continue
                 member.n_faults += 1
                 if fault.kind not in RETRYABLE or member.n_faults >= MOST_ATTEMPTS:
                     raise LostError(_failure(member, fault)) from fault
@@ -216,9 +239,13 @@ class Crew:
         )
         known = frame.header.get("disturbance")
         try:
-            return wire.burst_from(frame), None if known is None else Disturbance(**known)
-        except (wire.WireError, TypeError) as error:
+            burst = wire.burst_from(frame)
+            disturbance = None if known is None else Disturbance(**known)
+            if disturbance is not None:
+                member.sensors.add(disturbance.readings)
+        except (wire.WireError, TypeError, AttributeError) as error:
             raise WorkerFault("garbage", str(error), lost=False) from error
+        return burst, disturbance
 
 
 def _failure(member: Member, fault: WorkerFault) -> Failure:

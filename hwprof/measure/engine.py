@@ -23,7 +23,7 @@ from hwprof.measure.group import Campaign, Group
 from hwprof.measure.labelling import Labeller
 from hwprof.measure.level import rounds_done
 from hwprof.measure.load import LoadMonitor, check_quiet, check_threads
-from hwprof.measure.pool import Pool, living_pids
+from hwprof.measure.pool import Pool, launcher_for, living_pids
 from hwprof.measure.records import (
     DeviceRef,
     Failure,
@@ -175,7 +175,7 @@ def groups(
     if device.options.threads > 1:
         yield from ([w] for w in workloads)
         return
-    free = machine.available_memory_bytes()
+    free = launcher_for(device).free_memory_bytes()
     limit = None if free is None else MEMORY_SHARE * free / (plan.workers * BYTES_PER_WEIGHT_BYTE)
     group: list[Workload] = []
     held = 0

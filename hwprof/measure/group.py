@@ -114,8 +114,9 @@ class Group:
         seats = [seat for m in self._everyone() for seat in self._seats_for(m)]
         hello = self._crew.start(list(dict.fromkeys(seats)))
         self._fingerprint = hello.fingerprint
+        self._warnings = hello.warnings
         if not hello.reports_disturbance:
-            self._warnings = warnings
+            self._warnings = (*warnings, *hello.warnings)
             self._n_cpus = self._campaign.monitor.n_cpus
         return hello
 
@@ -305,6 +306,7 @@ class Group:
             "smt": self._fingerprint.stable.get("smt") if self._fingerprint else None,
             "provider": member.check.provider,
             "attempts": member.n_faults + 1,
+            **member.sensors.to_json(),
             **self._reference_telemetry(),
         }
 

@@ -84,7 +84,7 @@ class LoadMonitor:
         history = self._history
         if len(history) > 1 and time.monotonic() - history[-1].at_s < REFRESH_S:
             return self._load
-        now = self._snapshot()
+        now = self.snapshot()
         if now is None:
             return None
         while len(history) > 1 and now.at_s - history[1].at_s >= WINDOW_S:
@@ -93,7 +93,8 @@ class LoadMonitor:
         self._load = load_between(history[0], now, len(self._cpus))
         return self._load
 
-    def _snapshot(self) -> Snapshot | None:
+    def snapshot(self) -> Snapshot | None:
+        """Return the CPU time spent so far; None where the system has no /proc/stat."""
         stat = read_text(self._proc / "stat")
         if stat is None:
             return None

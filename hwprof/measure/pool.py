@@ -17,17 +17,18 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from hwprof.errors import DeviceUnavailableError, MeasurementError
 from hwprof.measure import machine, wire
+from hwprof.measure.framing import write_all
 from hwprof.measure.records import DeviceRef, Fingerprint
-from hwprof.measure.worker import write_all
+from hwprof.measure.worker import load_factory
 
 START_TIMEOUT_S = 120.0
 """Importing a runtime from a cold disk may take long; nothing is measured meanwhile."""
@@ -42,6 +43,8 @@ NO_PAGE_FAULTS: Mapping[str, str] = {
     "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
     "MALLOC_TOP_PAD_": str(64 * 2**20),
 }
+LINK = "link"
+"""The kind of fault that says nothing about the workload: the way to the device is gone."""
 _LOG_TAIL_BYTES = 2000
 
 _alive: weakref.WeakSet[Worker] = weakref.WeakSet()
@@ -66,21 +69,30 @@ class Hello:
 
     fingerprint: Fingerprint
     reports_disturbance: bool
+    warnings: tuple[str, ...] = ()
+    """What about the device widens results or must be said beside them."""
 
 
 class Worker:
-    """One worker process. ``label`` is unique in a campaign."""
+    """One worker process. ``label`` is unique in a campaign.
 
-    def __init__(self, number: int) -> None:
+    Args:
+        number: counts the workers of a campaign.
+        command: a program that answers frames on its standard streams; by default a worker on
+            this host.
+    """
+
+    def __init__(self, number: int, command: Sequence[str] | None = None) -> None:
         self.label = f"w{number}"
         self._oom_kills = machine.oom_kills()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
+        here = [sys.executable, "-P", "-m", "hwprof.measure.worker", str(os.getpid())]
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "hwprof.measure.worker", str(os.getpid())],
+            here if command is None else command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env=_environment(number),
+            env=_environment(number) if command is None else None,
             # Ctrl-C is for the engine, which then ends its workers in good order.
             process_group=0,
         )
@@ -102,9 +114,14 @@ class Worker:
         Raises:
             WorkerFault: the worker is gone.
         """
-        self.resume()
+        self.send_frame(wire.Frame(header={"op": op, **fields}))
+
+    def send_frame(self, frame: wire.Frame) -> None:
+        """Send a request that may hold arrays (:meth:`send`)."""
+        op = str(frame.header["op"])
         try:
-            write_all(self._in_fd, wire.encode(wire.Frame(header={"op": op, **fields})))
+            self.resume()
+            write_all(self._in_fd, wire.encode(frame))
         except BrokenPipeError:
             raise self._gone(op) from None
 
@@ -130,6 +147,7 @@ class Worker:
         except wire.WireError as error:
             self.kill()
             raise WorkerFault("garbage", f"the answer to {op!r}: {error}", lost=True) from error
+        frame = wire.Frame(header=wire.plain(frame.header), arrays=frame.arrays)
         fault = frame.header.get("error")
         if isinstance(fault, dict):
             kind, message = str(fault.get("kind", "refused")), str(fault.get("message", ""))
@@ -144,14 +162,22 @@ class Worker:
     def park(self) -> None:
         """Stop the process where it stands."""
         if not self._is_parked:
-            self._process.send_signal(signal.SIGSTOP)
+            self.stop()
             self._is_parked = True
 
     def resume(self) -> None:
         """Let the process run again."""
         if self._is_parked:
-            self._process.send_signal(signal.SIGCONT)
+            self.go_on()
             self._is_parked = False
+
+    def stop(self) -> None:
+        """Stop the process that times."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let the process that times go on."""
+        self._process.send_signal(signal.SIGCONT)
 
     def close(self) -> None:
         """Let the worker close its device, then end it."""
@@ -162,8 +188,9 @@ class Worker:
 
     def kill(self) -> None:
         """End the process at once, and reap it."""
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError, BrokenPipeError):
             self.resume()
+        with suppress(ProcessLookupError):
             self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout):
@@ -195,8 +222,18 @@ class Worker:
             code = self._process.wait(CLOSE_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             code = None
-        tail = self._log_tail()
+        log = self._log_end()
         self.kill()
+        return self.ending_fault(code, op, log)
+
+    def ending_fault(self, code: int | None, op: str, log: str) -> WorkerFault:
+        """Return the fault that an ended process stands for.
+
+        Args:
+            code: as in ``Popen.returncode``; None where it only closed its pipe.
+            op: what it was asked.
+            log: the end of what it wrote to its standard error.
+        """
         if code == -signal.SIGKILL and machine.oom_kills() != self._oom_kills:
             message = (
                 f"the system ended the process during {op!r} for want of memory: free some, or "
@@ -204,13 +241,19 @@ class Worker:
             )
             return WorkerFault("out_of_memory", message, lost=True)
         how = "closed its pipe" if code is None else _ending(code)
-        return WorkerFault("died", f"the process {how} during {op!r}{tail}", lost=True)
+        message = ": ".join(filter(None, (f"the process {how} during {op!r}", last_words(log))))
+        return WorkerFault("died", message, lost=True)
 
-    def _log_tail(self) -> str:
+    def _log_end(self) -> str:
         size = self._log.seek(0, os.SEEK_END)
         self._log.seek(max(0, size - _LOG_TAIL_BYTES))
-        lines = self._log.read().decode(errors="replace").strip().splitlines()
-        return f": {lines[-1].strip()}" if lines else ""
+        return self._log.read().decode(errors="replace")
+
+
+def last_words(log: str) -> str:
+    """Return the last line of a log, without what would move a terminal."""
+    lines = log.strip().splitlines()
+    return str(wire.plain(lines[-1].strip())).strip() if lines else ""
 
 
 def _ending(code: int) -> str:
@@ -233,6 +276,46 @@ def _environment(number: int) -> dict[str, str]:
     }
 
 
+class Launcher(Protocol):
+    """Starts workers next to a device."""
+
+    def start(self, number: int) -> Worker:
+        """Start one worker process.
+
+        Raises:
+            DeviceUnavailableError: the device cannot be reached.
+        """
+        ...
+
+    def free_memory_bytes(self) -> int | None:
+        """Return the memory that models may take there; None where that is not known."""
+        ...
+
+
+class HostLauncher:
+    """Starts workers on this host."""
+
+    def start(self, number: int) -> Worker:
+        """Start one worker process."""
+        return Worker(number)
+
+    def free_memory_bytes(self) -> int | None:
+        """Return the memory that can be had without swapping."""
+        return machine.available_memory_bytes()
+
+
+def launcher_for(ref: DeviceRef) -> Launcher:
+    """Return what starts workers of a device.
+
+    Raises:
+        DeviceUnavailableError: it cannot be loaded, or the device cannot be reached.
+    """
+    if ref.launcher is None:
+        return HostLauncher()
+    launcher: Launcher = load_factory(ref.name, ref.launcher)(ref)
+    return launcher
+
+
 class Pool:
     """The workers of one group, of which one runs.
 
@@ -243,6 +326,8 @@ class Pool:
 
     def __init__(self, ref: DeviceRef, first_number: int) -> None:
         self._ref = ref
+        self._launcher = launcher_for(ref)
+        self._fingerprint: Fingerprint | None = None
         self.next_number = first_number
         self._workers: list[Worker] = []
         self._running: Worker | None = None
@@ -269,10 +354,13 @@ class Pool:
         Raises:
             DeviceUnavailableError: the device cannot be opened.
         """
-        workers = [Worker(self.next_number + i) for i in range(count)]
-        self.next_number += count
-        self._workers += workers
+        workers: list[Worker] = []
         try:
+            for _ in range(count):
+                worker = self._launcher.start(self.next_number)
+                self.next_number += 1
+                self._workers.append(worker)
+                workers.append(worker)
             for worker in workers:
                 worker.send("open", device=wire.device_json(self._ref))
             hellos = [_hello(w.receive("open", START_TIMEOUT_S)) for w in workers]
@@ -282,7 +370,21 @@ class Pool:
             ) from fault
         for worker in workers:
             worker.park()
+        self._require_same_device(hellos)
         return workers, hellos[0]
+
+    def _require_same_device(self, hellos: list[Hello]) -> None:
+        """Refuse to go on where a later worker finds another device than the first did."""
+        for hello in hellos:
+            if self._fingerprint is None:
+                self._fingerprint = hello.fingerprint
+            changed = self._fingerprint.differences(hello.fingerprint)
+            if changed:
+                what = ", ".join(f"{n} from {a!r} to {b!r}" for n, (a, b) in changed.items())
+                raise DeviceUnavailableError(
+                    f"the device {self._ref.name!r} changed while it was measured ({what}): put it "
+                    "back as it was and go on, or measure into a new folder"
+                )
 
     def run_only(self, worker: Worker) -> None:
         """Park the worker that runs; ``worker`` is resumed by its next request."""
@@ -302,6 +404,7 @@ def _hello(frame: wire.Frame) -> Hello:
     return Hello(
         fingerprint=Fingerprint.from_json(frame.header["fingerprint"]),
         reports_disturbance=frame.header["reports_disturbance"],
+        warnings=tuple(frame.header["warnings"]),
     )
 
 

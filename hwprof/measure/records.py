@@ -25,7 +25,8 @@ PROTOCOL_VERSION = 2
 """Changes whenever a number measured before could differ from one measured now."""
 
 Cache = Literal["hot", "cold"]
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "int8-dynamic"]
+"""``int8``: weights and activations, calibrated; ``int8-dynamic``: activations as they come."""
 Stage = Literal["supports", "start", "compile", "check", "warmup", "burst", "link"]
 
 
@@ -50,6 +51,11 @@ class DeviceRef:
     factory: str
     """``package.module:Class``, called with one :class:`DeviceOptions`."""
     options: DeviceOptions = DeviceOptions()
+    launcher: str | None = None
+    """``package.module:callable`` that is given this record and returns what starts workers next
+    to the device; None for a device of this host."""
+    address: str | None = None
+    """Where the device is, e.g. ``ssh://pi@192.168.1.20:22``; None for this host."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -313,7 +319,7 @@ class Failure:
     stage: Stage
     kind: str
     """``unsupported``, ``refused``, ``died``, ``hung``, ``out_of_memory``, ``non_finite``,
-    ``garbage``, ``fallback``, ``unavailable``."""
+    ``garbage``, ``fallback``, ``unavailable``, ``link``."""
     message: str
     attempts: int = 1
     retryable: bool = False

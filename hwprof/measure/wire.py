@@ -13,7 +13,6 @@ this form is a :class:`WireError`, whatever the bytes were.
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -21,26 +20,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwprof.errors import MeasurementError
+from hwprof.measure.framing import StreamClosedError, WireError, pack, read_frame
 from hwprof.measure.records import Burst, DeviceOptions, DeviceRef, MeasurePlan
 
-MAGIC = b"hwp1"
-MAX_HEADER_BYTES = 16 * 2**20
-MAX_ARRAY_BYTES = 2**30
+__all__ = ["Frame", "StreamClosedError", "WireError", "decode", "encode", "plain"]
 
-_PREFIX = struct.Struct(">4sIQ")
 _INT64 = np.dtype("<i8")
 _COUNTERS = ("calls_per_sample", "involuntary_switches", "page_faults", "cpu_ns")
 
 Int64 = NDArray[np.int64]
-
-
-class WireError(MeasurementError):
-    """What came over the wire is no frame, or not the one that was expected."""
-
-
-class StreamClosedError(WireError):
-    """The other side is gone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +46,8 @@ def encode(frame: Frame) -> bytes:
         ValueError: the header holds a NaN or something that JSON has not.
     """
     header = {**frame.header, "arrays": [[n, int(a.size)] for n, a in frame.arrays.items()]}
-    text = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
-    body = b"".join(np.ascontiguousarray(a, dtype=_INT64).tobytes() for a in frame.arrays.values())
-    return _PREFIX.pack(MAGIC, len(text), len(body)) + text + body
+    parts = (np.ascontiguousarray(a, dtype=_INT64).tobytes() for a in frame.arrays.values())
+    return pack(header, b"".join(parts))
 
 
 def decode(read_exactly: Callable[[int], bytes]) -> Frame:
@@ -73,20 +60,27 @@ def decode(read_exactly: Callable[[int], bytes]) -> Frame:
     Raises:
         WireError: the bytes are no frame.
     """
-    magic, header_bytes, array_bytes = _PREFIX.unpack(read_exactly(_PREFIX.size))
-    if magic != MAGIC:
-        raise WireError(f"expected a frame that begins with {MAGIC!r}, got {magic!r}")
-    if header_bytes > MAX_HEADER_BYTES or array_bytes > MAX_ARRAY_BYTES:
-        raise WireError(f"a frame of {header_bytes} + {array_bytes} bytes is beyond the limit")
-    text = read_exactly(header_bytes)
-    body = read_exactly(array_bytes)
+    raw = read_frame(read_exactly)
     try:
-        header = json.loads(text)
+        header = json.loads(raw.header)
     except (ValueError, RecursionError) as error:
         raise WireError(f"the frame's header is no JSON: {error}") from error
     if not isinstance(header, dict):
         raise WireError(f"the frame's header is a {type(header).__name__}, not an object")
-    return Frame(arrays=_split(header.pop("arrays", None), body), header=header)
+    return Frame(arrays=_split(header.pop("arrays", None), raw.body), header=header)
+
+
+def plain(value: Any) -> Any:
+    """Return JSON data whose texts hold no control characters: they may end on a terminal."""
+    if isinstance(value, str):
+        return (
+            value if value.isprintable() else "".join(c if c.isprintable() else " " for c in value)
+        )
+    if isinstance(value, dict):
+        return {plain(name): plain(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [plain(entry) for entry in value]
+    return value
 
 
 def _split(layout: object, body: bytes) -> dict[str, Int64]:

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, NoReturn
 
 from hwprof.errors import (
     CompileError,
@@ -27,6 +27,7 @@ from hwprof.errors import (
     SpaceError,
 )
 from hwprof.measure import wire
+from hwprof.measure.framing import read_from, write_all
 from hwprof.measure.memory import MemoryMeter
 from hwprof.measure.records import DeviceRef
 from hwprof.protocols import DeviceAdapter, Executable, ReportsDisturbance
@@ -54,15 +55,24 @@ def open_adapter(ref: DeviceRef) -> DeviceAdapter:
     Raises:
         DeviceUnavailableError: there is no such class, or its device is not there.
     """
-    module_name, _, class_name = ref.factory.partition(":")
+    adapter: DeviceAdapter = load_factory(ref.name, ref.factory)(ref.options)
+    return adapter
+
+
+def load_factory(name: str, target: str) -> Callable[..., Any]:
+    """Import what ``package.module:name`` names for the device ``name``.
+
+    Raises:
+        DeviceUnavailableError: it is not there.
+    """
+    module_name, _, attribute = target.partition(":")
     try:
-        factory = getattr(importlib.import_module(module_name), class_name)
+        found: Callable[..., Any] = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:
         raise DeviceUnavailableError(
-            f"cannot load the adapter of {ref.name!r} from {ref.factory!r}: {error}"
+            f"cannot load the adapter of {name!r} from {target!r}: {error}"
         ) from error
-    adapter: DeviceAdapter = factory(ref.options)
-    return adapter
+    return found
 
 
 def failure_kind(error: BaseException) -> str:
@@ -70,14 +80,36 @@ def failure_kind(error: BaseException) -> str:
     return next((kind for cls, kind in _KINDS.items() if isinstance(error, cls)), "refused")
 
 
+Operations = Mapping[str, Callable[[wire.Frame], wire.Frame]]
+
+
 class Server:
-    """Answers requests about one adapter. Every answer is a frame, errors included."""
+    """Answers requests by operation. Every answer is a frame, errors included."""
+
+    operations: Operations
+
+    def answer(self, request: wire.Frame) -> wire.Frame:
+        """Return the answer to one request."""
+        try:
+            operation = self.operations[request.header["op"]]
+            return operation(request)
+        except HwprofError as error:
+            return _error_frame(failure_kind(error), str(error))
+        except MemoryError as error:
+            return _error_frame("out_of_memory", f"out of memory: {error}")
+        except Exception as error:  # a process boundary: whatever it was, the parent must know
+            logger.exception("the request %s failed", request.header.get("op"))
+            return _error_frame("refused", f"{type(error).__name__}: {error}")
+
+
+class AdapterServer(Server):
+    """Answers requests about one adapter."""
 
     def __init__(self) -> None:
         self._adapter: DeviceAdapter | None = None
         self._executables: dict[str, Executable] = {}
         self._memory = MemoryMeter()
-        self._operations: Mapping[str, Callable[[Mapping[str, Any]], wire.Frame]] = {
+        self.operations = {
             "open": self._open,
             "supports": self._supports,
             "compile": self._compile,
@@ -88,19 +120,6 @@ class Server:
             "close": self._close,
         }
 
-    def answer(self, request: wire.Frame) -> wire.Frame:
-        """Return the answer to one request."""
-        try:
-            operation = self._operations[request.header["op"]]
-            return operation(request.header)
-        except HwprofError as error:
-            return _error_frame(failure_kind(error), str(error))
-        except MemoryError as error:
-            return _error_frame("out_of_memory", f"out of memory: {error}")
-        except Exception as error:  # a process boundary: whatever it was, the parent must know
-            logger.exception("the request %s failed", request.header.get("op"))
-            return _error_frame("refused", f"{type(error).__name__}: {error}")
-
     @property
     def adapter(self) -> DeviceAdapter:
         """The open adapter."""
@@ -110,51 +129,64 @@ class Server:
             )
         return self._adapter
 
-    def _open(self, header: Mapping[str, Any]) -> wire.Frame:
-        self._adapter = open_adapter(wire.device_from(header["device"]))
+    def _open(self, request: wire.Frame) -> wire.Frame:
+        self._adapter = self.open_device(request.header)
         self._memory = MemoryMeter()
         return wire.Frame(
             header={
                 "fingerprint": self._adapter.fingerprint().to_json(),
                 "reports_disturbance": isinstance(self._adapter, ReportsDisturbance),
+                "warnings": self.warnings(),
             }
         )
 
-    def _supports(self, header: Mapping[str, Any]) -> wire.Frame:
-        support = self.adapter.supports(Workload.from_json(header["workload"]))
+    def open_device(self, header: Mapping[str, Any]) -> DeviceAdapter:
+        """Open the adapter that a request names."""
+        return open_adapter(wire.device_from(header["device"]))
+
+    def warnings(self) -> list[str]:
+        """Return what only this process can know and the results must carry."""
+        return []
+
+    def _supports(self, request: wire.Frame) -> wire.Frame:
+        support = self.adapter.supports(Workload.from_json(request.header["workload"]))
         return wire.Frame(header=asdict(support))
 
-    def _compile(self, header: Mapping[str, Any]) -> wire.Frame:
-        workload = Workload.from_json(header["workload"])
-        plan = wire.plan_from(header["plan"])
+    def _compile(self, request: wire.Frame) -> wire.Frame:
+        workload = Workload.from_json(request.header["workload"])
+        plan = wire.plan_from(request.header["plan"])
         self._memory.begin()
         self._executables[workload.key] = self.adapter.compile(workload, plan)
         return wire.Frame(header={})
 
-    def _check(self, header: Mapping[str, Any]) -> wire.Frame:
-        executable = self._executables[header["key"]]
+    def _check(self, request: wire.Frame) -> wire.Frame:
+        executable = self._executables[request.header["key"]]
         check, loaded = executable.check(), executable.loaded
         if loaded.peak_memory_bytes is None:  # the device's memory is this process's own
             loaded = replace(loaded, peak_memory_bytes=self._memory.peak_bytes())
         return wire.Frame(header={"check": asdict(check), "loaded": asdict(loaded)})
 
-    def _burst(self, header: Mapping[str, Any]) -> wire.Frame:
-        executable = self._executables[header["key"]]
-        burst = executable.burst(header["duration_s"], header["min_calls"], header["cache"])
+    def _burst(self, request: wire.Frame) -> wire.Frame:
+        executable = self._executables[request.header["key"]]
+        burst = executable.burst(
+            request.header["duration_s"], request.header["min_calls"], request.header["cache"]
+        )
         adapter = self.adapter
         known = asdict(adapter.disturbance()) if isinstance(adapter, ReportsDisturbance) else None
         return wire.burst_frame(burst, {"disturbance": known})
 
-    def _trace(self, header: Mapping[str, Any]) -> wire.Frame:
-        return wire.Frame(header={"trace": asdict(self._executables[header["key"]].trace())})
+    def _trace(self, request: wire.Frame) -> wire.Frame:
+        return wire.Frame(
+            header={"trace": asdict(self._executables[request.header["key"]].trace())}
+        )
 
-    def _drop(self, header: Mapping[str, Any]) -> wire.Frame:
-        executable = self._executables.pop(header["key"], None)
+    def _drop(self, request: wire.Frame) -> wire.Frame:
+        executable = self._executables.pop(request.header["key"], None)
         if executable is not None:
             executable.close()
         return wire.Frame(header={})
 
-    def _close(self, header: Mapping[str, Any]) -> wire.Frame:
+    def _close(self, request: wire.Frame) -> wire.Frame:
         while self._executables:
             self._executables.popitem()[1].close()
         if self._adapter is not None:
@@ -167,23 +199,11 @@ def _error_frame(kind: str, message: str) -> wire.Frame:
     return wire.Frame(header={"error": {"kind": kind, "message": " ".join(message.split())}})
 
 
-def serve(in_fd: int, out_fd: int) -> None:
+def serve(server: Server, in_fd: int, out_fd: int) -> None:
     """Answer requests until the input closes or a ``close`` was answered."""
-    server = Server()
-
-    def read_exactly(size: int) -> bytes:
-        parts = []
-        while size > 0:
-            part = os.read(in_fd, size)
-            if not part:
-                raise wire.StreamClosedError("the engine is gone")
-            parts.append(part)
-            size -= len(part)
-        return b"".join(parts)
-
     while True:
         try:
-            request = wire.decode(read_exactly)
+            request = wire.decode(lambda size: read_from(in_fd, size))
         except wire.StreamClosedError:
             server.answer(wire.Frame(header={"op": "close"}))
             return
@@ -191,13 +211,6 @@ def serve(in_fd: int, out_fd: int) -> None:
         write_all(out_fd, wire.encode(answer))
         if answer.header.get("closed"):
             return
-
-
-def write_all(fd: int, data: bytes) -> None:
-    """Write all of ``data`` to a pipe."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
 
 
 def _claim_streams() -> tuple[int, int]:
@@ -221,16 +234,16 @@ def _die_with_parent(parent: int) -> None:
         os._exit(0)
 
 
-def main() -> None:
-    """Run a worker; the one argument is the parent's process id."""
-    _die_with_parent(int(sys.argv[1]))
+def run(server: Server, parent: int) -> NoReturn:
+    """Serve on this process's standard streams, then end it; it never outlives ``parent``."""
+    _die_with_parent(parent)
     frames_in, frames_out = _claim_streams()
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
-    serve(frames_in, frames_out)
+    serve(server, frames_in, frames_out)
     sys.stderr.flush()
     # Nothing is left to clean up, and runtimes with threads of their own may hang on the way out.
     os._exit(0)
 
 
 if __name__ == "__main__":
-    main()
+    run(AdapterServer(), int(sys.argv[1]))

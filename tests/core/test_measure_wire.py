@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwprof.measure import wire
+from hwprof.measure.framing import MAGIC
 from hwprof.measure.records import Burst, DeviceOptions, DeviceRef, plan_for
 
 
@@ -29,7 +30,7 @@ def reader(data: bytes) -> Callable[[int], bytes]:
     return read_exactly
 
 
-def raw(header: bytes, body: bytes = b"", magic: bytes = wire.MAGIC) -> bytes:
+def raw(header: bytes, body: bytes = b"", magic: bytes = MAGIC) -> bytes:
     return struct.pack(">4sIQ", magic, len(header), len(body)) + header + body
 
 
@@ -87,8 +88,8 @@ def test_two_frames_follow_each_other() -> None:
         (raw(b'{"arrays": []}', b"12345678"), "belong to no array"),
         (raw(b'{"arrays": [["x", -1]]}'), "expected \\[name, size\\]"),
         (raw(b'{"arrays": [7]}'), "expected \\[name, size\\]"),
-        (struct.pack(">4sIQ", wire.MAGIC, 2**32 - 1, 0), "beyond the limit"),
-        (struct.pack(">4sIQ", wire.MAGIC, 2, 2**63), "beyond the limit"),
+        (struct.pack(">4sIQ", MAGIC, 2**32 - 1, 0), "beyond the limit"),
+        (struct.pack(">4sIQ", MAGIC, 2, 2**63), "beyond the limit"),
     ],
 )
 def test_garbage_is_a_typed_error(data: bytes, words: str) -> None:
@@ -100,7 +101,7 @@ def test_garbage_is_a_typed_error(data: bytes, words: str) -> None:
 @given(st.binary(max_size=80))
 def test_any_bytes_give_a_frame_or_a_wire_error(data: bytes) -> None:
     with pytest.raises(wire.WireError):
-        wire.burst_from(wire.decode(reader(wire.MAGIC + data)))
+        wire.burst_from(wire.decode(reader(MAGIC + data)))
 
 
 @settings(max_examples=100, deadline=None)

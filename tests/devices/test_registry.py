@@ -46,3 +46,16 @@ def test_listing_imports_no_runtime() -> None:
 def test_adapter_that_cannot_be_loaded(factory: str) -> None:
     with pytest.raises(DeviceUnavailableError, match="cannot load the adapter of 'ghost'"):
         registry.open_device(DeviceRef(name="ghost", factory=factory))
+
+
+def test_listing_takes_another_runtime_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"tflite_runtime"}
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name if name in found else None)
+    monkeypatch.setattr("importlib.metadata.version", {"tflite-runtime": "2.14.0"}.__getitem__)
+    status = {s.name: s for s in registry.list_devices()}["tflite"]
+    assert status.available
+    assert (status.runtime, status.runtime_version) == ("tflite-runtime", "2.14.0")
+    found.clear()
+    status = {s.name: s for s in registry.list_devices()}["tflite"]
+    assert not status.available
+    assert "pip install 'hwprof[tflite]'" in status.reason

@@ -1,0 +1,1 @@
+"""Devices on other machines: the way there (ssh, adb), and what is sent along it."""

@@ -1,0 +1,386 @@
+"""LiteRT (TensorFlow Lite) on this host's CPU, with XNNPACK: the device ``tflite``.
+
+Networks and blocks are written as ``.tflite`` with the layout the runtime computes in (NHWC);
+inputs and outputs are turned (and quantised) at the adapter's border, outside of what is timed.
+A call is one ``invoke``: its inputs stay in the interpreter's own memory. A user's ``.tflite`` is
+run as it is.
+
+XNNPACK takes over what it can in one or more pieces; operators outside of them run in the
+runtime's built-in kernels and cost a passage of tensors each time. So the number of pieces
+stands in the provider that :meth:`TfliteExecutable.check` names, and what is outside in its
+``fallback_ops``: both go into the telemetry of every result, the latter into its evidence.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata, util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hwprof.devices.binding import ModelInput, accepted_inputs, bind_inputs, model_path
+from hwprof.devices.host import Array, HostExecutable, host_fingerprint
+from hwprof.devices.tflite_int8 import from_levels, quantized, to_levels
+from hwprof.devices.tflite_writer import nchw, nhwc, to_tflite
+from hwprof.errors import (
+    CompileError,
+    DeviceError,
+    DeviceUnavailableError,
+    MeasurementError,
+    ModelError,
+)
+from hwprof.graph import workload_graph
+from hwprof.measure.records import DeviceOptions, Fingerprint, MeasurePlan
+from hwprof.protocols import Check, OpTrace, Support
+from hwprof.workload import InputSpec, Workload
+
+if TYPE_CHECKING:
+    from hwprof.protocols import Arrays
+
+PROVIDER = "XNNPACK"
+PRECISIONS = ("fp32", "int8", "int8-dynamic")
+INSTALL = "pip install 'hwprof[tflite]'"
+DELEGATE = "DELEGATE"
+"""The name of the operator that stands for a piece which a delegate took over."""
+
+_UNSUPPORTED = (
+    "unresolved custom op",
+    "Didn't find op",
+    "builtin_code out of range",
+    "Select TensorFlow op",
+    "Regular TensorFlow ops",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """The package that brings the interpreter."""
+
+    name: str
+    version: str
+    interpreter: Callable[..., Any]
+
+
+def load_runtime() -> Runtime:
+    """Return LiteRT, or the older tflite-runtime where a board has only that.
+
+    Raises:
+        DeviceUnavailableError: neither can be imported.
+    """
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+
+        name = "ai-edge-litert"
+    except ImportError as error:
+        try:
+            from tflite_runtime.interpreter import Interpreter
+
+            name = "tflite-runtime"
+        except ImportError:
+            raise DeviceUnavailableError(
+                f"the device 'tflite' needs ai-edge-litert or tflite-runtime ({error}): "
+                f"run {INSTALL}"
+            ) from error
+    return Runtime(name=name, version=metadata.version(name), interpreter=Interpreter)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delegation:
+    """How much of a loaded model the delegate has taken over."""
+
+    n_pieces: int
+    outside: tuple[str, ...]
+    """Operators outside of it, with how often each occurs where that is more than once."""
+
+    @property
+    def provider(self) -> str:
+        """What runs the model, in words."""
+        if self.n_pieces == 0:
+            return "built-in kernels"
+        return f"{PROVIDER}, {self.n_pieces} piece{'s' if self.n_pieces > 1 else ''}"
+
+
+def delegation(interpreter: Any) -> Delegation:
+    """Return how an interpreter runs its model, walking back from the model's outputs.
+
+    The runtime lists the operators of the file, those that were taken over included, then one
+    DELEGATE for every piece. Whatever makes a tensor that no piece makes is outside.
+    """
+    operators = interpreter._get_ops_details()  # LiteRT tells it nowhere else
+    pieces = [op for op in operators if op["op_name"] == DELEGATE]
+    makers = {int(t): op for op in (*operators, *pieces) for t in op["outputs"]}
+    wanted = [int(output["index"]) for output in interpreter.get_output_details()]
+    outside: Counter[str] = Counter()
+    seen: set[int] = set()
+    while wanted:
+        maker = makers.get(wanted.pop())
+        if maker is None or maker["index"] in seen:
+            continue
+        seen.add(maker["index"])
+        wanted += [int(t) for t in maker["inputs"]]
+        if maker["op_name"] != DELEGATE:
+            outside[str(maker["op_name"])] += 1
+    return Delegation(
+        n_pieces=len(pieces),
+        outside=tuple(f"{op} (x{n})" if n > 1 else op for op, n in sorted(outside.items())),
+    )
+
+
+class TfliteAdapter:
+    """Opens LiteRT with its default delegate, XNNPACK.
+
+    Raises:
+        DeviceUnavailableError: neither ai-edge-litert nor tflite-runtime is installed.
+    """
+
+    def __init__(self, options: DeviceOptions) -> None:
+        self._runtime = load_runtime()
+        self._options = options
+        self._written: tuple[str, bytes] | None = None
+
+    def fingerprint(self) -> Fingerprint:
+        """Return the facts about CPU, runtime and options."""
+        return host_fingerprint(
+            "tflite",
+            self._options,
+            runtime=self._runtime.name,
+            runtime_version=self._runtime.version,
+            settings={"provider": PROVIDER, "layout": "NHWC"},
+        )
+
+    def supports(self, workload: Workload) -> Support:
+        """Take networks and blocks of a space and ``.tflite`` files.
+
+        The model is loaded for it, which takes milliseconds: only the runtime knows which
+        operators it lacks and how many pieces its delegate makes of the rest.
+        """
+        refusal = self._refusal(workload)
+        if refusal:
+            return Support(ok=False, reason=refusal)
+        try:
+            interpreter, _ = self._loaded(self._model(workload), workload)
+        except CompileError as error:
+            return Support(ok=False, reason=str(error))
+        except ModelError:
+            return Support(ok=True)  # a damaged file is not the device's fault: compiling says so
+        found = delegation(interpreter)
+        return Support(ok=True, n_pieces=found.n_pieces, fallback_ops=found.outside)
+
+    def compile(self, workload: Workload, plan: MeasurePlan) -> TfliteExecutable:
+        """Load the workload into an interpreter and set its inputs.
+
+        Raises:
+            ModelError: the file is damaged, was edited, or its inputs cannot be bound.
+            CompileError: the runtime refuses it.
+        """
+        if workload.target is not None:
+            raise ModelError(self._refusal(workload))
+        model = self._model(workload)
+        start_s = time.perf_counter()
+        interpreter, specs = self._loaded(model, workload)
+        load_s = time.perf_counter() - start_s
+        size = len(model) if isinstance(model, bytes) else os.path.getsize(model)
+        return TfliteExecutable(interpreter, specs, workload, load_s=load_s, artifact_bytes=size)
+
+    def close(self) -> None:
+        """Nothing to free: interpreters belong to executables."""
+
+    def _refusal(self, workload: Workload) -> str:
+        """Return why the workload is not taken, as far as that shows without loading it."""
+        precision = self._options.precision
+        if workload.target is not None:
+            return (
+                f"{workload.target!r} is a torch callable: use --device cpu-torch, or convert it "
+                "to .tflite"
+            )
+        if workload.path is not None and not workload.path.endswith(".tflite"):
+            name = Path(workload.path).name
+            hint = ": use --device cpu" if name.endswith(".onnx") else ""
+            return f"{name!r} is no .tflite file, which tflite reads{hint}"
+        if workload.path is not None and precision != "fp32":
+            return (
+                f"{workload.label!r} is run as it is, not as {precision!r}: leave --precision "
+                "out, and give a .tflite file that holds the precision itself"
+            )
+        if precision not in PRECISIONS:
+            return (
+                f"tflite takes the precisions {', '.join(PRECISIONS)}, not {precision!r}: XNNPACK "
+                "computes in half precision only where a file asks for it"
+            )
+        if workload.path is None and util.find_spec("ai_edge_litert") is None:
+            return (
+                "tflite-runtime runs .tflite files but cannot write them: run "
+                f"{INSTALL}, or write the file elsewhere with hwprof export --format tflite"
+            )
+        return ""
+
+    def _model(self, workload: Workload) -> str | bytes:
+        """Return the model: a path, or bytes written from the graph (once for both questions)."""
+        if workload.path is not None:
+            return model_path(workload)
+        if self._written is None or self._written[0] != workload.key:
+            self._written = workload.key, write_model(workload, self._options)
+        return self._written[1]
+
+    def _loaded(self, model: str | bytes, workload: Workload) -> tuple[Any, list[InputSpec]]:
+        """Return an interpreter with its memory allocated, and the model's inputs.
+
+        Raises:
+            ModelError: the model is damaged, or its inputs cannot be bound.
+            CompileError: it has operators that the runtime lacks, or is refused otherwise.
+        """
+        key = "model_path" if isinstance(model, str) else "model_content"
+        try:
+            interpreter = self._runtime.interpreter(
+                **{key: model}, num_threads=self._options.threads
+            )
+        except ValueError as error:
+            raise self._load_error(error, workload) from error
+        specs = bind_inputs(_model_inputs(interpreter), workload.inputs)
+        try:
+            for node, spec in zip(interpreter.get_input_details(), specs, strict=True):
+                if tuple(node["shape"]) != spec.shape:
+                    interpreter.resize_tensor_input(node["index"], list(spec.shape), strict=True)
+            interpreter.allocate_tensors()
+        except (RuntimeError, ValueError) as error:
+            raise CompileError(f"{self._runtime.name} refuses the model: {_line(error)}") from error
+        return interpreter, specs
+
+    def _load_error(self, error: ValueError, workload: Workload) -> ModelError | CompileError:
+        """Tell a damaged file from one that is sound but not for this runtime."""
+        text = _line(error)
+        if any(words in text for words in _UNSUPPORTED):
+            return CompileError(f"{self._runtime.name} {self._runtime.version} lacks: {text}")
+        return ModelError(
+            f"{workload.label!r} is no model that {self._runtime.name} can read ({text}); "
+            "expected a .tflite file, convert it again"
+        )
+
+
+def write_model(workload: Workload, options: DeviceOptions) -> bytes:
+    """Return the ``.tflite`` file of a network or block, in the precision that is asked for.
+
+    Raises:
+        ModelError: something in it has no equal in TFLite.
+        MissingExtraError: what writes or quantizes it is not installed.
+        CompileError: the quantizer refuses it.
+    """
+    graph = workload_graph(workload)
+    model = to_tflite(graph, seed=workload.seed, batch=options.batch)
+    if options.precision == "fp32":
+        return model
+    channels, *size = graph.inputs[0].shape
+    return quantized(model, options.precision, (options.batch, *size, channels), workload.seed)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _model_inputs(interpreter: Any) -> list[ModelInput]:
+    """Return what an interpreter says about its inputs; -1 is an open dimension."""
+    return [
+        ModelInput(
+            name=node["name"],
+            shape=tuple(int(d) if d >= 0 else f"d{i}" for i, d in enumerate(_signature(node))),
+            type_name=np.dtype(node["dtype"]).name,
+            dtype=np.dtype(node["dtype"]).name if np.dtype(node["dtype"]).kind in "fiub" else None,
+        )
+        for node in interpreter.get_input_details()
+    ]
+
+
+def _signature(node: Mapping[str, Any]) -> Sequence[int]:
+    """Return an input's shape with -1 for what is open; files of old have no such field."""
+    signature: Sequence[int] = node["shape_signature"]
+    return signature if len(signature) else node["shape"]
+
+
+class TfliteExecutable(HostExecutable):
+    """An interpreter with its inputs set."""
+
+    def __init__(
+        self,
+        interpreter: Any,
+        specs: Sequence[InputSpec],
+        workload: Workload,
+        *,
+        load_s: float,
+        artifact_bytes: int,
+    ) -> None:
+        super().__init__(load_s=load_s, artifact_bytes=artifact_bytes)
+        self._interpreter = interpreter
+        self._ours = workload.path is None
+        self._delegation = delegation(interpreter)
+        self.provider = self._delegation.provider
+        if self._ours:
+            specs = [replace(s, shape=_nchw_shape(s.shape), dtype="float32") for s in specs]
+        self._inputs = accepted_inputs(specs, workload.seed, self._run)
+        self._run(self._inputs)
+
+    def call(self) -> object:
+        """Run once on the inputs that are set."""
+        return self._interpreter.invoke()
+
+    def outputs(self, inputs: Arrays | None = None) -> list[Array]:
+        """Run once and return the outputs, those of networks and blocks as NCHW."""
+        if inputs is None:
+            return self._run(self._inputs)
+        found = self._run(inputs)
+        self._set(self._inputs)
+        return found
+
+    def check(self, reference: Sequence[Array] | None = None) -> Check:
+        """Run once; say what is wrong with the outputs and what ran outside of XNNPACK."""
+        return replace(super().check(reference), fallback_ops=self._delegation.outside)
+
+    def trace(self) -> OpTrace:
+        """Refuse: LiteRT has no operator trace in Python.
+
+        Raises:
+            DeviceError: always.
+        """
+        raise DeviceError(
+            "LiteRT gives no operator times in Python: see blocks alone and left out instead "
+            "(hwprof profile, hwprof bench --parts --isolated on another device)"
+        )
+
+    def close(self) -> None:
+        """Free the interpreter and its memory."""
+        super().close()
+        self._interpreter = None
+
+    def _set(self, inputs: Arrays) -> None:
+        for node in self._interpreter.get_input_details():
+            array = np.asarray(inputs[node["name"]])
+            if self._ours:
+                array = nhwc(array)
+                if node["dtype"] is np.int8:
+                    array = to_levels(array, *node["quantization"])
+            self._interpreter.set_tensor(node["index"], array)
+
+    def _run(self, inputs: Arrays) -> list[Array]:
+        self._set(inputs)
+        try:
+            self._interpreter.invoke()
+        except (RuntimeError, ValueError) as error:
+            raise MeasurementError(f"LiteRT cannot run the model: {_line(error)}") from error
+        return [self._output(node) for node in self._interpreter.get_output_details()]
+
+    def _output(self, node: Mapping[str, Any]) -> Array:
+        array: Array = self._interpreter.get_tensor(node["index"])
+        if not self._ours:
+            return array
+        if array.dtype == np.int8:
+            array = from_levels(array, *node["quantization"])
+        return nchw(array)
+
+
+def _nchw_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (shape[0], shape[-1], *shape[1:-1])

@@ -1,0 +1,253 @@
+"""Any adapter through a real ssh, on a pretended board: this machine behind its own sshd."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from hwprof.devices import device_ref
+from hwprof.devices.remote.address import parse_address
+from hwprof.devices.remote.board import Board, board_at
+from hwprof.devices.remote.ssh import SshTransport
+from hwprof.devices.remote.transport import LinkLostError
+from hwprof.errors import DeviceUnavailableError
+from hwprof.measure.engine import REFERENCE, measure
+from hwprof.measure.pool import Pool
+from hwprof.measure.records import (
+    DeviceOptions,
+    DeviceRef,
+    Failure,
+    Fingerprint,
+    LabelledBurst,
+    Measurement,
+    plan_for,
+)
+from hwprof.space.pieces import SkipPiece
+from hwprof.workload import Workload
+
+if TYPE_CHECKING:
+    from tests.devices.remote.conftest import Loopback
+
+PATIENCE_S = 30.0
+SHORT = plan_for("quick", workers=2, looks=(3,), burst_s=0.002, warmup_s=0.001)
+
+
+def ref(name: str, board: Loopback, script: str | None = None) -> DeviceRef:
+    return device_ref(f"{name}@{board.url}", DeviceOptions(script=script))
+
+
+def agent_processes(board: Loopback) -> list[psutil.Process]:
+    """Return the agent's processes on the pretended board: supervisors and their workers."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        line = process.info["cmdline"] or []
+        if any(str(a).endswith(".pyz") for a in line) and process.info["cwd"] == str(board.home):
+            found.append(process)
+    return found
+
+
+@dataclass
+class Notes:
+    """A sink that remembers, and acts when so many bursts have come."""
+
+    after: int = -1
+    act: Callable[[], None] = lambda: None
+    opened_with: list[Fingerprint] = field(default_factory=list)
+    bursts: list[tuple[str, str, int]] = field(default_factory=list)
+    finished: list[str] = field(default_factory=list)
+
+    def opened(self, fingerprint: Fingerprint) -> None:
+        self.opened_with.append(fingerprint)
+
+    def burst(self, workload: Workload, burst: LabelledBurst) -> None:
+        self.bursts.append((workload.key, burst.worker, burst.round_index))
+        if len(self.bursts) == self.after:
+            self.act()
+
+    def done(self, measurement: Measurement) -> None:
+        self.finished.append(measurement.workload.key)
+
+    def failed(self, failure: Failure) -> None:
+        self.finished.append(failure.workload.key)
+
+
+def agent_files(board: Loopback, folder: str) -> list[Path]:
+    return sorted((board.home / ".cache/hwprof" / folder).iterdir())
+
+
+def block(label: str, width: int = 8) -> Workload:
+    return Workload.block(SkipPiece(in_channels=width, size_px=8), label)
+
+
+def expected_bursts(keys: list[str]) -> set[tuple[str, int]]:
+    """Return the (workload, round) pairs of a whole campaign at the plan ``SHORT``."""
+    return {(key, index) for key in keys for index in range(SHORT.looks[-1])}
+
+
+def test_a_block_is_built_here_copied_once_and_timed_there(board: Loopback) -> None:
+    (result,) = measure([REFERENCE], ref("cpu", board), SHORT)
+    assert isinstance(result, Measurement)
+    assert result.level_s > 0.0
+    stable = result.fingerprint.stable
+    assert stable["device"] == "cpu@ssh"
+    assert stable["link"] == "ssh"
+    assert stable["emulated"] is False
+    models = list((board.home / ".cache/hwprof/models").iterdir())
+    assert [m.suffix for m in models] == [".onnx"]
+    assert hashlib.sha256(models[0].read_bytes()).hexdigest() == models[0].stem
+    before = models[0].stat().st_ino
+    (again,) = measure([REFERENCE], ref("cpu", board), SHORT)
+    assert isinstance(again, Measurement)
+    assert again.fingerprint.digest == result.fingerprint.digest
+    assert models[0].stat().st_ino == before
+
+
+def test_what_runs_there_is_the_copied_agent_and_it_parks_its_workers(board: Loopback) -> None:
+    with Pool(ref("null", board), 0) as pool:
+        workers, hello = pool.start(2)
+        assert hello.reports_disturbance
+        (agent,) = agent_files(board, "agent")
+        assert hashlib.sha256(agent.read_bytes()).hexdigest() == agent.stem
+        pool.run_only(workers[0])
+        workers[0].request("drop", PATIENCE_S, key="nothing")
+        # Each worker is a child of its supervisor; the keeper has no child.
+        timed = [c for p in agent_processes(board) for c in p.children()]
+        assert len(timed) == 2
+        assert soon(lambda: sorted(p.status() for p in timed) == ["sleeping", "stopped"])
+        pool.run_only(workers[1])
+        workers[1].request("drop", PATIENCE_S, key="nothing")
+        workers[0].park()
+        assert soon(lambda: [p.status() for p in timed].count("stopped") == 1)
+        workers[0].request("drop", PATIENCE_S, key="nothing")
+    assert soon(lambda: not any(p.is_running() for p in timed))
+
+
+def test_two_campaigns_never_share_a_device(board: Loopback) -> None:
+    board_at(board.url).connect()
+    address = parse_address(board.url)
+    other = Board(address, SshTransport(address))
+    with pytest.raises(DeviceUnavailableError, match=f"is measured by .*process {os.getpid()}"):
+        other.connect()
+    board_at(board.url).close()
+    other.connect()
+    other.close()
+
+
+@pytest.mark.parametrize("victims", ["workers", "keeper", "all"])
+def test_a_lost_link_costs_no_burst_and_repeats_nothing(board: Loopback, victims: str) -> None:
+    def cut() -> None:
+        for process in psutil.Process().children():
+            is_keeper = any("keeper" in part for part in process.cmdline())
+            if process.name() == "ssh" and (victims == "all" or is_keeper == (victims == "keeper")):
+                process.kill()
+
+    workloads = [block("a", 8), block("b", 16)]
+    notes = Notes(after=7, act=cut)
+    results = list(measure(workloads, ref("null", board), SHORT, sink=notes))
+    assert all(isinstance(r, Measurement) for r in results), results
+    assert sorted(notes.finished) == sorted(w.key for w in workloads)
+    timed = [(key, index) for key, _, index in notes.bursts if index >= 0]
+    assert len(timed) == SHORT.workers * len(expected_bursts(notes.finished))
+    assert set(timed) == expected_bursts(notes.finished)
+    assert len(notes.opened_with) == 1
+
+
+def test_a_worker_that_is_killed_there_is_a_typed_failure(board: Loopback) -> None:
+    def kill() -> None:
+        for process in agent_processes(board):
+            for child in process.children():
+                with suppress(psutil.NoSuchProcess):
+                    child.kill()
+
+    (result,) = measure([block("a")], ref("null", board), SHORT, sink=Notes(after=3, act=kill))
+    assert isinstance(result, Failure)
+    assert result.kind == "died"
+    assert "SIGKILL" in result.message
+    assert result.retryable
+
+
+@pytest.mark.parametrize(
+    ("stage", "fault", "kind"),
+    [
+        ("compile", "refuse", "refused"),
+        ("compile", "die", "died"),
+        ("burst", "garbage", "garbage"),
+        ("check", "nan", "non_finite"),
+        ("supports", "unsupported", "unsupported"),
+    ],
+)
+def test_faults_there_are_typed_as_they_are_here(
+    board: Loopback, stage: str, fault: str, kind: str
+) -> None:
+    script = json.dumps({"faults": [{"label": "bad", "stage": stage, "kind": fault}]})
+    found = {
+        r.workload.label: r
+        for r in measure([block("bad"), block("good", 16)], ref("null", board, script), SHORT)
+    }
+    bad = found["bad"]
+    assert isinstance(bad, Failure)
+    assert bad.kind == kind
+    assert isinstance(found["good"], Measurement)
+
+
+def test_code_of_this_machine_does_not_go_there(board: Loopback) -> None:
+    (result,) = measure([Workload.from_callable("my.module:Net", ())], ref("cpu", board), SHORT)
+    assert isinstance(result, Failure)
+    assert "export it to .onnx" in result.message
+
+
+def test_a_stranger_s_host_key_is_refused_whatever_the_user_s_configuration(
+    board: Loopback,
+) -> None:
+    known = board.folder / "known_hosts"
+    text = known.read_text()
+    try:
+        known.write_text("")
+        with pytest.raises(DeviceUnavailableError, match="host key is not known or has changed"):
+            board_at(board.url).connect()
+        assert known.read_text() == ""
+    finally:
+        known.write_text(text)
+
+
+def test_a_python_that_is_not_there_is_named(board: Loopback) -> None:
+    with pytest.raises(DeviceUnavailableError, match="python9"):
+        board_at(f"{board.url}?python=python9").connect()
+
+
+def test_nobody_listening_is_a_device_that_does_not_answer(
+    board: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = board.url.rpartition(":")[0] + ":1"
+    with pytest.raises(LinkLostError, match="does not answer"):
+        board_at(url).connect()
+
+
+def test_a_damaged_agent_is_replaced_by_the_true_one(board: Loopback) -> None:
+    board_at(board.url).connect()
+    board_at(board.url).close()
+    (agent,) = agent_files(board, "agent")
+    content = agent.read_bytes()
+    agent.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    board_at(board.url).connect()
+    assert agent.read_bytes() == content
+
+
+def soon(condition: Callable[[], bool]) -> bool:
+    """Return whether the condition comes true in a while."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        if time.monotonic() > deadline_s:
+            return False
+        time.sleep(0.02)
+    return True

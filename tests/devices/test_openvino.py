@@ -1,0 +1,142 @@
+"""OpenVINO: users' own files, what it refuses, and its reading of our .tflite files."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+openvino = pytest.importorskip("openvino")
+onnx = pytest.importorskip("onnx")
+
+from hwprof.devices.openvino import OpenvinoAdapter, OpenvinoExecutable
+from hwprof.errors import CompileError, DeviceError, DeviceUnavailableError, ModelError
+from hwprof.graph import piece_graph
+from hwprof.measure.records import DeviceOptions, plan_for
+from hwprof.testing import PIECES, block, reference_outputs
+from hwprof.workload import InputSpec, Workload
+
+PLAN = plan_for("quick")
+
+
+def compiled(workload: Workload, **options: Any) -> OpenvinoExecutable:
+    return OpenvinoAdapter(DeviceOptions(**options)).compile(workload, PLAN)
+
+
+def save(path: Path, op: str, domain: str = "") -> Path:
+    """Write a model that computes z = op(x, y) with an open batch."""
+    helper, float32 = onnx.helper, onnx.TensorProto.FLOAT
+    values = [helper.make_tensor_value_info(name, float32, ["batch", 4]) for name in "xyz"]
+    node = helper.make_node(op, ["x", "y"], ["z"], domain=domain)
+    graph = helper.make_graph([node], "g", values[:2], values[2:])
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("star.trek", 1)]
+    model = helper.make_model(graph, ir_version=9, opset_imports=opsets)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def bound(batch: int = 3) -> tuple[InputSpec, ...]:
+    return tuple(InputSpec(name=name, shape=(batch, 4)) for name in "xy")
+
+
+def test_several_inputs_with_their_open_dimension_bound(tmp_path: Path) -> None:
+    executable = compiled(Workload.from_file(save(tmp_path / "m.onnx", "Sub"), bound()))
+    given = {"y": np.full((3, 4), 2, np.float32), "x": np.full((3, 4), 5, np.float32)}
+    first = executable.outputs()[0]
+    np.testing.assert_array_equal(executable.outputs(given)[0], np.full((3, 4), 3))
+    executable.call()
+    np.testing.assert_array_equal(executable._request.get_output_tensor(0).data, first)
+
+
+def test_open_dimension_is_named_with_what_to_give(tmp_path: Path) -> None:
+    path = save(tmp_path / "m.onnx", "Add")
+    with pytest.raises(ModelError, match=r"input 'y' has the open dimension .* --input y=1x4"):
+        compiled(Workload.from_file(path, bound()[:1]))
+
+
+def test_operators_that_it_lacks_are_named(tmp_path: Path) -> None:
+    workload = Workload.from_file(save(tmp_path / "m.onnx", "Teleport", "star.trek"), bound())
+    support = OpenvinoAdapter(DeviceOptions()).supports(workload)
+    assert not support.ok
+    assert "Teleport" in support.reason
+    with pytest.raises(CompileError, match=r"lacks the operators star\.trek\.Teleport"):
+        compiled(workload)
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "tflite"])
+def test_damaged_files(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"damaged.{suffix}"
+    path.write_bytes(b"\x08\x09no model" * 20)
+    workload = Workload.from_file(path)
+    assert OpenvinoAdapter(DeviceOptions()).supports(workload).ok
+    with pytest.raises(ModelError, match="no model that openvino can read") as caught:
+        compiled(workload)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("workload", "options", "words"),
+    [
+        (Workload.from_callable("a.b:c", ()), {}, "use --device cpu-torch"),
+        (Workload(role="model", label="m.pb", path="/m.pb"), {}, ".onnx, .tflite"),
+        (block("conv"), {"precision": "bf16"}, "fp32 only"),
+        (block("conv"), {"precision": "int8"}, "fp32 only"),
+    ],
+)
+def test_refusals_say_what_would_help(
+    workload: Workload, options: dict[str, Any], words: str
+) -> None:
+    support = OpenvinoAdapter(DeviceOptions(**options)).supports(workload)
+    assert not support.ok
+    assert words in support.reason
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_options_reach_the_runtime(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter = OpenvinoAdapter(DeviceOptions(threads=threads))
+    made = []
+    core = adapter._core
+
+    class Spy:
+        read_model = core.read_model
+
+        def compile_model(self, *arguments: Any) -> Any:
+            made.append(core.compile_model(*arguments))
+            return made[0]
+
+    monkeypatch.setattr(adapter, "_core", Spy())
+    adapter.compile(block("conv"), PLAN)
+    assert made[0].get_property("INFERENCE_NUM_THREADS") == threads
+    assert made[0].get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
+    assert made[0].get_property("NUM_STREAMS") == 1
+
+
+def test_trace_is_refused_with_the_reason() -> None:
+    with pytest.raises(DeviceError, match="averages over all calls"):
+        compiled(block("conv")).trace()
+
+
+@pytest.mark.parametrize("name", ["mbconv", "mbconv strided", "bottleneck", "cell", "head"])
+def test_it_reads_our_tflite_as_the_standard_reads_our_onnx(tmp_path: Path, name: str) -> None:
+    """A second reader of the written files: LiteRT might forgive what another does not."""
+    pytest.importorskip("ai_edge_litert")
+    from hwprof.devices.tflite_writer import nchw, nhwc, to_tflite
+
+    graph = piece_graph(PIECES[name])
+    (tmp_path / "m.tflite").write_bytes(to_tflite(graph))
+    executable = compiled(Workload.from_file(tmp_path / "m.tflite"))
+    shape = (1, *graph.inputs[0].shape)
+    image = np.random.default_rng(3).standard_normal(shape, dtype=np.float32)
+    found = nchw(executable.outputs({"input": nhwc(image)})[0])
+    (expected,) = reference_outputs(block(name), {"input": image})
+    error = np.abs(np.asarray(found, np.float64) - np.asarray(expected, np.float64)).max()
+    assert error <= 1e-5 * float(np.abs(expected).max())
+
+
+def test_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(DeviceUnavailableError, match=r"pip install 'hwprof\[openvino\]'"):
+        OpenvinoAdapter(DeviceOptions())

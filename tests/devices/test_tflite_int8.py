@@ -1,0 +1,98 @@
+"""Eight bits: what becomes of values, sizes and pieces."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+pytest.importorskip("ai_edge_quantizer")
+schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
+
+from hwprof.devices.tflite import TfliteAdapter
+from hwprof.devices.tflite_int8 import from_levels, to_levels
+from hwprof.errors import MissingExtraError
+from hwprof.measure.records import DeviceOptions, Precision, plan_for
+from hwprof.testing import PIECES, block, reference_outputs
+from hwprof.workload import Workload
+
+PLAN = plan_for("quick")
+LARGEST_ERROR: dict[Precision, float] = {"int8": 0.15, "int8-dynamic": 0.03}
+"""Root mean square, relative to that of the output. A level is 1/255 of a tensor's range, some
+1 to 2 % of a normal tensor's deviation, and errors of operators add; a wrong layout, scale or
+zero point makes an error around 1."""
+LARGEST_ERROR_OF_MEANS = 0.5
+"""Averages over the pixels are small against the range that their summands need."""
+
+
+@pytest.mark.parametrize("precision", ["int8", "int8-dynamic"])
+@pytest.mark.parametrize("name", PIECES)
+def test_blocks_stay_close_to_float(name: str, precision: Precision) -> None:
+    adapter = TfliteAdapter(DeviceOptions(precision=precision))
+    workload = block(name)
+    assert adapter.supports(workload).ok
+    executable = adapter.compile(workload, PLAN)
+    inputs = {"input": np.asarray(executable._inputs["input"], np.float32)}
+    (expected,) = reference_outputs(workload, inputs)
+    (found,) = executable.outputs()
+    wide = np.asarray(expected, np.float64)
+    error = np.linalg.norm(np.asarray(found, np.float64) - wide) / np.linalg.norm(wide)
+    means = name == "head" and precision == "int8"
+    assert error < (LARGEST_ERROR_OF_MEANS if means else LARGEST_ERROR[precision])
+    if name != "skip":
+        assert error > 1e-4  # or nothing was quantised
+
+
+@pytest.mark.parametrize(("precision", "kind"), [("int8", np.int8), ("int8-dynamic", np.float32)])
+def test_static_takes_levels_and_dynamic_floats(precision: Precision, kind: type) -> None:
+    executable = TfliteAdapter(DeviceOptions(precision=precision)).compile(block("mbconv"), PLAN)
+    interpreter = executable._interpreter
+    assert interpreter.get_input_details()[0]["dtype"] is kind
+    assert interpreter.get_output_details()[0]["dtype"] is kind
+    assert executable.outputs()[0].dtype == np.float32
+
+
+def test_h_swish_in_eight_bits_leaves_the_delegate() -> None:
+    """What makes static int8 of MobileNetV3's blocks slower than float: two more pieces."""
+    adapter = TfliteAdapter(DeviceOptions(precision="int8"))
+    support = adapter.supports(block("mbconv"))
+    assert support.n_pieces is not None
+    assert support.n_pieces > 1
+    assert any("HARD_SWISH" in op for op in support.fallback_ops)
+    assert adapter.compile(block("mbconv"), PLAN).check().fallback_ops == support.fallback_ops
+
+
+def test_same_seed_same_file_and_another_seed_other_ranges() -> None:
+    def written(seed: int) -> str | bytes:
+        workload = Workload.block(PIECES["conv"], "conv")
+        other = Workload.from_json(workload.to_json() | {"seed": seed})
+        return TfliteAdapter(DeviceOptions(precision="int8"))._model(other)
+
+    assert written(0) == written(0)
+    assert written(0) != written(1)
+
+
+def test_levels_by_hand() -> None:
+    """Scale 0.5 and zero point -3: level = value / 0.5 - 3, within -128 to 127."""
+    values = np.array([0.0, 0.5, -1.0, 65.0, 1000.0, -1000.0])
+    levels = to_levels(values, 0.5, -3)
+    np.testing.assert_array_equal(levels, np.array([-3, -2, -5, 127, 127, -128], np.int8))
+    back = from_levels(levels[:4], 0.5, -3)
+    np.testing.assert_array_equal(back, np.array([0, 0.5, -1, 65], np.float32))
+    assert back.dtype == np.float32
+
+
+def test_without_the_quantizer_the_missing_package_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "ai_edge_quantizer", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'hwprof\[int8\]'"):
+        TfliteAdapter(DeviceOptions(precision="int8")).compile(block("conv"), PLAN)
+
+
+def test_a_users_file_is_not_quantised() -> None:
+    workload = Workload(role="model", label="m.tflite", path="/m.tflite")
+    support = TfliteAdapter(DeviceOptions(precision="int8")).supports(workload)
+    assert not support.ok
+    assert "run as it is" in support.reason
