@@ -122,7 +122,7 @@ def workloads() -> Iterator[Workload]:
         space, rng = get_space(name), np.random.default_rng(0)
         blocks = isolated_workloads(space)
         block = blocks[rng.integers(len(blocks))]
-        yield replace(block, label=f"{name}: {block.label}")
+        yield replace(block, label=f"{name}: {block.label.partition(' (')[0]}")
         yield Workload.network(space.sample(rng), f"{name}: a network")
 
 

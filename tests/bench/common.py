@@ -110,7 +110,9 @@ def engine_run(
     }
 
 
-def plain_run(workload: Workload, device: str, method: str, seconds: float) -> Cell:
+def plain_run(
+    workload: Workload, device: str, method: str, seconds: float, beside: Collection[int] = ()
+) -> Cell:
     """Time with a loop that owes hwprof nothing (:mod:`tests.bench.plain`), in a fresh process.
 
     The process is done ``seconds`` after it was started, its start included.
@@ -122,7 +124,7 @@ def plain_run(workload: Workload, device: str, method: str, seconds: float) -> C
         "until_s": time.monotonic() + seconds,
     }
     command = [sys.executable, "-m", "tests.bench.plain", json.dumps(request)]
-    watch = Watch()
+    watch = Watch(beside)
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     return {**json.loads(done.stdout), **asdict(watch.load())}
 
@@ -195,18 +197,24 @@ class Watch:
 
     def _own_s(self) -> float:
         """Return the CPU time of this process, what it reaped, and its living descendants."""
-        parents: dict[int, int] = {}
-        spent_s: dict[int, float] = {}
+        processes: dict[int, tuple[int, float]] = {}
         for folder in Path("/proc").glob("[0-9]*"):
             try:
-                pid, text = int(folder.name), (folder / "stat").read_text()
+                processes[int(folder.name)] = process_seconds((folder / "stat").read_text())
             except OSError:  # ended meanwhile: its parent has its time, or will have
                 continue
-            parents[pid], spent_s[pid] = process_seconds(text)
-        tree = {os.getpid()}
-        while more := {p for p, up in parents.items() if up in tree} - tree - self._beside:
-            tree |= more
-        return sum(spent_s[pid] for pid in tree)
+        return tree_seconds(processes, os.getpid(), self._beside)
+
+
+def tree_seconds(
+    processes: Mapping[int, tuple[int, float]], root: int, beside: Collection[int] = ()
+) -> float:
+    """Return the CPU seconds of a process and all its descendants, but not of those ``beside``.
+
+    ``processes`` has each process's parent and seconds.
+    """
+    children = (p for p, (parent, _) in processes.items() if parent == root and p not in beside)
+    return processes[root][1] + sum(tree_seconds(processes, p, beside) for p in children)
 
 
 def cpu_seconds(stat: str) -> tuple[float, float]:
