@@ -27,6 +27,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from hwprof.graph import to_onnx, workload_graph
 from hwprof.results import Interval
 from hwprof.space import get_space
 from hwprof.workload import Workload
-from tests.bench import common
+from tests.bench import common, otherwork
 from tests.bench.common import Cell, Cells, Job
 
 SPACES = ("proxylessnas", "ofa-mbv3-w1.0", "ofa-resnet50", "nasbench201")
@@ -138,14 +139,14 @@ def pair(workload: Workload, tool: Tool, seed: int) -> Cell:
     ]
     if np.random.default_rng(seed).random() < 0.5:
         steps.reverse()
-    watch = common.Watch()
+    watch = otherwork.Watch()
     found = {name: step() for name, step in steps}
     return {**found, **asdict(watch.load())}
 
 
 def row(tool: Tool, workload: Workload, pairs: Sequence[Cell]) -> dict[str, Any]:
     """Return how the quiet pairs agree."""
-    quiet = [c for c in pairs if common.is_quiet(c)]
+    quiet = [c for c in pairs if otherwork.is_quiet(c)]
     ratios = np.array([c["level_s"] / c["tool_s"] for c in quiet])
     ratio = common.bootstrap(np.median, ratios) if quiet else Interval(np.nan, np.nan, np.nan)
     return {
@@ -184,7 +185,7 @@ def main() -> None:
             jobs.append(
                 Job(
                     key={"tool": tool.name, "workload": workload.label, "pair": i},
-                    run=lambda w=workload, t=tool, s=3000 + i: pair(w, t, s),  # type: ignore[misc]
+                    run=partial(pair, workload, tool, 3000 + i),
                     expected_s=EXPECTED_S,
                 )
             )

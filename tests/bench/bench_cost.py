@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ from hwprof.measure.records import (
 )
 from hwprof.space import get_space
 from hwprof.workload import Workload
-from tests.bench import common
+from tests.bench import common, otherwork
 from tests.bench.common import Cell, Cells, Job
 
 SPACES = ("proxylessnas", "ofa-mbv3-w1.0", "ofa-resnet50", "nasbench201")
@@ -93,7 +94,7 @@ def blocks(n: int) -> list[Workload]:
 
 def measured(preset: str, n: int, seed: int) -> Cell:
     """Measure ``n`` blocks in one campaign."""
-    todo, host, watch = blocks(n), HostUse(), common.Watch()
+    todo, host, watch = blocks(n), HostUse(), otherwork.Watch()
     plan = plan_for(preset, seed=seed)
     results = list(measure(todo, device_ref("cpu", DeviceOptions()), plan, sink=host))
     load = watch.load()
@@ -111,7 +112,7 @@ def measured(preset: str, n: int, seed: int) -> Cell:
 
 def campaign(seed: int) -> Cell:
     """Profile the space's blocks alone, as a user does."""
-    cpu_s, watch = time.process_time(), common.Watch()
+    cpu_s, watch = time.process_time(), otherwork.Watch()
     with tempfile.TemporaryDirectory() as folder:
         found = api.profile(
             space=CAMPAIGN_SPACE,
@@ -178,7 +179,7 @@ def main() -> None:
     jobs = [
         Job(
             key={"what": f"{n} blocks", "preset": preset, "repeat": i},
-            run=lambda p=preset, s=options.seed + i: measured(p, n, s),  # type: ignore[misc]
+            run=partial(measured, preset, n, options.seed + i),
             expected_s=n * EXPECTED_S[preset],
         )
         for i in range(options.repeats)
@@ -188,7 +189,7 @@ def main() -> None:
         jobs += [
             Job(
                 key={"what": CAMPAIGN_SPACE, "preset": "quick", "repeat": i},
-                run=lambda s=options.seed + i: campaign(s),  # type: ignore[misc]
+                run=partial(campaign, options.seed + i),
                 expected_s=69 * EXPECTED_S["quick"],
             )
             for i in range(options.repeats)

@@ -25,11 +25,12 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from tests.bench import common
+from tests.bench import common, otherwork
 from tests.bench.common import Cell, Cells, Job
 
 METHODS = ("hwprof", "loop", "blocked", "adaptive")
@@ -70,7 +71,7 @@ def measured(cells: Cells, group: Group, method: str, seed: int) -> Cell:
     """Measure one cell."""
     name, device, load = group
     workload = common.WORKLOADS[name]()
-    with common.competitor(load) as beside:
+    with otherwork.competitor(load) as beside:
         if method == "hwprof":
             return common.engine_run(workload, device, "standard", seed, beside)
         runs = cells.select(**named(group), method="hwprof")
@@ -95,7 +96,7 @@ def jobs(cells: Cells, groups: Sequence[Group], counts: Mapping[str, int], seed:
         found += [
             Job(
                 key={**named(group), "method": method, "repetition": repetition},
-                run=lambda g=group, m=method, r=repetition: measured(cells, g, m, seed + r),  # type: ignore[misc]
+                run=partial(measured, cells, group, method, seed + repetition),
                 expected_s=3.0 if method == "adaptive" else EXPECTED_S[group[:2]],
             )
             for group, method in order
@@ -140,7 +141,7 @@ def conditions(cells: Cells, group: Group) -> dict[str, Any]:
         "seconds": float(np.median([c["seconds"] for c in runs])),
         "foreign cores": float(np.median([c["foreign_cores"] for c in runs])),
         "steal, %": 100 * float(np.median([c["steal_share"] for c in runs])),
-        "quiet runs": sum(map(common.is_quiet, runs)),
+        "quiet runs": sum(map(otherwork.is_quiet, runs)),
         "verdicts": ", ".join(f"{n} {verdict}" for verdict, n in verdicts.most_common()),
     }
 

@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from hwprof.measure.records import VERDICTS
-from tests.bench import common
+from tests.bench import common, otherwork
 from tests.bench.common import Cell, Cells, Job
 
 LOADS = ("quiet", "busy", "stream")
@@ -33,10 +34,11 @@ EXPECTED_S = {"quick": 3.0, "standard": 7.0}
 LEAST_FLAGGED_PCT, MOST_FALSE_PCT = 95, 5
 
 
-def measured(workload: str, load: str, preset: str, seed: int) -> Cell:
+def measured(key: Mapping[str, Any], seed: int) -> Cell:
     """Measure one run beside the load."""
-    with common.competitor(load) as beside:
-        return common.engine_run(common.WORKLOADS[workload](), "cpu", preset, seed, beside)
+    workload = common.WORKLOADS[key["workload"]]()
+    with otherwork.competitor(key["load"]) as beside:
+        return common.engine_run(workload, "cpu", key["preset"], 2000 + seed + key["draw"], beside)
 
 
 def jobs(workload: str, preset: str, draws: dict[str, int], seed: int) -> list[Job]:
@@ -50,7 +52,7 @@ def jobs(workload: str, preset: str, draws: dict[str, int], seed: int) -> list[J
     return [
         Job(
             key=keys[i],
-            run=lambda k=keys[i]: measured(workload, k["load"], preset, 2000 + seed + k["draw"]),  # type: ignore[misc]
+            run=partial(measured, keys[i], seed),
             expected_s=EXPECTED_S[preset],
         )
         for i in order
@@ -89,7 +91,7 @@ def main() -> None:
         return cells.select(**which, load=load)
 
     while True:
-        unquiet = sum(not common.is_quiet(c) for c in drawn("quiet"))
+        unquiet = sum(not otherwork.is_quiet(c) for c in drawn("quiet"))
         draws = dict.fromkeys(LOADS, wanted)
         draws["quiet"] = min(wanted + unquiet, MOST_DRAWS * wanted)
         planned = jobs(options.workload, options.preset, draws, options.seed)
@@ -99,8 +101,8 @@ def main() -> None:
 
     nothing = drawn("quiet")
     groups = (
-        ("none", [c for c in nothing if common.is_quiet(c)], f"at most {MOST_FALSE_PCT}"),
-        ("none, but others worked", [c for c in nothing if not common.is_quiet(c)], "–"),
+        ("none", [c for c in nothing if otherwork.is_quiet(c)], f"at most {MOST_FALSE_PCT}"),
+        ("none, but others worked", [c for c in nothing if not otherwork.is_quiet(c)], "–"),
         ("busy process", drawn("busy"), f"at least {LEAST_FLAGGED_PCT}"),
         ("memory stream", drawn("stream"), f"at least {LEAST_FLAGGED_PCT}"),
     )

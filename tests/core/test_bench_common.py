@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hwprof.results import Interval
-from tests.bench import bench_coverage, common
+from tests.bench import bench_coverage, common, otherwork
 
 SAME = {"hardware": "this", "engine": "abc"}
 
@@ -54,10 +55,7 @@ class TestMeasureMissing:
             calls.append(i)
             return {"value": i}
 
-        return [
-            common.Job(key={"run": i}, run=lambda i=i: run(i), expected_s=1.0)  # type: ignore[misc]
-            for i in range(n)
-        ]
+        return [common.Job(key={"run": i}, run=partial(run, i), expected_s=1.0) for i in range(n)]
 
     def test_only_what_is_missing_is_measured(self, tmp_path: Path):
         cells, calls = common.Cells(tmp_path / "c", SAME), list[int]()
@@ -75,30 +73,30 @@ class TestMonitor:
     def test_the_machines_seconds_are_split_into_busy_and_stolen(self):
         tick = os.sysconf("SC_CLK_TCK")
         ticks = [1, 2, 3, 1000, 2000, 4, 5, 7, 9, 9]  # proc(5): user … softirq, steal, guest ×2
-        busy_s, steal_s = common.cpu_seconds("cpu  " + " ".join(str(t * tick) for t in ticks))
+        busy_s, steal_s = otherwork.cpu_seconds("cpu  " + " ".join(str(t * tick) for t in ticks))
         assert (busy_s, steal_s) == (1 + 2 + 3 + 4 + 5, 7)
 
     def test_a_process_is_read_whatever_its_name(self):
         tick = os.sysconf("SC_CLK_TCK")
         # proc(5): pid (comm) state ppid …, utime stime cutime cstime are fields 14 to 17.
         text = f"7 (a) b 9) S 5 {'0 ' * 9}{tick} {2 * tick} {3 * tick} {4 * tick} 20 0"
-        assert common.process_seconds(text) == (5, 10.0)
+        assert otherwork.process_seconds(text) == (5, 10.0)
 
     def test_work_of_this_process_is_none_of_others_but_a_competitor_is(
         self, monkeypatch: pytest.MonkeyPatch
     ):
         # Over 10 s: 14 s busy, of them 6 s ours, so that others had 0.8 of a core.
         readings = iter([(100.0, 50.0, 1.0, 20.0), (110.0, 64.0, 1.5, 26.0)])
-        monkeypatch.setattr(common.Watch, "_now", lambda self: next(readings))
+        monkeypatch.setattr(otherwork.Watch, "_now", lambda self: next(readings))
         monkeypatch.setattr(os, "cpu_count", lambda: 2)
-        load = common.Watch().load()
-        assert load == common.Load(seconds=10.0, foreign_cores=0.8, steal_share=0.025)
+        load = otherwork.Watch().load()
+        assert load == otherwork.Load(seconds=10.0, foreign_cores=0.8, steal_share=0.025)
 
     def test_the_tree_is_ours_but_for_what_stands_beside(self):
         # 1 started us (5); we started 6 and 7; 6 started 8, 7 started 9.
         processes = {1: (0, 99.0), 5: (1, 1.0), 6: (5, 2.0), 7: (5, 4.0), 8: (6, 8.0), 9: (7, 16.0)}
-        assert common.tree_seconds(processes, 5) == 1 + 2 + 4 + 8 + 16
-        assert common.tree_seconds(processes, 5, beside={7}) == 1 + 2 + 8
+        assert otherwork.tree_seconds(processes, 5) == 1 + 2 + 4 + 8 + 16
+        assert otherwork.tree_seconds(processes, 5, beside={7}) == 1 + 2 + 8
 
 
 class TestIntervals:
