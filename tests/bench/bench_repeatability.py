@@ -1,0 +1,176 @@
+"""Does the same workload give the same number again, and does anybody else's method?
+
+    python -m tests.bench.bench_repeatability [--out F.jsonl] [--max-time 10m] [--quick]
+
+Coefficient of variation of the level over 20 fresh runs (new workers, another order of bursts,
+the same weights) at the standard preset, of a 0.5 ms block and a 10 ms network, on ``cpu`` and
+``cpu-torch``, quiet and beside a process that keeps a core busy. The bar is 1 %; 2 % for a
+network beside the busy process; 3 % on torch.
+
+Beside it, each in a fresh process that ends when as many seconds have passed, its start included,
+as hwprof's last run took: of one plain loop the median, the mean (what onnxruntime_perf_test and
+its like report) and the tenth percentile; ``torch.utils.benchmark``'s ``blocked_autorange`` and
+``adaptive_autorange`` (which ends earlier by its own rule). The runs of all methods take turns in
+random order, one repetition after the other, so that all meet the same weather, and a run that is
+cut short has as many of each. Intervals are 95 %, BCa bootstrap.
+
+All of it takes over an hour and a half. With ``--others 8``, 8 repetitions of the other methods
+spread over hwprof's 20, it is 20 minutes for ``--devices cpu`` and 45 for ``cpu-torch``;
+``--loads``, ``--workloads`` and ``--repetitions`` choose less.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from tests.bench import common, otherwork
+from tests.bench.common import Cell, Cells, Job
+
+METHODS = ("hwprof", "loop", "blocked", "adaptive")
+FIGURES = (
+    ("hwprof", "hwprof", "level_s"),
+    ("loop, median", "loop", "median_s"),
+    ("loop, mean", "loop", "mean_s"),
+    ("loop, p10", "loop", "p10_s"),
+    ("torch blocked_autorange", "blocked", "median_s"),
+    ("torch adaptive_autorange", "adaptive", "median_s"),
+)
+EXPECTED_S = {
+    ("block", "cpu"): 7.0,
+    ("network", "cpu"): 8.0,
+    ("block", "cpu-torch"): 14.0,
+    ("network", "cpu-torch"): 22.0,
+}
+FIRST_S = 8.0
+"""What a plain loop gets where hwprof has no run to be compared with."""
+
+Group = tuple[str, str, str]
+"""Workload, device, load."""
+
+
+def bar_pct(workload: str, device: str, load: str) -> float:
+    """Return the largest coefficient of variation that is good enough."""
+    if device == "cpu-torch":
+        return 3.0
+    return 2.0 if (workload, load) == ("network", "busy") else 1.0
+
+
+def named(group: Group) -> dict[str, str]:
+    """Return a group as the fields of a key."""
+    return dict(zip(("workload", "device", "load"), group, strict=True))
+
+
+def measured(cells: Cells, group: Group, method: str, seed: int) -> Cell:
+    """Measure one cell."""
+    name, device, load = group
+    workload = common.WORKLOADS[name]()
+    with otherwork.competitor(load) as beside:
+        if method == "hwprof":
+            return common.engine_run(workload, device, "standard", seed, beside)
+        runs = cells.select(**named(group), method="hwprof")
+        seconds = runs[-1]["seconds"] if runs else FIRST_S
+        return common.plain_run(workload, device, method, seconds, beside)
+
+
+def jobs(cells: Cells, groups: Sequence[Group], counts: Mapping[str, int], seed: int) -> list[Job]:
+    """Return every cell, repetition by repetition, in random order within one.
+
+    ``counts`` are each method's repetitions; the fewer ones are spread over all.
+    """
+    found = []
+    n = max(counts.values())
+    for repetition in range(n):
+        rng = np.random.default_rng([seed, repetition])
+        due = [m for m, k in counts.items() if (repetition + 1) * k // n > repetition * k // n]
+        pairs = list(itertools.product(groups, due))
+        order = [pairs[i] for i in rng.permutation(len(pairs))]
+        if repetition == 0:  # hwprof first: the others get the seconds that it took
+            order.sort(key=lambda pair: pair[1] != "hwprof")
+        found += [
+            Job(
+                key={**named(group), "method": method, "repetition": repetition},
+                run=partial(measured, cells, group, method, seed + repetition),
+                expected_s=3.0 if method == "adaptive" else EXPECTED_S[group[:2]],
+            )
+            for group, method in order
+        ]
+    return found
+
+
+def rows(cells: Cells, group: Group, seed: int) -> list[dict[str, Any]]:
+    """Return what each method's runs say of the group."""
+    base = [c["level_s"] for c in cells.select(**named(group), method="hwprof")]
+    bar = bar_pct(*group)
+    found = []
+    for label, method, field in FIGURES:
+        values = [c[field] for c in cells.select(**named(group), method=method)]
+        if len(values) < 2 or len(base) < 2:
+            continue
+        cv = common.bootstrap(common.cv_pct, values, seed=seed)
+        found.append(
+            {
+                **named(group),
+                "method": label,
+                "runs": len(values),
+                "mean, ms": 1e3 * float(np.mean(values)),
+                "CV, %": cv,
+                "CV / hwprof's": "1"
+                if method == "hwprof"
+                else common.bootstrap(common.cv_ratio, values, base, seed=seed),
+                "bar, %": bar,
+                "within": "yes" if cv.value <= bar else "no",
+            }
+        )
+    return found
+
+
+def conditions(cells: Cells, group: Group) -> dict[str, Any]:
+    """Return under what conditions hwprof's runs stood, and what it said of them."""
+    runs = cells.select(**named(group), method="hwprof")
+    verdicts = Counter(c["verdict"] for c in runs)
+    return {
+        **named(group),
+        "runs": len(runs),
+        "seconds": float(np.median([c["seconds"] for c in runs])),
+        "foreign cores": float(np.median([c["foreign_cores"] for c in runs])),
+        "steal, %": 100 * float(np.median([c["steal_share"] for c in runs])),
+        "quiet runs": sum(map(otherwork.is_quiet, runs)),
+        "verdicts": ", ".join(f"{n} {verdict}" for verdict, n in verdicts.most_common()),
+    }
+
+
+def main() -> None:
+    """Measure what is missing; print the summary."""
+    parser = common.parser(__doc__, "repeatability")
+    parser.add_argument("--repetitions", type=int, default=20)
+    parser.add_argument("--others", type=int, help="repetitions of other methods; by default all")
+    parser.add_argument("--workloads", default="block,network")
+    parser.add_argument("--devices", default="cpu,cpu-torch")
+    parser.add_argument("--loads", default="quiet,busy")
+    options = parser.parse_args()
+    deadline_s = time.monotonic() + options.max_time
+    chosen = (options.workloads, options.devices, options.loads)
+    groups: list[Group] = list(itertools.product(*(text.split(",") for text in chosen)))
+    if options.quick:
+        groups, options.repetitions, options.others = groups[:1], 2, 2
+    others = options.repetitions if options.others is None else options.others
+    counts = {m: options.repetitions if m == "hwprof" else others for m in METHODS}
+    cells = Cells.open(options.out)
+    common.measure_missing(cells, jobs(cells, groups, counts, options.seed), deadline_s)
+    begun = [g for g in groups if cells.select(**named(g), method="hwprof")]
+    tables = {
+        "Repeatability": [row for g in begun for row in rows(cells, g, options.seed)],
+        "Conditions of hwprof's runs": [conditions(cells, g) for g in begun],
+    }
+    common.finish(options.out, cells, tables)
+
+
+if __name__ == "__main__":
+    main()
