@@ -80,7 +80,17 @@ class MeasurePlan:
     timeout_s: float = 120.0
     """Longest any single request to a worker may take before the watchdog ends it."""
     seed: int = 0
+    sustained_s: float = 0.0
+    """Seconds of load before anything is timed, and no cooling down between bursts: what a device
+    on another machine keeps up, instead of what it can do for a moment."""
     protocol: int = PROTOCOL_VERSION
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What the plan itself makes of its results, to be said beside each."""
+        if not self.sustained_s:
+            return ()
+        return (f"sustained: after {self.sustained_s:g} s of load, not cooled between bursts",)
 
     def target_for(self, workload: Workload) -> float:
         """Return the relative half-width asked for ``workload``."""
@@ -92,6 +102,8 @@ class MeasurePlan:
         """What must be equal for two results to be compared (seed and timeouts need not)."""
         data = asdict(self)
         del data["seed"], data["timeout_s"]
+        if not self.sustained_s:  # so that what was measured before it existed keeps its key
+            del data["sustained_s"]
         return data
 
 
