@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -205,6 +206,20 @@ def test_faults_there_are_typed_as_they_are_here(
     assert isinstance(bad, Failure)
     assert bad.kind == kind
     assert isinstance(found["good"], Measurement)
+
+
+def test_a_device_without_room_ends_the_campaign_not_every_workload(board: Loopback) -> None:
+    models = board.home / ".cache/hwprof/models"
+    board_at(board.url).connect()
+    shutil.rmtree(models, ignore_errors=True)
+    models.write_text("in the way")
+    notes = Notes()
+    try:
+        with pytest.raises(DeviceUnavailableError, match="make room there"):
+            list(measure([REFERENCE], ref("cpu", board), SHORT, sink=notes))
+    finally:
+        models.unlink()
+    assert notes.finished == []
 
 
 def test_code_of_this_machine_does_not_go_there(board: Loopback) -> None:
