@@ -6,12 +6,13 @@ import os
 import platform
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hwprof.devices.agent.conditions import Conditions, Cooling, RunningLoad
+from hwprof.devices.agent.conditions import Conditions, Cooling, RunningLoad, SustainedLoad
 from hwprof.devices.agent.leases import announce_worker
 from hwprof.devices.agent.models import ModelFolder
 from hwprof.devices.agent.sensors import Sensors, cpu_list, is_emulated, parse_cpu_list
@@ -48,6 +49,7 @@ class BoardServer(AdapterServer):
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
+        self._folder = folder
         self._models = ModelFolder(folder / "models")
         self._announced = announce_worker(folder / "workers", os.getppid())
         self._emulated = False
@@ -64,7 +66,8 @@ class BoardServer(AdapterServer):
         )
         facts = board_facts(sensors, cpus, str(board["link"]), self._emulated)
         facts["stable"]["precision"] = board["precision"]
-        return BoardAdapter(open_adapter(ref), conditions, self._models, facts)
+        load = SustainedLoad(self._folder / "load")
+        return BoardAdapter(open_adapter(ref), conditions, load, self._models, facts)
 
     def warnings(self) -> list[str]:
         """Say what about this board makes its numbers less than they seem."""
@@ -142,10 +145,12 @@ class BoardAdapter:
         self,
         inner: DeviceAdapter,
         conditions: Conditions,
+        load: SustainedLoad,
         models: ModelFolder,
         facts: Mapping[str, Mapping[str, machine.Fact]],
     ) -> None:
-        self._inner, self._conditions, self._models, self._facts = inner, conditions, models, facts
+        self._inner, self._conditions, self._load = inner, conditions, load
+        self._models, self._facts = models, facts
 
     def fingerprint(self) -> Fingerprint:
         """Return the adapter's facts and the board's."""
@@ -165,7 +170,8 @@ class BoardAdapter:
 
     def compile(self, workload: Workload, plan: MeasurePlan) -> BoardExecutable:
         """Build and load the workload here."""
-        return BoardExecutable(self._inner.compile(self._placed(workload), plan), self._conditions)
+        inner = self._inner.compile(self._placed(workload), plan)
+        return BoardExecutable(inner, self._conditions, self._load, plan.sustained_s)
 
     def disturbance(self) -> Disturbance:
         """Return what disturbed the last burst, as this board saw it.
@@ -189,10 +195,20 @@ class BoardAdapter:
 
 
 class BoardExecutable:
-    """A workload whose bursts are watched."""
+    """A workload whose bursts are watched.
 
-    def __init__(self, inner: Executable, conditions: Conditions) -> None:
+    Args:
+        inner: the workload as the adapter holds it.
+        conditions: watch each burst.
+        load: how long the device has been under load.
+        sustained_s: for how long it must have been before a burst counts.
+    """
+
+    def __init__(
+        self, inner: Executable, conditions: Conditions, load: SustainedLoad, sustained_s: float
+    ) -> None:
         self._inner, self._conditions = inner, conditions
+        self._load, self._sustained_s = load, sustained_s
 
     @property
     def loaded(self) -> Loaded:
@@ -208,10 +224,16 @@ class BoardExecutable:
         return self._inner.outputs(inputs)
 
     def burst(self, duration_s: float, min_calls: int, cache: Cache) -> Burst:
-        """Let the device cool, then time calls back to back."""
-        self._conditions.before()
+        """Let the device cool, or heat it for as long as asked; then time calls back to back."""
+        hot = self._sustained_s > 0.0
+        while hot and self._load.lasted_s() < self._sustained_s:
+            self._load.run(lambda step_s: self._inner.burst(step_s, 1, cache))
+        self._conditions.before(hot=hot)
+        began_s = time.monotonic()
         burst = self._inner.burst(duration_s, min_calls, cache)
         self._conditions.after()
+        if hot:
+            self._load.add(began_s)
         return burst
 
     def trace(self) -> OpTrace:

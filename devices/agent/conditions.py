@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from hwprof.devices.agent.sensors import Sensors
 from hwprof.measure.load import WINDOW_S, Load, LoadMonitor, Snapshot, load_between
@@ -16,6 +19,9 @@ COOL_WITHIN_C = 2.0
 (methods: measurement protocol, mobile)."""
 COOL_LIMIT_S = 60.0
 COOL_STEP_S = 1.0
+LONGEST_PAUSE_S = 10.0
+"""A longer pause ends a sustained load: the device cools within seconds."""
+LOAD_STEP_S = 1.0
 
 _ZERO = Snapshot(at_s=0.0, busy_s=0.0, steal_s=0.0, own_s=0.0)
 
@@ -100,6 +106,47 @@ class Cooling:
         return waited_s
 
 
+class SustainedLoad:
+    """How long the device has been under load, over all workers of a campaign.
+
+    Args:
+        path: a file that the workers share.
+        clock: seconds since the system's start, the same for every process.
+    """
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self._path, self._clock = path, clock
+
+    def lasted_s(self) -> float:
+        """Return for how long bursts followed each other without a pause that cools."""
+        found = self._read()
+        if found is None or self._clock() - found[1] > LONGEST_PAUSE_S:
+            return 0.0
+        return found[1] - found[0]
+
+    def add(self, began_s: float) -> None:
+        """Take in a burst that ended now."""
+        found = self._read()
+        if found is None or began_s - found[1] > LONGEST_PAUSE_S or found[1] > began_s:
+            found = (began_s, began_s)
+        part = self._path.with_name(f"{self._path.name}.{os.getpid()}")
+        part.write_text(json.dumps([found[0], self._clock()]))
+        part.replace(self._path)
+
+    def run(self, work: Callable[[float], object]) -> None:
+        """Call ``work`` with a duration, and take it in."""
+        began_s = self._clock()
+        work(LOAD_STEP_S)
+        self.add(began_s)
+
+    def _read(self) -> tuple[float, float] | None:
+        try:
+            first_s, last_s = json.loads(self._path.read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+        return float(first_s), float(last_s)
+
+
 class Conditions:
     """Watches one burst after another.
 
@@ -118,9 +165,9 @@ class Conditions:
         self._throttled = False
         self.last = Disturbance()
 
-    def before(self) -> None:
-        """Cool down, then note the state in which the burst begins."""
-        self._cooled_s = self._cooling.wait(self._sensors.temperature_c)
+    def before(self, *, hot: bool = False) -> None:
+        """Note the state in which the burst begins; unless ``hot``, cool down first."""
+        self._cooled_s = 0.0 if hot else self._cooling.wait(self._sensors.temperature_c)
         self._throttled = self._sensors.is_throttled()
         self._load.begin()
 

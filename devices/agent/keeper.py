@@ -49,7 +49,6 @@ class Keeper(Server):
         self._lease: int | None = None
         self.operations = {
             "lease": self._take,
-            "state": self._state,
             "ping": self._ping,
             "has": self._has,
             "put": self._put,
@@ -61,9 +60,6 @@ class Keeper(Server):
         self._lease = take_lease(self._folder / "lease", header["token"], header["holder"])
         ended = end_leftover_workers(self._folder / "workers")
         return wire.Frame(header={"ended_workers": ended, **device_state(self._folder)})
-
-    def _state(self, request: wire.Frame) -> wire.Frame:
-        return wire.Frame(header=device_state(self._folder))
 
     def _ping(self, request: wire.Frame) -> wire.Frame:
         return wire.Frame(header={})

@@ -38,7 +38,7 @@ class ModelFolder:
         path = self.path(name)
         try:
             whole = _digest(path.read_bytes()) == path.stem
-        except FileNotFoundError:
+        except OSError:
             return False
         if whole:
             os.utime(path)

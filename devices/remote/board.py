@@ -121,10 +121,6 @@ class Board:
         self._recover(self._lost)
         self._lost = None
 
-    def present_state(self) -> Mapping[str, Any]:
-        """Return what there is on the device and what it does now."""
-        return self._ask("state", COMMAND_TIMEOUT_S).header
-
     def provide(self, name: str, content: Callable[[], bytes]) -> None:
         """See to it that a model is on the device.
 

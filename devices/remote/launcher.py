@@ -8,7 +8,7 @@ from typing import Any
 from hwprof.devices.remote.artifacts import Artifacts
 from hwprof.devices.remote.board import Board, board_at
 from hwprof.devices.remote.transport import LinkLostError
-from hwprof.errors import HwprofError
+from hwprof.errors import DeviceUnavailableError, HwprofError
 from hwprof.measure.load import Load, check_quiet
 from hwprof.measure.pool import LINK, Worker, WorkerFault
 from hwprof.measure.records import DeviceRef
@@ -81,13 +81,20 @@ class RemoteLauncher:
         return out
 
     def _placed(self, workload: Workload) -> Workload:
-        """Return the workload as it is on the board, its model copied there."""
+        """Return the workload as it is on the board, its model copied there.
+
+        Raises:
+            WorkerFault: the link broke, or this workload cannot go there.
+            DeviceUnavailableError: none can: the device is full or was given up.
+        """
         try:
             there = self._artifacts.there(workload)
             if there.path is not None:
                 self._board.provide(there.path, lambda: self._artifacts.content(workload))
         except LinkLostError as error:
             raise WorkerFault(LINK, str(error), lost=False) from error
+        except DeviceUnavailableError:
+            raise
         except HwprofError as error:
             raise WorkerFault(failure_kind(error), str(error), lost=False) from error
         return replace(there, label=workload.label)

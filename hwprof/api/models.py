@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ from hwprof.space import read_architecture as _read_architecture
 from hwprof.workload import InputSpec, Workload
 
 EXPORT_FORMATS = ("onnx", "tflite", "torch")
+
+SUSTAINED_S = 300.0
+"""Load before sustained latency is timed (methods: measurement protocol, mobile)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +192,7 @@ def bench(
     threads: int = 1,
     batch: int = 1,
     precision: Precision = "fp32",
+    sustained: bool = False,
     timeout_s: float = 120.0,
     seed: int = 0,
     script: str | None = None,
@@ -206,6 +210,8 @@ def bench(
         threads: threads of the runtime.
         batch: batch size of networks of a space; a user's model has it in its inputs.
         precision: arithmetic type.
+        sustained: time what a device on another machine keeps up after five minutes of load,
+            instead of what it does from cool.
         timeout_s: longest a single step may take before it is ended.
         seed: of random inputs, weights and the order of bursts.
         script: steers the ``null`` device only.
@@ -218,9 +224,18 @@ def bench(
     from hwprof.measure.engine import measure
 
     options = DeviceOptions(threads=threads, batch=batch, precision=precision, script=script)
+    ref = device_ref(device, options)
     plan = plan_for(preset, cache=cache, timeout_s=timeout_s, seed=seed)
+    if sustained:
+        if ref.address is None:
+            raise PlanError(
+                f"--sustained heats and watches a device on another machine, not {device!r}: give "
+                f"--device {device}@ssh://user@host, or leave it out"
+            )
+        longest_s = timeout_s + SUSTAINED_S
+        plan = replace(plan, sustained_s=SUSTAINED_S, timeout_s=longest_s)
     workload = as_workload(model, inputs, seed=seed)
-    (result,) = tuple(measure([workload], device_ref(device, options), plan, progress=progress))
+    (result,) = tuple(measure([workload], ref, plan, progress=progress))
     return raise_failure(result)
 
 

@@ -81,6 +81,13 @@ def bench(
     precision: opt.Precision = "fp32",
     timeout: opt.Timeout = "2m",
     seed: opt.Seed = 0,
+    sustained: Annotated[
+        bool,
+        typer.Option(
+            "--sustained",
+            help="After five minutes of load; for a device on another machine.",
+        ),
+    ] = False,
     parts: Annotated[
         bool, typer.Option("--parts", help="Also say which part of the model is slow.")
     ] = False,
@@ -100,6 +107,8 @@ def bench(
 
     if isolated and not parts:
         raise typer.BadParameter("--isolated goes with --parts: give both")
+    if sustained and parts:
+        raise typer.BadParameter("--sustained times a whole model: leave out --parts")
     asked: dict[str, Any] = {
         "device": device,
         "inputs": input_ or (),
@@ -116,7 +125,7 @@ def bench(
         if parts:
             found = api.bench_parts(model, isolated=isolated, progress=progress, **asked)
         else:
-            result = api.bench(model, progress=progress, **asked)
+            result = api.bench(model, sustained=sustained, progress=progress, **asked)
     if parts:
         from hwprof.reports.text_parts import parts_text
 

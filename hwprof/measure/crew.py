@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 WARMUP_ROUND = -1
 RETRYABLE = frozenset({"died", "hung"})
 MOST_ATTEMPTS = 2
+MOST_LOST_LINKS = 25
+"""A member may live through several losses of all its workers; a device whose sessions always end
+is given up all the same."""
 
 T = TypeVar("T")
 
@@ -73,6 +76,7 @@ class Member:
     loaded: Loaded | None = None
     check: Check | None = None
     n_faults: int = 0
+    n_lost_links: int = 0
     sensors: SensorRange = field(default_factory=SensorRange)
     stage: Stage = "start"
     left: bool = False
@@ -166,7 +170,8 @@ class Crew:
                 return action(worker)
             except WorkerFault as fault:
                 self._after(fault, seat)
-                if fault.kind == LINK:  # no fault of the member's; the launcher gives up in time
+                if fault.kind == LINK and member.n_lost_links < MOST_LOST_LINKS:
+                    member.n_lost_links += 1  # no fault of the member's
                     logger.warning("%s: %s; connecting again", member.workload.label, fault)
                     continue
                 member.n_faults += 1

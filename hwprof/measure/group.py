@@ -114,9 +114,9 @@ class Group:
         seats = [seat for m in self._everyone() for seat in self._seats_for(m)]
         hello = self._crew.start(list(dict.fromkeys(seats)))
         self._fingerprint = hello.fingerprint
-        self._warnings = hello.warnings
+        self._warnings = (*self._plan.remarks, *hello.warnings)
         if not hello.reports_disturbance:
-            self._warnings = (*warnings, *hello.warnings)
+            self._warnings = (*warnings, *self._warnings)
             self._n_cpus = self._campaign.monitor.n_cpus
         return hello
 

@@ -87,6 +87,9 @@ class MeasurePlan:
     timeout_s: float = 120.0
     """Longest any single request to a worker may take before the watchdog ends it."""
     seed: int = 0
+    sustained_s: float = 0.0
+    """Seconds of load before anything is timed, and no cooling down between bursts: what a device
+    on another machine keeps up, instead of what it can do for a moment."""
     protocol: int = PROTOCOL_VERSION
 
     def looks_in(self, session: int) -> tuple[int, ...]:
@@ -100,6 +103,13 @@ class MeasurePlan:
         """Bursts of a workload that never settles."""
         return self.sessions * self.looks[-1] * self.workers
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What the plan itself makes of its results, to be said beside each."""
+        if not self.sustained_s:
+            return ()
+        return (f"sustained: after {self.sustained_s:g} s of load, not cooled between bursts",)
+
     def target_for(self, workload: Workload) -> float:
         """Return the relative half-width asked for ``workload``."""
         if self.target_rel is not None:
@@ -110,6 +120,8 @@ class MeasurePlan:
         """What must be equal for two results to be compared (seed and timeouts need not)."""
         data = asdict(self)
         del data["seed"], data["timeout_s"]
+        if not self.sustained_s:  # so that what was measured before it existed keeps its key
+            del data["sustained_s"]
         return data
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from hwprof.devices.agent.conditions import Conditions, Cooling, RunningLoad
+from hwprof.devices.agent.board_server import BoardExecutable
+from hwprof.devices.agent.conditions import Conditions, Cooling, RunningLoad, SustainedLoad
 from hwprof.devices.agent.sensors import Sensors
 from hwprof.measure.load import Snapshot
 
@@ -74,6 +77,67 @@ def test_nothing_to_wait_for(start_c: float | None, now_c: float | None) -> None
 def test_waiting_ends_at_the_limit() -> None:
     slept: list[float] = []
     assert Cooling(start_c=20.0, limit_s=5.0).wait(lambda: 80.0, slept.append) == 5.0
+
+
+def test_load_of_several_workers_adds_up_until_a_pause_cools(tmp_path: Path) -> None:
+    now = [100.0]
+    first, second = (SustainedLoad(tmp_path / "load", lambda: now[0]) for _ in range(2))
+    assert first.lasted_s() == 0.0
+
+    def work(step_s: float) -> None:
+        now[0] += step_s
+
+    for load in (first, second, first):
+        load.run(work)
+        now[0] += 2.0  # parked, while another runs
+    assert second.lasted_s() == pytest.approx(3.0 + 2 * 2.0)
+    now[0] += 9.0
+    assert second.lasted_s() == 0.0
+    second.run(work)
+    assert first.lasted_s() == pytest.approx(1.0)
+
+
+def test_a_sustained_burst_begins_after_the_load_and_never_cools(tmp_path: Path) -> None:
+    calls: list[tuple[float, int]] = []
+
+    class Inner:
+        def burst(self, duration_s: float, min_calls: int, cache: str) -> str:
+            calls.append((duration_s, min_calls))
+            return "timed"
+
+    class Load:
+        lasted = 0.0
+
+        def lasted_s(self) -> float:
+            return self.lasted
+
+        def run(self, work: Callable[[float], object]) -> None:
+            work(1.0)
+            self.lasted += 1.0
+
+        def add(self, began_s: float) -> None:
+            pass
+
+    class Watch:
+        hot: bool | None = None
+
+        def before(self, *, hot: bool = False) -> None:
+            self.hot = hot
+
+        def after(self) -> None:
+            pass
+
+    watch: Any = Watch()
+    inner: Any = Inner()
+    load: Any = Load()
+    executable = BoardExecutable(inner, watch, load, sustained_s=3.0)
+    assert executable.burst(0.05, 5, "hot") == "timed"  # type: ignore[comparison-overlap]
+    assert calls == [(1.0, 1)] * 3 + [(0.05, 5)]
+    assert watch.hot is True
+    calls.clear()
+    BoardExecutable(inner, watch, Load(), sustained_s=0.0).burst(0.05, 5, "hot")  # type: ignore[arg-type]
+    assert calls == [(0.05, 5)]
+    assert watch.hot is False
 
 
 def test_a_burst_is_throttled_if_the_device_was_at_either_end(tmp_path: Path) -> None:

@@ -26,10 +26,9 @@ if TYPE_CHECKING:
     from tests.devices.remote.conftest import Loopback, Serve
 
 pytestmark = [pytest.mark.slow, pytest.mark.board]
-N_NETWORKS = 60
-"""The space has 52 coefficients."""
-RESOLUTION_PX = 8
-"""Small networks: an emulator takes its time."""
+RUN = {"space": "mobile-mini", "networks": 56, "resolution_px": 8, "seed": 3}
+"""Small networks, for an emulator takes its time, and the fewest that tell the space's 52
+coefficients apart: with this seed they hold every block in every slot."""
 SHORT = plan_for("quick", workers=2, looks=(3,), burst_s=0.002, warmup_s=0.001, timeout_s=300.0)
 
 
@@ -91,7 +90,7 @@ def test_a_space_is_profiled_reduced_and_kept_out_of_searches(
 ) -> None:
     device = f"tflite@{emulated.url}"
     run = tmp_path / "run"
-    asked: Any = {"space": "mobile-mini", "networks": N_NETWORKS, "resolution_px": RESOLUTION_PX}
+    asked: Any = RUN
     done = api.profile(**asked, device=device, out=run)
     assert (done.n_failed, done.n_left) == (0, 0)
     again = api.profile(**asked, device=device, out=run)
