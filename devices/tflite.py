@@ -15,23 +15,28 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from importlib import metadata, util
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hwprof.devices.binding import ModelInput, accepted_inputs, bind_inputs, model_path
+from hwprof.devices.binding import accepted_inputs, bind_inputs, model_path
 from hwprof.devices.host import Array, HostExecutable, host_fingerprint
 from hwprof.devices.tflite_int8 import from_levels, quantized, to_levels
+from hwprof.devices.tflite_interpreter import (
+    INSTALL,
+    PROVIDER,
+    delegation,
+    load_runtime,
+    model_inputs,
+)
 from hwprof.devices.tflite_writer import nchw, nhwc, to_tflite
 from hwprof.errors import (
     CompileError,
     DeviceError,
-    DeviceUnavailableError,
     MeasurementError,
     ModelError,
 )
@@ -43,11 +48,7 @@ from hwprof.workload import InputSpec, Workload
 if TYPE_CHECKING:
     from hwprof.protocols import Arrays
 
-PROVIDER = "XNNPACK"
 PRECISIONS = ("fp32", "int8", "int8-dynamic")
-INSTALL = "pip install 'hwprof[tflite]'"
-DELEGATE = "DELEGATE"
-"""The name of the operator that stands for a piece which a delegate took over."""
 
 _UNSUPPORTED = (
     "unresolved custom op",
@@ -56,80 +57,6 @@ _UNSUPPORTED = (
     "Select TensorFlow op",
     "Regular TensorFlow ops",
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Runtime:
-    """The package that brings the interpreter."""
-
-    name: str
-    version: str
-    interpreter: Callable[..., Any]
-
-
-def load_runtime() -> Runtime:
-    """Return LiteRT, or the older tflite-runtime where a board has only that.
-
-    Raises:
-        DeviceUnavailableError: neither can be imported.
-    """
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-
-        name = "ai-edge-litert"
-    except ImportError as error:
-        try:
-            from tflite_runtime.interpreter import Interpreter
-
-            name = "tflite-runtime"
-        except ImportError:
-            raise DeviceUnavailableError(
-                f"the device 'tflite' needs ai-edge-litert or tflite-runtime ({error}): "
-                f"run {INSTALL}"
-            ) from error
-    return Runtime(name=name, version=metadata.version(name), interpreter=Interpreter)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Delegation:
-    """How much of a loaded model the delegate has taken over."""
-
-    n_pieces: int
-    outside: tuple[str, ...]
-    """Operators outside of it, with how often each occurs where that is more than once."""
-
-    @property
-    def provider(self) -> str:
-        """What runs the model, in words."""
-        if self.n_pieces == 0:
-            return "built-in kernels"
-        return f"{PROVIDER}, {self.n_pieces} piece{'s' if self.n_pieces > 1 else ''}"
-
-
-def delegation(interpreter: Any) -> Delegation:
-    """Return how an interpreter runs its model, walking back from the model's outputs.
-
-    The runtime lists the operators of the file, those that were taken over included, then one
-    DELEGATE for every piece. Whatever makes a tensor that no piece makes is outside.
-    """
-    operators = interpreter._get_ops_details()  # LiteRT tells it nowhere else
-    pieces = [op for op in operators if op["op_name"] == DELEGATE]
-    makers = {int(t): op for op in (*operators, *pieces) for t in op["outputs"]}
-    wanted = [int(output["index"]) for output in interpreter.get_output_details()]
-    outside: Counter[str] = Counter()
-    seen: set[int] = set()
-    while wanted:
-        maker = makers.get(wanted.pop())
-        if maker is None or maker["index"] in seen:
-            continue
-        seen.add(maker["index"])
-        wanted += [int(t) for t in maker["inputs"]]
-        if maker["op_name"] != DELEGATE:
-            outside[str(maker["op_name"])] += 1
-    return Delegation(
-        n_pieces=len(pieces),
-        outside=tuple(f"{op} (x{n})" if n > 1 else op for op, n in sorted(outside.items())),
-    )
 
 
 class TfliteAdapter:
@@ -249,7 +176,7 @@ class TfliteAdapter:
             )
         except ValueError as error:
             raise self._load_error(error, workload) from error
-        specs = bind_inputs(_model_inputs(interpreter), workload.inputs)
+        specs = bind_inputs(model_inputs(interpreter), workload.inputs)
         try:
             for node, spec in zip(interpreter.get_input_details(), specs, strict=True):
                 if tuple(node["shape"]) != spec.shape:
@@ -272,25 +199,6 @@ class TfliteAdapter:
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).split())
-
-
-def _model_inputs(interpreter: Any) -> list[ModelInput]:
-    """Return what an interpreter says about its inputs; -1 is an open dimension."""
-    return [
-        ModelInput(
-            name=node["name"],
-            shape=tuple(int(d) if d >= 0 else f"d{i}" for i, d in enumerate(_signature(node))),
-            type_name=np.dtype(node["dtype"]).name,
-            dtype=np.dtype(node["dtype"]).name if np.dtype(node["dtype"]).kind in "fiub" else None,
-        )
-        for node in interpreter.get_input_details()
-    ]
-
-
-def _signature(node: Mapping[str, Any]) -> Sequence[int]:
-    """Return an input's shape with -1 for what is open; files of old have no such field."""
-    signature: Sequence[int] = node["shape_signature"]
-    return signature if len(signature) else node["shape"]
 
 
 class TfliteExecutable(HostExecutable):

@@ -37,7 +37,7 @@ class Support:
     n_pieces: int | None = None
     """In how many pieces an accelerating part of the runtime takes it; None where unknown."""
     fallback_ops: tuple[str, ...] = ()
-    """Operators that will run outside of it."""
+    """Operators that will run outside of it, each named as often as it occurs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class Check:
     provider: str
     """The provider that really ran, e.g. ``CPUExecutionProvider``."""
     fallback_ops: tuple[str, ...] = ()
-    """Operators that silently ran somewhere else."""
+    """Operators that silently ran somewhere else, each named as often as it occurs."""
     max_rel_error: float | None = None
     """Largest error relative to the reference's largest output; None without a reference."""
 

@@ -7,8 +7,9 @@ This is the one layer, with the command line, that joins devices, search and rep
 from __future__ import annotations
 
 from hwprof.api.checking import selftest
+from hwprof.api.exporting import export
 from hwprof.api.main_job import quickstart
-from hwprof.api.models import bench, cost, devices, export, spaces
+from hwprof.api.models import bench, cost, devices, spaces
 from hwprof.api.parts import bench_parts
 from hwprof.api.profiling import effects, import_, profile
 from hwprof.api.reducing import predict, reduce

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from hwprof.measure.load import FOREIGN_CORES_LIMIT, STEAL_LIMIT, STEAL_WARNING
@@ -149,6 +150,11 @@ def _remarks(signs: Signs) -> Iterator[str]:
     if signs.fallback_ops:
         yield (
             f"these operators ran on another provider than the one asked for: "
-            f"{', '.join(signs.fallback_ops)}"
+            f"{counted(signs.fallback_ops)}"
         )
     yield from signs.host_warnings
+
+
+def counted(names: Sequence[str]) -> str:
+    """Return names in one line, each once, with its number where it occurs more often."""
+    return ", ".join(f"{name} (x{n})" if n > 1 else name for name, n in Counter(names).items())
