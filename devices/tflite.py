@@ -34,12 +34,7 @@ from hwprof.devices.tflite_interpreter import (
     model_inputs,
 )
 from hwprof.devices.tflite_writer import nchw, nhwc, to_tflite
-from hwprof.errors import (
-    CompileError,
-    DeviceError,
-    MeasurementError,
-    ModelError,
-)
+from hwprof.errors import CompileError, DeviceError, MeasurementError, ModelError
 from hwprof.graph import workload_graph
 from hwprof.measure.records import DeviceOptions, Fingerprint, MeasurePlan
 from hwprof.protocols import Check, OpTrace, Support
@@ -50,13 +45,8 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("fp32", "int8", "int8-dynamic")
 
-_UNSUPPORTED = (
-    "unresolved custom op",
-    "Didn't find op",
-    "builtin_code out of range",
-    "Select TensorFlow op",
-    "Regular TensorFlow ops",
-)
+_UNSUPPORTED = ("Didn't find op", "builtin_code out of range")
+"""What the runtime says of operators that came after it."""
 
 
 class TfliteAdapter:
@@ -87,8 +77,7 @@ class TfliteAdapter:
         The model is loaded for it, which takes milliseconds: only the runtime knows which
         operators it lacks and how many pieces its delegate makes of the rest.
         """
-        refusal = self._refusal(workload)
-        if refusal:
+        if refusal := self._refusal(workload):
             return Support(ok=False, reason=refusal)
         try:
             interpreter, _ = self._loaded(self._model(workload), workload)
@@ -106,8 +95,8 @@ class TfliteAdapter:
             ModelError: the file is damaged, was edited, or its inputs cannot be bound.
             CompileError: the runtime refuses it.
         """
-        if workload.target is not None:
-            raise ModelError(self._refusal(workload))
+        if refusal := self._refusal(workload):
+            raise CompileError(refusal)
         model = self._model(workload)
         start_s = time.perf_counter()
         interpreter, specs = self._loaded(model, workload)
@@ -245,10 +234,7 @@ class TfliteExecutable(HostExecutable):
         Raises:
             DeviceError: always.
         """
-        raise DeviceError(
-            "LiteRT gives no operator times in Python: see blocks alone and left out instead "
-            "(hwprof profile, hwprof bench --parts --isolated on another device)"
-        )
+        raise DeviceError("LiteRT tells no operator's time in Python")
 
     def close(self) -> None:
         """Free the interpreter and its memory."""

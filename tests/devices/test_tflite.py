@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -200,6 +201,8 @@ def test_refusals_say_what_would_help(
     support = TfliteAdapter(DeviceOptions(**options)).supports(workload)
     assert not support.ok
     assert words in support.reason
+    with pytest.raises(CompileError, match=re.escape(words)):
+        compiled(workload, **options)
 
 
 def test_ids_beyond_a_table_are_drawn_again(tmp_path: Path) -> None:
@@ -224,7 +227,7 @@ def _lookup(path: Path, rows: int) -> Path:
 
 
 def test_trace_is_refused() -> None:
-    with pytest.raises(DeviceError, match="no operator times"):
+    with pytest.raises(DeviceError, match="no operator's time"):
         compiled(block("conv")).trace()
 
 
