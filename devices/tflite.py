@@ -36,7 +36,7 @@ from hwprof.devices.tflite_interpreter import (
 from hwprof.devices.tflite_writer import nchw, nhwc, to_tflite
 from hwprof.errors import CompileError, DeviceError, MeasurementError, ModelError
 from hwprof.graph import workload_graph
-from hwprof.measure.records import DeviceOptions, Fingerprint, MeasurePlan
+from hwprof.measure.records import DeviceOptions, Fingerprint, Loaded, MeasurePlan
 from hwprof.protocols import Check, OpTrace, Support
 from hwprof.workload import InputSpec, Workload
 
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from hwprof.protocols import Arrays
 
 PRECISIONS = ("fp32", "int8", "int8-dynamic")
+
+NO_PEAK = "peak memory is left out: the process quantised the model, which takes more than running"
 
 _UNSUPPORTED = ("Didn't find op", "builtin_code out of range")
 """What the runtime says of operators that came after it."""
@@ -102,7 +104,14 @@ class TfliteAdapter:
         interpreter, specs = self._loaded(model, workload)
         load_s = time.perf_counter() - start_s
         size = len(model) if isinstance(model, bytes) else os.path.getsize(model)
-        return TfliteExecutable(interpreter, specs, workload, load_s=load_s, artifact_bytes=size)
+        return TfliteExecutable(
+            interpreter,
+            specs,
+            workload,
+            quantized_here=self._options.precision != "fp32",
+            load_s=load_s,
+            artifact_bytes=size,
+        )
 
     def close(self) -> None:
         """Nothing to free: interpreters belong to executables."""
@@ -199,11 +208,13 @@ class TfliteExecutable(HostExecutable):
         specs: Sequence[InputSpec],
         workload: Workload,
         *,
+        quantized_here: bool,
         load_s: float,
         artifact_bytes: int,
     ) -> None:
         super().__init__(load_s=load_s, artifact_bytes=artifact_bytes)
         self._interpreter = interpreter
+        self._quantized_here = quantized_here
         self._ours = workload.path is None
         self._delegation = delegation(interpreter)
         self.provider = self._delegation.provider
@@ -211,6 +222,14 @@ class TfliteExecutable(HostExecutable):
             specs = [replace(s, shape=_nchw_shape(s.shape), dtype="float32") for s in specs]
         self._inputs = accepted_inputs(specs, workload.seed, self._run)
         self._run(self._inputs)
+
+    @property
+    def loaded(self) -> Loaded:
+        """As of any host's executable; without the peak where quantising made it."""
+        loaded = super().loaded
+        if not self._quantized_here:
+            return loaded
+        return replace(loaded, peak_memory_bytes=None, warnings=(NO_PEAK,))
 
     def call(self) -> object:
         """Run once on the inputs that are set."""

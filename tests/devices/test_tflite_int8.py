@@ -53,6 +53,8 @@ def test_static_takes_levels_and_dynamic_floats(precision: Precision, kind: type
     assert interpreter.get_input_details()[0]["dtype"] is kind
     assert interpreter.get_output_details()[0]["dtype"] is kind
     assert executable.outputs()[0].dtype == np.float32
+    # The quantiser's memory would pass for the model's.
+    assert executable.loaded.peak_memory_bytes is None
 
 
 def test_h_swish_in_eight_bits_leaves_the_delegate() -> None:
