@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -92,17 +92,15 @@ def delegation(interpreter: Any) -> Delegation:
 def model_inputs(interpreter: Any) -> list[ModelInput]:
     """Return what an interpreter says about its inputs; -1 is an open dimension."""
     return [
-        ModelInput(
-            name=node["name"],
-            shape=tuple(int(d) if d >= 0 else f"d{i}" for i, d in enumerate(_signature(node))),
-            type_name=np.dtype(node["dtype"]).name,
-            dtype=np.dtype(node["dtype"]).name if np.dtype(node["dtype"]).kind in "fiub" else None,
-        )
+        _model_input(node["name"], node["shape_signature"], np.dtype(node["dtype"]))
         for node in interpreter.get_input_details()
     ]
 
 
-def _signature(node: Mapping[str, Any]) -> Sequence[int]:
-    """Return an input's shape with -1 for what is open; files of old have no such field."""
-    signature: Sequence[int] = node["shape_signature"]
-    return signature if len(signature) else node["shape"]
+def _model_input(name: str, signature: Sequence[int], dtype: np.dtype[Any]) -> ModelInput:
+    return ModelInput(
+        name=name,
+        shape=tuple(int(d) if d >= 0 else f"d{i}" for i, d in enumerate(signature)),
+        type_name=dtype.name,
+        dtype=dtype.name if dtype.kind in "fiub" else None,
+    )
