@@ -8,128 +8,47 @@ run as it is.
 XNNPACK takes over what it can in one or more pieces; operators outside of them run in the
 runtime's built-in kernels and cost a passage of tensors each time. So the number of pieces
 stands in the provider that :meth:`TfliteExecutable.check` names, and what is outside in its
-``fallback_ops``: both go into the telemetry of every result, the latter into its evidence.
+``outside_ops``: both go into the telemetry of every result, the latter into its evidence.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from importlib import metadata, util
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hwprof.devices.binding import ModelInput, accepted_inputs, bind_inputs, model_path
+from hwprof.devices.binding import accepted_inputs, bind_inputs, model_path
 from hwprof.devices.host import Array, HostExecutable, host_fingerprint
 from hwprof.devices.tflite_int8 import from_levels, quantized, to_levels
-from hwprof.devices.tflite_writer import nchw, nhwc, to_tflite
-from hwprof.errors import (
-    CompileError,
-    DeviceError,
-    DeviceUnavailableError,
-    MeasurementError,
-    ModelError,
+from hwprof.devices.tflite_interpreter import (
+    INSTALL,
+    PROVIDER,
+    delegation,
+    load_runtime,
+    model_inputs,
 )
+from hwprof.devices.tflite_writer import nchw, nhwc, to_tflite
+from hwprof.errors import CompileError, DeviceError, MeasurementError, ModelError
 from hwprof.graph import workload_graph
-from hwprof.measure.records import DeviceOptions, Fingerprint, MeasurePlan
+from hwprof.measure.records import DeviceOptions, Fingerprint, Loaded, MeasurePlan
 from hwprof.protocols import Check, OpTrace, Support
 from hwprof.workload import InputSpec, Workload
 
 if TYPE_CHECKING:
     from hwprof.protocols import Arrays
 
-PROVIDER = "XNNPACK"
 PRECISIONS = ("fp32", "int8", "int8-dynamic")
-INSTALL = "pip install 'hwprof[tflite]'"
-DELEGATE = "DELEGATE"
-"""The name of the operator that stands for a piece which a delegate took over."""
 
-_UNSUPPORTED = (
-    "unresolved custom op",
-    "Didn't find op",
-    "builtin_code out of range",
-    "Select TensorFlow op",
-    "Regular TensorFlow ops",
-)
+NO_PEAK = "peak memory is left out: the process quantised the model, which takes more than running"
 
-
-@dataclass(frozen=True, kw_only=True)
-class Runtime:
-    """The package that brings the interpreter."""
-
-    name: str
-    version: str
-    interpreter: Callable[..., Any]
-
-
-def load_runtime() -> Runtime:
-    """Return LiteRT, or the older tflite-runtime where a board has only that.
-
-    Raises:
-        DeviceUnavailableError: neither can be imported.
-    """
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-
-        name = "ai-edge-litert"
-    except ImportError as error:
-        try:
-            from tflite_runtime.interpreter import Interpreter
-
-            name = "tflite-runtime"
-        except ImportError:
-            raise DeviceUnavailableError(
-                f"the device 'tflite' needs ai-edge-litert or tflite-runtime ({error}): "
-                f"run {INSTALL}"
-            ) from error
-    return Runtime(name=name, version=metadata.version(name), interpreter=Interpreter)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Delegation:
-    """How much of a loaded model the delegate has taken over."""
-
-    n_pieces: int
-    outside: tuple[str, ...]
-    """Operators outside of it, with how often each occurs where that is more than once."""
-
-    @property
-    def provider(self) -> str:
-        """What runs the model, in words."""
-        if self.n_pieces == 0:
-            return "built-in kernels"
-        return f"{PROVIDER}, {self.n_pieces} piece{'s' if self.n_pieces > 1 else ''}"
-
-
-def delegation(interpreter: Any) -> Delegation:
-    """Return how an interpreter runs its model, walking back from the model's outputs.
-
-    The runtime lists the operators of the file, those that were taken over included, then one
-    DELEGATE for every piece. Whatever makes a tensor that no piece makes is outside.
-    """
-    operators = interpreter._get_ops_details()  # LiteRT tells it nowhere else
-    pieces = [op for op in operators if op["op_name"] == DELEGATE]
-    makers = {int(t): op for op in (*operators, *pieces) for t in op["outputs"]}
-    wanted = [int(output["index"]) for output in interpreter.get_output_details()]
-    outside: Counter[str] = Counter()
-    seen: set[int] = set()
-    while wanted:
-        maker = makers.get(wanted.pop())
-        if maker is None or maker["index"] in seen:
-            continue
-        seen.add(maker["index"])
-        wanted += [int(t) for t in maker["inputs"]]
-        if maker["op_name"] != DELEGATE:
-            outside[str(maker["op_name"])] += 1
-    return Delegation(
-        n_pieces=len(pieces),
-        outside=tuple(f"{op} (x{n})" if n > 1 else op for op, n in sorted(outside.items())),
-    )
+_UNSUPPORTED = ("Didn't find op", "builtin_code out of range")
+"""What the runtime says of operators that came after it."""
 
 
 class TfliteAdapter:
@@ -160,8 +79,7 @@ class TfliteAdapter:
         The model is loaded for it, which takes milliseconds: only the runtime knows which
         operators it lacks and how many pieces its delegate makes of the rest.
         """
-        refusal = self._refusal(workload)
-        if refusal:
+        if refusal := self._refusal(workload):
             return Support(ok=False, reason=refusal)
         try:
             interpreter, _ = self._loaded(self._model(workload), workload)
@@ -170,7 +88,7 @@ class TfliteAdapter:
         except ModelError:
             return Support(ok=True)  # a damaged file is not the device's fault: compiling says so
         found = delegation(interpreter)
-        return Support(ok=True, n_pieces=found.n_pieces, fallback_ops=found.outside)
+        return Support(ok=True, n_pieces=found.n_pieces, outside_ops=found.outside)
 
     def compile(self, workload: Workload, plan: MeasurePlan) -> TfliteExecutable:
         """Load the workload into an interpreter and set its inputs.
@@ -179,14 +97,21 @@ class TfliteAdapter:
             ModelError: the file is damaged, was edited, or its inputs cannot be bound.
             CompileError: the runtime refuses it.
         """
-        if workload.target is not None:
-            raise ModelError(self._refusal(workload))
+        if refusal := self._refusal(workload):
+            raise CompileError(refusal)
         model = self._model(workload)
         start_s = time.perf_counter()
         interpreter, specs = self._loaded(model, workload)
         load_s = time.perf_counter() - start_s
         size = len(model) if isinstance(model, bytes) else os.path.getsize(model)
-        return TfliteExecutable(interpreter, specs, workload, load_s=load_s, artifact_bytes=size)
+        return TfliteExecutable(
+            interpreter,
+            specs,
+            workload,
+            quantized_here=self._options.precision != "fp32",
+            load_s=load_s,
+            artifact_bytes=size,
+        )
 
     def close(self) -> None:
         """Nothing to free: interpreters belong to executables."""
@@ -242,7 +167,7 @@ class TfliteAdapter:
             )
         except ValueError as error:
             raise self._load_error(error, workload) from error
-        specs = bind_inputs(_model_inputs(interpreter), workload.inputs)
+        specs = bind_inputs(model_inputs(interpreter), workload.inputs)
         try:
             for node, spec in zip(interpreter.get_input_details(), specs, strict=True):
                 if tuple(node["shape"]) != spec.shape:
@@ -283,25 +208,6 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _model_inputs(interpreter: Any) -> list[ModelInput]:
-    """Return what an interpreter says about its inputs; -1 is an open dimension."""
-    return [
-        ModelInput(
-            name=node["name"],
-            shape=tuple(int(d) if d >= 0 else f"d{i}" for i, d in enumerate(_signature(node))),
-            type_name=np.dtype(node["dtype"]).name,
-            dtype=np.dtype(node["dtype"]).name if np.dtype(node["dtype"]).kind in "fiub" else None,
-        )
-        for node in interpreter.get_input_details()
-    ]
-
-
-def _signature(node: Mapping[str, Any]) -> Sequence[int]:
-    """Return an input's shape with -1 for what is open; files of old have no such field."""
-    signature: Sequence[int] = node["shape_signature"]
-    return signature if len(signature) else node["shape"]
-
-
 class TfliteExecutable(HostExecutable):
     """An interpreter with its inputs set."""
 
@@ -311,11 +217,13 @@ class TfliteExecutable(HostExecutable):
         specs: Sequence[InputSpec],
         workload: Workload,
         *,
+        quantized_here: bool,
         load_s: float,
         artifact_bytes: int,
     ) -> None:
         super().__init__(load_s=load_s, artifact_bytes=artifact_bytes)
         self._interpreter = interpreter
+        self._quantized_here = quantized_here
         self._ours = workload.path is None
         self._delegation = delegation(interpreter)
         self.provider = self._delegation.provider
@@ -323,6 +231,14 @@ class TfliteExecutable(HostExecutable):
             specs = [replace(s, shape=_nchw_shape(s.shape), dtype="float32") for s in specs]
         self._inputs = accepted_inputs(specs, workload.seed, self._run)
         self._run(self._inputs)
+
+    @property
+    def loaded(self) -> Loaded:
+        """As of any host's executable; without the peak where quantising made it."""
+        loaded = super().loaded
+        if not self._quantized_here:
+            return loaded
+        return replace(loaded, peak_memory_bytes=None, warnings=(NO_PEAK,))
 
     def call(self) -> object:
         """Run once on the inputs that are set."""
@@ -338,7 +254,7 @@ class TfliteExecutable(HostExecutable):
 
     def check(self, reference: Sequence[Array] | None = None) -> Check:
         """Run once; say what is wrong with the outputs and what ran outside of XNNPACK."""
-        return replace(super().check(reference), fallback_ops=self._delegation.outside)
+        return replace(super().check(reference), outside_ops=self._delegation.outside)
 
     def trace(self) -> OpTrace:
         """Refuse: LiteRT has no operator trace in Python.
@@ -346,10 +262,7 @@ class TfliteExecutable(HostExecutable):
         Raises:
             DeviceError: always.
         """
-        raise DeviceError(
-            "LiteRT gives no operator times in Python: see blocks alone and left out instead "
-            "(hwprof profile, hwprof bench --parts --isolated on another device)"
-        )
+        raise DeviceError("LiteRT tells no operator's time in Python")
 
     def close(self) -> None:
         """Free the interpreter and its memory."""

@@ -36,8 +36,8 @@ class Support:
     """What is missing and what would help, in one line; empty where ``ok``."""
     n_pieces: int | None = None
     """In how many pieces an accelerating part of the runtime takes it; None where unknown."""
-    fallback_ops: tuple[str, ...] = ()
-    """Operators that will run outside of it."""
+    outside_ops: tuple[str, ...] = ()
+    """Operators that will run outside of it, each named as often as it occurs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +49,9 @@ class Check:
     """The provider that really ran, e.g. ``CPUExecutionProvider``."""
     fallback_ops: tuple[str, ...] = ()
     """Operators that silently ran somewhere else; with one there is no latency, but a failure."""
+    outside_ops: tuple[str, ...] = ()
+    """Operators outside of the provider that the runtime itself is known to run on the same
+    device, each named as often as it occurs."""
     max_rel_error: float | None = None
     """Largest error relative to the reference's largest output; None without a reference."""
 

@@ -160,7 +160,9 @@ def measurement_text(measurement: Measurement) -> RenderableType:
         ("load time", format_seconds(m.loaded.load_s)),
         ("size on disk", format_bytes(m.loaded.artifact_bytes)),
         ("peak memory", format_bytes(m.loaded.peak_memory_bytes)),
+        *(("", line) for line in m.loaded.warnings),
         ("device", setting),
+        ("ran on", str(m.telemetry.get("provider", NOTHING))),
     ]
     return _labelled(Text(m.workload.label, style="bold"), rows, m.fingerprint.to_json())
 

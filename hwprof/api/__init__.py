@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from hwprof.api.boards import add_device, check_device
 from hwprof.api.checking import selftest
+from hwprof.api.exporting import export
 from hwprof.api.main_job import quickstart
-from hwprof.api.models import bench, cost, devices, export, spaces
+from hwprof.api.models import bench, cost, devices, spaces
 from hwprof.api.parts import bench_parts
 from hwprof.api.profiling import effects, import_, profile
 from hwprof.api.reducing import predict, reduce

@@ -21,6 +21,7 @@ from hwprof.measure.records import (
     MeasurePlan,
     Stage,
 )
+from hwprof.measure.verdict import counted
 from hwprof.protocols import Check, Disturbance
 from hwprof.workload import Workload
 
@@ -110,6 +111,7 @@ class Crew:
         keep_warmup: Callable[[Member, Worker, TimedBurst], None],
     ) -> None:
         self._pool, self._plan, self._keep_warmup = pool, plan, keep_warmup
+        self._announced: set[str] = set()
 
     def start(self, seats: list[Seat]) -> Hello:
         """Start a process for every seat, side by side.
@@ -200,6 +202,7 @@ class Crew:
             support = worker.request("supports", plan.timeout_s, workload=data).header
             if not support["ok"]:
                 raise WorkerFault("unsupported", str(support["reason"]), lost=False)
+            self._announce(member, support)
         member.stage = "compile"
         worker.request("compile", plan.timeout_s, workload=data, plan=wire.plan_json(plan))
         if member.loaded is None:
@@ -210,10 +213,26 @@ class Crew:
             timed = self._request_burst(member, worker, plan.warmup_s, plan.warmup_calls)
             self._keep_warmup(member, worker, timed)
 
+    def _announce(self, member: Member, support: Mapping[str, Any]) -> None:
+        """Say before measuring what will not be accelerated; of many alike, the first."""
+        outside = support["outside_ops"]
+        if not set(outside) <= self._announced:
+            self._announced.update(outside)
+            pieces = support["n_pieces"]
+            logger.warning(
+                "%s: %s run%s outside of the accelerated part%s",
+                member.workload.label,
+                counted(outside),
+                "s" if len(outside) == 1 else "",
+                "" if pieces is None else f", which is in {pieces} pieces",
+            )
+
     def _check(self, member: Member, worker: Worker) -> None:
         header = worker.request("check", self._plan.timeout_s, key=member.workload.key).header
         found, loaded = header["check"], header["loaded"]
-        member.check = Check(**{**found, "fallback_ops": tuple(found["fallback_ops"])})
+        member.check = Check(
+            **{**found, **{n: tuple(found[n]) for n in ("fallback_ops", "outside_ops")}}
+        )
         if member.check.fallback_ops:
             raise WorkerFault(
                 "fallback",

@@ -305,6 +305,7 @@ class Group:
             "n_cpus": self._n_cpus,
             "smt": self._fingerprint.stable.get("smt") if self._fingerprint else None,
             "provider": member.check.provider,
+            "outside_ops": list(member.check.outside_ops),
             "attempts": member.n_faults + 1,
             **member.sensors.to_json(),
             **self._reference_telemetry(),

@@ -317,6 +317,7 @@ def _signs(
         foreign_cores=float(np.mean([b.foreign_cores for b in used])),
         n_cpus=telemetry.get("n_cpus"),
         faulted_share=_share(used, "faulted"),
+        outside_ops=tuple(telemetry.get("outside_ops", ())),
         smt=telemetry.get("smt"),
         host_warnings=tuple(telemetry.get("warnings", ())),
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from hwprof.measure.load import FOREIGN_CORES_LIMIT, STEAL_LIMIT, STEAL_WARNING
@@ -37,6 +38,7 @@ class Signs:
     foreign_cores: float
     n_cpus: int | None
     faulted_share: float
+    outside_ops: tuple[str, ...] = ()
     smt: bool | None = None
     """Whether hardware threads share a core."""
     host_warnings: tuple[str, ...] = ()
@@ -155,4 +157,14 @@ def _remarks(signs: Signs) -> Iterator[str]:
             "most calls cause page faults: the allocator returns memory to the system between "
             "calls, which is part of the time shown"
         )
+    if signs.outside_ops:
+        yield (
+            "the runtime's own kernels ran these operators, which its delegate does not take: "
+            f"{counted(signs.outside_ops)}"
+        )
     yield from signs.host_warnings
+
+
+def counted(names: Sequence[str]) -> str:
+    """Return names in one line, each once, with its number where it occurs more often."""
+    return ", ".join(f"{name} (x{n})" if n > 1 else name for name, n in Counter(names).items())

@@ -6,7 +6,8 @@
 Times every distinct block of the spaces alone, caches hot, one thread, on each runtime:
 about 110 blocks a runtime, some ten minutes in all at the quick preset. The runtimes take
 turns, a slice of seconds each, so that what slows the machine for minutes slows all of them.
-Stopped and called again it goes on; ``--rounds`` ends it after so many turns.
+Stopped and called again it goes on; ``--rounds`` ends it after so many turns, and 0 only makes
+the tables of what is there.
 
 FOLDER holds the runs (``runs/SPACE-DEVICE``) and, made from them each time: ``runtimes.md`` with
 all tables, ``blocks.csv`` with every latency, ``pairs.csv`` with the pairs of blocks whose order
@@ -26,7 +27,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import combinations
+from itertools import combinations, permutations
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -248,21 +249,19 @@ def price_steps(levels: Levels) -> dict[str, dict[str, float]]:
     out: dict[str, dict[str, float]] = {}
     for device, rows in levels.items():
         logs: dict[str, list[float]] = {}
-        for (slot, block), (other_slot, other) in combinations(rows, 2):
-            a, b = MBCONV.fullmatch(block), MBCONV.fullmatch(other)
-            if slot != other_slot or a is None or b is None:
+        for (slot, block), (other_slot, other) in permutations(rows, 2):
+            if slot != other_slot or not (MBCONV.fullmatch(block) and MBCONV.fullmatch(other)):
                 continue
-            (k1, e1), (k2, e2) = (map(int, m.groups()) for m in (a, b))
-            step = math.log(rows[slot, other].value / rows[slot, block].value)
-            if e1 == e2 and k1 != k2:
-                logs.setdefault(f"k{max(k1, k2)} / k{min(k1, k2)}", []).append(
-                    step if k2 > k1 else -step
-                )
-            elif k1 == k2 and e1 != e2:
-                logs.setdefault(f"e{max(e1, e2)} / e{min(e1, e2)}", []).append(
-                    step if e2 > e1 else -step
-                )
-        out[device] = {name: math.exp(fmean(values)) for name, values in sorted(logs.items())}
+            (k1, e1), (k2, e2) = (map(int, MBCONV.findall(b)[0]) for b in (block, other))
+            step = ""
+            if e1 == e2 and k1 < k2:
+                step = f"k{k2} / k{k1}"
+            elif k1 == k2 and e1 < e2:
+                step = f"e{e2} / e{e1}"
+            if step:
+                log_ratio = math.log(rows[slot, other].value / rows[slot, block].value)
+                logs.setdefault(step, []).append(log_ratio)
+        out[device] = {step: math.exp(fmean(values)) for step, values in sorted(logs.items())}
     return out
 
 
@@ -297,7 +296,7 @@ def facts(options: argparse.Namespace, space: str) -> Iterator[dict[str, Any]]:
             "n_failed": n_failed,
             "verdicts": _counted(m.verdict for m in measured),
             "providers": _counted(m.telemetry["provider"] for m in measured),
-            "outside": _counted(op for m in measured for op in m.telemetry["fallback_ops"]),
+            "outside": _counted(op for m in measured for op in m.telemetry["outside_ops"]),
         }
 
 

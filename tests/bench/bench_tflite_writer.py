@@ -118,7 +118,7 @@ def measure(space: str, workload: Workload, repeats: int) -> Row:
         error_to_double=None if wide is None else relative_error(lite, wide),
         onnx_error_to_double=None if wide is None else relative_error(onnx, wide),
         pieces=support.n_pieces or 0,
-        outside=support.fallback_ops,
+        outside=support.outside_ops,
     )
 
 

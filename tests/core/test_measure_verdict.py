@@ -119,13 +119,15 @@ def test_remarks_do_not_change_the_verdict() -> None:
         n_excluded=1,
         steal_share=0.008,
         faulted_share=1.0,
+        outside_ops=("Conv", "Exp", "Conv"),
         host_warnings=("clock boost is on",),
     )
     verdict, (_, *remarks) = judge(signs)
     assert verdict == "clean"
     beginnings = ("1 disturbed burst was", "the hypervisor gave 0.8%", "most calls cause page")
     assert all(r.startswith(b) for r, b in zip(remarks[:3], beginnings, strict=True))
-    assert remarks[3] == "clock boost is on"
+    assert remarks[3].endswith("does not take: Conv (x2), Exp")
+    assert remarks[4] == "clock boost is on"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +16,7 @@ pytest.importorskip("ai_edge_litert")
 from hwprof.devices import tflite
 from hwprof.devices.tflite import TfliteAdapter, TfliteExecutable
 from hwprof.devices.tflite_file import TfliteFile
+from hwprof.devices.tflite_interpreter import Runtime, load_runtime
 from hwprof.devices.tflite_writer import nhwc, to_tflite
 from hwprof.errors import (
     CompileError,
@@ -110,9 +112,9 @@ def test_inputs_are_seeded_and_never_zero() -> None:
 @pytest.mark.parametrize("name", PIECES)
 def test_blocks_are_one_piece(name: str) -> None:
     support = TfliteAdapter(DeviceOptions()).supports(block(name))
-    assert (support.ok, support.n_pieces, support.fallback_ops) == (True, 1, ())
+    assert (support.ok, support.n_pieces, support.outside_ops) == (True, 1, ())
     check = compiled(block(name)).check()
-    assert (check.provider, check.fallback_ops) == ("XNNPACK, 1 piece", ())
+    assert (check.provider, check.outside_ops) == ("XNNPACK, 1 piece", ())
 
 
 def test_pieces_and_what_is_outside_of_them(tmp_path: Path) -> None:
@@ -121,16 +123,16 @@ def test_pieces_and_what_is_outside_of_them(tmp_path: Path) -> None:
     workload = Workload.from_file(file)
     support = TfliteAdapter(DeviceOptions()).supports(workload)
     assert support.n_pieces == 3
-    assert support.fallback_ops == ("L2_NORMALIZATION", "SIGN (x2)")
+    assert support.outside_ops == ("L2_NORMALIZATION", "SIGN", "SIGN")
     check = compiled(workload).check()
     assert check.provider == "XNNPACK, 3 pieces"
-    assert check.fallback_ops == support.fallback_ops
+    assert check.outside_ops == support.outside_ops
 
 
 def test_a_file_without_anything_for_the_delegate(tmp_path: Path) -> None:
     workload = Workload.from_file(chain(tmp_path / "m.tflite", "SIGN"))
     check = compiled(workload).check()
-    assert (check.provider, check.fallback_ops) == ("built-in kernels", ("SIGN",))
+    assert (check.provider, check.outside_ops) == ("built-in kernels", ("SIGN",))
 
 
 def test_open_dimension_is_named_and_bound(tmp_path: Path) -> None:
@@ -199,6 +201,8 @@ def test_refusals_say_what_would_help(
     support = TfliteAdapter(DeviceOptions(**options)).supports(workload)
     assert not support.ok
     assert words in support.reason
+    with pytest.raises(CompileError, match=re.escape(words)):
+        compiled(workload, **options)
 
 
 def test_ids_beyond_a_table_are_drawn_again(tmp_path: Path) -> None:
@@ -223,19 +227,19 @@ def _lookup(path: Path, rows: int) -> Path:
 
 
 def test_trace_is_refused() -> None:
-    with pytest.raises(DeviceError, match="no operator times"):
+    with pytest.raises(DeviceError, match="no operator's time"):
         compiled(block("conv")).trace()
 
 
 def test_threads_reach_the_runtime_and_the_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, Any] = {}
-    runtime = tflite.load_runtime()
+    runtime = load_runtime()
 
     def spy(**options: Any) -> Any:
         asked.update(options)
         return runtime.interpreter(**options)
 
-    changed = tflite.Runtime(name=runtime.name, version=runtime.version, interpreter=spy)
+    changed = Runtime(name=runtime.name, version=runtime.version, interpreter=spy)
     monkeypatch.setattr(tflite, "load_runtime", lambda: changed)
     adapter = TfliteAdapter(DeviceOptions(threads=2))
     assert adapter.fingerprint().stable["threads"] == 2

@@ -10,10 +10,12 @@ import pytest
 pytest.importorskip("ai_edge_quantizer")
 schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
 
+from hwprof.devices import device_ref
 from hwprof.devices.tflite import TfliteAdapter
 from hwprof.devices.tflite_int8 import from_levels, to_levels
 from hwprof.errors import MissingExtraError
-from hwprof.measure.records import DeviceOptions, Precision, plan_for
+from hwprof.measure.engine import measure
+from hwprof.measure.records import DeviceOptions, Measurement, Precision, plan_for
 from hwprof.testing import PIECES, block, reference_outputs
 from hwprof.workload import Workload
 
@@ -51,6 +53,8 @@ def test_static_takes_levels_and_dynamic_floats(precision: Precision, kind: type
     assert interpreter.get_input_details()[0]["dtype"] is kind
     assert interpreter.get_output_details()[0]["dtype"] is kind
     assert executable.outputs()[0].dtype == np.float32
+    # The quantiser's memory would pass for the model's.
+    assert executable.loaded.peak_memory_bytes is None
 
 
 def test_h_swish_in_eight_bits_leaves_the_delegate() -> None:
@@ -59,8 +63,22 @@ def test_h_swish_in_eight_bits_leaves_the_delegate() -> None:
     support = adapter.supports(block("mbconv"))
     assert support.n_pieces is not None
     assert support.n_pieces > 1
-    assert any("HARD_SWISH" in op for op in support.fallback_ops)
-    assert adapter.compile(block("mbconv"), PLAN).check().fallback_ops == support.fallback_ops
+    assert support.outside_ops == ("HARD_SWISH", "HARD_SWISH")
+    assert adapter.compile(block("mbconv"), PLAN).check().outside_ops == support.outside_ops
+
+
+def test_it_is_said_before_measuring_and_stands_beside_the_result(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    plan = plan_for("quick", workers=2, burst_s=0.002)
+    device = device_ref("tflite", DeviceOptions(precision="int8"))
+    (result,) = measure([block("mbconv")], device, plan)
+    assert isinstance(result, Measurement)
+    assert result.telemetry["provider"] == "XNNPACK, 3 pieces"
+    assert result.telemetry["outside_ops"] == ["HARD_SWISH", "HARD_SWISH"]
+    assert any("HARD_SWISH (x2)" in line for line in result.evidence)
+    said = "HARD_SWISH (x2) run outside of the accelerated part, which is in 3 pieces"
+    assert any(said in record.getMessage() for record in caplog.records)
 
 
 def test_same_seed_same_file_and_another_seed_other_ranges() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ interpreter = pytest.importorskip("ai_edge_litert.interpreter")
 schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
 
 from hwprof.devices.tflite_file import ALIGNMENT
-from hwprof.devices.tflite_writer import nchw, nhwc, to_tflite
+from hwprof.devices.tflite_writer import _Writer, nchw, nhwc, to_tflite
 from hwprof.errors import MissingExtraError, ModelError
 from hwprof.graph import (
     Graph,
@@ -25,6 +25,7 @@ from hwprof.graph import (
     to_onnx,
     to_torch,
 )
+from hwprof.graph.ir import Op
 from hwprof.space import get_space, space_names
 from hwprof.space.pieces import HeadPiece, Piece, SkipPiece
 from hwprof.testing import PIECES
@@ -88,6 +89,12 @@ def sampled_pieces() -> list[Any]:
         chosen = rng.permutation(len(pieces))[:BLOCKS_OF_A_SPACE]
         params += [pytest.param(pieces[i], id=f"{name}-{i}-{pieces[i].kind}") for i in chosen]
     return params
+
+
+def test_every_operator_of_the_graph_has_a_translation() -> None:
+    graph = piece_graph(PIECES["conv"])
+    writer = _Writer(graph, random_weights(graph), batch=1)
+    assert set(writer._translate) == set(get_args(Op))
 
 
 @pytest.mark.parametrize("name", PIECES)

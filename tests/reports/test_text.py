@@ -37,7 +37,12 @@ def make_measurement(**stable: bool) -> Measurement:
         plan=PRESETS["quick"],
         fingerprint=Fingerprint(stable={"device": "cpu", "hardware": "Xeon", **stable}),
         bursts=tuple(LabelledBurst(burst=burst, worker=w, round_index=0) for w in ("a", "b")),
-        loaded=Loaded(load_s=0.25, artifact_bytes=4_404_019, peak_memory_bytes=None),
+        loaded=Loaded(
+            load_s=0.25,
+            artifact_bytes=4_404_019,
+            peak_memory_bytes=None,
+            warnings=("memory was not asked for",),
+        ),
         level_s=8.9e-4,
         ci95_s=(8.8e-4, 9.0e-4),
         median_s=9.2e-4,
@@ -45,6 +50,7 @@ def make_measurement(**stable: bool) -> Measurement:
         p99_s=1.4e-3,
         verdict="contaminated",
         evidence=("steal 3.1 % [limit 2 %]",),
+        telemetry={"provider": "XNNPACK, 3 pieces"},
     )
 
 
@@ -70,6 +76,8 @@ def test_a_measurement_leads_with_level_interval_and_verdict():
     assert "steal 3.1 % [limit 2 %]" in out
     assert "8 in 2 processes" in out
     assert "4.20 MiB" in out
+    assert "memory was not asked for" in out
+    assert "XNNPACK, 3 pieces" in out
     assert "EMULATED" not in out.upper()
 
 

@@ -1,0 +1,82 @@
+"""``export``: a network of a space as a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hwprof.api.models import as_architecture, write_file
+from hwprof.errors import PlanError
+from hwprof.space import Architecture
+
+EXPORT_FORMATS = ("onnx", "tflite", "torch")
+
+
+def export(
+    arch: Architecture | str,
+    out: str | Path,
+    *,
+    format: str = "onnx",
+    checkpoint: str | Path | None = None,
+    batch: int = 1,
+    seed: int = 0,
+) -> Path:
+    """Write a network as a file.
+
+    ``onnx`` and ``tflite`` have batch norm folded in, and take NCHW and NHWC images; ``torch``
+    is a state dict.
+
+    Args:
+        arch: as in :func:`cost`.
+        out: the file to write.
+        format: ``onnx``, ``tflite`` or ``torch``.
+        checkpoint: take the weights of this supernet or trained network; without it they are
+            random (drawn from ``seed``), which is enough for latency.
+        batch: batch size of the ONNX or TFLite file.
+        seed: of the random weights.
+    """
+    from hwprof import graph as graphs
+    from hwprof.space import space_of
+
+    network = as_architecture(arch)
+    if format not in EXPORT_FORMATS:
+        raise PlanError(f"unknown format {format!r}; expected one of {', '.join(EXPORT_FORMATS)}")
+    target = Path(out)
+    if checkpoint is not None:
+        from hwprof.search.accuracy import network_from_checkpoint
+
+        module: Any = network_from_checkpoint(checkpoint, network)
+        # The task may have another number of classes than the space.
+        graph = module.graph
+    else:
+        graph = graphs.network_graph(space_of(network), network)
+        module = graphs.to_torch(graph, seed=seed) if format == "torch" else None
+    if module is not None and format == "torch":
+        content = _torch_file(network, module)
+    else:
+        weights = graphs.weights_from_torch(graph, module) if module is not None else None
+        content = _writer(format)(graph, seed=seed, weights=weights, batch=batch)
+    write_file(target, content)
+    return target
+
+
+def _writer(format: str) -> Callable[..., bytes]:
+    if format == "onnx":
+        from hwprof.graph import to_onnx
+
+        return to_onnx
+    from hwprof.devices.tflite_writer import to_tflite
+
+    return to_tflite
+
+
+def _torch_file(arch: Architecture, module: Any) -> bytes:
+    """Return a file that ``torch.load(..., weights_only=True)`` reads."""
+    import io
+
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save({"arch": arch.canonical_json(), "state_dict": module.state_dict()}, buffer)
+    return buffer.getvalue()
