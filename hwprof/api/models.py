@@ -113,6 +113,7 @@ def export(
     *,
     format: str = "onnx",
     checkpoint: str | Path | None = None,
+    data: str | None = None,
     batch: int = 1,
     seed: int = 0,
 ) -> Path:
@@ -124,6 +125,8 @@ def export(
         format: ``onnx`` or ``torch``.
         checkpoint: take the weights of this supernet or trained network; without it they are
             random (drawn from ``seed``), which is enough for latency.
+        data: images that renew the batch norm of a supernet's network; a published
+            once-for-all supernet needs them.
         batch: batch size of the ONNX file.
         seed: of the random weights.
     """
@@ -137,7 +140,7 @@ def export(
     if checkpoint is not None:
         from hwprof.search.accuracy import network_from_checkpoint
 
-        module: Any = network_from_checkpoint(checkpoint, network)
+        module: Any = network_from_checkpoint(checkpoint, network, data=data)
         # The task may have another number of classes than the space.
         graph = module.graph
     else:

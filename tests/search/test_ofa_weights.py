@@ -13,6 +13,7 @@ from PIL import Image
 from hwprof.errors import DataError, IncompatibleRunError, SpaceError
 from hwprof.search import ofa_weights
 from hwprof.search.accuracy import network_from_checkpoint, open_accuracy
+from hwprof.search.checkpoint import load_checkpoint
 from hwprof.search.ofa_accuracy import IMAGENET_MEAN, IMAGENET_STD, OfaAccuracy, imagenet_task
 from hwprof.search.ofa_weights import OfaSupernet, is_published
 from hwprof.space import Architecture, get_space
@@ -186,6 +187,10 @@ class TestRefusals:
     def test_images_are_asked_for(self, files):
         with pytest.raises(DataError, match="--data"):
             open_accuracy(f"supernet:{files['ofa-mbv3-w1.2'][0]}")
+
+    def test_training_does_not_write_over_one(self, files):
+        with pytest.raises(DataError, match="published once-for-all supernet, which needs no"):
+            load_checkpoint(files["ofa-mbv3-w1.2"][0])
 
 
 @pytest.fixture(scope="module")
