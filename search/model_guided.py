@@ -14,7 +14,7 @@ from the networks told, as accuracy is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ import numpy as np
 
 from hwprof.errors import PlanError
 from hwprof.pareto import domination_ranks
+from hwprof.search.candidates import Candidate, Pool
 from hwprof.search.improvement import Staircase
 from hwprof.search.members import Member
 from hwprof.search.strategy import Evaluate, Foresight, NewNetworks, Outcome, Request
@@ -71,15 +72,6 @@ class ModelGuidedSettings:
         for name, least in (("initial", 2), ("batch", 1), ("draws", 1), ("generations", 0)):
             if getattr(self, name) < least:
                 raise PlanError(f"{name} is {getattr(self, name)}; expected at least {least}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Candidate:
-    """A network that may be judged, and its predicted latency (nan where that is not known)."""
-
-    arch: Architecture
-    codes: NDArray[np.int64]
-    latency_s: float
 
 
 class ModelGuided:
@@ -172,7 +164,7 @@ class ModelGuided:
 
     def _least_violation(self, size: int) -> list[Architecture]:
         """Choose random networks, those within the ceiling first; without foresight, any."""
-        pool = _Pool(self)
+        pool = self._pool()
         pool.draw(self._settings.draws if self._target_s is not None else size)
         if self._target_s is not None and len(self._members) > 1:
             nearest = sorted(self._members, key=lambda m: m.excess_s(self._target_s))
@@ -183,7 +175,7 @@ class ModelGuided:
 
     def _largest_gain(self, judged: Sequence[Member], size: int) -> list[Architecture]:
         model = self._model(judged)
-        settings, pool = self._settings, _Pool(self)
+        settings, pool = self._settings, self._pool()
         pool.draw(settings.draws)
         pool.breed(_front_first(judged), settings.draws)
         for _ in range(settings.generations if pool.candidates else 0):
@@ -192,11 +184,14 @@ class ModelGuided:
             pool.breed([pool.candidates[i].arch for i in best], settings.children)
         return model.choose(pool.candidates, size)
 
+    def _pool(self) -> Pool:
+        return Pool(self._space, self._rng, self._new, self._foresight)
+
     def _model(self, judged: Sequence[Member]) -> _Model:
         relearn = self._weights is None or len(judged) >= RELEARN * self._n_learnt
         model = _Model(
             self._coding,
-            np.stack([self._space.encode(m.arch) for m in judged]),
+            self._space.encode_many([m.arch for m in judged]),
             judged,
             None if relearn else np.array(self._weights),
             self._target_s,
@@ -207,52 +202,6 @@ class ModelGuided:
 
     def _excess_s(self, latency_s: float) -> float:
         return 0.0 if self._target_s is None else max(latency_s - self._target_s, 0.0)
-
-
-class _Pool:
-    """Candidates of a round: new networks, each once."""
-
-    def __init__(self, owner: ModelGuided) -> None:
-        self._owner = owner
-        self._met: set[str] = set()
-        self.candidates: list[_Candidate] = []
-
-    def draw(self, n: int) -> None:
-        """Add what is new of ``n`` random networks."""
-        self._add(self._owner._space.sample(self._owner._rng) for _ in range(n))
-
-    def breed(self, parents: Sequence[Architecture], n: int) -> None:
-        """Add what is new of ``n`` children: mutated, every second one crossed before."""
-        self._add(self._child(parents, crossed=i % 2 == 1) for i in range(n if parents else 0))
-
-    def _child(self, parents: Sequence[Architecture], *, crossed: bool) -> Architecture:
-        space, rng = self._owner._space, self._owner._rng
-        first, second = rng.integers(len(parents), size=2).tolist()
-        child = parents[first]
-        if crossed:
-            child = space.crossover(child, parents[second], rng)
-        return space.mutate(child, rng)
-
-    def _add(self, drawn: Iterator[Architecture]) -> None:
-        fresh = []
-        for arch in drawn:
-            found = self._owner._new.peek(arch)
-            if found is None:
-                continue
-            key = self._owner._space.canonical(found).arch_id
-            if key not in self._met:
-                self._met.add(key)
-                fresh.append(found)
-        if not fresh:
-            return
-        foresight = self._owner._foresight
-        times = [np.nan] * len(fresh) if foresight is None else foresight(fresh)
-        self.candidates += [
-            _Candidate(arch=arch, codes=self._owner._space.encode(arch), latency_s=time)
-            for arch, time in zip(fresh, times, strict=True)
-            # A network that has no latency would be refused, whatever its accuracy.
-            if time is not None
-        ]
 
 
 class _Model:
@@ -275,14 +224,14 @@ class _Model:
         known = coding.features(codes, self._latency_s)
         self.accuracy = Surrogate.fit(coding, known, self._scores, weights)
 
-    def gains(self, candidates: Sequence[_Candidate]) -> Floats:
+    def gains(self, candidates: Sequence[Candidate]) -> Floats:
         """Return the expected gain of each candidate; below zero, by how much it is too slow."""
         latency_s, codes = self._seen(candidates)
         belief = self.accuracy.belief(self._coding.features(codes, latency_s))
         gains = self._staircase(latency_s).expected_gain(latency_s, belief.mean, belief.sd)
         return self._within(gains, latency_s)
 
-    def choose(self, candidates: Sequence[_Candidate], size: int) -> list[Architecture]:
+    def choose(self, candidates: Sequence[Candidate], size: int) -> list[Architecture]:
         """Return the candidates to judge, best first."""
         if not candidates:
             return []
@@ -311,7 +260,7 @@ class _Model:
         excess = latency_s - self._target_s
         return np.where(excess > 0.0, -excess, gains)
 
-    def _seen(self, candidates: Sequence[_Candidate]) -> tuple[Floats, NDArray[np.int64]]:
+    def _seen(self, candidates: Sequence[Candidate]) -> tuple[Floats, NDArray[np.int64]]:
         """Return latencies, foreseen or learnt, and codes."""
         codes = np.stack([c.codes for c in candidates])
         latency_s = np.array([c.latency_s for c in candidates])
