@@ -32,7 +32,8 @@ def open_accuracy(spec: str, *, data: str | None = None) -> AccuracySource:
 
     Args:
         spec: ``supernet:CHECKPOINT``, ``table:FILE.csv[.gz]`` or ``predictor:FILE.npz``.
-        data: where the images of a supernet lie now; by default where they lay in training.
+        data: where the images of a supernet lie now; by default where they lay in training. A
+            published once-for-all supernet does not say: it needs them.
 
     Raises:
         DataError: no such kind of source, or its file or images cannot be used.
@@ -59,6 +60,12 @@ def network_from_checkpoint(
         IncompatibleRunError: the checkpoint is of another space or network.
     """
     _require_torch("weights of a checkpoint")
+    from hwprof.search.ofa_weights import is_published
+
+    if is_published(checkpoint):
+        from hwprof.search.ofa_accuracy import OfaAccuracy
+
+        return OfaAccuracy.open(Path(checkpoint), data=data).network(arch)
     from hwprof.search.supernet_accuracy import trained_network
 
     return trained_network(checkpoint, arch, data=data)
@@ -161,6 +168,12 @@ def _require_torch(purpose: str) -> None:
 
 def _open_supernet(path: str, data: str | None) -> AccuracySource:
     _require_torch("an accuracy from a supernet")
+    from hwprof.search.ofa_weights import is_published
+
+    if is_published(path):
+        from hwprof.search.ofa_accuracy import OfaAccuracy
+
+        return OfaAccuracy.open(Path(path), data=data)
     from hwprof.search.supernet_accuracy import SupernetAccuracy
 
     return SupernetAccuracy.open(Path(path), data=data)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from hwprof.errors import DataError, FormatVersionError, IncompatibleRunError, StoreError
+from hwprof.search.ofa_weights import is_published
 from hwprof.search.tasks import ImageTask, load_task
 from hwprof.space import DesignSpace, get_space
 
@@ -125,6 +126,11 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         TypeError,
         ValueError,
     ) as error:
+        if is_published(path):
+            raise DataError(
+                f"{str(path)!r} is a published once-for-all supernet, which needs no training; take "
+                f"accuracies from it with --accuracy supernet:{path} --data FOLDER"
+            ) from error
         raise DataError(
             f"{str(path)!r} is no checkpoint or is damaged; expected a file that "
             "`hwprof train --out` wrote"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -44,7 +44,7 @@ def recalibration_batches(task: ImageTask, *, seed: int = 0) -> tuple[Batch, ...
 
 
 def recalibrate(
-    forward: Callable[[Tensor], Tensor], norms: Sequence[nn.BatchNorm2d], batches: Sequence[Batch]
+    forward: Callable[[Tensor], Tensor], norms: Sequence[nn.BatchNorm2d], batches: Iterable[Batch]
 ) -> None:
     """Set running statistics to the average over ``batches``; leaves evaluation mode on."""
     for norm in norms:

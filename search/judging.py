@@ -79,6 +79,10 @@ class Judge:
             values = [error] if len(archs) == 1 else [self._predict_one(arch) for arch in archs]
         return [self._prediction(a, value) for a, value in zip(archs, values, strict=True)]
 
+    def foresee(self, archs: Sequence[Architecture]) -> list[float | None]:
+        """Predict latencies in seconds as :meth:`predict` does; None where there is none."""
+        return [found.latency_s for found in self.predict(archs)]
+
     def _predict_one(self, arch: Architecture) -> tuple[float, float] | HwprofError:
         try:
             (value,) = self.latency([arch])

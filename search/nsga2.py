@@ -16,8 +16,8 @@ import numpy as np
 
 from hwprof.errors import PlanError
 from hwprof.pareto import crowding_distances, domination_ranks
-from hwprof.results import Trial
-from hwprof.search.strategy import Evaluate, NewNetworks, Outcome, Refusal, Request
+from hwprof.search.members import Member
+from hwprof.search.strategy import Evaluate, NewNetworks, Outcome, Request
 from hwprof.space import Architecture, DesignSpace
 
 if TYPE_CHECKING:
@@ -44,15 +44,6 @@ class Nsga2Settings:
                 raise PlanError(f"{name} is {getattr(self, name)}; expected a chance from 0 to 1")
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Member:
-    """A network of the population; one that is surely too slow has no accuracy."""
-
-    arch: Architecture
-    latency_s: float
-    accuracy_pct: float | None
-
-
 class Nsga2:
     """The evolving population.
 
@@ -74,9 +65,9 @@ class Nsga2:
         self._target_s = target_s
         self._settings = settings or Nsga2Settings()
         self._new = NewNetworks(space)
-        self._parents: list[_Member] = []
+        self._parents: list[Member] = []
         """Best first: a tournament is won by the smaller position."""
-        self._children: list[_Member] = []
+        self._children: list[Member] = []
         self._n_asked = 0
         self._n_told = 0
         self._done = False
@@ -107,7 +98,7 @@ class Nsga2:
     def tell(self, outcome: Outcome) -> None:
         """Take in what was judged; at the end of a generation the best survive."""
         for judged in outcome.outcomes:
-            member = _member(judged)
+            member = Member.of(judged)
             if member is not None:
                 self._children.append(member)
         self._n_told += len(outcome.outcomes)
@@ -121,8 +112,8 @@ class Nsga2:
         return {
             "rng": self._rng.bit_generator.state,
             "asked": self._new.state(),
-            "parents": [_to_row(m) for m in self._parents],
-            "children": [_to_row(m) for m in self._children],
+            "parents": [m.to_row() for m in self._parents],
+            "children": [m.to_row() for m in self._children],
             "n_asked": self._n_asked,
             "n_told": self._n_told,
             "done": self._done,
@@ -132,8 +123,8 @@ class Nsga2:
         """Go on from :meth:`state_dict`."""
         self._rng.bit_generator.state = state["rng"]
         self._new.load(state["asked"])
-        self._parents = [_from_row(row) for row in state["parents"]]
-        self._children = [_from_row(row) for row in state["children"]]
+        self._parents = [Member.from_row(row) for row in state["parents"]]
+        self._children = [Member.from_row(row) for row in state["children"]]
         self._n_asked, self._n_told = state["n_asked"], state["n_told"]
         self._done = state["done"]
 
@@ -157,12 +148,10 @@ class Nsga2:
         first, second = self._rng.integers(len(self._parents), size=2)
         return self._parents[int(min(first, second))].arch
 
-    def _best_first(self, members: Sequence[_Member]) -> list[_Member]:
+    def _best_first(self, members: Sequence[Member]) -> list[Member]:
         """Order by violation, then rank, then crowding (lonely first); stable."""
         latency = np.array([m.latency_s for m in members])
-        excess = np.zeros(len(members))
-        if self._target_s is not None:
-            excess = np.maximum(latency - self._target_s, 0.0)
+        excess = np.array([m.excess_s(self._target_s) for m in members])
         ranked = [
             i for i, m in enumerate(members) if m.accuracy_pct is not None and excess[i] == 0.0
         ]
@@ -182,30 +171,3 @@ def _ranks_and_crowding(
         on_front = ranks == rank
         crowding[on_front] = crowding_distances(latency[on_front], accuracy[on_front])
     return ranks, crowding
-
-
-def _member(judged: Trial | Refusal) -> _Member | None:
-    """Return what takes part in selection: a judged network, or one that is too slow."""
-    if isinstance(judged, Trial):
-        return _Member(
-            arch=judged.arch, latency_s=judged.latency_s, accuracy_pct=judged.accuracy_pct
-        )
-    if judged.stage == "target" and judged.latency_s is not None:
-        return _Member(arch=judged.arch, latency_s=judged.latency_s, accuracy_pct=None)
-    return None
-
-
-def _to_row(member: _Member) -> dict[str, Any]:
-    return {
-        "arch": member.arch.to_json(),
-        "latency_s": member.latency_s,
-        "accuracy_pct": member.accuracy_pct,
-    }
-
-
-def _from_row(row: Mapping[str, Any]) -> _Member:
-    return _Member(
-        arch=Architecture.from_json(row["arch"]),
-        latency_s=row["latency_s"],
-        accuracy_pct=row["accuracy_pct"],
-    )

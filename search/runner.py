@@ -32,7 +32,7 @@ from hwprof.search.finalists import Measure, choose_finalists, front_of, measure
 from hwprof.search.journal import Journal
 from hwprof.search.judging import Judge, Latency, Prediction
 from hwprof.search.ledger import Ledger
-from hwprof.search.strategy import Evaluated, Refusal, Strategy
+from hwprof.search.strategy import Evaluated, Refusal, Strategy, UsesForesight
 from hwprof.space import Architecture, DesignSpace
 
 log = logging.getLogger(__name__)
@@ -108,6 +108,8 @@ def run_search(
         target_s=target_s,
         ledger=ledger,
     )
+    if isinstance(strategy, UsesForesight):
+        strategy.foresee(judge.foresee)
     request = _request(space, strategy, accuracy, target_s, seed)
     with Journal(folder, request) as journal:
         search = _Search(strategy=strategy, judge=judge, journal=journal, progress=progress)

@@ -15,9 +15,9 @@ from __future__ import annotations
 import difflib
 import importlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from hwprof.errors import PlanError, SpaceError
 from hwprof.results import Trial
@@ -113,7 +113,22 @@ class Strategy(Protocol):
         ...
 
 
+Foresight = Callable[[Sequence[Architecture]], Sequence[float | None]]
+"""Predicts the latency of networks in seconds without judging them; None where it cannot."""
+
+
+@runtime_checkable
+class UsesForesight(Protocol):
+    """A strategy that makes use of latencies being known before a network is judged."""
+
+    def foresee(self, predict: Foresight) -> None:
+        """Take the prediction; called before the first request, also of a resumed search."""
+        ...
+
+
 STRATEGIES: Mapping[str, str] = {
+    "model-guided": "hwprof.search.model_guided:ModelGuided",
+    "evolution": "hwprof.search.evolution:Evolution",
     "nsga2": "hwprof.search.nsga2:Nsga2",
     "random": "hwprof.search.random_search:RandomSearch",
 }
@@ -163,11 +178,18 @@ class NewNetworks:
         """
         for _ in range(MAX_TRIES):
             drawn = draw()
-            canonical = self._space.canonical(drawn)
-            if canonical.arch_id not in self._ids:
-                self._ids[canonical.arch_id] = None
-                return canonical if self._holds(canonical) else drawn
+            found = self.peek(drawn)
+            if found is not None:
+                self._ids[self._space.canonical(drawn).arch_id] = None
+                return found
         return None
+
+    def peek(self, drawn: Architecture) -> Architecture | None:
+        """Return what :meth:`first` would let through for ``drawn``, without doing so."""
+        canonical = self._space.canonical(drawn)
+        if canonical.arch_id in self._ids:
+            return None
+        return canonical if self._holds(canonical) else drawn
 
     def _holds(self, arch: Architecture) -> bool:
         try:

@@ -60,6 +60,9 @@ class ImageTask:
     train: Split
     validation: Split
     test: Split
+    moments: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None
+    """Mean and standard deviation of every channel (0 to 255) that weights trained elsewhere
+    expect; by default those of the training images."""
 
     @property
     def n_classes(self) -> int:
@@ -87,16 +90,19 @@ class ImageTask:
 
     @cached_property
     def mean(self) -> NDArray[np.float32]:
-        """Mean of every channel of the training images, on the scale 0 to 255; shape (3,)."""
+        """Mean of every channel that images are normalised by, on the scale 0 to 255; shape (3,)."""
         return self._moments[0]
 
     @cached_property
     def std(self) -> NDArray[np.float32]:
-        """Standard deviation of every channel, on the scale 0 to 255; shape (3,)."""
+        """Standard deviation of every channel likewise, on the scale 0 to 255; shape (3,)."""
         return self._moments[1]
 
     @cached_property
     def _moments(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        if self.moments is not None:
+            given = np.array(self.moments, dtype=np.float32)
+            return given[0], given[1]
         # Through histograms: exact, and no copy of the images in floating point.
         values = np.arange(256, dtype=np.float64)
         counts = np.stack(

@@ -19,6 +19,7 @@ def export(
     *,
     format: str = "onnx",
     checkpoint: str | Path | None = None,
+    data: str | None = None,
     batch: int = 1,
     seed: int = 0,
 ) -> Path:
@@ -33,6 +34,8 @@ def export(
         format: ``onnx``, ``tflite`` or ``torch``.
         checkpoint: take the weights of this supernet or trained network; without it they are
             random (drawn from ``seed``), which is enough for latency.
+        data: images that renew the batch norm of a supernet's network; a published
+            once-for-all supernet needs them.
         batch: batch size of the ONNX or TFLite file.
         seed: of the random weights.
     """
@@ -46,7 +49,7 @@ def export(
     if checkpoint is not None:
         from hwprof.search.accuracy import network_from_checkpoint
 
-        module: Any = network_from_checkpoint(checkpoint, network)
+        module: Any = network_from_checkpoint(checkpoint, network, data=data)
         # The task may have another number of classes than the space.
         graph = module.graph
     else:

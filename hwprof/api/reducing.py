@@ -45,15 +45,14 @@ def predict(run: str | Path, archs: Sequence[Architecture | str] | str | Path) -
     """
     networks = _architectures(archs)
     model, _ = latency_model(run)
-    rows = []
-    for network in networks:
-        latency_s, half_s = model.predict_s(network)
-        rows.append(
-            Prediction(
-                arch=network, latency_s=latency_s, lo_s=latency_s - half_s, hi_s=latency_s + half_s
-            )
+    latency_s, half_s = model.predict_many(networks)
+    intervals = zip(networks, latency_s.tolist(), half_s.tolist(), strict=True)
+    return Table(
+        tuple(
+            Prediction(arch=network, latency_s=level, lo_s=level - half, hi_s=level + half)
+            for network, level, half in intervals
         )
-    return Table(tuple(rows))
+    )
 
 
 def reduce(
@@ -106,9 +105,9 @@ def _architectures(archs: Sequence[Architecture | str] | str | Path) -> list[Arc
 
 
 def _architectures_from_csv(path: Path) -> list[Architecture]:
-    import json
-
     import pandas as pd
+
+    from hwprof.importing import parse_architecture
 
     try:
         frame = pd.read_csv(path)
@@ -116,4 +115,10 @@ def _architectures_from_csv(path: Path) -> list[Architecture]:
         raise SpaceError(f"cannot read {str(path)!r}: {error}") from error
     if "arch" not in frame.columns:
         raise SpaceError(f"{str(path)!r} has no column 'arch'; it has {list(frame.columns)}")
-    return [Architecture.from_json(json.loads(text)) for text in frame["arch"]]
+    found = []
+    for line, text in enumerate(frame["arch"], start=2):
+        try:
+            found.append(parse_architecture(str(text)))
+        except SpaceError as error:
+            raise SpaceError(f"{str(path)!r} line {line}, arch: {error}") from error
+    return found

@@ -110,7 +110,7 @@ def search(
         accuracy: an accuracy source: ``supernet:``, ``table:`` or ``predictor:``.
         out: a folder that keeps events, checkpoint, measurements and ``search.json``;
             called again it goes on.
-        strategy: ``nsga2`` or ``random``.
+        strategy: ``model-guided``, ``nsga2``, ``evolution`` or ``random``.
         target_ms: networks slower than this are not wanted.
         max_evals: distinct networks whose accuracy is judged.
         max_time_s: stop judging after this long.

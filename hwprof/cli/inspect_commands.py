@@ -52,13 +52,16 @@ def export(
         str | None,
         typer.Option("--checkpoint", help="Weights of this supernet or network; else random."),
     ] = None,
+    data: opt.Data = None,
     batch: opt.Batch = 1,
     seed: opt.Seed = 0,
 ) -> None:
     """Write a network of a space as a file."""
     from hwprof import api
 
-    path = api.export(arch, out, format=format_, checkpoint=checkpoint, batch=batch, seed=seed)
+    path = api.export(
+        arch, out, format=format_, checkpoint=checkpoint, data=data, batch=batch, seed=seed
+    )
     say(f"wrote {path} ({path.stat().st_size:,} bytes)")
 
 

@@ -57,7 +57,9 @@ def search(
         ),
     ],
     out: opt.Out,
-    strategy: Annotated[str, typer.Option("--strategy", help="nsga2 or random.")] = "nsga2",
+    strategy: Annotated[
+        str, typer.Option("--strategy", help="model-guided, nsga2, evolution or random.")
+    ] = "nsga2",
     target_ms: Annotated[
         float | None, typer.Option("--target-ms", help="Slower networks are not wanted.")
     ] = None,

@@ -128,11 +128,11 @@ class DesignMatrix:
         Raises:
             SpaceError: a network belongs to another space, or has literal widths.
         """
-        codes = np.empty((len(archs), len(self.decisions)), dtype=np.int64)
-        for row, arch in enumerate(archs):
+        for arch in archs:
             self._require_member(arch)
-            codes[row] = self.space.encode(arch)
-        return codes
+        if not archs:
+            return np.empty((0, len(self.decisions)), dtype=np.int64)
+        return self.space.encode_many(archs)
 
     def rows(self, codes: Codes) -> Floats:
         """Return ``float64[n, n_coefficients]``, one row a network.

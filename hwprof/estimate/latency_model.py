@@ -20,6 +20,7 @@ from hwprof.errors import IncompatibleRunError, SpaceError
 from hwprof.estimate.crossval import HeldOut, cross_validate, holdout_figures, require_networks
 from hwprof.estimate.design_matrix import DesignMatrix
 from hwprof.estimate.least_squares import Fit, column_rank, ordinary_fit, ridge_fit, t_quantile
+from hwprof.estimate.level_tables import LevelTables
 from hwprof.measure.records import Fingerprint
 from hwprof.results import Holdout, Sample
 from hwprof.space import Architecture, DesignSpace, Factor, Slot
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 
 OLS_RATIO = 1.5
 """Networks per coefficient above which nothing is gained by shrinking (p = 171: 257 networks)."""
-CHUNK_ROWS = 2048
-"""Rows of the design matrix that are in memory at a time while predicting."""
+CHUNK_ROWS = 8192
+"""Networks predicted at a time, so that what is needed for them stays in the cache."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -134,15 +135,16 @@ class AdditiveLatencyModel:
         self._require_seen(codes)
         latency = np.empty(len(codes))
         half = np.empty(len(codes))
-        maps = np.column_stack([self.coefficients, np.linalg.cholesky(self.inverse)])
         scale = t_quantile(0.975, self.degrees) * self.residual_sd_s
         for start in range(0, len(codes), CHUNK_ROWS):
             part = slice(start, start + CHUNK_ROWS)
-            mapped = self.design.rows(codes[part]) @ maps
-            latency[part] = mapped[:, 0]
-            leverage = np.einsum("ij,ij->i", mapped[:, 1:], mapped[:, 1:])
+            latency[part], leverage = self._tables.look_up(codes[part])
             half[part] = scale * np.sqrt(1.0 + leverage)
         return latency, half
+
+    @cached_property
+    def _tables(self) -> LevelTables:
+        return LevelTables.of(self.design, self.coefficients, self.inverse)
 
     @cached_property
     def constant_s(self) -> float:

@@ -37,6 +37,7 @@ Cell = tuple[str, ...]
 """The operators of the six edges."""
 
 
+@lru_cache(maxsize=16_384)
 def parse_cell(text: str) -> Cell:
     """Return the operators of a cell string, ``|op~0|+|op~0|op~1|+|op~0|op~1|op~2|``.
 

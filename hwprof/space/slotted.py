@@ -127,25 +127,24 @@ class SlottedSpace(DesignSpace):
             self._check_unit(unit, blocks)
         self._check_levels(arch)
 
-    def encode(self, arch: Architecture) -> NDArray[np.int64]:
-        """Return the codes of every slot and factor, ``int64[len(slots) + len(factors)]``."""
+    def encode_many(self, archs: Sequence[Architecture]) -> NDArray[np.int64]:
+        """Return the codes of every slot and factor, ``int64[n, len(slots) + len(factors)]``."""
         import numpy as np
 
-        self._refuse_literal_widths(arch)
-        codes: list[int] = []
-        self._check_levels(arch)
-        for unit, blocks in enumerate(self._units_of(arch)):
-            if len(blocks) > self.max_depth[unit]:
-                raise SpaceError(self._wrong_depth(unit, len(blocks)))
-            for layer, block in enumerate(blocks):
-                code = self._codes[Slot(unit, layer)].get(block)
-                if code is None:
-                    raise SpaceError(self._wrong_block(Slot(unit, layer), block))
-                codes.append(code)
-            codes += [-1] * (self.max_depth[unit] - len(blocks))
-        levels = zip(self.factors, self.factor_levels(arch), strict=True)
-        codes += [factor.levels.index(level) for factor, level in levels]
-        return np.array(codes, dtype=np.int64)
+        rows: list[list[int]] = []
+        for arch in archs:
+            self._refuse_literal_widths(arch)
+            self._check_levels(arch)
+            codes: list[int] = []
+            for place in enumerate(self._units_of(arch)):
+                known = self._known_units.get(place)
+                if known is None:
+                    known = self._known_units[place] = self._unit_codes(*place)
+                codes += known
+            levels = zip(self.factors, self.factor_levels(arch), strict=True)
+            codes += [factor.levels.index(level) for factor, level in levels]
+            rows.append(codes)
+        return np.array(rows, dtype=np.int64).reshape(len(rows), -1)
 
     def decode(self, codes: NDArray[np.int64]) -> Architecture:
         """Return the architecture that :meth:`encode` gives ``codes`` for."""
@@ -264,6 +263,17 @@ class SlottedSpace(DesignSpace):
         others = [b for b in self._choices[unit][place] if b != blocks[place]]
         draft.units[unit] = (*blocks[:place], pick(others, rng), *blocks[place + 1 :])
 
+    def _unit_codes(self, unit: int, blocks: tuple[str, ...]) -> list[int]:
+        if len(blocks) > self.max_depth[unit]:
+            raise SpaceError(self._wrong_depth(unit, len(blocks)))
+        codes = []
+        for layer, block in enumerate(blocks):
+            code = self._codes[Slot(unit, layer)].get(block)
+            if code is None:
+                raise SpaceError(self._wrong_block(Slot(unit, layer), block))
+            codes.append(code)
+        return codes + [-1] * (self.max_depth[unit] - len(blocks))
+
     def _units_of(self, arch: Architecture) -> Units:
         units = self.blocks(arch)
         if len(units) != self.n_units:
@@ -327,6 +337,11 @@ class SlottedSpace(DesignSpace):
             slot: {block: code for code, block in enumerate(blocks)}
             for slot, blocks in self.candidates.items()
         }
+
+    @cached_property
+    def _known_units(self) -> dict[tuple[int, tuple[str, ...]], list[int]]:
+        """Codes of the units met so far: there are far fewer of them than networks."""
+        return {}
 
     @cached_property
     def _bounds(self) -> NDArray[np.int64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -158,9 +158,14 @@ class DesignSpace(ABC):
     def size(self) -> SpaceSize:
         """Count the architectures."""
 
-    @abstractmethod
     def encode(self, arch: Architecture) -> NDArray[np.int64]:
-        """Return ``int64[len(slots) + len(factors)]``.
+        """Return ``int64[len(slots) + len(factors)]``, as :meth:`encode_many`."""
+        codes: NDArray[np.int64] = self.encode_many([arch])[0]
+        return codes
+
+    @abstractmethod
+    def encode_many(self, archs: Sequence[Architecture]) -> NDArray[np.int64]:
+        """Return ``int64[len(archs), len(slots) + len(factors)]``.
 
         First the index into :meth:`base_choices` of every slot (-1 where the layer is absent),
         then the index of every factor's level.

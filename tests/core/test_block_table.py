@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from hwprof import api
 from hwprof.api.profiling import latency_model
 from hwprof.campaign import default_n_networks
-from hwprof.errors import DataError
+from hwprof.errors import DataError, SpaceError
 from hwprof.estimate.block_table import (
     RELATIVE,
     SUMS,
@@ -189,6 +190,26 @@ def test_an_imported_table_serves_every_command(tmp_path: Path) -> None:
     model.save(tmp_path / "model.npz")
     again = AdditiveLatencyModel.load(tmp_path / "model.npz")
     np.testing.assert_array_equal(again.predict_many(archs), model.predict_many(archs))
+
+
+def test_a_file_of_networks_is_predicted_at_once(tmp_path: Path) -> None:
+    space = get_space("nasbench201")
+    blocks = blocks_of(space)
+    run = imported(space, tmp_path, blocks)
+    archs = draw(space, 5)
+    texts = [str(archs[0].cell), *(json.dumps(a.to_json()) for a in archs[1:])]
+    path = tmp_path / "networks.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["arch"], *([text] for text in texts)])
+    latency, half = table_model(space, blocks).predict_many(archs)
+    found = list(api.predict(run, path))
+    assert [p.arch for p in found] == archs
+    assert [p.latency_s for p in found] == latency.tolist()
+    assert [p.hi_s for p in found] == (latency + half).tolist()
+    with path.open("a") as file:
+        file.write("nonsense\n")
+    with pytest.raises(SpaceError, match=r"networks\.csv' line 7, arch: .*cell string"):
+        api.predict(run, path)
 
 
 def test_a_reduced_space_is_priced_too() -> None:

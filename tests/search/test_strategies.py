@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 
 from hwprof.errors import PlanError
+from hwprof.pareto import hypervolume
 from hwprof.results import Trial
+from hwprof.search.evolution import Evolution, EvolutionSettings, tournament
+from hwprof.search.members import Member
+from hwprof.search.model_guided import ModelGuided, ModelGuidedSettings
 from hwprof.search.nsga2 import Nsga2, Nsga2Settings
 from hwprof.search.strategy import (
     STRATEGIES,
@@ -189,3 +193,167 @@ def test_nsga2_prefers_the_lonely_on_one_front() -> None:
 def test_nsga2_refuses_settings_without_sense(settings: dict[str, float]) -> None:
     with pytest.raises(PlanError, match=next(iter(settings))):
         Nsga2Settings(**settings)  # type: ignore[arg-type]
+
+
+def member(arch: Architecture, latency_s: float, accuracy_pct: float | None) -> Member:
+    return Member(arch=arch, latency_s=latency_s, accuracy_pct=accuracy_pct)
+
+
+class TestTournament:
+    """Winners by hand; networks are told apart by their place."""
+
+    ARCHS = tuple(MINI.sample(np.random.default_rng(seed)) for seed in range(4))
+
+    def winner(
+        self,
+        points: list[tuple[float, float | None]],
+        angle: float = 0.0,
+        target_s: float | None = None,
+    ) -> int:
+        entrants = [member(a, *point) for a, point in zip(self.ARCHS, points, strict=False)]
+        return self.ARCHS.index(tournament(entrants, angle, target_s))
+
+    def test_the_angle_goes_from_accuracy_to_latency(self) -> None:
+        points: list[tuple[float, float | None]] = [(1.0, 60.0), (2.0, 68.0), (5.0, 70.0)]
+        assert self.winner(points, 0.0) == 2
+        assert self.winner(points, np.pi / 2) == 0
+        # On scaled goals they are (0, 0), (1/4, 4/5), (1, 1): at 45 degrees the middle one leads.
+        assert self.winner(points, np.pi / 4) == 1
+
+    def test_too_slow_loses_to_all_others(self) -> None:
+        points: list[tuple[float, float | None]] = [(3.0, 90.0), (1.0, 50.0), (1.5, 60.0)]
+        assert self.winner(points, target_s=2.0) == 2
+
+    def test_of_the_too_slow_the_least_violation_wins(self) -> None:
+        points: list[tuple[float, float | None]] = [(9.0, None), (4.0, 50.0), (3.0, None)]
+        assert self.winner(points, target_s=2.0) == 2
+
+
+def test_evolution_lets_the_oldest_die() -> None:
+    """Real et al. 2019: the first network dies although it is the best of all."""
+    settings = EvolutionSettings(population=8, sample=4)
+    strategy = Evolution(MINI, np.random.default_rng(0), settings=settings)
+
+    def generation(accuracies_pct: list[float]) -> list[dict[str, object]]:
+        archs = strategy.ask(8).archs
+        assert len(archs) == 8
+        strategy.tell(
+            Evaluated(
+                outcomes=tuple(
+                    Trial(
+                        arch=arch,
+                        accuracy_pct=pct,
+                        accuracy_source="",
+                        latency_s=1.0,
+                        latency_source="predicted",
+                        macs=1,
+                        params=1,
+                    )
+                    for arch, pct in zip(archs, accuracies_pct, strict=True)
+                )
+            )
+        )
+        alive: list[dict[str, object]] = strategy.state_dict()["alive"]
+        return alive
+
+    first = generation([99.0] + [50.0] * 7)
+    second = generation([40.0] * 8)
+    assert [row["accuracy_pct"] for row in first] == [99.0] + [50.0] * 7
+    assert [row["accuracy_pct"] for row in second] == [40.0] * 8
+
+
+class TestModelGuided:
+    @staticmethod
+    def latency_s(arch: Architecture) -> float:
+        return 1e-3 * (1.0 + float(MINI.encode(arch).clip(0).sum()))
+
+    def trial(self, arch: Architecture) -> Trial:
+        """Score by what the model can learn: every slot has blocks that suit it."""
+        codes = MINI.encode(arch)
+        return Trial(
+            arch=arch,
+            accuracy_pct=50.0 + float((codes * np.arange(1, codes.size + 1)).sum()) / 10.0,
+            accuracy_source="made up",
+            latency_s=self.latency_s(arch),
+            latency_source="predicted",
+            macs=1,
+            params=1,
+        )
+
+    def search(self, n: int, target_s: float | None = None, **settings: int) -> list[Trial]:
+        strategy = ModelGuided(
+            MINI,
+            np.random.default_rng(1),
+            target_s=target_s,
+            settings=ModelGuidedSettings(**settings),
+        )
+        strategy.foresee(lambda archs: [self.latency_s(a) for a in archs])
+        trials: list[Trial] = []
+        while len(trials) < n:
+            asked = strategy.ask(n - len(trials)).archs
+            told = tuple(self.trial(a) for a in asked)
+            strategy.tell(Evaluated(outcomes=told))
+            trials += told
+        return trials
+
+    def test_it_judges_nothing_that_it_knows_to_be_too_slow(self) -> None:
+        rng = np.random.default_rng(0)
+        drawn = [self.latency_s(MINI.sample(rng)) for _ in range(300)]
+        target_s = float(np.quantile(drawn, 0.2))
+        trials = self.search(60, target_s)
+        assert max(t.latency_s for t in trials) <= target_s
+
+    def test_it_makes_for_a_ceiling_that_no_random_network_keeps(self) -> None:
+        """Four blocks of the smallest code and no skip: one network in some hundred thousand."""
+        rng = np.random.default_rng(0)
+        fastest = min(self.latency_s(MINI.sample(rng)) for _ in range(300))
+        found = min(t.latency_s for t in self.search(120, 0.5 * fastest))
+        assert found < fastest
+
+    def test_it_beats_random_draws_where_there_is_something_to_learn(self) -> None:
+        rng = np.random.default_rng(2)
+        drawn = [self.trial(MINI.sample(rng)) for _ in range(1200)]
+
+        def volume(trials: list[Trial]) -> float:
+            latency, accuracy = zip(*((t.latency_s, t.accuracy_pct) for t in trials), strict=True)
+            return hypervolume(latency, accuracy, (0.05, 50.0))
+
+        # Ten times as many networks.
+        assert volume(self.search(120)) > volume(drawn)
+
+    @pytest.mark.parametrize("name", ["initial", "batch", "draws", "generations"])
+    def test_settings_without_sense_are_refused(self, name: str) -> None:
+        with pytest.raises(PlanError, match=name):
+            ModelGuidedSettings(**{name: -1})
+
+
+def test_equal_scores_do_not_stop_the_model() -> None:
+    """An accuracy source that tells nothing leaves nothing to learn, and the search goes on."""
+    strategy = ModelGuided(MINI, np.random.default_rng(0))
+    for _ in range(6):
+        archs = strategy.ask(8).archs
+        assert len(archs) == 8
+        strategy.tell(
+            Evaluated(
+                outcomes=tuple(
+                    Trial(
+                        arch=arch,
+                        accuracy_pct=50.0,
+                        accuracy_source="",
+                        latency_s=1.0,
+                        latency_source="predicted",
+                        macs=1,
+                        params=1,
+                    )
+                    for arch in archs
+                )
+            )
+        )
+
+
+@pytest.mark.parametrize(
+    "settings", [{"population": 1}, {"sample": 0}, {"population": 10, "sample": 11}]
+)
+def test_evolution_refuses_settings_without_sense(settings: dict[str, int]) -> None:
+    with pytest.raises(PlanError, match=r"population|sample"):
+        EvolutionSettings(**settings)

@@ -1,4 +1,4 @@
-"""NSGA-II against the exhaustively trained NAS-Bench-201: does it find the true front?"""
+"""Strategies against the exhaustively trained NAS-Bench-201: do they find the true front?"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from hwprof.pareto import front_indices, hypervolume
 from hwprof.results import Trial
-from hwprof.search.strategy import Evaluate, Evaluated, make_strategy
+from hwprof.search.strategy import Evaluate, Evaluated, UsesForesight, make_strategy
 from hwprof.space import get_space
 
 TABLE = Path(__file__).resolve().parents[2] / ".." / "shared/data/nb201_accuracy.csv.gz"
@@ -20,7 +20,7 @@ REFERENCE = (225.0, 80.0)
 
 pytestmark = pytest.mark.skipif(not TABLE.exists(), reason="the NAS-Bench-201 table is not here")
 
-# Ten seeds keep the test short; tests/bench/bench_nsga2.py takes 30.
+# Ten seeds keep the test short; tests/bench/bench_pareto.py takes 30.
 SEEDS = range(10)
 N_NETWORKS = 500
 
@@ -49,12 +49,14 @@ class Oracle:
             )
         )
 
-    def share(self, strategy: str, seed: int) -> float:
+    def share(self, strategy: str, seed: int, n: int = N_NETWORKS, foresight: bool = True) -> float:
         """Search; return the share of the true hypervolume that is found."""
         made = make_strategy(strategy, get_space("nasbench201"), np.random.default_rng(seed))
+        if foresight and isinstance(made, UsesForesight):
+            made.foresee(lambda archs: [self.macs_m[a.cell or ""] for a in archs])
         trials: list[Trial] = []
-        while len(trials) < N_NETWORKS:
-            outcome = self.evaluate(made.ask(N_NETWORKS - len(trials)))
+        while len(trials) < n:
+            outcome = self.evaluate(made.ask(n - len(trials)))
             made.tell(outcome)
             trials += [t for t in outcome.outcomes if isinstance(t, Trial)]
         found = hypervolume(
@@ -87,8 +89,24 @@ def test_true_front_is_as_counted(oracle: Oracle) -> None:
 def test_nsga2_finds_the_front_and_beats_random(oracle: Oracle) -> None:
     shares = {
         name: float(np.mean([oracle.share(name, seed) for seed in SEEDS]))
-        for name in ("nsga2", "random")
+        for name in ("nsga2", "evolution", "random")
     }
     # An NSGA-II that tells encodings apart, not networks, reaches 99.2 %, random search 97.8 %.
     assert shares["nsga2"] >= 0.99
     assert shares["random"] < 0.985 < shares["nsga2"]
+    assert shares["random"] < 0.985 < shares["evolution"]
+
+
+FEW_SEEDS = range(4)
+"""A model costs half a minute of arithmetic for ten seeds; the benchmark takes 30."""
+
+
+def test_model_guided_search_needs_200_networks(oracle: Oracle) -> None:
+    shares = [oracle.share("model-guided", seed, 200) for seed in FEW_SEEDS]
+    assert float(np.mean(shares)) >= 0.995
+
+
+def test_model_guided_search_learns_latency_where_it_is_not_foreseen(oracle: Oracle) -> None:
+    # Random search is at 96.7 % after 200 networks, NSGA-II as published at 97.7 %.
+    shares = [oracle.share("model-guided", seed, 200, foresight=False) for seed in FEW_SEEDS]
+    assert float(np.mean(shares)) >= 0.985
