@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from hwprof.search.batches import Batch, plain_batches
+from hwprof.search.gates import GatePlan
 from hwprof.search.image_files import stratified_order
-from hwprof.search.supernet import GatePlan, Supernet, norms_of, private_statistics
+from hwprof.search.supernet import Supernet, norms_of, private_statistics
 from hwprof.search.tasks import ImageTask, Split
 from hwprof.space import Architecture
 

@@ -21,9 +21,10 @@ from hwprof.progress import ProgressCallback
 from hwprof.search.batches import TrainingBatches
 from hwprof.search.checkpoint import CheckpointMeta, Kind, space_to_json, task_to_json
 from hwprof.search.evaluation import Judge, recalibrate, recalibration_batches, top1_pct
+from hwprof.search.gates import GatePlan
 from hwprof.search.initial import initialise
 from hwprof.search.sgd import Training, TrainSettings
-from hwprof.search.supernet import GatePlan, Supernet, channels_last, norms_of
+from hwprof.search.supernet import Supernet, channels_last, norms_of
 from hwprof.search.tasks import ImageTask
 from hwprof.space import Architecture, DesignSpace, Slot, space_of
 
