@@ -22,7 +22,7 @@ SHIFT_SHARE = 0.125
 PLAIN_PIXELS = 256 * 32 * 32
 """Pixels of a batch that is only run forward: 256 images of 32 px, fewer of larger ones."""
 
-_ORDER, _AUGMENT, _PATH = range(3)
+_ORDER, _AUGMENT, _PATH, _HELD_OUT, _CHOICES = range(5)
 """Independent random streams of a training run."""
 
 
@@ -50,6 +50,20 @@ class TrainingBatches:
     def path_rng(self, step: int) -> np.random.Generator:
         """Return the generator that draws the path of ``step``."""
         return np.random.default_rng((self.seed, _PATH, step))
+
+    def choices_rng(self, step: int) -> np.random.Generator:
+        """Return the generator of the architecture step that follows ``step``."""
+        return np.random.default_rng((self.seed, _CHOICES, step))
+
+    def held_out(self, step: int, size: int) -> Batch:
+        """Return at most ``size`` validation images, drawn for ``step`` and not augmented."""
+        split = self.task.validation
+        rng = np.random.default_rng((self.seed, _HELD_OUT, step))
+        chosen = rng.permutation(len(split))[:size]
+        return Batch(
+            images=normalised(split.images[chosen], self.task),
+            labels=torch.from_numpy(split.labels[chosen]),
+        )
 
     def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch, from its step ``first`` on."""

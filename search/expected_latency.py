@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -67,6 +68,13 @@ class ExpectedLatency:
                     )
         self._model = model
         self._space = space
+        self._table = table
+
+    @property
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits that identify the latencies."""
+        lines = sorted(f"{slot} {block} {value!r}" for (slot, block), value in self._table.items())
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
     def __call__(self, probabilities: Mapping[Where, Tensor]) -> Tensor:
         """Return the expected latency in seconds, a float64 scalar.

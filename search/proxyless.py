@@ -15,8 +15,9 @@ expected latency is exact over the whole distribution in each.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
 
@@ -123,10 +124,13 @@ class ArchitectureSteps:
         return alpha_adam(self.choices, self._config)
 
     def step(self, batch: Batch, rng: np.random.Generator) -> StepOutcome:
-        """Take one step on held-out images."""
+        """Take one step on held-out images; the loss is NaN where logits no longer are numbers."""
         self.optimizer.zero_grad(set_to_none=True)
         with frozen(self._supernet):
-            return _STEPS[self._config.mode](self, batch, rng)
+            outcome = _STEPS[self._config.mode](self, batch, rng)
+        if not all(bool(alpha.isfinite().all()) for alpha in self.choices.alpha.values()):
+            return replace(outcome, loss=math.nan)
+        return outcome
 
     def state_dict(self) -> dict[str, Any]:
         """Return logits, optimiser and baseline."""

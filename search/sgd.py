@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -62,6 +62,22 @@ class TrainSettings:
         return 0.5 * self.lr * (1.0 + math.cos(math.pi * (step - rising) / (total - rising)))
 
 
+class Companion(Protocol):
+    """What goes along with the training of weights, and into its checkpoints."""
+
+    def after_step(self, step: int) -> float | None:
+        """Do what is due after the 0-based weight step; return the loss of it, if any."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that is needed to go on: tensors and plain data."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` returned."""
+        ...
+
+
 @dataclass(kw_only=True, eq=False)
 class Training:
     """One training, new or gone on with.
@@ -78,6 +94,7 @@ class Training:
     batches: TrainingBatches
     settings: TrainSettings
     out: Path
+    companion: Companion | None = None
     _optimizer: torch.optim.Optimizer = field(init=False)
     _accuracy: float | None = field(init=False, default=None)
     _saved_step: int | None = field(init=False, default=None)
@@ -144,11 +161,16 @@ class Training:
         length = nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.max_gradient)
         value = loss.item()
         if not (math.isfinite(value) and math.isfinite(length.item())):
-            raise DataError(self._diverged(value))
+            raise DataError(self._diverged(f"the loss is {value:.3g} with a gradient that is no"))
         self._optimizer.step()
         correct = (logits.detach().argmax(dim=1) == batch.labels).float().mean().item()
         self._accuracy = _running(self._accuracy, correct)
         self.meta = replace(self.meta, step=step + 1, loss=_running(self.meta.loss, value))
+        beside = self.companion.after_step(step) if self.companion is not None else None
+        if beside is not None and not math.isfinite(beside):
+            raise DataError(
+                self._diverged(f"the loss of the architecture step is {beside:.3g}, no")
+            )
 
     def _restore(self) -> None:
         found = load_checkpoint(self.out)
@@ -156,13 +178,16 @@ class Training:
         self.module.load_state_dict(found.weights)
         if found.optimizer is not None:
             self._optimizer.load_state_dict(dict(found.optimizer))
+        if self.companion is not None and found.companion is not None:
+            self.companion.load_state_dict(found.companion)
         self.meta = found.meta
         self._saved_step = found.meta.step
 
     def _save(self, clock: _Clock) -> None:
         self.meta = replace(self.meta, seconds=clock.total_s())
         optimizer = None if self.meta.finished else self._optimizer
-        save_checkpoint(self.out, self.meta, self.module, optimizer)
+        beside = self.companion.state_dict() if self.companion is not None else None
+        save_checkpoint(self.out, self.meta, self.module, optimizer, beside)
         self._saved_step = self.meta.step
 
     def _out_of_time(self, clock: _Clock, epoch: int) -> bool:
@@ -190,13 +215,13 @@ class Training:
             eta_s=pace.eta_s(meta.step),
         )
 
-    def _diverged(self, loss: float) -> str:
+    def _diverged(self, what: str) -> str:
         kept = "no checkpoint was written yet"
         if self._saved_step is not None:
             kept = f"the checkpoint of step {self._saved_step} in {str(self.out)!r} is kept"
         epoch = self.meta.step // self.batches.per_epoch + 1
         return (
-            f"the loss is {loss:.3g} with a gradient that is no number at step {self.meta.step} "
+            f"{what} number at step {self.meta.step} "
             f"(epoch {epoch} of {self.settings.epochs}); {kept}; train anew with a learning rate "
             f"below {self.settings.lr:g}"
         )

@@ -11,11 +11,13 @@ from hwprof.api.main_job import quickstart
 from hwprof.api.models import bench, cost, devices, export, spaces
 from hwprof.api.parts import bench_parts
 from hwprof.api.profiling import effects, import_, profile
+from hwprof.api.proxyless import ProxylessOptions
 from hwprof.api.reducing import predict, reduce
 from hwprof.api.reporting import insights, report
 from hwprof.api.searching import search, train
 
 __all__ = [
+    "ProxylessOptions",
     "bench",
     "bench_parts",
     "cost",

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from hwprof.cli import options as opt
+from hwprof.cli import proxyless_options as own
 from hwprof.cli.output import print_json, print_text, say
 from hwprof.cli.progress import ProgressLine
 
@@ -50,14 +51,12 @@ def search(
     latency: Annotated[
         str, typer.Option("--latency", help="Run folder of a profile, or TABLE.csv.")
     ],
-    accuracy: Annotated[
-        str,
-        typer.Option(
-            "--accuracy", help="supernet:CHECKPOINT, table:FILE.csv or predictor:FILE.npz."
-        ),
-    ],
     out: opt.Out,
-    strategy: Annotated[str, typer.Option("--strategy", help="nsga2 or random.")] = "nsga2",
+    accuracy: opt.Accuracy = None,
+    strategy: Annotated[
+        str,
+        typer.Option("--strategy", help="nsga2, random, or proxyless, which trains on --data."),
+    ] = "nsga2",
     target_ms: Annotated[
         float | None, typer.Option("--target-ms", help="Slower networks are not wanted.")
     ] = None,
@@ -78,6 +77,17 @@ def search(
     precision: opt.Precision = "fp32",
     data: opt.Data = None,
     seed: opt.Seed = 0,
+    mode: own.Mode = "recompute",
+    penalty: own.Penalty = None,
+    latency_weights: own.LatencyWeights = None,
+    targets_ms: own.TargetsMs = None,
+    supernet: own.Supernet = None,
+    warmup_epochs: own.WarmupEpochs = None,
+    epochs: own.Epochs = None,
+    retrain_epochs: own.RetrainEpochs = 0,
+    train_batch: own.TrainBatch = None,
+    alpha_lr: own.AlphaLr = None,
+    limit_images: own.LimitImages = None,
     json_: opt.Json = False,
     script: opt.Script = None,
 ) -> None:
@@ -104,6 +114,19 @@ def search(
             data=data,
             seed=seed,
             script=script,
+            proxyless=api.ProxylessOptions(
+                mode=mode,
+                penalty=penalty,
+                latency_weights=own.parse_numbers("--latency-weights", latency_weights),
+                targets_ms=own.parse_numbers("--targets-ms", targets_ms),
+                supernet=supernet,
+                warmup_epochs=warmup_epochs,
+                epochs=epochs,
+                retrain_epochs=retrain_epochs,
+                train_batch=train_batch,
+                alpha_lr=alpha_lr,
+                limit_images=limit_images,
+            ),
             progress=progress,
         )
     print_json(result.to_json()) if json_ else print_text(text.front_text(result))
