@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -26,7 +27,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hwprof.errors import PlanError
+from hwprof.errors import DeviceUnavailableError, PlanError
+from hwprof.search import parallel
 from hwprof.search.batches import Batch
 from hwprof.search.choices import Choices, Path, Where
 from hwprof.search.expected_latency import ExpectedLatency
@@ -69,6 +71,8 @@ class ProxylessConfig:
     reward_exponent: float = 0.1
     baseline_decay: float = 0.9
     seed: int = 0
+    device: str = "cpu"
+    precision: Literal["fp32", "bf16"] = "fp32"
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -76,6 +80,18 @@ class ProxylessConfig:
         for name in ("warmup_epochs", "epochs", "batch", "alpha_every", "networks_per_update"):
             if getattr(self, name) < 1:
                 raise PlanError(f"{name} is {getattr(self, name)}; expected at least 1")
+        if self.precision not in ("fp32", "bf16"):
+            raise PlanError(
+                f"unknown precision {self.precision!r} of training; expected fp32 or bf16"
+            )
+        kind = self.device.partition(":")[0]
+        if kind not in ("cpu", "cuda"):
+            raise PlanError(f"unknown device {self.device!r} of training; expected cpu or cuda")
+        if kind == "cuda" and not torch.cuda.is_available():
+            raise DeviceUnavailableError(
+                f"cannot train on {self.device!r}: torch sees no CUDA device here; leave "
+                "--train-device out to train on the CPU"
+            )
         if self.mode == "two-path" and self.alpha_betas[0] != 0.0:
             raise PlanError(
                 f"alpha_betas are {self.alpha_betas}; two-path steps need a first one of 0.0: "
@@ -88,7 +104,10 @@ class ProxylessConfig:
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as plain data."""
-        return {**asdict(self), "alpha_betas": list(self.alpha_betas)}
+        values = {**asdict(self), "alpha_betas": list(self.alpha_betas)}
+        # Where it is computed does not make it another search.
+        del values["device"]
+        return values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +129,12 @@ class ArchitectureSteps:
         latency: ExpectedLatency,
         penalty: Penalty,
         config: ProxylessConfig,
+        *,
+        device: str = "cpu",
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
+        self._device = device
+        self._autocast = autocast
         self.choices = choices
         self._supernet = supernet
         self._latency = latency
@@ -126,7 +150,8 @@ class ArchitectureSteps:
     def step(self, batch: Batch, rng: np.random.Generator) -> StepOutcome:
         """Take one step on held-out images; the loss is NaN where logits no longer are numbers."""
         self.optimizer.zero_grad(set_to_none=True)
-        with frozen(self._supernet):
+        batch = batch.to(self._device)
+        with frozen(self._supernet), self._autocast():
             outcome = _STEPS[self._config.mode](self, batch, rng)
         if not all(bool(alpha.isfinite().all()) for alpha in self.choices.alpha.values()):
             return replace(outcome, loss=math.nan)
@@ -165,10 +190,9 @@ class ArchitectureSteps:
         paths = [self.choices.draw(rng) for _ in range(config.networks_per_update)]
         with torch.no_grad():
             right = [
-                (self._supernet(batch.images, run_plan(path)).argmax(dim=1) == batch.labels)
-                .double()
-                .mean()
-                .item()
+                parallel.mean(
+                    _share_right(self._supernet(batch.images, run_plan(path)), batch.labels)
+                )
                 for path in paths
             ]
             expected_s = float(self._latency(self.choices.probabilities()))
@@ -197,9 +221,11 @@ class ArchitectureSteps:
         expected_s = self._latency(probabilities)
         loss = self._penalty(cross_entropy, expected_s)
         loss.backward()  # type: ignore[no-untyped-call]
-        right = (logits.detach().argmax(dim=1) == batch.labels).float().mean()
+        parallel.average_gradients(self.choices.alpha.values())
         return StepOutcome(
-            loss=float(loss.detach()), accuracy=right.item(), expected_s=float(expected_s.detach())
+            loss=parallel.mean(loss.item()),
+            accuracy=parallel.mean(_share_right(logits, batch.labels)),
+            expected_s=expected_s.item(),
         )
 
 
@@ -208,6 +234,10 @@ _STEPS: Mapping[str, Callable[[ArchitectureSteps, Batch, np.random.Generator], S
     "two-path": ArchitectureSteps._two_path,
     "reinforce": ArchitectureSteps._reinforce,
 }
+
+
+def _share_right(logits: Tensor, labels: Tensor) -> float:
+    return (logits.detach().argmax(dim=1) == labels).double().mean().item()
 
 
 def alpha_adam(choices: Choices, config: ProxylessConfig) -> torch.optim.Adam:

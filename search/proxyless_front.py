@@ -12,6 +12,7 @@ from typing import Any
 from hwprof.errors import PlanError
 from hwprof.progress import ProgressCallback
 from hwprof.results import LatencySource, SearchResult
+from hwprof.search import parallel
 from hwprof.search.choices import Choices
 from hwprof.search.events import Event, NetworkDerived
 from hwprof.search.expected_latency import ExpectedLatency, LatencyTable
@@ -150,6 +151,9 @@ def search_front(
     if retrain_epochs:
         accuracy, seconds = _retrained(accuracy, task, config, retrain_epochs, training, progress)
         training_s += seconds
+    if parallel.rank():
+        # The others have trained their share; one process judges, measures and writes.
+        raise SystemExit(0)
     proposals = _Proposals(
         archs=tuple(accuracy.archs.values()),
         settings={

@@ -108,7 +108,15 @@ def search_network(
     judge = Judge.of(supernet, task)
     companion = _Search(
         name=search_name(config, penalty),
-        steps=ArchitectureSteps(supernet, choices, latency, penalty, config),
+        steps=ArchitectureSteps(
+            supernet,
+            choices,
+            latency,
+            penalty,
+            config,
+            device=settings.device,
+            autocast=settings.autocast,
+        ),
         latency=latency,
         batches=batches,
         config=config,
@@ -241,6 +249,8 @@ def _settings(config: ProxylessConfig, task: ImageTask, *, epochs: int, lr: floa
         warmup_epochs=0.0,
         max_gradient=config.max_gradient,
         seed=config.seed,
+        device=config.device,
+        precision=config.precision,
     )
 
 

@@ -40,6 +40,8 @@ class ProxylessOptions:
         train_batch: images of a training step.
         alpha_lr: learning rate of the architecture parameters.
         limit_images: images of each split of the data at most.
+        train_device: ``cpu``, or ``cuda`` for training on a GPU.
+        train_precision: ``fp32``, or ``bf16`` for mixed precision.
     """
 
     mode: str = "recompute"
@@ -53,6 +55,8 @@ class ProxylessOptions:
     train_batch: int | None = None
     alpha_lr: float | None = None
     limit_images: int | None = None
+    train_device: str = "cpu"
+    train_precision: str = "fp32"
 
 
 def search_proxyless(
@@ -76,6 +80,7 @@ def search_proxyless(
         if error.name != "torch":
             raise
         raise MissingExtraError("torch", "search", "a search that trains") from error
+    from hwprof.search.parallel import process_group
     from hwprof.search.proxyless import ProxylessConfig
     from hwprof.search.tasks import load_task
 
@@ -94,6 +99,8 @@ def search_proxyless(
     config = ProxylessConfig(
         mode=options.mode,  # type: ignore[arg-type]  # checked there, by name
         seed=seed,
+        device=options.train_device,
+        precision=options.train_precision,  # type: ignore[arg-type]  # checked there, by name
         **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]
     )
     sweep = Sweep(
@@ -106,25 +113,26 @@ def search_proxyless(
         latency_s, half_s = model.predict_many(archs)
         return list(zip(latency_s.tolist(), half_s.tolist(), strict=True))
 
-    return search_front(
-        space,
-        load_task(
-            data or "digits",
-            resolution_px=space.resolution_px,
-            limit_images=options.limit_images,
-        ),
-        model,
-        config,
-        sweep,
-        latency=predicted,
-        folder=folder,
-        warmup=Path(options.supernet) if options.supernet is not None else None,
-        retrain_epochs=options.retrain_epochs,
-        measure=measure,
-        n_finalists=n_finalists,
-        device=device or device_name,
-        progress=progress,
-    )
+    with process_group(config.device):
+        return search_front(
+            space,
+            load_task(
+                data or "digits",
+                resolution_px=space.resolution_px,
+                limit_images=options.limit_images,
+            ),
+            model,
+            config,
+            sweep,
+            latency=predicted,
+            folder=folder,
+            warmup=Path(options.supernet) if options.supernet is not None else None,
+            retrain_epochs=options.retrain_epochs,
+            measure=measure,
+            n_finalists=n_finalists,
+            device=device or device_name,
+            progress=progress,
+        )
 
 
 def additive_model(

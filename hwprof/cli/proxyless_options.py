@@ -47,6 +47,8 @@ AlphaLr = Annotated[
 LimitImages = Annotated[
     int | None, _option("--limit-images", "Use so many images of each split at most.", least=1)
 ]
+TrainDevice = Annotated[str, _option("--train-device", "cpu or cuda: where to train.")]
+TrainPrecision = Annotated[str, _option("--train-precision", "fp32, or bf16 (mixed).")]
 
 
 def parse_numbers(option: str, text: str | None) -> tuple[float, ...]:

@@ -88,6 +88,8 @@ def search(
     train_batch: own.TrainBatch = None,
     alpha_lr: own.AlphaLr = None,
     limit_images: own.LimitImages = None,
+    train_device: own.TrainDevice = "cpu",
+    train_precision: own.TrainPrecision = "fp32",
     json_: opt.Json = False,
     script: opt.Script = None,
 ) -> None:
@@ -126,6 +128,8 @@ def search(
                 train_batch=train_batch,
                 alpha_lr=alpha_lr,
                 limit_images=limit_images,
+                train_device=train_device,
+                train_precision=train_precision,
             ),
             progress=progress,
         )

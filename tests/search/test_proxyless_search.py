@@ -369,3 +369,29 @@ class TestFromPython:
                 data=str(tmp_path / "nowhere"),
                 out=tmp_path / "out",
             )
+
+
+def test_mixed_precision_trains_and_keeps_weights_in_float32(
+    space, task, model, warmup, tmp_path: Path
+):
+    config = replace(CONFIG, precision="bf16", epochs=2)
+    out = tmp_path / "s.pt"
+    found = search_network(
+        space, task, ExpectedLatency(model, space), PENALTY, config, warmup=warmup, out=out
+    )
+    kept = load_checkpoint(out)
+    assert {t.dtype for t in kept.weights.values() if t.is_floating_point()} == {torch.float32}
+    assert found.course[-1].loss is not None
+    plain = search_network(
+        space,
+        task,
+        ExpectedLatency(model, space),
+        PENALTY,
+        replace(config, precision="fp32"),
+        warmup=warmup,
+        out=tmp_path / "plain.pt",
+    )
+    # bfloat16 has 8 bits of mantissa: near the same loss, and not the same.
+    assert plain.course[-1].loss is not None
+    assert found.course[-1].loss != plain.course[-1].loss
+    assert found.course[-1].loss == pytest.approx(plain.course[-1].loss, rel=0.2)
