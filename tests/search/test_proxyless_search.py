@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from hwprof.api import ProxylessOptions, export
+from hwprof.api.courses import read_courses
 from hwprof.api.searching import load_search, search
 from hwprof.errors import DataError, IncompatibleRunError, PlanError
 from hwprof.estimate.block_table import table_model
@@ -395,3 +396,22 @@ def test_mixed_precision_trains_and_keeps_weights_in_float32(
     assert plain.course[-1].loss is not None
     assert found.course[-1].loss != plain.course[-1].loss
     assert found.course[-1].loss == pytest.approx(plain.course[-1].loss, rel=0.2)
+
+
+def test_the_course_is_read_back_from_the_log(space, task, model, warmup, tmp_path: Path):
+    result = search_front(
+        space,
+        task,
+        model,
+        replace(CONFIG, epochs=2),
+        Sweep(weights=(0.0, 5.0)),
+        latency=predictions(model),
+        folder=tmp_path,
+        warmup=warmup,
+    )
+    courses = read_courses(tmp_path, result)
+    assert [len(c.points) for c in courses] == [2, 2]
+    for course in courses:
+        assert course.measured_s is None
+        assert course.arch in {t.arch for t in result.trials}
+        assert course.points[-1].argmax_s == model.predict_s(course.arch)[0]
