@@ -63,12 +63,12 @@ def latency_sketch(data: ReportData) -> Sketch | None:
             if course.measured_s is not None:
                 measured = [course.measured_s / unit.factor]
                 axes.plot(steps[-1:], measured, marker="D", markersize=6, color=colour)
-        axes.set_xlabel("step")
+        axes.set_xlabel("step (line: expected, dashed: most probable, diamond: measured)")
         axes.set_ylabel(f"latency ({unit.unit})")
         axes.legend(loc="best", fontsize=8)
 
     return Sketch(
-        title="Latency: expected (line), most probable (dashed), measured (diamond)",
+        title="Latency as the searches went",
         alt=f"Line chart: for each of {len(courses)} searches the expected latency, that of the "
         "most probable network, and what the device measured at the end, against the step.",
         inches=INCHES,

@@ -23,6 +23,7 @@ from hwprof.search.gates import (
     mixed,
     straight_through,
 )
+from hwprof.search.memory import saved_bytes
 from hwprof.search.proxyless import full_plan, pair_plan, run_plan
 from hwprof.search.supernet import Supernet
 from hwprof.space import SKIP, DesignSpace, Slot, get_space
@@ -258,24 +259,6 @@ def test_judging_recalibrates_only_what_runs():
     assert {id(m) for m in single} < {id(m) for m in probed}
 
 
-class SavedBytes:
-    """Counts distinct storages that autograd keeps, parameters apart."""
-
-    def __init__(self, module: torch.nn.Module) -> None:
-        self._own = {p.untyped_storage().data_ptr() for p in module.parameters()}
-        self._kept: dict[int, int] = {}
-
-    def pack(self, tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in self._own:
-            self._kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    @property
-    def total(self) -> int:
-        return sum(self._kept.values())
-
-
 def test_memory_of_an_architecture_step_is_that_of_one_path():
     """Bounds of the specification: recompute 1.1, pair 1.3, softmax over all at least 4."""
     space = get_space("proxylessnas", 64)
@@ -293,12 +276,7 @@ def test_memory_of_an_architecture_step_is_that_of_one_path():
     )
 
     def saved(plan: GatePlan) -> int:
-        counter = SavedBytes(net)
-        with torch.autograd.graph.saved_tensors_hooks(counter.pack, lambda t: t):
-            loss = net(images, plan).sum()
-        total = counter.total
-        del loss
-        return total
+        return saved_bytes(net, lambda: net(images, plan).sum())
 
     weight = mean(saved(run_plan(path)) for path in paths)
     with frozen(net):
