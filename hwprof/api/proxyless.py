@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,6 +146,11 @@ def additive_model(
     if str(source).endswith((".csv", ".csv.gz")):
         from hwprof.importing import import_csv
 
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise PlanError(
+                f"several processes cannot import {str(source)!r} at once; run `hwprof import` "
+                "first and name its folder with --latency"
+            )
         whole = get_space(space.name, space.resolution_px)
         run = folder / "latency-table"
         import_csv(Path(source), whole, Path(source).name, run).close()

@@ -18,6 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from hwprof.errors import IncompatibleRunError, PlanError, SpaceError
+from hwprof.estimate.crossval import spearman
+from hwprof.estimate.latency_model import AdditiveLatencyModel
+from hwprof.results import Sample
 from hwprof.search.batches import Batch
 from hwprof.search.choices import Choices, Path, Where
 from hwprof.search.expected_latency import ExpectedLatency
@@ -455,3 +458,30 @@ def test_a_space_of_one_network_is_refused():
 def test_settings_without_meaning_are_refused(bad: dict[str, Any]):
     with pytest.raises(PlanError):
         ProxylessConfig(**bad)
+
+
+def test_the_table_is_right_in_total_and_block_by_block():
+    """Good totals do not prove the ranking that gradients use: both are held to planted costs."""
+    space = get_space("mobile-mini")
+    planted_s = {b: (1.0 + 0.4 * i) * 1e-4 for i, b in enumerate(space.choices(Slot(0, 0)))}
+    truth = PlantedTable(space, planted_s, constant_s=4e-4)
+    rng = np.random.default_rng(0)
+    archs = [space.sample(rng) for _ in range(300)]
+    noisy = truth.predict_many(archs)[0] * (1.0 + 0.01 * rng.standard_normal(len(archs)))
+    model = AdditiveLatencyModel.fit(
+        space,
+        [Sample(arch=a, latency_s=float(v)) for a, v in zip(archs, noisy, strict=True)],
+    )
+    expected = ExpectedLatency(model, space)
+    fresh = [space.sample(rng) for _ in range(100)]
+    totals = np.array(expected.of(fresh)) / truth.predict_many(fresh)[0] - 1.0
+    assert np.sqrt(np.mean(totals**2)) < 0.01
+    table, known = model.table(), truth.table()
+    for slot in space.slots:
+        blocks = space.choices(slot)
+        # Where a layer is always there only contrasts within the slot mean something.
+        found = np.array([table[slot, b] for b in blocks])
+        costs = np.array([known[slot, b] for b in blocks])
+        errors = (found - found.mean()) - (costs - costs.mean())
+        assert np.abs(errors).max() < 0.25 * np.ptp(costs)
+        assert spearman(found, costs) > 0.9

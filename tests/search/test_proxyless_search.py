@@ -415,3 +415,39 @@ def test_the_course_is_read_back_from_the_log(space, task, model, warmup, tmp_pa
         assert course.measured_s is None
         assert course.arch in {t.arch for t in result.trials}
         assert course.points[-1].argmax_s == model.predict_s(course.arch)[0]
+
+
+def test_killed_in_any_phase_a_sweep_comes_to_the_same(
+    space, task, model, tmp_path: Path, monkeypatch
+):
+    """Warm-up, first search, second search, retraining: the phases of a sweep, in turn."""
+
+    def run(folder: Path):
+        return search_front(
+            space,
+            task,
+            model,
+            replace(CONFIG, epochs=1),
+            Sweep(weights=(0.0, 5.0)),
+            latency=predictions(model),
+            folder=folder,
+            retrain_epochs=1,
+        )
+
+    whole = run(tmp_path / "whole")
+    per_epoch = len(task.train) // CONFIG.batch
+    kills = 0
+    for _ in range(20):
+        with monkeypatch.context() as patch:
+            # Every phase has per_epoch steps: this falls into the middle of each.
+            killed_after(per_epoch // 2 + 1, patch)
+            try:
+                broken = run(tmp_path / "broken")
+                break
+            except Killed:
+                kills += 1
+    assert kills >= 3
+    assert broken.front == whole.front
+    assert broken.trials == whole.trials
+    for path in sorted((tmp_path / "whole" / "training").glob("recompute-*.pt")):
+        assert_same(path, tmp_path / "broken" / "training" / path.name)
