@@ -244,6 +244,33 @@ class SearchResult:
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class CoursePoint:
+    """How a search by gradient stood at the end of an epoch."""
+
+    step: int
+    mean_entropy_nat: float
+    """Of the distributions over the options, over all decisions."""
+    expected_s: float
+    """Latency expected over the distribution."""
+    argmax_s: float
+    """Latency of the most probable network, as predicted."""
+    argmax_accuracy_pct: float
+    """Its accuracy with the supernet's weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchCourse:
+    """One search by gradient from its first epoch to its network."""
+
+    name: str
+    points: tuple[CoursePoint, ...]
+    arch: Architecture
+    measured_s: float | None
+    """Latency of the network on the device; None where nobody asked it."""
+    accuracy_pct: float | None
+
+
 def effects_frame(effects: Sequence[Effect]) -> pd.DataFrame:
     """Return effects as a frame with the documented columns."""
     import pandas as pd

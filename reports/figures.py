@@ -6,6 +6,12 @@ from collections.abc import Callable, Mapping
 
 from hwprof.reports.effect_figures import depth_sketch, everywhere_sketch, heat_sketch
 from hwprof.reports.network_figures import context_sketch, front_sketch, prediction_sketch
+from hwprof.reports.search_figures import (
+    accuracy_sketch,
+    derived_sketch,
+    entropy_sketch,
+    latency_sketch,
+)
 from hwprof.reports.sketches import DrawnFigure, Sketch, render
 from hwprof.reports.views import ReportData
 
@@ -17,6 +23,10 @@ FIGURES: Mapping[str, Callable[[ReportData], Sketch | None]] = {
     "isolated_vs_context": context_sketch,
     "predicted_vs_measured": prediction_sketch,
     "front": front_sketch,
+    "search_entropy": entropy_sketch,
+    "search_latency": latency_sketch,
+    "search_accuracy": accuracy_sketch,
+    "derived_networks": derived_sketch,
 }
 
 

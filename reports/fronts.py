@@ -12,7 +12,7 @@ from hwprof.reports.views import Hypervolume, ReportData, short_block
 from hwprof.results import SearchResult, Trial
 from hwprof.space import SKIP, Architecture
 
-STRATEGY_NAMES = {"nsga2": "NSGA-II", "random": "random search"}
+STRATEGY_NAMES = {"nsga2": "NSGA-II", "random": "random search", "proxyless": "ProxylessNAS"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,15 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hwprof.measure.records import Failure, Fingerprint
-from hwprof.results import Effect, EffectKind, Holdout, Interval, Reduction, SearchResult
+from hwprof.results import (
+    Effect,
+    EffectKind,
+    Holdout,
+    Interval,
+    Reduction,
+    SearchCourse,
+    SearchResult,
+)
 from hwprof.space import SKIP, Slot
 from hwprof.units import Scale, decimals_for, time_scale
 
@@ -90,6 +98,8 @@ class ReportData:
     reduction: Reduction | None = None
     full_searches: tuple[SearchResult, ...] = ()
     reduced_searches: tuple[SearchResult, ...] = ()
+    courses: tuple[SearchCourse, ...] = ()
+    """Of the searches that went by gradient."""
     hypervolumes: tuple[Hypervolume, ...] = ()
     hypervolume_reference: tuple[float, float] | None = None
     """Latency in seconds and accuracy in percent, common to all hypervolumes."""

@@ -15,14 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hwprof.search import parallel
+from hwprof.search.augmentation import augmented
 from hwprof.search.tasks import ImageTask, Split
 
-SHIFT_SHARE = 0.125
-"""Images are shifted by up to this share of their side: 4 of 32 px, as is usual for CIFAR."""
 PLAIN_PIXELS = 256 * 32 * 32
 """Pixels of a batch that is only run forward: 256 images of 32 px, fewer of larger ones."""
 
-_ORDER, _AUGMENT, _PATH = range(3)
+_ORDER, _AUGMENT, _PATH, _HELD_OUT, _CHOICES = range(5)
 """Independent random streams of a training run."""
 
 
@@ -32,6 +32,10 @@ class Batch:
 
     images: Tensor
     labels: Tensor
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Return the batch in the memory of ``device``."""
+        return Batch(images=self.images.to(device), labels=self.labels.to(device))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,13 +55,34 @@ class TrainingBatches:
         """Return the generator that draws the path of ``step``."""
         return np.random.default_rng((self.seed, _PATH, step))
 
+    def choices_rng(self, step: int) -> np.random.Generator:
+        """Return the generator of the architecture step that follows ``step``."""
+        return np.random.default_rng((self.seed, _CHOICES, step))
+
+    def held_out(self, step: int, size: int) -> Batch:
+        """Return at most ``size`` validation images, drawn for ``step`` and not augmented."""
+        split = self.task.validation
+        rng = np.random.default_rng((self.seed, _HELD_OUT, step))
+        size = min(size, len(split) // parallel.world_size() * parallel.world_size())
+        chosen = parallel.share(rng.permutation(len(split))[:size])
+        return Batch(
+            images=normalised(split.images[chosen], self.task),
+            labels=torch.from_numpy(split.labels[chosen]),
+        )
+
     def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch, from its step ``first`` on."""
         order = np.random.default_rng((self.seed, _ORDER, epoch)).permutation(len(self.task.train))
         for index in range(first, self.per_epoch):
-            chosen = order[index * self.size : (index + 1) * self.size]
-            rng = np.random.default_rng((self.seed, _AUGMENT, epoch * self.per_epoch + index))
-            images = augmented(self.task.train.images[chosen], rng, mirror=self.task.may_mirror)
+            chosen = parallel.share(order[index * self.size : (index + 1) * self.size])
+            stream = [self.seed, _AUGMENT, epoch * self.per_epoch + index]
+            if parallel.rank():
+                stream.append(parallel.rank())
+            images = augmented(
+                self.task.train.images[chosen],
+                np.random.default_rng(stream),
+                photographs=self.task.has_colour,
+            )
             yield Batch(
                 images=normalised(images, self.task),
                 labels=torch.from_numpy(self.task.train.labels[chosen]),
@@ -82,23 +107,3 @@ def normalised(images: NDArray[np.uint8], task: ImageTask) -> Tensor:
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float()
     mean, std = (torch.from_numpy(m).reshape(1, 3, 1, 1) for m in (task.mean, task.std))
     return (pixels - mean) / std
-
-
-def augmented(
-    images: NDArray[np.uint8], rng: np.random.Generator, *, mirror: bool
-) -> NDArray[np.uint8]:
-    """Shift every image by a random offset, black coming in; mirror every second one if allowed.
-
-    Takes and returns uint8 [N, side, side, 3].
-    """
-    count, side = images.shape[:2]
-    most = round(SHIFT_SHARE * side)
-    padded = np.pad(images, ((0, 0), (most, most), (most, most), (0, 0)))
-    offsets = rng.integers(0, 2 * most + 1, size=(2, count, 1))
-    rows, columns = offsets + np.arange(side)
-    if mirror:
-        columns = np.where(rng.random((count, 1)) < 0.5, columns[:, ::-1], columns)
-    shifted: NDArray[np.uint8] = padded[
-        np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]
-    ]
-    return shifted

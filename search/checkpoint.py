@@ -1,8 +1,9 @@
 """Checkpoints of training: weights, and in plain JSON what they are weights of.
 
-A file is what ``torch.save`` makes of ``{"format", "meta", "weights", "optimizer"}`` and is read
-with ``weights_only=True``, so a checkpoint from elsewhere cannot run code. ``optimizer`` is None
-once training has finished.
+A file is what ``torch.save`` makes of ``{"format", "meta", "weights", "optimizer", "companion"}``
+and is read with ``weights_only=True``, so a checkpoint from elsewhere cannot run code.
+``optimizer`` is None once training has finished; ``companion`` holds what went along with it (the
+architecture parameters of a search) and is None where nothing did.
 """
 
 from __future__ import annotations
@@ -71,10 +72,15 @@ class Checkpoint:
     meta: CheckpointMeta
     weights: Mapping[str, Tensor]
     optimizer: Mapping[str, Any] | None
+    companion: Mapping[str, Any] | None = None
 
 
 def save_checkpoint(
-    path: Path, meta: CheckpointMeta, module: nn.Module, optimizer: torch.optim.Optimizer | None
+    path: Path,
+    meta: CheckpointMeta,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer | None,
+    companion: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a checkpoint: the whole file or, where that fails, the earlier one stays.
 
@@ -86,6 +92,7 @@ def save_checkpoint(
         "meta": json.dumps(asdict(meta)),
         "weights": module.state_dict(),
         "optimizer": optimizer.state_dict() if optimizer is not None else None,
+        "companion": companion,
     }
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -144,6 +151,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         meta=CheckpointMeta(**json.loads(content["meta"])),
         weights=content["weights"],
         optimizer=content["optimizer"],
+        # Checkpoints from before there were companions have none.
+        companion=content.get("companion"),
     )
 
 

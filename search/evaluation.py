@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from hwprof.search.batches import Batch, plain_batches
+from hwprof.search.gates import GatePlan
 from hwprof.search.image_files import stratified_order
-from hwprof.search.supernet import GatePlan, Supernet, norms_of, private_statistics
+from hwprof.search.supernet import Supernet, norms_of, private_statistics
 from hwprof.search.tasks import ImageTask, Split
 from hwprof.space import Architecture
 
@@ -23,13 +24,24 @@ RECALIBRATION_IMAGES = 256
 def top1_pct(forward: Callable[[Tensor], Tensor], task: ImageTask, split: Split) -> float:
     """Return the share of ``split`` that ``forward`` classifies correctly, in percent.
 
-    ``forward`` maps images to logits; put its module into evaluation mode first.
+    ``forward`` maps images to logits; put its module into evaluation mode first. It takes images
+    from the CPU's memory (:func:`runner_of`).
     """
     correct = 0
     with torch.inference_mode():
         for batch in plain_batches(task, split):
-            correct += int((forward(batch.images).argmax(dim=1) == batch.labels).sum())
+            correct += int((forward(batch.images).argmax(dim=1).cpu() == batch.labels).sum())
     return 100.0 * correct / len(split)
+
+
+def runner_of(module: nn.Module) -> Callable[..., Tensor]:
+    """Return a module as a function of images in the CPU's memory, wherever its weights lie."""
+
+    def run(images: Tensor, **more: GatePlan) -> Tensor:
+        logits: Tensor = module(images.to(next(module.parameters()).device), **more)
+        return logits
+
+    return run
 
 
 def recalibration_batches(task: ImageTask, *, seed: int = 0) -> tuple[Batch, ...]:
@@ -79,7 +91,7 @@ class Judge:
         """Return the accuracy of ``arch`` on each of ``splits``, in percent."""
         plan = GatePlan.single_path(arch)
         norms = norms_of(self.supernet.path(plan))
-        forward = partial(self.supernet, plan=plan)
+        forward = partial(runner_of(self.supernet), plan=plan)
         with private_statistics(norms):
             recalibrate(forward, norms, self.batches)
             return [top1_pct(forward, self.task, split) for split in splits]
@@ -87,5 +99,5 @@ class Judge:
     def network(self, arch: Architecture) -> nn.Module:
         """Return ``arch`` as a module of its own, recalibrated, in evaluation mode."""
         module = self.supernet.extract(arch).eval()
-        recalibrate(module, norms_of([module]), self.batches)
+        recalibrate(runner_of(module), norms_of([module]), self.batches)
         return module

@@ -8,7 +8,7 @@ this log alone.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from hwprof.results import Trial
@@ -85,6 +85,51 @@ class FinalistMeasured:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ChoicesUpdated:
+    """How architecture parameters stood at the end of an epoch.
+
+    ``search`` names the search of a sweep. ``loss`` and ``accuracy_pct`` are means over the
+    epoch's architecture steps (None where there was none), ``argmax_accuracy_pct`` is that of
+    the most probable network with the supernet's weights, on validation images. Entropies are
+    in nat, by decision.
+    """
+
+    search: str
+    epoch: int
+    step: int
+    loss: float | None
+    accuracy_pct: float | None
+    entropy_nat: Mapping[str, float]
+    expected_s: float
+    argmax: Architecture
+    argmax_s: float
+    argmax_accuracy_pct: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as plain data."""
+        return {**asdict(self), "argmax": self.argmax.to_json()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ChoicesUpdated:
+        """Read what :meth:`to_json` wrote."""
+        own = {f.name: data[f.name] for f in fields(cls)}
+        return cls(**{**own, "argmax": Architecture.from_json(data["argmax"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkDerived:
+    """A search of a sweep came to its network."""
+
+    search: str
+    arch: Architecture
+    checkpoint: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as plain data."""
+        return {**asdict(self), "arch": self.arch.to_json()}
+
+
+@dataclass(frozen=True, kw_only=True)
 class SearchFinished:
     """The search is over: because of ``reason``, at this price."""
 
@@ -103,6 +148,8 @@ Event = (
     | ArchEvaluated
     | ArchRefused
     | IncumbentChanged
+    | ChoicesUpdated
+    | NetworkDerived
     | FinalistMeasured
     | SearchFinished
 )

@@ -21,6 +21,8 @@ class Ledger:
     measured: int = 0
     """Finalists measured on the device."""
     measuring_s: float = 0.0
+    training_s: float = 0.0
+    """Training that the search did itself, before it judged; apart from ``wall_s``."""
     wall_s: float = 0.0
     _since_s: float = field(default_factory=time.monotonic, repr=False)
 

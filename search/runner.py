@@ -23,6 +23,7 @@ from hwprof.results import LatencySource, SearchResult, Trial
 from hwprof.search.events import (
     ArchEvaluated,
     ArchRefused,
+    Event,
     FinalistMeasured,
     IncumbentChanged,
     SearchFinished,
@@ -70,6 +71,8 @@ def run_search(
     latency_source: LatencySource = "predicted",
     progress: ProgressCallback | None = None,
     folder: Path | None = None,
+    course: Sequence[Event] = (),
+    training_s: float = 0.0,
 ) -> SearchResult:
     """Search ``space`` for the best trades of accuracy against latency.
 
@@ -88,6 +91,8 @@ def run_search(
         latency_source: how ``latency`` knows: from a model or from a table.
         progress: called after each request.
         folder: keeps log and checkpoint; called again, the search goes on where it stopped.
+        course: what went before the networks that the strategy proposes, for the log.
+        training_s: what that took, for the ledger.
 
     Raises:
         DataError: not one network could be judged.
@@ -99,7 +104,7 @@ def run_search(
     for name, count in (("max_evals", max_evals), ("n_finalists", n_finalists)):
         if count < 1:
             raise PlanError(f"{name} is {count}; expected at least 1")
-    ledger = Ledger()
+    ledger = Ledger(training_s=training_s)
     judge = Judge(
         space=space,
         accuracy=accuracy,
@@ -113,7 +118,7 @@ def run_search(
     request = _request(space, strategy, accuracy, target_s, seed)
     with Journal(folder, request) as journal:
         search = _Search(strategy=strategy, judge=judge, journal=journal, progress=progress)
-        search.begin(request)
+        search.begin(request, course)
         reason = search.judge_all(max_evals, max_time_s)
         if not search.trials:
             raise DataError(_nothing_judged(search.refusals, reason))
@@ -160,11 +165,12 @@ class _Search:
     def ledger(self) -> Ledger:
         return self.judge.ledger
 
-    def begin(self, request: Mapping[str, Any]) -> None:
+    def begin(self, request: Mapping[str, Any], course: Sequence[Event]) -> None:
         """Start afresh, or take up what an interrupted search left."""
         resumed = self.journal.resumed
         if resumed is None:
-            self.journal.record(SearchStarted(request=request), self.ledger.tick())
+            for event in (SearchStarted(request=request), *course):
+                self.journal.record(event, self.ledger.tick())
             return
         for name, value in resumed.ledger.items():
             setattr(self.ledger, name, value)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from hwprof.errors import DataError
 from hwprof.progress import Pace, Progress, ProgressCallback
+from hwprof.search import parallel
 from hwprof.search.batches import Batch, TrainingBatches
 from hwprof.search.checkpoint import CheckpointMeta, load_checkpoint, require_same, save_checkpoint
 
@@ -34,8 +35,10 @@ class TrainSettings:
     """How to train: SGD with Nesterov momentum 0.9, learning rate rising, then a cosine to 0.
 
     ``weight_decay`` spares norms and biases. Gradients longer than ``max_gradient`` are cut to
-    that length. ``max_time_s`` ends training at the first whole epoch after that long: the only
-    setting that may change when training goes on.
+    that length. ``max_time_s`` ends training at the first whole epoch after that long; it and
+    ``device`` may change when training goes on. ``precision`` bf16 computes the forward pass in
+    bfloat16 where torch's autocast says so; weights and gradients stay in float32, and no loss
+    has to be scaled.
     """
 
     epochs: int
@@ -47,12 +50,20 @@ class TrainSettings:
     max_gradient: float = 5.0
     max_time_s: float | None = None
     seed: int = 0
+    device: str = "cpu"
+    precision: Literal["fp32", "bf16"] = "fp32"
 
     def shaping(self) -> dict[str, Any]:
         """Return the settings that shape the weights."""
         values = asdict(self)
-        del values["max_time_s"]
+        for name in ("max_time_s", "device"):
+            del values[name]
         return values
+
+    def autocast(self) -> torch.autocast:
+        """Return the context of a forward pass."""
+        kind = torch.device(self.device).type
+        return torch.autocast(kind, torch.bfloat16, enabled=self.precision == "bf16")
 
     def lr_at(self, step: int, per_epoch: int) -> float:
         """Return the learning rate of ``step`` (0-based) with ``per_epoch`` steps an epoch."""
@@ -60,6 +71,22 @@ class TrainSettings:
         if step < rising:
             return self.lr * (step + 1) / math.ceil(rising)
         return 0.5 * self.lr * (1.0 + math.cos(math.pi * (step - rising) / (total - rising)))
+
+
+class Companion(Protocol):
+    """What goes along with the training of weights, and into its checkpoints."""
+
+    def after_step(self, step: int) -> float | None:
+        """Do what is due after the 0-based weight step; return the loss of it, if any."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that is needed to go on: tensors and plain data."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` returned."""
+        ...
 
 
 @dataclass(kw_only=True, eq=False)
@@ -78,11 +105,13 @@ class Training:
     batches: TrainingBatches
     settings: TrainSettings
     out: Path
+    companion: Companion | None = None
     _optimizer: torch.optim.Optimizer = field(init=False)
     _accuracy: float | None = field(init=False, default=None)
     _saved_step: int | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
+        self.module.to(self.settings.device)
         parameters = list(self.module.parameters())
         groups: list[dict[str, Any]] = [
             {"params": [p for p in parameters if p.ndim > 1]},
@@ -104,8 +133,10 @@ class Training:
             DataError: the loss is no longer a number; the last checkpoint is kept.
             StoreError: the checkpoint cannot be written.
         """
-        if resume and self.out.exists():
+        if parallel.decided_by_first(resume and self.out.exists()):
             self._restore()
+        # The first writes the file only after all have looked.
+        parallel.wait()
         if self.meta.finished:
             return self.meta
         self.module.train()
@@ -121,6 +152,7 @@ class Training:
                 if clock.due("checkpoint", CHECKPOINT_INTERVAL_S):
                     self._save(clock)
             first_step = 0
+            parallel.average_statistics(self.module)
             if self._out_of_time(clock, epoch):
                 self._save(clock)
                 return self.meta
@@ -128,27 +160,36 @@ class Training:
             progress(self._progress(pace))
         self.meta = replace(self.meta, figures=dict(self.judge()))
         self._save(clock)
+        parallel.wait()
         return self.meta
 
     def _step(self, batch: Batch) -> None:
         step = self.meta.step
         for group in self._optimizer.param_groups:
             group["lr"] = self.settings.lr_at(step, self.batches.per_epoch)
-        logits = self.logits(batch.images, self.batches.path_rng(step))
+        batch = batch.to(self.settings.device)
+        with self.settings.autocast():
+            logits = self.logits(batch.images, self.batches.path_rng(step))
         loss = functional.cross_entropy(
-            logits, batch.labels, label_smoothing=self.settings.label_smoothing
+            logits.float(), batch.labels, label_smoothing=self.settings.label_smoothing
         )
         # None, not zero: the optimiser then leaves what did not run as it is.
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        parallel.average_gradients(self.module.parameters())
         length = nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.max_gradient)
-        value = loss.item()
+        value = parallel.mean(loss.item())
         if not (math.isfinite(value) and math.isfinite(length.item())):
-            raise DataError(self._diverged(value))
+            raise DataError(self._diverged(f"the loss is {value:.3g} with a gradient that is no"))
         self._optimizer.step()
         correct = (logits.detach().argmax(dim=1) == batch.labels).float().mean().item()
         self._accuracy = _running(self._accuracy, correct)
         self.meta = replace(self.meta, step=step + 1, loss=_running(self.meta.loss, value))
+        beside = self.companion.after_step(step) if self.companion is not None else None
+        if beside is not None and not math.isfinite(beside):
+            raise DataError(
+                self._diverged(f"the loss of the architecture step is {beside:.3g}, no")
+            )
 
     def _restore(self) -> None:
         found = load_checkpoint(self.out)
@@ -156,18 +197,25 @@ class Training:
         self.module.load_state_dict(found.weights)
         if found.optimizer is not None:
             self._optimizer.load_state_dict(dict(found.optimizer))
+        if self.companion is not None and found.companion is not None:
+            self.companion.load_state_dict(found.companion)
         self.meta = found.meta
         self._saved_step = found.meta.step
 
     def _save(self, clock: _Clock) -> None:
+        if parallel.rank():
+            return
         self.meta = replace(self.meta, seconds=clock.total_s())
         optimizer = None if self.meta.finished else self._optimizer
-        save_checkpoint(self.out, self.meta, self.module, optimizer)
+        beside = self.companion.state_dict() if self.companion is not None else None
+        save_checkpoint(self.out, self.meta, self.module, optimizer, beside)
         self._saved_step = self.meta.step
 
     def _out_of_time(self, clock: _Clock, epoch: int) -> bool:
         limit_s = self.settings.max_time_s
-        if limit_s is None or clock.spent_s() < limit_s or epoch + 1 == self.settings.epochs:
+        if limit_s is None or epoch + 1 == self.settings.epochs:
+            return False
+        if not parallel.decided_by_first(clock.spent_s() >= limit_s):
             return False
         log.warning(
             "training stopped after %d of %d epochs because its %.0f s were spent; the same "
@@ -190,13 +238,13 @@ class Training:
             eta_s=pace.eta_s(meta.step),
         )
 
-    def _diverged(self, loss: float) -> str:
+    def _diverged(self, what: str) -> str:
         kept = "no checkpoint was written yet"
         if self._saved_step is not None:
             kept = f"the checkpoint of step {self._saved_step} in {str(self.out)!r} is kept"
         epoch = self.meta.step // self.batches.per_epoch + 1
         return (
-            f"the loss is {loss:.3g} with a gradient that is no number at step {self.meta.step} "
+            f"{what} number at step {self.meta.step} "
             f"(epoch {epoch} of {self.settings.epochs}); {kept}; train anew with a learning rate "
             f"below {self.settings.lr:g}"
         )

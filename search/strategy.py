@@ -153,7 +153,10 @@ def make_strategy(
     if place is None:
         close = difflib.get_close_matches(name, STRATEGIES, n=1)
         hint = f"did you mean {close[0]!r}? Expected" if close else "expected"
-        raise PlanError(f"unknown strategy {name!r}; {hint} one of {', '.join(STRATEGIES)}")
+        raise PlanError(
+            f"unknown strategy {name!r}; {hint} one of {', '.join(STRATEGIES)}, or proxyless, "
+            "which trains"
+        )
     module, _, attribute = place.partition(":")
     made: Strategy = getattr(importlib.import_module(module), attribute)(
         space, rng, target_s=target_s

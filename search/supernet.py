@@ -1,52 +1,36 @@
-"""A single-path supernet: one module per candidate and slot, one path through it at a time.
+"""A supernet: one module per candidate and slot, run as a gate plan says.
 
 Sources: weight sharing over uniformly sampled single paths, with batch norm recalibrated for
 every network that is judged, is SPOS (Guo et al., ECCV 2020); one set of weights per candidate
-is ProxylessNAS (Cai et al., ICLR 2019).
+is ProxylessNAS (Cai et al., ICLR 2019). There a block is shortcut plus mixed branches, here a
+mix of whole blocks, ``skip`` being the identity: as gates sum to one the outputs are the same,
+and every ∂L/∂g_j is larger by the same ⟨∂L/∂y, x⟩, which the softmax cancels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from hwprof.errors import SpaceError
 from hwprof.graph import network_graph, piece_graph, to_torch
+from hwprof.search.gates import GatePlan, mixed, norms_in
 from hwprof.search.initial import initialise, start_alike
 from hwprof.space import SKIP, Architecture, DesignSpace, Placed, Slot
 from hwprof.space.mbconv import MBConvSpace
 from hwprof.space.pieces import MBConvPiece
 
 
-@dataclass(frozen=True, kw_only=True)
-class GatePlan:
-    """Which candidate runs in every slot; a slot that is not named hands its input on."""
-
-    run: Mapping[Slot, str]
-
-    @classmethod
-    def single_path(cls, arch: Architecture) -> GatePlan:
-        """Return the plan that runs exactly the blocks of ``arch``."""
-        return cls(
-            run={
-                Slot(unit, layer): block
-                for unit, blocks in enumerate(arch.units)
-                for layer, block in enumerate(blocks)
-                if block != SKIP
-            }
-        )
-
-
 class Supernet(nn.Module):
     """All networks of a layer-wise space in one module.
 
     Stem, first block and head are shared; every live candidate of every slot has its own
-    weights. Only what a plan runs takes part: candidates that do not run get no gradient
-    (``grad`` stays None), so an optimiser leaves them as they are.
+    weights. Only what a plan runs takes part: candidates that do not run, and those that are
+    only probed, get no gradient (``grad`` stays None), so an optimiser leaves them as they are.
 
     Running statistics of batch norm mean nothing here, where every network has its own: judge
     networks inside :func:`private_statistics`, or :meth:`extract` them and recalibrate.
@@ -86,27 +70,34 @@ class Supernet(nn.Module):
         channels_last(self)
 
     def forward(self, x: Tensor, plan: GatePlan) -> Tensor:
-        """Return logits [N, n_classes] of images [N, 3, side, side] on the plan's path."""
-        for module in self.path(plan):
-            x = module(x)
-        return x
-
-    def path(self, plan: GatePlan) -> Iterator[nn.Module]:
-        """Yield the modules that a plan runs, in order.
+        """Return logits [N, n_classes] of images [N, 3, side, side] under a plan.
 
         Raises:
             SpaceError: the plan names a slot or candidate that this supernet does not have.
         """
-        slots = self.space.slots
-        if stray := sorted(set(plan.run) - set(slots)):
-            raise SpaceError(
-                f"the supernet has no layer {stray[0].layer} in unit {stray[0].unit}; its units "
-                f"have up to {list(self.space.max_depth)} layers"
-            )
+        self._require_slots(plan)
+        for module in self.entry.values():
+            x = module(x)
+        for unit, depth in enumerate(self.space.max_depth):
+            mix = plan.depths.get(unit)
+            prefix = partial(self._prefix, plan, unit)
+            x = prefix(depth, x) if mix is None else mixed(x, mix, prefix)
+        logits: Tensor = self.head(x)
+        return logits
+
+    def path(self, plan: GatePlan) -> Iterator[nn.Module]:
+        """Yield the modules that take part in a plan, in order.
+
+        Raises:
+            SpaceError: the plan names a slot or candidate that this supernet does not have.
+        """
+        self._require_slots(plan)
         yield from self.entry.values()
-        for slot in slots:
-            if slot in plan.run:
-                yield self._candidate(slot, plan.run[slot])
+        for slot in self.space.slots:
+            reach = plan.depths.get(slot.unit)
+            if slot in plan.blocks and (reach is None or slot.layer < max(reach.options)):
+                blocks = plan.blocks[slot].options
+                yield from (self._candidate(slot, block) for block in blocks if block != SKIP)
         yield self.head
 
     def extract(self, arch: Architecture) -> nn.Module:
@@ -124,6 +115,27 @@ class Supernet(nn.Module):
                 state[f"{placed.scope}.{rest}"] = tensor
         network.load_state_dict(state)
         return channels_last(network)
+
+    def _prefix(self, plan: GatePlan, unit: int, depth: int, x: Tensor) -> Tensor:
+        """Run the first ``depth`` layers of a unit."""
+        for layer in range(depth):
+            slot = Slot(unit, layer)
+            if slot in plan.blocks:
+                x = mixed(x, plan.blocks[slot], partial(self._block, slot))
+        return x
+
+    def _block(self, slot: Slot, block: str, x: Tensor) -> Tensor:
+        if block == SKIP:
+            return x
+        output: Tensor = self._candidate(slot, block)(x)
+        return output
+
+    def _require_slots(self, plan: GatePlan) -> None:
+        if stray := sorted(set(plan.blocks) - set(self.space.slots)):
+            raise SpaceError(
+                f"the supernet has no layer {stray[0].layer} in unit {stray[0].unit}; its units "
+                f"have up to {list(self.space.max_depth)} layers"
+            )
 
     def _initialise(self, generator: torch.Generator) -> None:
         initialise(self, generator)
@@ -167,7 +179,7 @@ def channels_last(module: nn.Module) -> nn.Module:
 
 def norms_of(modules: Iterable[nn.Module]) -> list[nn.BatchNorm2d]:
     """Return every batch norm inside ``modules``."""
-    return [n for module in modules for n in module.modules() if isinstance(n, nn.BatchNorm2d)]
+    return [norm for module in modules for norm in norms_in(module)]
 
 
 @contextmanager

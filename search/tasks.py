@@ -76,17 +76,12 @@ class ImageTask:
 
     @cached_property
     def has_colour(self) -> bool:
-        """Whether any training image is not grey."""
+        """Whether any training image is not grey.
+
+        Colour stands for photographs: those may be mirrored and recoloured, characters may not.
+        """
         images = self.train.images
         return bool(np.any(images[..., 0] != images[..., 1]))
-
-    @property
-    def may_mirror(self) -> bool:
-        """Whether training may mirror images: photographs keep their class, characters do not.
-
-        Colour stands for photographs.
-        """
-        return self.has_colour
 
     @cached_property
     def mean(self) -> NDArray[np.float32]:

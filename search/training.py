@@ -20,10 +20,11 @@ from hwprof.graph.cost import piece_cost
 from hwprof.progress import ProgressCallback
 from hwprof.search.batches import TrainingBatches
 from hwprof.search.checkpoint import CheckpointMeta, Kind, space_to_json, task_to_json
-from hwprof.search.evaluation import Judge, recalibrate, recalibration_batches, top1_pct
+from hwprof.search.evaluation import Judge, recalibrate, recalibration_batches, runner_of, top1_pct
+from hwprof.search.gates import GatePlan
 from hwprof.search.initial import initialise
 from hwprof.search.sgd import Training, TrainSettings
-from hwprof.search.supernet import GatePlan, Supernet, channels_last, norms_of
+from hwprof.search.supernet import Supernet, channels_last, norms_of
 from hwprof.search.tasks import ImageTask
 from hwprof.space import Architecture, DesignSpace, Slot, space_of
 
@@ -159,9 +160,10 @@ def train_network(
     initialise(network, torch.Generator().manual_seed(settings.seed))
 
     def judge() -> dict[str, float]:
-        recalibrate(network, norms_of([network]), recalibration_batches(task))
+        forward = runner_of(network)
+        recalibrate(forward, norms_of([network]), recalibration_batches(task))
         splits = {"validation_pct": task.validation, "test_pct": task.test}
-        return {name: top1_pct(network, task, split) for name, split in splits.items()}
+        return {name: top1_pct(forward, task, split) for name, split in splits.items()}
 
     return _train(
         _Trainee(

@@ -13,11 +13,13 @@ from hwprof.api.main_job import quickstart
 from hwprof.api.models import bench, cost, devices, spaces
 from hwprof.api.parts import bench_parts
 from hwprof.api.profiling import effects, import_, profile
+from hwprof.api.proxyless import ProxylessOptions
 from hwprof.api.reducing import predict, reduce
 from hwprof.api.reporting import insights, report
 from hwprof.api.searching import search, train
 
 __all__ = [
+    "ProxylessOptions",
     "add_device",
     "bench",
     "bench_parts",

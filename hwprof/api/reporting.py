@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hwprof.api.courses import read_courses
 from hwprof.api.profiling import open_run, run_space, scored_samples
 from hwprof.api.searching import load_search
 from hwprof.errors import StoreError
 from hwprof.pareto import hypervolume
 from hwprof.progress import ProgressCallback
-from hwprof.results import Reduction, SearchResult
+from hwprof.results import Reduction, SearchCourse, SearchResult
 from hwprof.space import reduction_from_yaml
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class _Found:
 
     profiles: list[Path] = field(default_factory=list)
     searches: list[SearchResult] = field(default_factory=list)
+    courses: list[SearchCourse] = field(default_factory=list)
     reduction: Reduction | None = None
     checkpoint: Path | None = None
     seconds: dict[str, float] = field(default_factory=dict)
@@ -117,7 +119,9 @@ def _collect(path: Path, found: _Found) -> None:
             if part.exists():
                 _collect(part, found)
     elif (path / "search.json").exists():
-        found.searches.append(load_search(path))
+        result = load_search(path)
+        found.searches.append(result)
+        found.courses += read_courses(path, result)
     elif (path / "run.json").exists():
         found.profiles.append(path)
     else:
@@ -186,6 +190,7 @@ def _report_data(
         reduction=found.reduction,
         full_searches=tuple(s for s in found.searches if not s.reduced),
         reduced_searches=tuple(s for s in found.searches if s.reduced),
+        courses=tuple(found.courses),
         hypervolumes=tuple(
             Hypervolume(
                 strategy=s.strategy,

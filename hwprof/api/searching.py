@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from hwprof.api.boards import device_label, refuse_emulated
 from hwprof.api.models import as_architecture, write_file
 from hwprof.api.profiling import as_space, latency_model
+from hwprof.api.proxyless import STRATEGY as PROXYLESS
+from hwprof.api.proxyless import ProxylessOptions, search_proxyless
 from hwprof.errors import PlanError, StoreError
 from hwprof.measure.records import DeviceOptions, Precision, Result, plan_for
 from hwprof.progress import ProgressCallback
@@ -84,7 +86,7 @@ def search(
     *,
     space: str | DesignSpace,
     latency: str | Path,
-    accuracy: str,
+    accuracy: str | None = None,
     out: str | Path | None = None,
     strategy: str = "nsga2",
     target_ms: float | None = None,
@@ -100,6 +102,7 @@ def search(
     data: str | None = None,
     seed: int = 0,
     script: str | None = None,
+    proxyless: ProxylessOptions | None = None,
     progress: ProgressCallback | None = None,
 ) -> SearchResult:
     """Search a space for the best trades of accuracy against latency.
@@ -107,10 +110,13 @@ def search(
     Args:
         space: a space, its name, or the file of a reduced one.
         latency: a run folder (its latency model is used) or a CSV with ``arch`` and a latency.
-        accuracy: an accuracy source: ``supernet:``, ``table:`` or ``predictor:``.
+        accuracy: an accuracy source: ``supernet:``, ``table:`` or ``predictor:``; ``proxyless``
+            trains instead.
         out: a folder that keeps events, checkpoint, measurements and ``search.json``;
             called again it goes on.
-        strategy: ``model-guided``, ``nsga2``, ``evolution`` or ``random``.
+        strategy: ``model-guided``, ``nsga2``, ``evolution``, ``random``, or ``proxyless``, which
+            trains on ``data`` and takes ``proxyless`` in place of ``accuracy``, ``max_evals`` and
+            ``max_time_s``.
         target_ms: networks slower than this are not wanted.
         max_evals: distinct networks whose accuracy is judged.
         max_time_s: stop judging after this long.
@@ -122,9 +128,10 @@ def search(
         threads: of the measuring.
         batch: of the measuring.
         precision: of the measuring.
-        data: images for ``supernet:``.
+        data: images for ``supernet:`` and ``proxyless``.
         seed: fixes the search.
         script: steers the ``null`` device only.
+        proxyless: of that strategy; by default the published settings.
         progress: called as the search goes on.
     """
     import numpy as np
@@ -138,17 +145,44 @@ def search(
     folder = Path(out) if out is not None else None
     if folder is not None:
         _make_folder(folder)
-    predicted, device_name = open_latency(latency)
-    if device_name is not None and not allow_emulated:
-        refuse_emulated(device_name, f"the run {str(latency)!r}")
     options = DeviceOptions(threads=threads, batch=batch, precision=precision, script=script)
     measure = None
-    shown_device = device_name
+    shown_device = None
     if measure_on is not None:
         shown_device = device_label(device_ref(measure_on, options))
         if not allow_emulated:
             refuse_emulated(shown_device, "a front measured there")
         measure = finalist_measurer(folder, measure_on, options, preset, seed, progress)
+    if strategy == PROXYLESS:
+        if accuracy is not None:
+            raise PlanError(
+                f"--accuracy {accuracy!r} means nothing to proxyless, which trains; start it from "
+                "a supernet with --supernet CHECKPOINT"
+            )
+        result = search_proxyless(
+            design,
+            latency=latency,
+            data=data,
+            options=proxyless or ProxylessOptions(),
+            target_ms=target_ms,
+            folder=folder,
+            measure=measure,
+            n_finalists=n_finalists,
+            device=shown_device,
+            seed=seed,
+            progress=progress,
+        )
+        assert folder is not None
+        save_search(folder, result)
+        return result
+    if accuracy is None:
+        raise PlanError(
+            f"{strategy} needs accuracies: name them with --accuracy (supernet:CHECKPOINT, "
+            "table:FILE.csv or predictor:FILE.npz)"
+        )
+    predicted, device_name = open_latency(latency)
+    if device_name is not None and not allow_emulated:
+        refuse_emulated(device_name, f"the run {str(latency)!r}")
     rng = np.random.default_rng(seed)
     result = run_search(
         design,
@@ -161,7 +195,7 @@ def search(
         measure=measure,
         n_finalists=n_finalists,
         seed=seed,
-        device=shown_device,
+        device=shown_device or device_name,
         progress=progress,
         folder=folder,
         latency_source="predicted" if device_name is not None else "table",

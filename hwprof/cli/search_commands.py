@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from hwprof.cli import options as opt
+from hwprof.cli import proxyless_options as own
 from hwprof.cli.output import print_json, print_text, say
 from hwprof.cli.progress import ProgressLine
 
@@ -50,15 +51,14 @@ def search(
     latency: Annotated[
         str, typer.Option("--latency", help="Run folder of a profile, or TABLE.csv.")
     ],
-    accuracy: Annotated[
+    out: opt.Out,
+    accuracy: opt.Accuracy = None,
+    strategy: Annotated[
         str,
         typer.Option(
-            "--accuracy", help="supernet:CHECKPOINT, table:FILE.csv or predictor:FILE.npz."
+            "--strategy",
+            help="model-guided, nsga2, evolution, random, or proxyless, which trains on --data.",
         ),
-    ],
-    out: opt.Out,
-    strategy: Annotated[
-        str, typer.Option("--strategy", help="model-guided, nsga2, evolution or random.")
     ] = "nsga2",
     target_ms: Annotated[
         float | None, typer.Option("--target-ms", help="Slower networks are not wanted.")
@@ -83,6 +83,19 @@ def search(
     precision: opt.Precision = "fp32",
     data: opt.Data = None,
     seed: opt.Seed = 0,
+    mode: own.Mode = "recompute",
+    penalty: own.Penalty = None,
+    latency_weights: own.LatencyWeights = None,
+    targets_ms: own.TargetsMs = None,
+    supernet: own.Supernet = None,
+    warmup_epochs: own.WarmupEpochs = None,
+    epochs: own.Epochs = None,
+    retrain_epochs: own.RetrainEpochs = 0,
+    train_batch: own.TrainBatch = None,
+    alpha_lr: own.AlphaLr = None,
+    limit_images: own.LimitImages = None,
+    train_device: own.TrainDevice = "cpu",
+    train_precision: own.TrainPrecision = "fp32",
     json_: opt.Json = False,
     script: opt.Script = None,
 ) -> None:
@@ -110,6 +123,21 @@ def search(
             data=data,
             seed=seed,
             script=script,
+            proxyless=api.ProxylessOptions(
+                mode=mode,
+                penalty=penalty,
+                latency_weights=own.parse_numbers("--latency-weights", latency_weights),
+                targets_ms=own.parse_numbers("--targets-ms", targets_ms),
+                supernet=supernet,
+                warmup_epochs=warmup_epochs,
+                epochs=epochs,
+                retrain_epochs=retrain_epochs,
+                train_batch=train_batch,
+                alpha_lr=alpha_lr,
+                limit_images=limit_images,
+                train_device=train_device,
+                train_precision=train_precision,
+            ),
             progress=progress,
         )
     print_json(result.to_json()) if json_ else print_text(text.front_text(result))

@@ -18,7 +18,17 @@ from hwprof.reports.views import (
     ReportData,
     VerdictCount,
 )
-from hwprof.results import Drop, Effect, Holdout, Interval, Reduction, SearchResult, Trial
+from hwprof.results import (
+    CoursePoint,
+    Drop,
+    Effect,
+    Holdout,
+    Interval,
+    Reduction,
+    SearchCourse,
+    SearchResult,
+    Trial,
+)
 from hwprof.space import Architecture, Slot
 from hwprof.workload import Workload
 
@@ -128,6 +138,25 @@ def make_search(rng: np.random.Generator, strategy: str, *, reduced: bool) -> Se
         trials=tuple(trials),
         confirmed=True,
         ledger={"evaluations": 200, "seconds": 61.0},
+    )
+
+
+def make_course(rng: np.random.Generator, name: str, measured_s: float | None) -> SearchCourse:
+    return SearchCourse(
+        name=name,
+        points=tuple(
+            CoursePoint(
+                step=100 * (i + 1),
+                mean_entropy_nat=float(1.79 * np.exp(-i / 5)),
+                expected_s=0.040 - 0.001 * i,
+                argmax_s=0.038 - 0.001 * i,
+                argmax_accuracy_pct=50.0 + 2.0 * i,
+            )
+            for i in range(8)
+        ),
+        arch=make_architecture(rng),
+        measured_s=measured_s,
+        accuracy_pct=70.0,
     )
 
 
@@ -269,6 +298,10 @@ def make_report_data(seed: int = 0, **changes: Any) -> ReportData:
         "reduction": make_reduction(),
         "full_searches": tuple(make_search(rng, s, reduced=False) for s in ("random", "nsga2")),
         "reduced_searches": tuple(make_search(rng, s, reduced=True) for s in ("random", "nsga2")),
+        "courses": (
+            make_course(rng, "recompute-linear-w0", None),
+            make_course(rng, "recompute-linear-w0.1", 0.0312),
+        ),
         "hypervolumes": tuple(
             Hypervolume(strategy=s, reduced=r, seed=0, value_s_pct=v)
             for s, r, v in (

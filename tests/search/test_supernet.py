@@ -14,7 +14,8 @@ from torch.nn import functional
 from hwprof.errors import SpaceError
 from hwprof.graph import architecture_cost, network_graph, to_onnx, to_torch, weights_from_torch
 from hwprof.search.evaluation import Judge, recalibrate, recalibration_batches, top1_pct
-from hwprof.search.supernet import GatePlan, Supernet, norms_of, private_statistics
+from hwprof.search.gates import GatePlan, Mix
+from hwprof.search.supernet import Supernet, norms_of, private_statistics
 from hwprof.search.tasks import DIGITS, ImageTask, load_task
 from hwprof.search.training import extreme_network
 from hwprof.space import SKIP, Architecture, DesignSpace, Slot, get_space
@@ -121,7 +122,7 @@ class TestOnePath:
         assert architecture_cost(space, smallest).params < architecture_cost(space, MIXED).params
 
     def test_a_candidate_that_is_not_there_is_named(self, supernet: Supernet):
-        plan = GatePlan(run={Slot(1, 0): "mbconv_k7_e6"})
+        plan = GatePlan(blocks={Slot(1, 0): Mix(run=("mbconv_k7_e6",))})
         with pytest.raises(SpaceError, match="no 'mbconv_k7_e6' in unit 1 layer 0"):
             supernet(IMAGES, plan)
 
@@ -140,7 +141,7 @@ class TestOnePath:
             resolution_px=32,
             units=tuple(("mbconv_k3_e3",) + (SKIP,) * (d - 1) for d in space.max_depth),
         )
-        named = set(GatePlan.single_path(short).run)
+        named = set(GatePlan.single_path(short).blocks)
         assert named == {Slot(unit, 0) for unit in range(6)}
         with torch.no_grad():
             extracted = net.extract(short).eval()
@@ -273,7 +274,9 @@ class TestRecalibration:
         before = state_of(supernet)
         bad_images = IMAGES[:, :2]
         with pytest.raises(RuntimeError), private_statistics(norms_of([supernet])):
-            supernet(IMAGES, GatePlan.single_path(MIXED)) + supernet(bad_images, GatePlan(run={}))
+            supernet(IMAGES, GatePlan.single_path(MIXED)) + supernet(
+                bad_images, GatePlan(blocks={})
+            )
         assert_same_state(supernet, before)
 
 

@@ -87,7 +87,7 @@ class TestDigits:
         assert not validation & test
 
     def test_are_grey_so_never_mirrored(self, digits: ImageTask):
-        assert not digits.may_mirror
+        assert not digits.has_colour
 
     def test_enlarging_is_smooth_and_keeps_the_scan(self, digits: ImageTask):
         from sklearn.datasets import load_digits
@@ -128,7 +128,7 @@ class TestFolder:
         task = load_task(str(tmp_path), resolution_px=8)
         assert task.classes == ("ant", "bee", "cat")
         assert [len(s) for s in (task.train, task.validation, task.test)] == [18, 6, 6]
-        assert task.may_mirror
+        assert task.has_colour
 
     def test_split_folders_are_kept_apart(self, tmp_path: Path):
         for split, n in (("train", 10), ("val", 4), ("test", 3)):
@@ -338,7 +338,7 @@ class TestJpegArchive:
         assert task.classes[:3] == ("airplane", "automobile", "bird")
         assert [len(s) for s in (task.train, task.validation, task.test)] == [800, 200, 1000]
         assert np.bincount(task.train.labels).tolist() == [80] * 10
-        assert task.may_mirror
+        assert task.has_colour
         # The published mean of CIFAR-10's training images; 800 of them come within 3 %.
         assert task.mean / 255 == pytest.approx([0.4914, 0.4822, 0.4465], rel=0.03)
 

@@ -20,7 +20,8 @@ from hwprof.errors import (
 )
 from hwprof.progress import Progress
 from hwprof.search import sgd, training
-from hwprof.search.batches import TrainingBatches, augmented, normalised, plain_batches
+from hwprof.search.augmentation import augmented
+from hwprof.search.batches import TrainingBatches, normalised, plain_batches
 from hwprof.search.checkpoint import load_checkpoint, space_from_json, task_from_json
 from hwprof.search.sgd import TrainSettings
 from hwprof.search.tasks import DIGITS, ImageTask, load_task
@@ -304,20 +305,23 @@ class TestBatches:
     def test_shifts_move_a_pixel_and_bring_in_black(self):
         images = np.zeros((500, 16, 16, 3), dtype=np.uint8)
         images[:, 5, 9] = 255
-        shifted = augmented(images, np.random.default_rng(0), mirror=False)
+        shifted = augmented(images, np.random.default_rng(0), photographs=False)
         where = np.argwhere(shifted[..., 0] == 255)
         assert len(where) == 500
         offsets = where[:, 1:] - (5, 9)
         # 16 px: up to 2 px every way, all of them.
         assert set(map(tuple, offsets)) == {(y, x) for y in range(-2, 3) for x in range(-2, 3)}
         bright = np.full((50, 16, 16, 3), 200, dtype=np.uint8)
-        assert set(np.unique(augmented(bright, np.random.default_rng(0), mirror=False))) == {0, 200}
+        assert set(np.unique(augmented(bright, np.random.default_rng(0), photographs=False))) == {
+            0,
+            200,
+        }
 
     def test_mirrors_half_of_the_images_only_where_allowed(self):
         images = np.zeros((400, 16, 16, 3), dtype=np.uint8)
         images[:, 8, 3] = 255
         plain, mirrored = (
-            augmented(images, np.random.default_rng(0), mirror=m) for m in (False, True)
+            augmented(images, np.random.default_rng(0), photographs=m) for m in (False, True)
         )
         left = [np.argwhere(i[..., 0] == 255)[:, 2] < 8 for i in (plain, mirrored)]
         assert left[0].all()

@@ -1,0 +1,109 @@
+"""The expected latency of a distribution over networks, exact and differentiable."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hwprof.errors import IncompatibleRunError, SpaceError
+from hwprof.search.choices import Where
+from hwprof.space import Architecture, DesignSpace, Slot
+
+
+class LatencyTable(Protocol):
+    """An additive latency model: what an architecture search needs of it."""
+
+    @property
+    def space(self) -> DesignSpace:
+        """The space it was made for; a search may be in a reduction of it."""
+        ...
+
+    def table(self) -> dict[tuple[Slot, str], float]:
+        """Return seconds of every block that it knows, at every slot."""
+        ...
+
+    def expected_s(
+        self, probabilities: Mapping[Slot, Any], *, depths: Mapping[int, Any] | None = None
+    ) -> Any:
+        """Return the expectation over independent decisions."""
+        ...
+
+    def predict_many(
+        self, archs: Sequence[Architecture]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return latencies and half-widths of single networks."""
+        ...
+
+
+class ExpectedLatency:
+    """E = constant + Σ_slots P(layer is there) Σ_j p_j F_j over a table of blocks.
+
+    The expectation is over the whole distribution, whatever a step has sampled.
+
+    Raises:
+        SpaceError: the table has no latency for a block of the space; names it.
+        IncompatibleRunError: the table is of another space or resolution.
+    """
+
+    def __init__(self, model: LatencyTable, space: DesignSpace) -> None:
+        known = model.space
+        if (known.name, known.resolution_px) != (space.name, space.resolution_px):
+            raise IncompatibleRunError(
+                f"the latencies are of {known.name!r} at {known.resolution_px} px, the search is "
+                f"in {space.name!r} at {space.resolution_px} px: profile that one"
+            )
+        table = model.table()
+        for slot in space.slots:
+            for block in space.choices(slot):
+                if (slot, block) not in table:
+                    raise SpaceError(
+                        f"the latency table has no entry for {block} in unit {slot.unit} layer "
+                        f"{slot.layer} of {space.name!r}; profile more networks, or import a "
+                        "table that has it"
+                    )
+        self._model = model
+        self._space = space
+        self._table = table
+
+    @property
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits that identify the latencies."""
+        lines = sorted(f"{slot} {block} {value!r}" for (slot, block), value in self._table.items())
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+    def __call__(self, probabilities: Mapping[Where, Tensor]) -> Tensor:
+        """Return the expected latency in seconds, a float64 scalar.
+
+        Args:
+            probabilities: of every decision of the space; what is not decided has one option.
+        """
+        known = self._model.space
+        blocks = {slot: self._spread_blocks(slot, probabilities) for slot in known.slots}
+        depths = {
+            unit: _spread(known.depths(unit), self._space.depths(unit), probabilities.get(unit))
+            for unit in range(known.n_units)
+        }
+        expected: Tensor = self._model.expected_s(blocks, depths=depths)
+        return expected
+
+    def of(self, archs: Sequence[Architecture]) -> list[float]:
+        """Return the table's latency of single networks, seconds."""
+        return [float(v) for v in self._model.predict_many(archs)[0]]
+
+    def _spread_blocks(self, slot: Slot, probabilities: Mapping[Where, Tensor]) -> list[Any]:
+        known = self._model.space.choices(slot)
+        if slot.layer >= self._space.max_depth[slot.unit]:
+            return [0.0] * len(known)
+        return _spread(known, self._space.choices(slot), probabilities.get(slot))
+
+
+def _spread(known: Sequence[Any], mine: Sequence[Any], shares: Tensor | None) -> list[Any]:
+    """Return one share for each option that the table knows: 0 where the space has it not."""
+    own = [1.0] if shares is None else shares
+    given = dict(zip(mine, own, strict=True))
+    return [given.get(option, 0.0) for option in known]

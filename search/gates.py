@@ -1,0 +1,186 @@
+"""Gates: which candidates of a decision run, and how their outputs become one.
+
+One form serves every supernet method: the output is Σ_run g·o(x) + Σ_probe g·sg(o(x)), where sg
+stops gradients. Single path: one candidate runs, without a gate. DARTS: all run, the gates are a
+softmax. ProxylessNAS (Cai et al., ICLR 2019): one runs, others are probed, and the gates are
+one-hot in value with the gradient of a softmax (:func:`straight_through`), so that autograd gives
+∂L/∂α_i = Σ_j ∂L/∂g_j · p_j (δ_ij − p_i), the paper's equation 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from hwprof.space import SKIP, Architecture, Slot
+
+Option = TypeVar("Option", bound=str | int)
+Apply = Callable[[Option, Tensor], Tensor]
+"""Runs one option of a decision on an input."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Mix(Generic[Option]):
+    """What becomes of the options of one decision.
+
+    Attributes:
+        run: options that run and train; their sum, weighted, is the output.
+        probe: options that run only for the gradient of their gates, which are zero in value:
+            no gradient reaches their weights or their input.
+        gate: one weight for each of ``run``, then of ``probe``; None weighs all by one.
+        recompute: run the probes in the backward pass, so that nothing of theirs is kept in
+            memory. Needs one option that runs, and gates whose values are one-hot on it.
+    """
+
+    run: tuple[Option, ...]
+    probe: tuple[Option, ...] = ()
+    gate: Tensor | None = None
+    recompute: bool = False
+
+    @property
+    def options(self) -> tuple[Option, ...]:
+        """All options that take part, in the order of the gates."""
+        return (*self.run, *self.probe)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatePlan:
+    """What becomes of every decision of a supernet.
+
+    A slot that ``blocks`` does not name hands its input on. A unit that ``depths`` does not name
+    runs all its slots that are named; one that it names is a mix of its prefixes: an option is
+    the number of layers.
+    """
+
+    blocks: Mapping[Slot, Mix[str]]
+    depths: Mapping[int, Mix[int]] = field(default_factory=dict)
+
+    @classmethod
+    def single_path(cls, arch: Architecture) -> GatePlan:
+        """Return the plan that runs exactly the blocks of ``arch``."""
+        return cls(
+            blocks={
+                Slot(unit, layer): Mix(run=(block,))
+                for unit, blocks in enumerate(arch.units)
+                for layer, block in enumerate(blocks)
+                if block != SKIP
+            }
+        )
+
+
+def mixed(x: Tensor, mix: Mix[Option], apply: Apply[Option]) -> Tensor:
+    """Return the mixed output of a decision for the input ``x`` [N, C, H, W]."""
+    if mix.gate is None:
+        return _sum([apply(option, x) for option in mix.run])
+    if not torch.is_grad_enabled():
+        # Without gradients probes say nothing.
+        mix = Mix(run=mix.run, gate=mix.gate[: len(mix.run)])
+    assert mix.gate is not None
+    gate = mix.gate.to(x.device, torch.promote_types(x.dtype, torch.float32))
+    if mix.recompute:
+        probes = [partial(apply, option) for option in mix.probe]
+        y = apply(mix.run[0], x)
+        output: Tensor = _Recomputed.apply(y, x.detach(), gate, probes)  # type: ignore[no-untyped-call]
+        return output
+    outputs = [apply(option, x) for option in mix.run]
+    with torch.no_grad():
+        outputs += [apply(option, x) for option in mix.probe]
+    return _sum([g.to(o.dtype) * o for g, o in zip(gate, outputs, strict=True)])
+
+
+def _sum(terms: Sequence[Tensor]) -> Tensor:
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
+
+
+def straight_through(probabilities: Tensor, active: int) -> Tensor:
+    """Return gates that are one-hot at ``active`` with the gradient of ``probabilities``.
+
+    Args:
+        probabilities: shape (n,), differentiable.
+        active: index of the option that runs.
+    """
+    hot = torch.zeros_like(probabilities)
+    hot[active] = 1.0
+    # First the difference, which is exactly zero: the gates are exactly one-hot.
+    return hot + (probabilities - probabilities.detach())
+
+
+class _Recomputed(torch.autograd.Function):
+    """Hands the active output on; runs the probes in the backward pass for their gates' gradient.
+
+    Only input and output are kept. What the probes compute then must be what they would have
+    computed now: keep :func:`frozen` open until the backward pass is over.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        y: Tensor,
+        x: Tensor,
+        gate: Tensor,
+        probes: Sequence[Callable[[Tensor], Tensor]],
+    ) -> Tensor:
+        ctx.save_for_backward(y, x)
+        ctx.probes, ctx.gate_dtype = probes, gate.dtype
+        kind = x.device.type
+        # Backward may run in another thread, which does not know of the caller's autocast.
+        ctx.autocast = partial(
+            torch.autocast,
+            kind,
+            dtype=torch.get_autocast_dtype(kind),
+            enabled=torch.is_autocast_enabled(kind),
+        )
+        return y.view_as(y)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (grad,) = grads
+        y, x = ctx.saved_tensors
+        wide = ctx.gate_dtype
+
+        def gate_grad(output: Tensor) -> Any:
+            return (grad.to(wide) * output.to(wide)).sum()
+
+        with torch.no_grad(), ctx.autocast():
+            found = [gate_grad(y), *(gate_grad(probe(x)) for probe in ctx.probes)]
+        return grad, None, torch.stack(found), None
+
+
+def norms_in(module: nn.Module) -> list[nn.BatchNorm2d]:
+    """Return every batch norm inside ``module``."""
+    return [n for n in module.modules() if isinstance(n, nn.BatchNorm2d)]
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Freeze weights and batch norm statistics, as architecture steps need it.
+
+    Inside, norms use the statistics of the batch, as in training, without recording them, and no
+    parameter takes a gradient. Restores both afterwards.
+    """
+    norms = norms_in(module)
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    tracking = [n.track_running_stats for n in norms]
+    modes = [n.training for n in norms]
+    try:
+        for norm in norms:
+            norm.train()
+            norm.track_running_stats = False
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for norm, tracked, mode in zip(norms, tracking, modes, strict=True):
+            norm.track_running_stats = tracked
+            norm.train(mode)
+        for parameter in parameters:
+            parameter.requires_grad_(True)

@@ -1,0 +1,385 @@
+"""ProxylessNAS: how architecture parameters learn (Cai et al., ICLR 2019).
+
+Three estimators of the gradient of the loss with respect to the logits α of every decision:
+
+- ``recompute`` (what the released code defaults to): one option of each decision runs, the
+  others are run again in the backward pass for their gates' gradient. Its memory is that of
+  training one network; its time that of one pass through each option.
+- ``two-path`` (the paper's): two options are drawn, one of them runs and the other is probed;
+  the pair's logits are updated and then shifted so that the others' probabilities stay.
+- ``reinforce``: rewards of sampled networks weigh the gradients of their log-probabilities.
+
+Weights are frozen meanwhile, batch norm uses the batch's statistics and records none. The
+expected latency is exact over the whole distribution in each.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from hwprof.errors import DeviceUnavailableError, PlanError
+from hwprof.search import parallel
+from hwprof.search.batches import Batch
+from hwprof.search.choices import Choices, Path, Where
+from hwprof.search.expected_latency import ExpectedLatency
+from hwprof.search.gates import GatePlan, Mix, frozen, straight_through
+from hwprof.search.penalties import Penalty
+from hwprof.search.supernet import Supernet
+from hwprof.space import Slot
+
+Mode = Literal["recompute", "two-path", "reinforce"]
+MODES: tuple[str, ...] = get_args(Mode)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProxylessConfig:
+    """Hyperparameters; the defaults are the released search script's for ImageNet.
+
+    ``reinforce`` rewards a network with accuracy · (T / latency)^``reward_exponent``. Two
+    defaults are this project's: ``baseline_decay`` (the released code's 0.99 acts as a step
+    size, so that its baseline is nearly the current batch's mean), and gradients of weights are
+    cut at ``max_gradient``.
+    """
+
+    mode: Mode = "recompute"
+    warmup_epochs: int = 40
+    epochs: int = 120
+    batch: int = 256
+    warmup_lr: float = 0.05
+    lr: float = 0.025
+    weight_decay: float = 4e-5
+    label_smoothing: float = 0.1
+    max_gradient: float = 5.0
+    alpha_lr: float = 1e-3
+    # Floats both: Adam refuses a mix of int and float.
+    alpha_betas: tuple[float, float] = (0.0, 0.999)
+    alpha_eps: float = 1e-8
+    alpha_every: int = 5
+    alpha_first_epoch: int = 1
+    networks_per_update: int = 10
+    reward_images: int = 1000
+    reward_exponent: float = 0.1
+    baseline_decay: float = 0.9
+    seed: int = 0
+    device: str = "cpu"
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise PlanError(f"unknown mode {self.mode!r}; expected one of {', '.join(MODES)}")
+        for name in ("warmup_epochs", "epochs", "batch", "alpha_every", "networks_per_update"):
+            if getattr(self, name) < 1:
+                raise PlanError(f"{name} is {getattr(self, name)}; expected at least 1")
+        if self.precision not in ("fp32", "bf16"):
+            raise PlanError(
+                f"unknown precision {self.precision!r} of training; expected fp32 or bf16"
+            )
+        kind = self.device.partition(":")[0]
+        if kind not in ("cpu", "cuda"):
+            raise PlanError(f"unknown device {self.device!r} of training; expected cpu or cuda")
+        if kind == "cuda" and not torch.cuda.is_available():
+            raise DeviceUnavailableError(
+                f"cannot train on {self.device!r}: torch sees no CUDA device here; leave "
+                "--train-device out to train on the CPU"
+            )
+        if self.mode == "two-path" and self.alpha_betas[0] != 0.0:
+            raise PlanError(
+                f"alpha_betas are {self.alpha_betas}; two-path steps need a first one of 0.0: "
+                "momentum would move the options that were not drawn"
+            )
+
+    def is_alpha_step(self, step: int, per_epoch: int) -> bool:
+        """Say whether the 0-based weight ``step`` is followed by an architecture step."""
+        return (step + 1) % self.alpha_every == 0 and step // per_epoch >= self.alpha_first_epoch
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as plain data."""
+        values = {**asdict(self), "alpha_betas": list(self.alpha_betas)}
+        # Where it is computed does not make it another search.
+        del values["device"]
+        return values
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepOutcome:
+    """An architecture step: its loss, what it saw of the accuracy, the expected latency before."""
+
+    loss: float
+    accuracy: float
+    expected_s: float
+
+
+class ArchitectureSteps:
+    """Updates the logits of a supernet's decisions; holds the optimiser's state."""
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        choices: Choices,
+        latency: ExpectedLatency,
+        penalty: Penalty,
+        config: ProxylessConfig,
+        *,
+        device: str = "cpu",
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        self._device = device
+        self._autocast = autocast
+        self.choices = choices
+        self._supernet = supernet
+        self._latency = latency
+        self._penalty = penalty
+        self._config = config
+        self._baseline = Baseline(decay=config.baseline_decay)
+
+    @cached_property
+    def optimizer(self) -> torch.optim.Adam:
+        """Adam over all logits."""
+        return alpha_adam(self.choices, self._config)
+
+    def step(self, batch: Batch, rng: np.random.Generator) -> StepOutcome:
+        """Take one step on held-out images; the loss is NaN where logits no longer are numbers."""
+        self.optimizer.zero_grad(set_to_none=True)
+        batch = batch.to(self._device)
+        with frozen(self._supernet), self._autocast():
+            outcome = _STEPS[self._config.mode](self, batch, rng)
+        if not all(bool(alpha.isfinite().all()) for alpha in self.choices.alpha.values()):
+            return replace(outcome, loss=math.nan)
+        return outcome
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return logits, optimiser and baseline."""
+        return {
+            "alpha": self.choices.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "baseline": self._baseline.value,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` returned."""
+        self.choices.load_state_dict(state["alpha"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self._baseline.value = state["baseline"]
+
+    def _recompute(self, batch: Batch, rng: np.random.Generator) -> StepOutcome:
+        p = self.choices.probabilities()
+        plan = full_plan(self.choices.draw(rng), p, recompute=True)
+        outcome = self._backward(batch, plan, p)
+        self.optimizer.step()
+        return outcome
+
+    def _two_path(self, batch: Batch, rng: np.random.Generator) -> StepOutcome:
+        pairs = self.choices.draw_pairs(rng)
+        plan, p = pair_plan(self.choices, pairs, rng)
+        outcome = self._backward(batch, plan, p)
+        pair_update(self.choices, pairs, self.optimizer)
+        return outcome
+
+    def _reinforce(self, batch: Batch, rng: np.random.Generator) -> StepOutcome:
+        config, target_s = self._config, self._penalty.target_s
+        paths = [self.choices.draw(rng) for _ in range(config.networks_per_update)]
+        with torch.no_grad():
+            right = [
+                parallel.mean(
+                    _share_right(self._supernet(batch.images, run_plan(path)), batch.labels)
+                )
+                for path in paths
+            ]
+            expected_s = float(self._latency(self.choices.probabilities()))
+        latencies = self._latency.of([path.arch for path in paths])
+        # Where latency has no weight the reward is the accuracy alone.
+        exponent = config.reward_exponent if self._penalty.weight > 0.0 else 0.0
+        rewards = [
+            reward(accuracy, latency_s, target_s, exponent)
+            for accuracy, latency_s in zip(right, latencies, strict=True)
+        ]
+        baseline = self._baseline.before(rewards)
+        logs = [self.choices.log_probability(path) for path in paths]
+        loss = reinforce_loss(logs, rewards, baseline)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return StepOutcome(
+            loss=float(loss.detach()), accuracy=float(np.mean(right)), expected_s=expected_s
+        )
+
+    def _backward(
+        self, batch: Batch, plan: GatePlan, probabilities: Mapping[Where, Tensor]
+    ) -> StepOutcome:
+        logits = self._supernet(batch.images, plan)
+        # Plain cross-entropy: labels are smoothed for weights only.
+        cross_entropy = functional.cross_entropy(logits.float(), batch.labels).cpu()
+        expected_s = self._latency(probabilities)
+        loss = self._penalty(cross_entropy, expected_s)
+        loss.backward()  # type: ignore[no-untyped-call]
+        parallel.average_gradients(self.choices.alpha.values())
+        return StepOutcome(
+            loss=parallel.mean(loss.item()),
+            accuracy=parallel.mean(_share_right(logits, batch.labels)),
+            expected_s=expected_s.item(),
+        )
+
+
+_STEPS: Mapping[str, Callable[[ArchitectureSteps, Batch, np.random.Generator], StepOutcome]] = {
+    "recompute": ArchitectureSteps._recompute,
+    "two-path": ArchitectureSteps._two_path,
+    "reinforce": ArchitectureSteps._reinforce,
+}
+
+
+def _share_right(logits: Tensor, labels: Tensor) -> float:
+    return (logits.detach().argmax(dim=1) == labels).double().mean().item()
+
+
+def alpha_adam(choices: Choices, config: ProxylessConfig) -> torch.optim.Adam:
+    """Return the optimiser of the logits."""
+    return torch.optim.Adam(
+        list(choices.alpha.values()),
+        lr=config.alpha_lr,
+        betas=config.alpha_betas,
+        eps=config.alpha_eps,
+        weight_decay=0.0,
+    )
+
+
+def run_plan(path: Path) -> GatePlan:
+    """Return the plan that runs a drawn network and nothing else."""
+    return GatePlan.single_path(path.arch)
+
+
+def full_plan(path: Path, probabilities: Mapping[Where, Tensor], *, recompute: bool) -> GatePlan:
+    """Return the plan that runs ``path`` and probes every other option of every decision."""
+    involved = {
+        where: (pick, *(i for i in range(len(probabilities[where])) if i != pick))
+        for where, pick in path.picks.items()
+    }
+    shares = {where: probabilities[where][list(order)] for where, order in involved.items()}
+    return gated_plan(path, involved, shares, recompute=recompute)
+
+
+def pair_plan(
+    choices: Choices, pairs: Mapping[Where, tuple[int, int]], rng: np.random.Generator
+) -> tuple[GatePlan, dict[Where, Tensor]]:
+    """Draw which of each pair runs; return the plan and the distribution that the pairs make.
+
+    That distribution is the whole one, in value; its gradient follows only what a pair step may
+    change: how the pair shares the probability that it has (:func:`pair_probabilities`).
+    """
+    shares = {w: choices.alpha[w][list(pair)].softmax(dim=0) for w, pair in pairs.items()}
+    first = {w: bool(rng.random() < q[0].item()) for w, q in shares.items()}
+    involved = {w: pair if first[w] else pair[::-1] for w, pair in pairs.items()}
+    gates = {w: q if first[w] else q.flip(0) for w, q in shares.items()}
+    path = Path(space=choices.space, picks={w: order[0] for w, order in involved.items()})
+    plan = gated_plan(path, involved, gates, recompute=False)
+    return plan, {w: pair_probabilities(choices.alpha[w], pair) for w, pair in pairs.items()}
+
+
+def pair_probabilities(alpha: Tensor, pair: tuple[int, int]) -> Tensor:
+    """Return softmax(α) (n,), differentiable only in how a pair divides its probability."""
+    index = torch.tensor(pair)
+    whole = alpha.detach().softmax(dim=0)
+    shared = whole[index].sum() * alpha[index].softmax(dim=0)
+    return whole.index_put((index,), shared)
+
+
+def gated_plan(
+    path: Path,
+    involved: Mapping[Where, Sequence[int]],
+    shares: Mapping[Where, Tensor],
+    *,
+    recompute: bool,
+) -> GatePlan:
+    """Return the plan that runs ``path`` and probes what else is involved, with one-hot gates.
+
+    Args:
+        path: what runs.
+        involved: the options of every decision, the one that runs first.
+        shares: their differentiable probabilities, in the same order.
+        recompute: whether probes wait for the backward pass.
+    """
+    space = path.space
+    blocks: dict[Slot, Mix[str]] = {}
+    for slot in space.slots:
+        # Behind the layers that run no gate gets a gradient: a probe of depth needs the block.
+        if slot in involved and path.holds(slot):
+            order = [space.choices(slot)[i] for i in involved[slot]]
+            blocks[slot] = _mix(order, shares[slot], recompute)
+        else:
+            blocks[slot] = Mix(run=(path.block(slot),))
+    depths: dict[int, Mix[int]] = {}
+    for unit in range(space.n_units):
+        if unit in involved:
+            lengths = [space.depths(unit)[i] for i in involved[unit]]
+            depths[unit] = _mix(lengths, shares[unit], recompute)
+    return GatePlan(blocks=blocks, depths=depths)
+
+
+def _mix(options: Sequence[Any], shares: Tensor, recompute: bool) -> Mix[Any]:
+    return Mix(
+        run=(options[0],),
+        probe=tuple(options[1:]),
+        gate=straight_through(shares, 0),
+        recompute=recompute,
+    )
+
+
+def pair_update(
+    choices: Choices, pairs: Mapping[Where, tuple[int, int]], optimizer: torch.optim.Optimizer
+) -> None:
+    """Step, then shift every pair so that the other options keep their probabilities.
+
+    The shift is logsumexp(α of the pair, new) − logsumexp(…, old): the pair's exponentials sum
+    to what they did, in a form that cannot overflow.
+    """
+    indices = {where: torch.tensor(pair) for where, pair in pairs.items()}
+    with torch.no_grad():
+        before = {w: choices.alpha[w][index].logsumexp(dim=0) for w, index in indices.items()}
+    optimizer.step()
+    with torch.no_grad():
+        for where, index in indices.items():
+            alpha = choices.alpha[where]
+            alpha[index] -= alpha[index].logsumexp(dim=0) - before[where]
+
+
+@dataclass(kw_only=True)
+class Baseline:
+    """A running mean of rewards: b ← decay · b + (1 − decay) · mean(R)."""
+
+    decay: float
+    value: float | None = None
+
+    def before(self, rewards: Iterable[float]) -> float:
+        """Return the baseline from before these rewards (at first: their mean), and take them."""
+        mean = float(np.mean(list(rewards)))
+        known = mean if self.value is None else self.value
+        self.value = self.decay * known + (1.0 - self.decay) * mean
+        return known
+
+
+def reward(accuracy: float, latency_s: float, target_s: float, exponent: float) -> float:
+    """Return accuracy · (T / latency)^exponent (MnasNet's; Tan et al., CVPR 2019)."""
+    if exponent == 0.0:
+        return accuracy
+    if latency_s <= 0.0:
+        raise PlanError(
+            f"a network has a latency of {latency_s} s; a reward needs more than 0: use a table "
+            "with the constant part"
+        )
+    return float(accuracy * (target_s / latency_s) ** exponent)
+
+
+def reinforce_loss(
+    log_probabilities: Sequence[Tensor], rewards: Sequence[float], baseline: float
+) -> Tensor:
+    """Return −mean((R − b) · log p), whose gradient estimates −∇E[R] (Williams, 1992)."""
+    terms = [(r - baseline) * log for r, log in zip(rewards, log_probabilities, strict=True)]
+    return -torch.stack(terms).mean()

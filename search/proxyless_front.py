@@ -1,0 +1,293 @@
+"""From a sweep of ProxylessNAS searches to a front: train, derive, judge, measure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hwprof.errors import PlanError
+from hwprof.progress import ProgressCallback
+from hwprof.results import LatencySource, SearchResult
+from hwprof.search import parallel
+from hwprof.search.choices import Choices
+from hwprof.search.events import Event, NetworkDerived
+from hwprof.search.expected_latency import ExpectedLatency, LatencyTable
+from hwprof.search.finalists import Measure
+from hwprof.search.judging import Latency
+from hwprof.search.penalties import Penalty, PenaltyKind
+from hwprof.search.proxyless import ProxylessConfig
+from hwprof.search.proxyless_search import (
+    Derived,
+    retrain_settings,
+    search_name,
+    search_network,
+    warmup_settings,
+)
+from hwprof.search.runner import run_search
+from hwprof.search.strategy import Evaluate, Outcome
+from hwprof.search.tasks import ImageTask
+from hwprof.search.training import train_network, train_supernet
+from hwprof.space import Architecture, DesignSpace
+
+STRATEGY = "proxyless"
+DEFAULT_WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.4)
+"""Latency weights of a sweep that names none, around the released script's 0.1."""
+CEILING_WEIGHT = 1.0
+"""Latency weight of a search for a ceiling: steep enough that cross-entropy rarely outweighs it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """The searches whose networks make a front: one for each weight, or one for each target.
+
+    With several targets and no weights every target is a ceiling (``hinge``).
+    """
+
+    kind: PenaltyKind | None = None
+    weights: tuple[float, ...] = ()
+    targets_s: tuple[float, ...] = ()
+
+    def penalties(self, reference_s: float) -> tuple[Penalty, ...]:
+        """Return the penalty of every search.
+
+        Args:
+            reference_s: T where no target is named: the expectation of a fresh search.
+        """
+        if len(self.targets_s) > 1 and len(self.weights) > 1:
+            raise PlanError(
+                f"{len(self.targets_s)} targets and {len(self.weights)} latency weights were "
+                "named; sweep one of the two"
+            )
+        if len(self.targets_s) > 1:
+            weights, kind = self.weights or (CEILING_WEIGHT,), self.kind or "hinge"
+        else:
+            weights, kind = self.weights or DEFAULT_WEIGHTS, self.kind or "linear"
+        found = tuple(
+            Penalty(kind=kind, weight=weight, target_s=target_s)
+            for target_s in self.targets_s or (reference_s,)
+            for weight in weights
+        )
+        if len(set(found)) < len(found):
+            raise PlanError("a latency weight or target is named twice; name each once")
+        return found
+
+
+def search_front(
+    space: DesignSpace,
+    task: ImageTask,
+    model: LatencyTable,
+    config: ProxylessConfig,
+    sweep: Sweep,
+    *,
+    latency: Latency,
+    folder: Path,
+    latency_source: LatencySource = "predicted",
+    warmup: Path | None = None,
+    retrain_epochs: int = 0,
+    measure: Measure | None = None,
+    n_finalists: int = 16,
+    device: str | None = None,
+    progress: ProgressCallback | None = None,
+) -> SearchResult:
+    """Run every search of a sweep, measure the derived networks, and return their front.
+
+    Called again after an interruption it goes on where it stopped, in training too.
+
+    Args:
+        space: a layer-wise space or a reduction of one.
+        task: images of its resolution.
+        model: the device's additive latency model
+            (:class:`hwprof.search.expected_latency.LatencyTable`).
+        config: hyperparameters of every search.
+        sweep: which searches.
+        latency: predicts single networks with an interval, as for every strategy.
+        folder: keeps everything: ``training/`` the checkpoints, the rest as every search does.
+        latency_source: how ``latency`` knows.
+        warmup: a trained supernet to start from; without it one is trained here.
+        retrain_epochs: train every derived network alone for so long (the paper: 300); 0 judges
+            it with the supernet's weights.
+        measure: measures the finalists.
+        n_finalists: how many at most.
+        device: the name to record.
+        progress: called as training and judging go on.
+
+    Raises:
+        SpaceError: the space has no supernet, or a block no latency.
+        DataError: a loss is no number.
+        IncompatibleRunError: the folder holds another search.
+        DeviceError: not one finalist could be measured.
+    """
+    expected = ExpectedLatency(model, space)
+    fresh = Choices(space, seed=config.seed)
+    penalties = sweep.penalties(expected(fresh.probabilities()).item())
+    training = folder / "training"
+    training.mkdir(parents=True, exist_ok=True)
+    training_s = 0.0
+    if warmup is None:
+        warmup = training / "warmup.pt"
+        warm = train_supernet(space, task, warmup_settings(config, task), warmup, progress=progress)
+        training_s += warm.meta.seconds
+    found: list[Derived] = []
+    for penalty in penalties:
+        out = training / f"{search_name(config, penalty)}.pt"
+        found.append(
+            search_network(
+                space,
+                task,
+                expected,
+                penalty,
+                config,
+                warmup=warmup,
+                out=out,
+                progress=progress,
+            )
+        )
+    accuracy = _inherited(found, space)
+    training_s += sum(d.seconds for d in found)
+    if retrain_epochs:
+        accuracy, seconds = _retrained(accuracy, task, config, retrain_epochs, training, progress)
+        training_s += seconds
+    if parallel.rank():
+        # The others have trained their share; one process judges, measures and writes.
+        raise SystemExit(0)
+    proposals = _Proposals(
+        archs=tuple(accuracy.archs.values()),
+        settings={
+            **config.to_json(),
+            "penalties": [asdict(p) for p in penalties],
+            "retrain_epochs": retrain_epochs,
+            "images": task.digest,
+            "latency": expected.digest,
+        },
+    )
+    return run_search(
+        space,
+        proposals,
+        accuracy=accuracy,
+        latency=latency,
+        latency_source=latency_source,
+        max_evals=len(proposals.archs),
+        measure=measure,
+        n_finalists=n_finalists,
+        seed=config.seed,
+        device=device,
+        progress=progress,
+        folder=folder,
+        course=_course(found, folder),
+        training_s=training_s,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DerivedAccuracy:
+    """Accuracies of the networks that searches came to: on validation and on test images."""
+
+    name: str
+    archs: Mapping[str, Architecture]
+    """By the identity of the canonical encoding."""
+    validation_pct: Mapping[str, float]
+    test_pct: Mapping[str, float]
+
+    @property
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits that identify networks and accuracies."""
+        content = json.dumps([self.name, dict(self.validation_pct), dict(self.test_pct)])
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    def score(self, archs: Sequence[Architecture]) -> list[float | None]:
+        """Return validation top-1 in percent."""
+        return [self.validation_pct[a.arch_id] for a in archs]
+
+    def test_score(self, archs: Sequence[Architecture]) -> list[float | None]:
+        """Return top-1 in percent on images that nothing has seen."""
+        return [self.test_pct[a.arch_id] for a in archs]
+
+
+class _Proposals:
+    """A strategy that has decided already: it proposes the derived networks."""
+
+    name = STRATEGY
+
+    def __init__(self, *, archs: tuple[Architecture, ...], settings: Mapping[str, Any]) -> None:
+        self.archs = archs
+        self.settings = settings
+        self._n_told = 0
+        self._asked: tuple[Architecture, ...] = ()
+
+    @property
+    def done(self) -> bool:
+        return self._n_told >= len(self.archs)
+
+    def ask(self, n: int) -> Evaluate:
+        self._asked = self.archs[self._n_told : self._n_told + n]
+        return Evaluate(archs=self._asked)
+
+    def tell(self, outcome: Outcome) -> None:
+        self._n_told += len(self._asked)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"n_told": self._n_told}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._n_told = int(state["n_told"])
+
+
+def _inherited(found: Sequence[Derived], space: DesignSpace) -> DerivedAccuracy:
+    """Return the accuracies under supernet weights; of two searches' same network the better."""
+    best: dict[str, Derived] = {}
+    for derived in found:
+        key = space.canonical(derived.arch).arch_id
+        if key not in best or derived.validation_pct > best[key].validation_pct:
+            best[key] = derived
+    return DerivedAccuracy(
+        name="proxyless:supernet",
+        archs={key: d.arch for key, d in best.items()},
+        validation_pct={d.arch.arch_id: d.validation_pct for d in best.values()},
+        test_pct={d.arch.arch_id: d.test_pct for d in best.values()},
+    )
+
+
+def _retrained(
+    inherited: DerivedAccuracy,
+    task: ImageTask,
+    config: ProxylessConfig,
+    epochs: int,
+    folder: Path,
+    progress: ProgressCallback | None,
+) -> tuple[DerivedAccuracy, float]:
+    settings = retrain_settings(config, task, epochs=epochs)
+    validation: dict[str, float] = {}
+    test: dict[str, float] = {}
+    seconds = 0.0
+    for arch in inherited.archs.values():
+        out = folder / f"network-{arch.arch_id}.pt"
+        summary = train_network(arch, task, settings, out, progress=progress)
+        assert summary.meta.figures is not None
+        validation[arch.arch_id] = summary.meta.figures["validation_pct"]
+        test[arch.arch_id] = summary.meta.figures["test_pct"]
+        seconds += summary.meta.seconds
+    accuracy = DerivedAccuracy(
+        name=f"proxyless:retrained {epochs} epochs",
+        archs=inherited.archs,
+        validation_pct=validation,
+        test_pct=test,
+    )
+    return accuracy, seconds
+
+
+def _course(found: Sequence[Derived], folder: Path) -> tuple[Event, ...]:
+    events: list[Event] = []
+    for derived in found:
+        events += derived.course
+        events.append(
+            NetworkDerived(
+                search=derived.name,
+                arch=derived.arch,
+                checkpoint=str(derived.checkpoint.relative_to(folder)),
+            )
+        )
+    return tuple(events)

@@ -1,0 +1,275 @@
+"""A ProxylessNAS search: weights and architecture parameters in turn, then the derived network.
+
+Warm-up trains the supernet by uniform paths (:func:`hwprof.search.training.train_supernet`); it
+does not depend on latency, so one serves every search of a sweep. Then weights are trained on
+paths drawn from the architecture parameters, which learn on validation images every few steps.
+Everything is kept in checkpoints that ``supernet:CHECKPOINT`` and ``hwprof export`` read too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from hwprof.errors import IncompatibleRunError
+from hwprof.progress import ProgressCallback
+from hwprof.search.batches import TrainingBatches
+from hwprof.search.checkpoint import CheckpointMeta, load_checkpoint, space_to_json, task_to_json
+from hwprof.search.choices import Choices
+from hwprof.search.evaluation import Judge
+from hwprof.search.events import ChoicesUpdated
+from hwprof.search.expected_latency import ExpectedLatency
+from hwprof.search.penalties import Penalty
+from hwprof.search.proxyless import ArchitectureSteps, ProxylessConfig, StepOutcome, run_plan
+from hwprof.search.sgd import Training, TrainSettings
+from hwprof.search.supernet import Supernet
+from hwprof.search.tasks import ImageTask, Split
+from hwprof.space import Architecture, DesignSpace
+
+COURSE_IMAGES = 1000
+"""Validation images on which the most probable network is followed; all judge the last one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Derived:
+    """What a search came to.
+
+    ``validation_pct`` and ``test_pct`` are top-1 with the supernet's weights, batch norm
+    recalibrated. The validation images also taught the architecture parameters; the test images
+    nothing.
+    """
+
+    name: str
+    arch: Architecture
+    validation_pct: float
+    test_pct: float
+    checkpoint: Path
+    course: tuple[ChoicesUpdated, ...]
+    seconds: float
+
+
+def warmup_settings(config: ProxylessConfig, task: ImageTask) -> TrainSettings:
+    """Return how the supernet is warmed up: a cosine from ``warmup_lr`` to 0."""
+    return _settings(config, task, epochs=config.warmup_epochs, lr=config.warmup_lr)
+
+
+def retrain_settings(
+    config: ProxylessConfig, task: ImageTask, *, epochs: int = 300
+) -> TrainSettings:
+    """Return the paper's recipe for a derived network: lr 0.05, cosine to 0, decay 4e-5."""
+    return _settings(config, task, epochs=epochs, lr=0.05)
+
+
+def search_name(config: ProxylessConfig, penalty: Penalty) -> str:
+    """Name one search of a sweep; serves as a file name."""
+    return f"{config.mode}-{penalty.kind}-w{penalty.weight:g}-t{penalty.target_s * 1e3:.4g}ms"
+
+
+def search_network(
+    space: DesignSpace,
+    task: ImageTask,
+    latency: ExpectedLatency,
+    penalty: Penalty,
+    config: ProxylessConfig,
+    *,
+    warmup: Path,
+    out: Path,
+    progress: ProgressCallback | None = None,
+) -> Derived:
+    """Search for one network; called again it goes on, or returns what it came to.
+
+    Args:
+        space: a layer-wise space or a reduction of one.
+        task: images of its resolution.
+        latency: of the device.
+        penalty: how latency enters the loss.
+        config: hyperparameters.
+        warmup: the checkpoint of a supernet of this space that search starts from.
+        out: the checkpoint of the search.
+        progress: told the step, the running loss and accuracy, and the time left.
+
+    Raises:
+        IncompatibleRunError: ``warmup`` is of another space, or ``out`` of another search.
+        DataError: a loss is no number; the last checkpoint is kept.
+    """
+    fitted = replace(space, n_classes=task.n_classes)
+    supernet = Supernet(fitted, seed=config.seed)
+    digest = _load_warmup(supernet, warmup)
+    choices = Choices(fitted, seed=config.seed)
+    settings = _settings(config, task, epochs=config.epochs, lr=config.lr)
+    batches = TrainingBatches(task=task, size=settings.batch, seed=config.seed)
+    judge = Judge.of(supernet, task)
+    companion = _Search(
+        name=search_name(config, penalty),
+        steps=ArchitectureSteps(
+            supernet,
+            choices,
+            latency,
+            penalty,
+            config,
+            device=settings.device,
+            autocast=settings.autocast,
+        ),
+        latency=latency,
+        batches=batches,
+        config=config,
+        judge=judge,
+    )
+
+    def logits(images: Tensor, rng: np.random.Generator) -> Tensor:
+        return supernet.forward(images, run_plan(choices.draw(rng)))
+
+    def figures() -> dict[str, float]:
+        found = judge.top1_pct(choices.best().arch, [task.validation, task.test])
+        return dict(zip(("validation_pct", "test_pct"), found, strict=True))
+
+    meta = CheckpointMeta(
+        kind="supernet",
+        space=space_to_json(fitted),
+        task=task_to_json(task),
+        settings={
+            **settings.shaping(),
+            "search": config.to_json(),
+            "penalty": asdict(penalty),
+            "latency": latency.digest,
+            "warmup": digest,
+        },
+        n_steps=settings.epochs * batches.per_epoch,
+    )
+    training = Training(
+        meta=meta,
+        module=supernet,
+        logits=logits,
+        judge=figures,
+        batches=batches,
+        settings=settings,
+        out=out,
+        companion=companion,
+    )
+    done = training.run(progress, resume=True)
+    assert done.figures is not None
+    return Derived(
+        name=companion.name,
+        arch=choices.best().arch,
+        validation_pct=done.figures["validation_pct"],
+        test_pct=done.figures["test_pct"],
+        checkpoint=out,
+        course=tuple(companion.course),
+        seconds=done.seconds,
+    )
+
+
+class _Search:
+    """Architecture steps between weight steps, and the course they take."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        steps: ArchitectureSteps,
+        latency: ExpectedLatency,
+        batches: TrainingBatches,
+        config: ProxylessConfig,
+        judge: Judge,
+    ) -> None:
+        self.name = name
+        self.course: list[ChoicesUpdated] = []
+        self._steps = steps
+        self._latency = latency
+        self._batches = batches
+        self._config = config
+        self._judge = judge
+        self._seen: list[tuple[float, float]] = []
+
+    def after_step(self, step: int) -> float | None:
+        """Take an architecture step where one is due; keep the course at an epoch's end."""
+        per_epoch, config = self._batches.per_epoch, self._config
+        loss = None
+        if config.is_alpha_step(step, per_epoch):
+            size = config.reward_images if config.mode == "reinforce" else self._batches.size
+            outcome: StepOutcome = self._steps.step(
+                self._batches.held_out(step, size), self._batches.choices_rng(step)
+            )
+            self._seen.append((outcome.loss, outcome.accuracy))
+            loss = outcome.loss
+        if (step + 1) % per_epoch == 0 and (loss is None or math.isfinite(loss)):
+            self.course.append(self._stand(step, (step + 1) // per_epoch))
+            self._seen = []
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the architecture parameters and the course so far."""
+        return {
+            **self._steps.state_dict(),
+            "seen": list(self._seen),
+            "course": [event.to_json() for event in self.course],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` returned."""
+        self._steps.load_state_dict(state)
+        self._seen = [(loss, accuracy) for loss, accuracy in state["seen"]]
+        self.course = [ChoicesUpdated.from_json(event) for event in state["course"]]
+
+    def _stand(self, step: int, epoch: int) -> ChoicesUpdated:
+        choices, validation = self._steps.choices, self._judge.task.validation
+        best = choices.best().arch
+        few = Split(
+            images=validation.images[:COURSE_IMAGES], labels=validation.labels[:COURSE_IMAGES]
+        )
+        loss, accuracy = np.mean(self._seen, axis=0).tolist() if self._seen else (None, None)
+        return ChoicesUpdated(
+            search=self.name,
+            epoch=epoch,
+            step=step + 1,
+            loss=loss,
+            accuracy_pct=None if accuracy is None else 100.0 * accuracy,
+            entropy_nat=choices.entropy_nat(),
+            expected_s=self._latency(choices.probabilities()).item(),
+            argmax=best,
+            argmax_s=self._latency.of([best])[0],
+            argmax_accuracy_pct=self._judge.top1_pct(best, [few])[0],
+        )
+
+
+def _settings(config: ProxylessConfig, task: ImageTask, *, epochs: int, lr: float) -> TrainSettings:
+    return TrainSettings(
+        epochs=epochs,
+        batch=min(config.batch, len(task.train)),
+        lr=lr,
+        weight_decay=config.weight_decay,
+        label_smoothing=config.label_smoothing,
+        warmup_epochs=0.0,
+        max_gradient=config.max_gradient,
+        seed=config.seed,
+        device=config.device,
+        precision=config.precision,
+    )
+
+
+def _load_warmup(supernet: Supernet, path: Path) -> str:
+    """Load a supernet's weights; return a digest of the file."""
+    found = load_checkpoint(path)
+    wanted = space_to_json(supernet.space)
+    if found.meta.kind != "supernet":
+        raise IncompatibleRunError(
+            f"{str(path)!r} holds one trained network; a search starts from a supernet, as "
+            "`hwprof train --space` writes it"
+        )
+    for name, value in wanted.items():
+        if found.meta.space[name] != value:
+            told = f"{name} {found.meta.space[name]!r}, not {value!r}"
+            if isinstance(value, dict):
+                told = f"other {name}"
+            raise IncompatibleRunError(
+                f"the supernet in {str(path)!r} has {told}; train one of the space that is searched"
+            )
+    supernet.load_state_dict(found.weights)
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

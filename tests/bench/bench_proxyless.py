@@ -1,0 +1,142 @@
+"""What does an architecture step of ProxylessNAS cost, in memory and time?
+
+    python tests/bench/bench_proxyless.py [--space proxylessnas] [--resolution 224] [--batch 2]
+                                          [--seeds 3] [--repeats 5] [--threads 1]
+
+For networks drawn at the start of a search: the activations that autograd keeps (distinct
+storages, parameters excluded) and the time of forward and backward pass, for
+
+- a weight step (one path), and a plain network of the same path, taken out of the supernet;
+- architecture steps: ``recompute``, ``two-path``, and all options run with detached outputs;
+- the straightforward supernet: a softmax over all options, as DARTS has it.
+
+The bars: recompute at most 1.1 and two-path at most 1.3 times the memory of a weight step. Times
+are the least of the repeats, the kinds in turn; run it on an otherwise idle machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from statistics import fmean
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hwprof.search.choices import Choices
+from hwprof.search.gates import GatePlan, Mix, frozen
+from hwprof.search.memory import saved_bytes
+from hwprof.search.proxyless import full_plan, pair_plan, run_plan
+from hwprof.search.supernet import Supernet
+from hwprof.space import Slot, get_space
+
+MIB = 2**20
+BARS = {"recompute": 1.1, "two-path": 1.3}
+
+
+def softmax_plan(choices: Choices) -> GatePlan:
+    """Return the plan that runs everything, weighted by its probability."""
+    p, space = choices.probabilities(), choices.space
+    return GatePlan(
+        blocks={s: Mix(run=space.choices(s), gate=p[s]) for s in space.slots if s in p}
+        | {s: Mix(run=space.choices(s)) for s in space.slots if s not in p},
+        depths={w: Mix(run=space.depths(w), gate=p[w]) for w in p if not isinstance(w, Slot)},
+    )
+
+
+class Kinds:
+    """The steps to compare, on one supernet, for the network of one seed."""
+
+    def __init__(self, net: Supernet, images: Tensor, seed: int) -> None:
+        self.net, self.images = net, images
+        choices, rng = Choices(net.space, seed=seed), np.random.default_rng(seed)
+        path = choices.draw(rng)
+        pairs = choices.draw_pairs(rng)
+        plain = net.extract(path.arch).train()
+
+        def architecture(plan: Callable[[], GatePlan]) -> Callable[[bool], Tensor | int]:
+            def run(memory: bool) -> Tensor | int:
+                with frozen(net):
+                    return self._step(lambda: net(images, plan()), memory)
+
+            return run
+
+        self.kinds: dict[str, Callable[[bool], Tensor | int]] = {
+            "weight step": lambda memory: self._step(lambda: net(images, run_plan(path)), memory),
+            "plain network": lambda memory: self._step(lambda: plain(images), memory, plain),
+            "recompute": architecture(
+                lambda: full_plan(path, choices.probabilities(), recompute=True)
+            ),
+            "two-path": architecture(lambda: pair_plan(choices, pairs, rng)[0]),
+            "all paths, detached": architecture(
+                lambda: full_plan(path, choices.probabilities(), recompute=False)
+            ),
+            # As written without further thought: its weights take gradients too.
+            "softmax over all": lambda memory: self._step(
+                lambda: net(images, softmax_plan(choices)), memory
+            ),
+        }
+
+    def _step(
+        self, forward: Callable[[], Tensor], memory: bool, module: nn.Module | None = None
+    ) -> Tensor | int:
+        def loss() -> Tensor:
+            labels = torch.zeros(len(self.images), dtype=torch.int64)
+            return functional.cross_entropy(forward(), labels)
+
+        if memory:
+            return saved_bytes(module or self.net, loss)
+        self.net.zero_grad(set_to_none=True)
+        found = loss()
+        found.backward()
+        return found
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--space", default="proxylessnas")
+    parser.add_argument("--resolution", type=int, default=224)
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    net = Supernet(get_space(asked.space, asked.resolution), seed=0)
+    generator = torch.Generator().manual_seed(0)
+    side = asked.resolution
+    images = torch.randn(asked.batch, 3, side, side, generator=generator)
+    memory: dict[str, list[float]] = {}
+    times: dict[str, list[float]] = {}
+    for seed in range(asked.seeds):
+        steps = Kinds(net, images, seed).kinds
+        least = dict.fromkeys(steps, float("inf"))
+        for kind, step in steps.items():
+            memory.setdefault(kind, []).append(int(step(True)) / asked.batch / MIB)
+            step(False)  # untimed: the first time allocates
+        for _ in range(asked.repeats):
+            for kind, step in steps.items():
+                started_s = time.perf_counter()
+                step(False)
+                least[kind] = min(least[kind], time.perf_counter() - started_s)
+        for kind, value in least.items():
+            times.setdefault(kind, []).append(value)
+    print(f"{asked.space} at {side} px, batch {asked.batch}, mean of {asked.seeds} networks")
+    print(f"{'step':<22}{'MiB / image':>12}{'of a weight step':>18}{'s':>9}{'of it':>7}")
+    base_mib, base_s = fmean(memory["weight step"]), fmean(times["weight step"])
+    for kind, found in memory.items():
+        mib, seconds = fmean(found), fmean(times[kind])
+        bar = BARS.get(kind)
+        met = "" if bar is None else f"  bar {bar}: {'met' if mib <= bar * base_mib else 'MISSED'}"
+        print(
+            f"{kind:<22}{mib:>12.1f}{mib / base_mib:>18.2f}{seconds:>9.3f}"
+            f"{seconds / base_s:>7.2f}{met}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""`hwprof search --strategy proxyless`: the whole way, and mistakes that get one line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hwprof.space import get_space
+
+MINI = get_space("mobile-mini")
+QUICK = [
+    *("search", "--space", "mobile-mini", "--latency", "table.csv", "--strategy", "proxyless"),
+    *("--warmup-epochs", "1", "--epochs", "2", "--train-batch", "12", "--limit-images", "60"),
+    *("--out", "out"),
+]
+
+
+def hwprof(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "hwprof", *argv],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    lines = ["resolution_px,unit,layer,block,latency_ms", "32,,,fixed,0.4"]
+    for slot in MINI.slots:
+        for i, block in enumerate(MINI.choices(slot)):
+            lines.append(f"32,{slot.unit},{slot.layer},{block},{0.1 + 0.05 * i}")
+    (tmp_path / "table.csv").write_text("\n".join(lines))
+    return tmp_path
+
+
+def test_sweeps_into_a_front_and_goes_on_where_it_stopped(folder: Path):
+    command = [*QUICK, "--latency-weights", "0,2", "--json"]
+    done = hwprof(*command, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["strategy"] == "proxyless"
+    assert not found["confirmed"]
+    assert [p["weight"] for p in found["settings"]["penalties"]] == [0.0, 2.0]
+    for trial in found["front"]:
+        assert trial["latency_source"] == "predicted"
+        assert trial["test_accuracy_pct"] is not None
+    again = hwprof(*command, cwd=folder)
+    assert json.loads(again.stdout)["front"] == found["front"]
+
+
+MISTAKES = {
+    "weights that are no numbers": (["--latency-weights", "a,b"], "expected numbers"),
+    "an unknown mode": (["--mode", "three-path"], "recompute, two-path, reinforce"),
+    "an unknown penalty": (["--penalty", "cubic"], "linear, power, hinge"),
+    "two kinds of target": (["--target-ms", "2", "--targets-ms", "2,3"], "give one of them"),
+    "data that is not there": (["--data", "nowhere"], "nowhere"),
+    "a device that is not one": (["--train-device", "abacus"], "cpu or cuda"),
+    "a checkpoint that is not there": (["--supernet", "no.pt"], "no.pt"),
+    "accuracies": (["--accuracy", "table:a.csv"], "--supernet"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_gets_one_line_and_exit_code_2(name: str, folder: Path):
+    more, expected = MISTAKES[name]
+    done = hwprof(*QUICK, *more, cwd=folder)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert expected in " ".join(done.stderr.split())
