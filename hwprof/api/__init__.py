@@ -7,6 +7,7 @@ This is the one layer, with the command line, that joins devices, search and rep
 from __future__ import annotations
 
 from hwprof.api.checking import selftest
+from hwprof.api.comparing import compare
 from hwprof.api.main_job import quickstart
 from hwprof.api.models import bench, cost, devices, export, spaces
 from hwprof.api.parts import bench_parts
@@ -18,6 +19,7 @@ from hwprof.api.searching import search, train
 __all__ = [
     "bench",
     "bench_parts",
+    "compare",
     "cost",
     "devices",
     "effects",

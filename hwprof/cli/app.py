@@ -35,9 +35,16 @@ def _root(
     """Common options."""
 
 
-from hwprof.cli import check_commands, inspect_commands, profile_commands, search_commands
+from hwprof.cli import (
+    check_commands,
+    compare_commands,
+    inspect_commands,
+    profile_commands,
+    search_commands,
+)
 
 inspect_commands.register(app)
 profile_commands.register(app)
 search_commands.register(app)
+compare_commands.register(app)
 check_commands.register(app)

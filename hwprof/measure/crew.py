@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from hwprof.measure import wire
-from hwprof.measure.pool import Hello, Pool, Worker, WorkerFault
+from hwprof.measure.pool import Hello, Interpreter, Pool, Worker, WorkerFault
 from hwprof.measure.records import (
     Burst,
     Failure,
@@ -38,6 +38,7 @@ class Seat:
     """A worker's place, and the keys of what its present process has compiled."""
 
     worker: Worker | None = None
+    interpreter: Interpreter | None = None
     ready: set[str] = field(default_factory=set)
 
 
@@ -88,12 +89,12 @@ class Crew:
         self._pool, self._plan, self._keep_warmup = pool, plan, keep_warmup
 
     def start(self, seats: list[Seat]) -> Hello:
-        """Start a process for every seat, side by side.
+        """Start a process for every seat, side by side; all on one interpreter.
 
         Raises:
             DeviceUnavailableError: the device cannot be opened.
         """
-        workers, hello = self._pool.start(len(seats))
+        workers, hello = self._pool.start(len(seats), seats[0].interpreter)
         for seat, worker in zip(seats, workers, strict=True):
             seat.worker = worker
         return hello
@@ -154,7 +155,7 @@ class Crew:
     def _occupy(self, seat: Seat) -> Worker:
         """Return the seat's worker, the only one that runs from now on."""
         if seat.worker is None:
-            (seat.worker,), _ = self._pool.start(1)
+            (seat.worker,), _ = self._pool.start(1, seat.interpreter)
         self._pool.run_only(seat.worker)
         return seat.worker
 

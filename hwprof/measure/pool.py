@@ -26,7 +26,7 @@ from typing import Any, Self
 
 from hwprof.errors import DeviceUnavailableError, MeasurementError
 from hwprof.measure import machine, wire
-from hwprof.measure.records import DeviceRef, Fingerprint
+from hwprof.measure.records import PROTOCOL_VERSION, DeviceRef, Fingerprint
 from hwprof.measure.worker import write_all
 
 START_TIMEOUT_S = 120.0
@@ -61,6 +61,17 @@ class WorkerFault(MeasurementError):  # noqa: N818 - a fault of the worker, rais
 
 
 @dataclass(frozen=True, kw_only=True)
+class Interpreter:
+    """Another Python that workers run on, with the packages of its own environment.
+
+    ``paths`` stand before them: a folder that holds hwprof and nothing else.
+    """
+
+    executable: str
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Hello:
     """What a worker tells once its device is open."""
 
@@ -71,16 +82,19 @@ class Hello:
 class Worker:
     """One worker process. ``label`` is unique in a campaign."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, interpreter: Interpreter | None = None) -> None:
         self.label = f"w{number}"
         self._oom_kills = machine.oom_kills()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "hwprof.measure.worker", str(os.getpid())],
+            [
+                interpreter.executable if interpreter else sys.executable,
+                *("-P", "-m", "hwprof.measure.worker", str(os.getpid())),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env=_environment(number),
+            env=_environment(number, interpreter),
             # Ctrl-C is for the engine, which then ends its workers in good order.
             process_group=0,
         )
@@ -221,10 +235,11 @@ def _ending(code: int) -> str:
     return f"was ended by signal {-code}"
 
 
-def _environment(number: int) -> dict[str, str]:
-    """Return a worker's environment: our import path, an allocator that keeps its memory."""
+def _environment(number: int, interpreter: Interpreter | None) -> dict[str, str]:
+    """Return a worker's environment: its import path, an allocator that keeps its memory."""
     # The same imports as here, whatever put them on the path (an editable install, a test run).
-    paths = [str(Path(p).resolve()) for p in sys.path if p]
+    ours = [str(Path(p).resolve()) for p in sys.path if p]
+    paths = list(interpreter.paths) if interpreter else ours
     return {
         **os.environ,
         **NO_PAGE_FAULTS,
@@ -263,13 +278,19 @@ class Pool:
                 worker.kill()
         self._workers.clear()
 
-    def start(self, count: int) -> tuple[list[Worker], Hello]:
+    def start(
+        self, count: int, interpreter: Interpreter | None = None
+    ) -> tuple[list[Worker], Hello]:
         """Start workers side by side, open the device in each, and park them.
+
+        Args:
+            count: how many.
+            interpreter: the Python that they run on; None takes ours.
 
         Raises:
             DeviceUnavailableError: the device cannot be opened.
         """
-        workers = [Worker(self.next_number + i) for i in range(count)]
+        workers = [Worker(self.next_number + i, interpreter) for i in range(count)]
         self.next_number += count
         self._workers += workers
         try:
@@ -277,8 +298,9 @@ class Pool:
                 worker.send("open", device=wire.device_json(self._ref))
             hellos = [_hello(w.receive("open", START_TIMEOUT_S)) for w in workers]
         except WorkerFault as fault:
+            where = f" on {interpreter.executable!r}" if interpreter else ""
             raise DeviceUnavailableError(
-                f"cannot open the device {self._ref.name!r}: {fault}"
+                f"cannot open the device {self._ref.name!r}{where}: {fault}"
             ) from fault
         for worker in workers:
             worker.park()
@@ -299,6 +321,13 @@ class Pool:
 
 
 def _hello(frame: wire.Frame) -> Hello:
+    if (theirs := frame.header.get("protocol")) != PROTOCOL_VERSION:
+        raise WorkerFault(
+            "garbage",
+            f"the worker speaks protocol {theirs!r}, not {PROTOCOL_VERSION}: another hwprof "
+            "stands on its import path",
+            lost=True,
+        )
     return Hello(
         fingerprint=Fingerprint.from_json(frame.header["fingerprint"]),
         reports_disturbance=frame.header["reports_disturbance"],

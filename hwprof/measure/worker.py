@@ -28,7 +28,7 @@ from hwprof.errors import (
 )
 from hwprof.measure import wire
 from hwprof.measure.memory import MemoryMeter
-from hwprof.measure.records import DeviceRef
+from hwprof.measure.records import PROTOCOL_VERSION, DeviceRef
 from hwprof.protocols import DeviceAdapter, Executable, ReportsDisturbance
 from hwprof.workload import Workload
 
@@ -115,6 +115,7 @@ class Server:
         self._memory = MemoryMeter()
         return wire.Frame(
             header={
+                "protocol": PROTOCOL_VERSION,
                 "fingerprint": self._adapter.fingerprint().to_json(),
                 "reports_disturbance": isinstance(self._adapter, ReportsDisturbance),
             }
