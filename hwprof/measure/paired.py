@@ -50,6 +50,8 @@ class PairedResult:
     p_faster: float
     workers_up: float
     workers_down: float
+    workers_within: float
+    """Share of the workers in which B is not slower by as much as matters."""
     detectable: float
     n_pairs: int
 
@@ -85,8 +87,8 @@ def judge_pairs(
     """Decide whether B is slower than A, faster, as fast, or whether that is open.
 
     Regressed: one-sided Wilcoxon p < 0.01, shift > ``delta``, and four of five workers shift
-    up. Improved mirrors it. Equivalent: not regressed, and the 99 % interval ends below
-    ``delta``. Everything else is inconclusive.
+    up. Improved mirrors it. Equivalent: not regressed, the 99 % interval ends below ``delta``,
+    and so does the shift in four of five workers. Everything else is inconclusive.
 
     Args:
         ratios: log-ratios by worker (:func:`log_ratios`).
@@ -111,6 +113,7 @@ def judge_pairs(
         p_faster=wilcoxon_p(-d),
         workers_up=float(np.mean(medians > 0)),
         workers_down=float(np.mean(medians < 0)),
+        workers_within=float(np.mean(medians < math.log1p(delta))),
         detectable=_detectable(high - low, delta, confidence),
         n_pairs=int(d.size),
     )
@@ -135,7 +138,8 @@ def paired_verdict(
     faster_by = math.expm1(-math.log1p(result.shift))
     if faster and faster_by > delta and result.workers_down >= AGREEING_WORKERS:
         return "improved"
-    return "equivalent" if result.shift_ci99[1] < delta else "inconclusive"
+    within = result.shift_ci99[1] < delta and result.workers_within >= AGREEING_WORKERS
+    return "equivalent" if within else "inconclusive"
 
 
 def _detectable(width: float, delta: float, confidence: float) -> float:
