@@ -27,6 +27,8 @@ if TYPE_CHECKING:
         report,
         selftest,
         spaces,
+        suite_compare,
+        suite_run,
         train,
     )
     from hwprof.errors import HwprofError
@@ -50,6 +52,8 @@ _HOME = {
             "report",
             "selftest",
             "spaces",
+            "suite_compare",
+            "suite_run",
             "train",
         ),
         "hwprof.api",
@@ -79,6 +83,8 @@ __all__ = [  # noqa: RUF022 - commands first, then types
     "search",
     "selftest",
     "spaces",
+    "suite_compare",
+    "suite_run",
     "train",
     "Architecture",
     "DesignSpace",

@@ -15,6 +15,7 @@ from hwprof.api.profiling import effects, import_, profile
 from hwprof.api.reducing import predict, reduce
 from hwprof.api.reporting import insights, report
 from hwprof.api.searching import search, train
+from hwprof.api.suites import suite_compare, suite_run
 
 __all__ = [
     "bench",
@@ -34,5 +35,7 @@ __all__ = [
     "search",
     "selftest",
     "spaces",
+    "suite_compare",
+    "suite_run",
     "train",
 ]

@@ -107,12 +107,13 @@ def compare(
 def _stored(source: Comparable) -> list[Stored | Missing] | None:
     """Return what is stored in a folder or a file; None for a model."""
     from hwprof.regression.pytest_file import is_pytest_file, read_pytest_file
+    from hwprof.regression.suite import is_baseline, read_baseline
 
     if isinstance(source, Architecture) or not Path(source).exists():
         return None
     path = Path(source)
     if path.is_dir():
-        return list(read_run(path))
+        return read_baseline(path) if is_baseline(path) else read_run(path)
     return list(read_pytest_file(path)) if is_pytest_file(path) else None
 
 

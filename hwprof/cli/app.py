@@ -41,10 +41,12 @@ from hwprof.cli import (
     inspect_commands,
     profile_commands,
     search_commands,
+    suite_commands,
 )
 
 inspect_commands.register(app)
 profile_commands.register(app)
 search_commands.register(app)
 compare_commands.register(app)
+suite_commands.register(app)
 check_commands.register(app)
