@@ -6,7 +6,7 @@ This is the one layer, with the command line, that joins devices, search and rep
 
 from __future__ import annotations
 
-from hwprof.api.checking import selftest
+from hwprof.api.checking import power_curve, selftest
 from hwprof.api.comparing import compare
 from hwprof.api.main_job import quickstart
 from hwprof.api.models import bench, cost, devices, export, spaces
@@ -27,6 +27,7 @@ __all__ = [
     "export",
     "import_",
     "insights",
+    "power_curve",
     "predict",
     "profile",
     "quickstart",

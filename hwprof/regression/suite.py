@@ -147,8 +147,10 @@ def _entry(data: object, source: str) -> Entry:
             return Entry(blocks=space)
         case {"networks": [*names], **rest} if not rest and names:
             return Entry(networks=tuple(map(str, names)))
-        case {"model": str() as model, **rest} if rest.keys() <= {"inputs"}:
-            return Entry(model=model, inputs=tuple(map(str, rest.get("inputs", ()))))
+        case {"model": str() as model, "inputs": [*inputs], **rest} if not rest:
+            return Entry(model=model, inputs=tuple(map(str, inputs)))
+        case {"model": str() as model, **rest} if not rest:
+            return Entry(model=model)
     raise PlanError(
         f"the workload {data!r} in {source!r}; expected blocks: SPACE, networks: [NAME, ...], or "
         "model: FILE with inputs: [NAME=SHAPE]"

@@ -87,7 +87,7 @@ class TestJson:
         done = saved[1]
         assert done.returncode == 1, done.stdout + done.stderr
         assert "Performance has regressed" in done.stdout + done.stderr
-        assert "test_it.py::test_model" in done.stdout + done.stderr
+        assert "test_model" in done.stdout + done.stderr
 
 
 def test_compare_reads_what_the_fixture_wrote(saved: Any) -> None:
