@@ -29,3 +29,23 @@ def selftest_text(result: Mapping[str, Any]) -> RenderableType:
             Text(str(row["check"])), Text(row["name"]), Text(word, style=style), Text(row["detail"])
         )
     return Group(table, Text(result["verdict"]))
+
+
+def power_text(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """Show the power curve (rows of ``hwprof selftest --inject --json``)."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    heads = ("injection", "slowdown", "regressed", "equivalent", "open", "improved")
+    for head in (*heads, "median shift", "median time"):
+        table.add_column(head, justify="right")
+    for row in rows:
+        counts = (f"{row[name]} of {row['n_trials']}" for name in ("regressed", "equivalent"))
+        table.add_row(
+            row["injection"],
+            f"+{row['slowdown']:.0%}",
+            *counts,
+            str(row["inconclusive"]),
+            str(row["improved"]),
+            f"{row['median_shift']:+.2%}",
+            f"{row['median_seconds']:.1f} s",
+        )
+    return Group(table, Text("Regressed at +0 % are false alarms."))

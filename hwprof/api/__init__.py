@@ -7,7 +7,8 @@ This is the one layer, with the command line, that joins devices, search and rep
 from __future__ import annotations
 
 from hwprof.api.boards import add_device, check_device
-from hwprof.api.checking import selftest
+from hwprof.api.checking import power_curve, selftest
+from hwprof.api.comparing import compare
 from hwprof.api.exporting import export
 from hwprof.api.main_job import quickstart
 from hwprof.api.models import bench, cost, devices, spaces
@@ -17,6 +18,7 @@ from hwprof.api.proxyless import ProxylessOptions
 from hwprof.api.reducing import predict, reduce
 from hwprof.api.reporting import insights, report
 from hwprof.api.searching import search, train
+from hwprof.api.suites import suite_compare, suite_run
 
 __all__ = [
     "ProxylessOptions",
@@ -24,12 +26,14 @@ __all__ = [
     "bench",
     "bench_parts",
     "check_device",
+    "compare",
     "cost",
     "devices",
     "effects",
     "export",
     "import_",
     "insights",
+    "power_curve",
     "predict",
     "profile",
     "quickstart",
@@ -38,5 +42,7 @@ __all__ = [
     "search",
     "selftest",
     "spaces",
+    "suite_compare",
+    "suite_run",
     "train",
 ]

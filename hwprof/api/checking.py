@@ -1,16 +1,18 @@
-"""``selftest``: is this machine fit for measuring?"""
+"""``selftest``: is this machine fit for measuring, and what slowdowns would be found on it?"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from hwprof.api.tables import Table
 from hwprof.errors import PlanError
 from hwprof.measure.records import DeviceOptions, Precision
-from hwprof.progress import ProgressCallback
+from hwprof.progress import Progress, ProgressCallback
 
 if TYPE_CHECKING:
     from hwprof.checks import SelftestResult
+    from hwprof.regression.injection import PowerPoint
 
 
 def selftest(
@@ -61,3 +63,51 @@ def selftest(
         seed=seed,
         progress=progress,
     )
+
+
+def power_curve(
+    device: str = "cpu",
+    *,
+    trials: int = 4,
+    threads: int = 1,
+    batch: int = 1,
+    precision: Precision = "fp32",
+    seed: int = 0,
+    script: str | None = None,
+    progress: ProgressCallback | None = None,
+) -> Table[PowerPoint]:
+    """Slow a block down on purpose, by sizes from 0 to 10 %, and count what the gate says.
+
+    Size 0 counts false alarms; both kinds of injection are used where the device allows.
+
+    Args:
+        device: a name that ``hwprof devices`` lists.
+        trials: comparisons of every size and kind.
+        threads: threads of the runtime.
+        batch: batch size.
+        precision: arithmetic type.
+        seed: of inputs and orders.
+        script: steers the ``null`` device only, into which no real work can be put.
+        progress: called after every comparison.
+
+    Raises:
+        DeviceError: the device cannot be opened, or nothing can be put into its calls.
+    """
+    from hwprof.checks.workloads import BLOCK
+    from hwprof.devices import device_ref
+    from hwprof.regression.injection import KINDS, SIZES, floor_s, power_points, run_trial
+
+    options = DeviceOptions(threads=threads, batch=batch, precision=precision, script=script)
+    ref = device_ref(device, options)
+    kinds = KINDS[:1] if device == "null" else KINDS
+    level_s = floor_s(BLOCK, ref, seed)
+    cells = [(kind, size, i) for kind in kinds for size in SIZES for i in range(trials)]
+    found = []
+    for done, (kind, size, index) in enumerate(cells):
+        if progress is not None:
+            label = f"{kind} of {size:.0%}"
+            progress(Progress(stage="inject", done=done, total=len(cells), label=label))
+        found.append(
+            run_trial(BLOCK, ref, kind=kind, size=size, level_s=level_s, seed=seed + index)
+        )
+    return Table(tuple(power_points(found)))

@@ -7,9 +7,10 @@ with which label, travel in ``DeviceOptions.script``.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -46,9 +47,11 @@ if TYPE_CHECKING:
 FACTORY = "hwprof.checks.probing:open_probing"
 PLAIN = "plain"
 """In place of a delay: time the workload with the plain loop."""
+WORK = "work:"
+"""In place of a delay: hash so many bytes behind every call, such as ``work:4096``."""
 
 Probing = Mapping[str, float | str]
-"""What to do with a workload, by label: a delay in seconds, or :data:`PLAIN`."""
+"""What to do with a workload, by label: a delay in seconds, :data:`PLAIN` or :data:`WORK`."""
 
 
 @runtime_checkable
@@ -113,9 +116,11 @@ class _ProbingAdapter:
             return executable
         if what == PLAIN:
             return _PlainLoop(executable)
-        if not (self.fingerprint().is_scripted or isinstance(executable, CalledHere)):
-            raise CompileError("a delay cannot be put into the calls of this device")
-        return _Slowed(executable, float(what))
+        if isinstance(executable, CalledHere):
+            return _Slowed(executable, executable.call, _extra(what))
+        if not self.fingerprint().is_scripted or isinstance(what, str):
+            raise CompileError("nothing can be put into the calls of this device")
+        return _Lengthened(executable, what)
 
     def close(self) -> None:
         """Close the wrapped adapter."""
@@ -159,28 +164,47 @@ class _Wrapped:
         self._inner.close()
 
 
-class _Slowed(_Wrapped):
-    """Every call followed by a busy wait; on a scripted clock the wait is added to it."""
+def _extra(what: float | str) -> Callable[[], object]:
+    """Return what is done behind every call: a busy wait, or real work."""
+    if not isinstance(what, str):
+        return lambda: spin(what)
+    data = bytes(int(what.removeprefix(WORK)))
+    return lambda: hashlib.sha256(data)
 
-    def __init__(self, inner: Executable, delay_s: float) -> None:
+
+class _Slowed(_Wrapped):
+    """Every call followed by something that takes time."""
+
+    def __init__(
+        self, inner: Executable, call: Callable[[], object], extra: Callable[[], object]
+    ) -> None:
         super().__init__(inner)
-        self._delay_s = delay_s
+        self._call, self._extra = call, extra
         self._per_sample: int | None = None
 
     def burst(self, duration_s: float, min_calls: int, cache: Cache) -> Burst:
-        """Time calls that take ``delay_s`` longer than they would."""
-        inner = self._inner
-        if not isinstance(inner, CalledHere):
-            return _lengthened(inner.burst(duration_s, min_calls, cache), self._delay_s)
-        call, delay_s = inner.call, self._delay_s
+        """Time calls with what follows them."""
+        call, extra = self._call, self._extra
 
         def slowed() -> None:
             call()
-            spin(delay_s)
+            extra()
 
         if self._per_sample is None:
             self._per_sample = calls_per_sample(estimate_call_s(slowed))
         return timed_burst(slowed, duration_s, min_calls, per_sample=self._per_sample)
+
+
+class _Lengthened(_Wrapped):
+    """The same on a scripted clock: the delay is added to what the script says."""
+
+    def __init__(self, inner: Executable, delay_s: float) -> None:
+        super().__init__(inner)
+        self._delay_s = delay_s
+
+    def burst(self, duration_s: float, min_calls: int, cache: Cache) -> Burst:
+        """Return calls that take ``delay_s`` longer than scripted."""
+        return _lengthened(self._inner.burst(duration_s, min_calls, cache), self._delay_s)
 
 
 class _PlainLoop(_Wrapped):

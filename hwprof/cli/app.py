@@ -37,14 +37,18 @@ def _root(
 
 from hwprof.cli import (
     check_commands,
+    compare_commands,
     device_commands,
     inspect_commands,
     profile_commands,
     search_commands,
+    suite_commands,
 )
 
 device_commands.register(app)
 inspect_commands.register(app)
 profile_commands.register(app)
 search_commands.register(app)
+compare_commands.register(app)
+suite_commands.register(app)
 check_commands.register(app)

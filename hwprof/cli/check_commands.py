@@ -22,6 +22,15 @@ def selftest(
     checks: Annotated[
         str | None, typer.Option("--checks", help="Only these, by number: 1,2,5.")
     ] = None,
+    inject: Annotated[
+        bool,
+        typer.Option(
+            "--inject", help="Instead: slow a block by 0 to 10 % and count what compare finds."
+        ),
+    ] = False,
+    trials: Annotated[
+        int, typer.Option("--trials", min=1, help="With --inject: comparisons of every size.")
+    ] = 4,
     threads: opt.Threads = 1,
     batch: opt.Batch = 1,
     precision: opt.Precision = "fp32",
@@ -31,12 +40,29 @@ def selftest(
 ) -> None:
     """Check whether this machine is fit for measuring and hwprof tells the truth on it.
 
-    Takes about four minutes on two cores, with --quick half a minute. Exit code 0: fit;
+    Takes about four minutes on two cores, with --quick half a minute. With --inject it prints instead
+    how often compare finds slowdowns made on purpose (some minutes). Exit code 0: fit;
     3: unfit, or nothing could be checked (the reasons are printed).
     """
     from hwprof import api
-    from hwprof.reports.check_text import selftest_text
+    from hwprof.reports.check_text import power_text, selftest_text
 
+    if inject:
+        if quick or checks is not None:
+            raise typer.BadParameter("--inject runs no checks: leave out --quick and --checks")
+        with ProgressLine() as progress:
+            curve = api.power_curve(
+                device,
+                trials=trials,
+                threads=threads,
+                batch=batch,
+                precision=opt.precision_of(precision),
+                seed=seed,
+                script=script,
+                progress=progress,
+            )
+        print_json(curve.to_json()) if json_ else print_text(power_text(curve.to_json()))
+        return
     with ProgressLine() as progress:
         result = api.selftest(
             device,

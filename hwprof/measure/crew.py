@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from hwprof.measure import wire
-from hwprof.measure.pool import LINK, Hello, Pool, Worker, WorkerFault
+from hwprof.measure.pool import LINK, Hello, Interpreter, Pool, Worker, WorkerFault
 from hwprof.measure.records import (
     Burst,
     Failure,
@@ -42,6 +42,7 @@ class Seat:
     """A worker's place, and the keys of what its present process has compiled."""
 
     worker: Worker | None = None
+    interpreter: Interpreter | None = None
     ready: set[str] = field(default_factory=set)
 
 
@@ -114,12 +115,12 @@ class Crew:
         self._announced: set[str] = set()
 
     def start(self, seats: list[Seat]) -> Hello:
-        """Start a process for every seat, side by side.
+        """Start a process for every seat, side by side; all on one interpreter.
 
         Raises:
             DeviceUnavailableError: the device cannot be opened.
         """
-        workers, hello = self._pool.start(len(seats))
+        workers, hello = self._pool.start(len(seats), seats[0].interpreter)
         for seat, worker in zip(seats, workers, strict=True):
             seat.worker = worker
         return hello
@@ -184,7 +185,7 @@ class Crew:
     def _occupy(self, seat: Seat) -> Worker:
         """Return the seat's worker, the only one that runs from now on."""
         if seat.worker is None:
-            (seat.worker,), _ = self._pool.start(1)
+            (seat.worker,), _ = self._pool.start(1, seat.interpreter)
         self._pool.run_only(seat.worker)
         return seat.worker
 

@@ -120,7 +120,7 @@ def measure(
             if sink is not None:
                 sink.opened(hello.fingerprint)
             if not (is_fit or hello.reports_disturbance):
-                _require_fit(campaign.monitor, device.options.threads)
+                require_fit(campaign.monitor, device.options.threads)
             is_fit = True
             for result in group.run():
                 turn.waiting.remove(result.workload)
@@ -206,8 +206,13 @@ def _first_free_number(earlier: Mapping[str, Sequence[LabelledBurst]]) -> int:
     return 1 + max((int(name.removeprefix("w")) for name in labels), default=-1)
 
 
-def _require_fit(monitor: LoadMonitor, threads: int) -> None:
-    """Refuse what this host cannot time."""
+def require_fit(monitor: LoadMonitor, threads: int) -> None:
+    """Refuse what this host cannot time.
+
+    Raises:
+        PlanError: it grants fewer cores than threads.
+        DeviceUnavailableError: others keep the CPUs of several threads busy.
+    """
     check_threads(threads)
     if threads > 1:
         time.sleep(QUIET_WINDOW_S)

@@ -243,18 +243,8 @@ class Group:
         self._keep(member, labelled)
 
     def _label(self, round_index: int, worker: Worker, timed: TimedBurst) -> LabelledBurst:
-        burst, disturbance = timed
-        labeller = self._campaign.labeller
-        if disturbance is None:
-            disturbance = labeller.host_disturbance(self._campaign.monitor.mark())
-        return LabelledBurst(
-            burst=burst,
-            worker=worker.label,
-            round_index=round_index,
-            causes=labeller.causes(burst, disturbance),
-            steal_share=disturbance.steal_share,
-            foreign_cores=disturbance.foreign_cores,
-        )
+        campaign = self._campaign
+        return campaign.labeller.label(*timed, campaign.monitor, worker.label, round_index)
 
     def _keep_warmup(self, member: Member, worker: Worker, timed: TimedBurst) -> None:
         labelled = self._label(WARMUP_ROUND, worker, timed)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from hwprof.measure.level import WAITING_SHARE, waiting_share
-from hwprof.measure.load import FOREIGN_CORES_LIMIT, STEAL_LIMIT, Load
+from hwprof.measure.load import FOREIGN_CORES_LIMIT, STEAL_LIMIT, Load, LoadMonitor
 from hwprof.measure.machine import thermal_throttle_count
 from hwprof.measure.records import Burst, LabelledBurst
 from hwprof.protocols import Disturbance
@@ -34,6 +34,26 @@ class Labeller:
             return Disturbance(throttled=throttled)
         return Disturbance(
             steal_share=load.steal_share, foreign_cores=load.foreign_cores, throttled=throttled
+        )
+
+    def label(
+        self,
+        burst: Burst,
+        disturbance: Disturbance | None,
+        monitor: LoadMonitor,
+        worker: str,
+        round_index: int,
+    ) -> LabelledBurst:
+        """Return a burst with its place and its causes; without a disturbance the host is asked."""
+        if disturbance is None:
+            disturbance = self.host_disturbance(monitor.mark())
+        return LabelledBurst(
+            burst=burst,
+            worker=worker,
+            round_index=round_index,
+            causes=self.causes(burst, disturbance),
+            steal_share=disturbance.steal_share,
+            foreign_cores=disturbance.foreign_cores,
         )
 
     def causes(self, burst: Burst, disturbance: Disturbance) -> tuple[str, ...]:

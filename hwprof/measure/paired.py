@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -50,6 +50,8 @@ class PairedResult:
     p_faster: float
     workers_up: float
     workers_down: float
+    workers_within: float
+    """Share of the workers in which B is not slower by as much as matters."""
     detectable: float
     n_pairs: int
 
@@ -77,16 +79,21 @@ def _by_cell(bursts: Sequence[LabelledBurst], threads: int) -> dict[tuple[str, i
     }
 
 
-def judge_pairs(ratios: Mapping[str, Float64], delta: float = SMALLEST_SHIFT) -> PairedResult:
+def judge_pairs(
+    ratios: Mapping[str, Float64],
+    delta: float = SMALLEST_SHIFT,
+    confidence: float = CONFIDENCE,
+) -> PairedResult:
     """Decide whether B is slower than A, faster, as fast, or whether that is open.
 
     Regressed: one-sided Wilcoxon p < 0.01, shift > ``delta``, and four of five workers shift
-    up. Improved mirrors it. Equivalent: not regressed, and the 99 % interval ends below
-    ``delta``. Everything else is inconclusive.
+    up. Improved mirrors it. Equivalent: not regressed, the 99 % interval ends below ``delta``,
+    and so does the shift in four of five workers. Everything else is inconclusive.
 
     Args:
         ratios: log-ratios by worker (:func:`log_ratios`).
         delta: the smallest relative change that matters; below 1 % counts as 1 %.
+        confidence: of the interval.
 
     Raises:
         ValueError: there is no pair.
@@ -96,41 +103,51 @@ def judge_pairs(ratios: Mapping[str, Float64], delta: float = SMALLEST_SHIFT) ->
         raise ValueError("no pair of bursts, so there is nothing to compare")
     delta = max(delta, SMALLEST_SHIFT)
     walsh = walsh_averages(d)
-    shift = math.expm1(float(np.median(walsh)))
-    low, high = walsh_interval(walsh, CONFIDENCE)
+    low, high = walsh_interval(walsh, confidence)
     medians = np.array([hodges_lehmann(values) for values in ratios.values()])
-    up, down = float(np.mean(medians > 0)), float(np.mean(medians < 0))
-    slower, faster = wilcoxon_p(d), wilcoxon_p(-d)
-    # A slowdown by 1 + delta and a speed-up by 1 / (1 + delta) mirror each other.
-    is_slower = slower < SIGNIFICANCE and shift > delta and up >= AGREEING_WORKERS
-    faster_by = math.expm1(-math.log1p(shift))
-    is_faster = faster < SIGNIFICANCE and faster_by > delta and down >= AGREEING_WORKERS
-    verdict: PairedVerdict = "inconclusive"
-    if is_slower:
-        verdict = "regressed"
-    elif is_faster:
-        verdict = "improved"
-    elif math.expm1(high) < delta:
-        verdict = "equivalent"
-    return PairedResult(
-        verdict=verdict,
-        shift=shift,
+    result = PairedResult(
+        verdict="inconclusive",
+        shift=math.expm1(float(np.median(walsh))),
         shift_ci99=(math.expm1(low), math.expm1(high)),
-        p_slower=slower,
-        p_faster=faster,
-        workers_up=up,
-        workers_down=down,
-        detectable=_detectable(high - low, delta),
+        p_slower=wilcoxon_p(d),
+        p_faster=wilcoxon_p(-d),
+        workers_up=float(np.mean(medians > 0)),
+        workers_down=float(np.mean(medians < 0)),
+        workers_within=float(np.mean(medians < math.log1p(delta))),
+        detectable=_detectable(high - low, delta, confidence),
         n_pairs=int(d.size),
     )
+    verdict = paired_verdict(
+        result,
+        delta,
+        slower=result.p_slower < SIGNIFICANCE,
+        faster=result.p_faster < SIGNIFICANCE,
+    )
+    return replace(result, verdict=verdict)
 
 
-def _detectable(width: float, delta: float) -> float:
-    """Return the shift found with 80 % power, from the width of the 99 % interval (logs).
+def paired_verdict(
+    result: PairedResult, delta: float, *, slower: bool, faster: bool
+) -> PairedVerdict:
+    """Return the verdict, given which of the two one-sided tests hold.
+
+    A slowdown by 1 + delta and a speed-up by 1 / (1 + delta) mirror each other.
+    """
+    if slower and result.shift > delta and result.workers_up >= AGREEING_WORKERS:
+        return "regressed"
+    faster_by = math.expm1(-math.log1p(result.shift))
+    if faster and faster_by > delta and result.workers_down >= AGREEING_WORKERS:
+        return "improved"
+    within = result.shift_ci99[1] < delta and result.workers_within >= AGREEING_WORKERS
+    return "equivalent" if within else "inconclusive"
+
+
+def _detectable(width: float, delta: float, confidence: float) -> float:
+    """Return the shift found with 80 % power, from the width of the interval (logs).
 
     It must exceed ``delta`` by 0.84 standard errors, and be significant: 2.33 + 0.84 of them.
     """
-    standard_error = width / (2.0 * normal_quantile(0.5 + CONFIDENCE / 2))
+    standard_error = width / (2.0 * normal_quantile(0.5 + confidence / 2))
     return max(delta + 0.84 * standard_error, 3.2 * standard_error)
 
 

@@ -27,7 +27,7 @@ from typing import Any, Protocol, Self
 from hwprof.errors import DeviceUnavailableError, MeasurementError
 from hwprof.measure import machine, wire
 from hwprof.measure.framing import write_all
-from hwprof.measure.records import DeviceRef, Fingerprint
+from hwprof.measure.records import PROTOCOL_VERSION, DeviceRef, Fingerprint
 from hwprof.measure.worker import load_factory
 
 START_TIMEOUT_S = 120.0
@@ -64,6 +64,17 @@ class WorkerFault(MeasurementError):  # noqa: N818 - a fault of the worker, rais
 
 
 @dataclass(frozen=True, kw_only=True)
+class Interpreter:
+    """Another Python that workers run on, with the packages of its own environment.
+
+    ``paths`` stand before them: a folder that holds hwprof and nothing else.
+    """
+
+    executable: str
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Hello:
     """What a worker tells once its device is open."""
 
@@ -80,19 +91,26 @@ class Worker:
         number: counts the workers of a campaign.
         command: a program that answers frames on its standard streams; by default a worker on
             this host.
+        interpreter: what runs a worker on this host; by default the interpreter of this process.
     """
 
-    def __init__(self, number: int, command: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        number: int,
+        command: Sequence[str] | None = None,
+        interpreter: Interpreter | None = None,
+    ) -> None:
         self.label = f"w{number}"
         self._oom_kills = machine.oom_kills()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
-        here = [sys.executable, "-P", "-m", "hwprof.measure.worker", str(os.getpid())]
+        python = interpreter.executable if interpreter else sys.executable
+        here = [python, "-P", "-m", "hwprof.measure.worker", str(os.getpid())]
         self._process = subprocess.Popen(
             here if command is None else command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env=_environment(number) if command is None else None,
+            env=_environment(number, interpreter) if command is None else None,
             # Ctrl-C is for the engine, which then ends its workers in good order.
             process_group=0,
         )
@@ -264,10 +282,11 @@ def _ending(code: int) -> str:
     return f"was ended by signal {-code}"
 
 
-def _environment(number: int) -> dict[str, str]:
-    """Return a worker's environment: our import path, an allocator that keeps its memory."""
+def _environment(number: int, interpreter: Interpreter | None) -> dict[str, str]:
+    """Return a worker's environment: its import path, an allocator that keeps its memory."""
     # The same imports as here, whatever put them on the path (an editable install, a test run).
-    paths = [str(Path(p).resolve()) for p in sys.path if p]
+    ours = [str(Path(p).resolve()) for p in sys.path if p]
+    paths = list(interpreter.paths) if interpreter else ours
     return {
         **os.environ,
         **NO_PAGE_FAULTS,
@@ -293,11 +312,18 @@ class Launcher(Protocol):
 
 
 class HostLauncher:
-    """Starts workers on this host."""
+    """Starts workers on this host.
+
+    Args:
+        interpreter: the Python that they run on; None takes ours.
+    """
+
+    def __init__(self, interpreter: Interpreter | None = None) -> None:
+        self._interpreter = interpreter
 
     def start(self, number: int) -> Worker:
         """Start one worker process."""
-        return Worker(number)
+        return Worker(number, interpreter=self._interpreter)
 
     def free_memory_bytes(self) -> int | None:
         """Return the memory that can be had without swapping."""
@@ -327,7 +353,7 @@ class Pool:
     def __init__(self, ref: DeviceRef, first_number: int) -> None:
         self._ref = ref
         self._launcher = launcher_for(ref)
-        self._fingerprint: Fingerprint | None = None
+        self._fingerprints: dict[Interpreter | None, Fingerprint] = {}
         self.next_number = first_number
         self._workers: list[Worker] = []
         self._running: Worker | None = None
@@ -348,16 +374,23 @@ class Pool:
                 worker.kill()
         self._workers.clear()
 
-    def start(self, count: int) -> tuple[list[Worker], Hello]:
+    def start(
+        self, count: int, interpreter: Interpreter | None = None
+    ) -> tuple[list[Worker], Hello]:
         """Start workers side by side, open the device in each, and park them.
+
+        Args:
+            count: how many.
+            interpreter: the Python that they run on; None takes ours.
 
         Raises:
             DeviceUnavailableError: the device cannot be opened.
         """
         workers: list[Worker] = []
+        launcher = self._launcher if interpreter is None else HostLauncher(interpreter)
         try:
             for _ in range(count):
-                worker = self._launcher.start(self.next_number)
+                worker = launcher.start(self.next_number)
                 self.next_number += 1
                 self._workers.append(worker)
                 workers.append(worker)
@@ -365,20 +398,20 @@ class Pool:
                 worker.send("open", device=wire.device_json(self._ref))
             hellos = [_hello(w.receive("open", START_TIMEOUT_S)) for w in workers]
         except WorkerFault as fault:
+            where = f" on {interpreter.executable!r}" if interpreter else ""
             raise DeviceUnavailableError(
-                f"cannot open the device {self._ref.name!r}: {fault}"
+                f"cannot open the device {self._ref.name!r}{where}: {fault}"
             ) from fault
         for worker in workers:
             worker.park()
-        self._require_same_device(hellos)
+        first = self._fingerprints.setdefault(interpreter, hellos[0].fingerprint)
+        self._require_same_device(first, hellos)
         return workers, hellos[0]
 
-    def _require_same_device(self, hellos: list[Hello]) -> None:
+    def _require_same_device(self, first: Fingerprint, hellos: list[Hello]) -> None:
         """Refuse to go on where a later worker finds another device than the first did."""
         for hello in hellos:
-            if self._fingerprint is None:
-                self._fingerprint = hello.fingerprint
-            changed = self._fingerprint.differences(hello.fingerprint)
+            changed = first.differences(hello.fingerprint)
             if changed:
                 what = ", ".join(f"{n} from {a!r} to {b!r}" for n, (a, b) in changed.items())
                 raise DeviceUnavailableError(
@@ -401,6 +434,13 @@ class Pool:
 
 
 def _hello(frame: wire.Frame) -> Hello:
+    if (theirs := frame.header.get("protocol")) != PROTOCOL_VERSION:
+        raise WorkerFault(
+            "garbage",
+            f"the worker speaks protocol {theirs!r}, not {PROTOCOL_VERSION}: another hwprof "
+            "stands on its import path",
+            lost=True,
+        )
     return Hello(
         fingerprint=Fingerprint.from_json(frame.header["fingerprint"]),
         reports_disturbance=frame.header["reports_disturbance"],

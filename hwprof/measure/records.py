@@ -132,6 +132,17 @@ PRESETS: Mapping[str, MeasurePlan] = {
 }
 
 
+def differing(
+    mine: Mapping[str, object], theirs: Mapping[str, object]
+) -> dict[str, tuple[object, object]]:
+    """Return the facts in which two descriptions differ: name → (mine, theirs)."""
+    return {
+        name: (mine.get(name), theirs.get(name))
+        for name in sorted(mine.keys() | theirs.keys())
+        if mine.get(name) != theirs.get(name)
+    }
+
+
 @dataclass(frozen=True, kw_only=True)
 class Fingerprint:
     """Facts about device and runtime: the stable ones identify it, the volatile ones explain.
@@ -156,12 +167,7 @@ class Fingerprint:
 
     def differences(self, other: Fingerprint) -> dict[str, tuple[object, object]]:
         """Return the stable facts in which the two differ: name → (here, there)."""
-        names = sorted(set(self.stable) | set(other.stable))
-        return {
-            name: (self.stable.get(name), other.stable.get(name))
-            for name in names
-            if self.stable.get(name) != other.stable.get(name)
-        }
+        return differing(self.stable, other.stable)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fingerprint as plain data."""
@@ -290,15 +296,13 @@ class Measurement:
         Stable facts of device, runtime and options, and everything of the plan but seed and
         timeout. Empty where only the workload, or nothing, differs.
         """
-        mine, theirs = self.plan.key_fields(), other.plan.key_fields()
-        return {
-            **self.fingerprint.differences(other.fingerprint),
-            **{
-                f"plan.{name}": (mine.get(name), theirs.get(name))
-                for name in sorted(mine.keys() | theirs.keys())
-                if mine.get(name) != theirs.get(name)
-            },
-        }
+        return differing(self.facts, other.facts)
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """Return all that must be equal for two measurements to be compared."""
+        plan = {f"plan.{name}": value for name, value in self.plan.key_fields().items()}
+        return {**self.fingerprint.stable, **plan}
 
     def to_json(self) -> dict[str, Any]:
         """Return the documented keys of ``hwprof bench --json``."""

@@ -29,7 +29,7 @@ from hwprof.errors import (
 from hwprof.measure import wire
 from hwprof.measure.framing import read_from, write_all
 from hwprof.measure.memory import MemoryMeter
-from hwprof.measure.records import DeviceRef
+from hwprof.measure.records import PROTOCOL_VERSION, DeviceRef
 from hwprof.protocols import DeviceAdapter, Executable, ReportsDisturbance
 from hwprof.workload import Workload
 
@@ -134,6 +134,7 @@ class AdapterServer(Server):
         self._memory = MemoryMeter()
         return wire.Frame(
             header={
+                "protocol": PROTOCOL_VERSION,
                 "fingerprint": self._adapter.fingerprint().to_json(),
                 "reports_disturbance": isinstance(self._adapter, ReportsDisturbance),
                 "warnings": self.warnings(),

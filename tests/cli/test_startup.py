@@ -9,7 +9,7 @@ import sys
 HEAVY = {"numpy", "onnx", "onnxruntime", "pandas", "matplotlib", "scipy", "torch", "sklearn"}
 COMMANDS = (
     *("quickstart", "devices", "spaces", "cost", "profile", "import", "effects", "predict"),
-    *("reduce", "train", "search", "export", "report", "bench"),
+    *("reduce", "train", "search", "export", "report", "bench", "compare"),
 )
 PROBE = """
 import json, sys

@@ -1,4 +1,4 @@
-"""Imports point one way: core <- {devices, search, reports} <- {api, cli}."""
+"""Imports point one way: core <- {devices, search, reports} <- {api, cli, pytest plugin}."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ def layer_of(path: Path) -> str:
     top = path.relative_to(ROOT).parts
     if top[0] != "hwprof":
         return f"hwprof.{top[0]}"
-    return "join" if top[1] in ("api", "cli", "__main__.py", "__init__.py") else "core"
+    joining = ("api", "cli", "__main__.py", "__init__.py", "pytest_plugin.py")
+    return "join" if top[1] in joining else "core"
 
 
 def sources() -> list[Path]:

@@ -88,6 +88,8 @@ class TestGate:
             ([0.0085] * 5, "equivalent"),  # slower beyond doubt, but by less than matters
             ([0.03, 0.03, 0.03, 0.03, -0.001], "regressed"),  # four of five workers agree
             ([0.09, 0.09, 0.09, -0.01, -0.01], "inconclusive"),  # three of five do not
+            ([-0.3, -0.3, -0.3, -0.3, 0.02], "improved"),
+            ([-0.3, -0.3, -0.3, 0.02, 0.02], "inconclusive"),  # two of five are slower
         ],
     )
     def test_verdicts(self, shifts: list[float], verdict: str) -> None:

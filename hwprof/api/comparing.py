@@ -1,0 +1,143 @@
+"""``compare``: is the new one slower than the base?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hwprof.api.models import as_workload
+from hwprof.errors import PlanError
+from hwprof.measure.records import DeviceOptions, Precision
+from hwprof.progress import ProgressCallback
+from hwprof.regression.records import CompareResult
+from hwprof.space import Architecture
+from hwprof.workload import InputSpec
+
+if TYPE_CHECKING:
+    from hwprof.regression.stored import Missing, Stored
+
+Comparable = Architecture | str | Path
+
+
+def compare(
+    base: Comparable,
+    new: Comparable,
+    *,
+    device: str = "cpu",
+    threads: int = 1,
+    batch: int = 1,
+    precision: Precision = "fp32",
+    threshold: float = 0.01,
+    inputs: Sequence[InputSpec | str] = (),
+    base_python: str | None = None,
+    max_time_s: float = 60.0,
+    seed: int = 0,
+    script: str | None = None,
+    progress: ProgressCallback | None = None,
+) -> CompareResult:
+    """Say whether ``new`` is slower than ``base``, and by how much.
+
+    Two models are measured now, side by side, in interleaved bursts of fresh workers. Two run
+    folders, suite baselines or files of pytest-benchmark are compared as they are stored.
+
+    Args:
+        base: a model (as in :func:`hwprof.bench`), a run folder, a suite baseline, or
+            pytest-benchmark's JSON.
+        new: the same kind of thing.
+        device: where models are measured.
+        threads: threads of the runtime.
+        batch: batch size of networks of a space.
+        precision: arithmetic type.
+        threshold: the smallest relative slowdown that matters; below 0.01 counts as 0.01.
+        inputs: shapes and types of the inputs of both models.
+        base_python: the base's workers run on this Python, with another version of the runtime.
+        max_time_s: longest for one pair of models.
+        seed: of inputs, weights and orders.
+        script: steers the ``null`` device only.
+        progress: called as measuring goes on.
+
+    Raises:
+        PlanError: the two are of different kinds, or an option does not go with them.
+        DeviceError: the device is not there.
+    """
+    stored = [_stored(side) for side in (base, new)]
+    if all(s is not None for s in stored):
+        if base_python is not None:
+            raise PlanError("--base-python goes with two models: these are stored measurements")
+        from hwprof.regression.stored import compare_stored
+
+        return CompareResult(rows=compare_stored(stored[0] or [], stored[1] or [], threshold))
+    if any(s is not None for s in stored):
+        kinds = ["stored measurements" if s is not None else "a model" for s in stored]
+        raise PlanError(
+            f"{str(base)!r} is {kinds[0]} and {str(new)!r} is {kinds[1]}; expected two models, two "
+            "run folders, or two files of pytest-benchmark"
+        )
+    from hwprof.devices import device_ref, registrations
+    from hwprof.regression.environments import interpreter_of
+    from hwprof.regression.paired_verdicts import compare_pairs
+    from hwprof.regression.side_by_side import PLAN, Pair
+
+    options = DeviceOptions(threads=threads, batch=batch, precision=precision, script=script)
+    ref = device_ref(device, options)
+    ours, theirs = (as_workload(m, inputs, seed=seed) for m in (base, new))
+    label = ours.label if ours.label == theirs.label else f"{ours.label} -> {theirs.label}"
+    with ExitStack() as stack:
+        interpreter = None
+        if base_python is not None:
+            package = registrations()[device].package
+            interpreter = stack.enter_context(
+                interpreter_of(base_python, (package,) if package else ())
+            )
+        pair = Pair(label=label, base=ours, new=theirs, base_python=interpreter)
+        rows = compare_pairs(
+            [pair],
+            ref,
+            threshold=threshold,
+            plan=replace(PLAN, seed=seed),
+            cap_s=max_time_s,
+            progress=progress,
+        )
+    return CompareResult(rows=rows)
+
+
+def _stored(source: Comparable) -> list[Stored | Missing] | None:
+    """Return what is stored in a folder or a file; None for a model."""
+    from hwprof.regression.pytest_file import is_pytest_file, read_pytest_file
+    from hwprof.regression.suite import is_baseline, read_baseline
+
+    if isinstance(source, Architecture) or not Path(source).exists():
+        return None
+    path = Path(source)
+    if path.is_dir():
+        return read_baseline(path) if is_baseline(path) else read_run(path)
+    return list(read_pytest_file(path)) if is_pytest_file(path) else None
+
+
+def read_run(folder: Path) -> list[Stored | Missing]:
+    """Read every workload of a run folder, each measured in one session."""
+    from hwprof.regression.stored import Missing, Stored, session_of
+    from hwprof.store import Run
+
+    with Run.open(folder) as run:
+        found: list[Stored | Missing] = [
+            Stored(
+                label=m.workload.label,
+                match=m.workload.key,
+                facts=m.facts,
+                sessions=(session_of(m),),
+            )
+            for m in run.measurements()
+        ]
+        found += [
+            Missing(
+                label=f.workload.label,
+                match=f.workload.key,
+                reason=f"{f.stage} failed ({f.kind}): {f.message}",
+            )
+            for f in run.failures()
+        ]
+    return found

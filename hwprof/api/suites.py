@@ -1,0 +1,152 @@
+"""``suite run`` and ``suite compare``: what is guarded, measured and held against a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hwprof.api.models import as_workload
+from hwprof.errors import PlanError
+from hwprof.measure.records import DeviceOptions, Failure, plan_for
+from hwprof.progress import ProgressCallback
+from hwprof.regression.records import CompareResult
+from hwprof.workload import Workload
+
+if TYPE_CHECKING:
+    from hwprof.regression.suite import Config, Entry, Suite
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteRun:
+    """What a call of ``suite run`` added to a baseline."""
+
+    out: Path
+    n_sessions: int
+    n_measured: int
+    failures: tuple[Failure, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what ``hwprof suite run --json`` prints."""
+        return {
+            "out": str(self.out),
+            "n_sessions": self.n_sessions,
+            "n_measured": self.n_measured,
+            "failures": [f.to_json() for f in self.failures],
+        }
+
+
+def suite_run(
+    suite: str | Path = "stock",
+    *,
+    out: str | Path,
+    sessions: int = 3,
+    seed: int = 0,
+    script: str | None = None,
+    progress: ProgressCallback | None = None,
+) -> SuiteRun:
+    """Measure a suite into a baseline folder; called again it adds sessions.
+
+    Args:
+        suite: a suite file, or ``stock``.
+        out: the baseline's folder.
+        sessions: how many to add; fewer than three in all call nothing below 10 %.
+        seed: of inputs, weights and orders; each session draws its own order.
+        script: steers the ``null`` device only.
+        progress: called as measuring goes on.
+
+    Raises:
+        PlanError: the suite cannot be read, or names an unknown device.
+        ModelError: a model of the suite is gone; nothing is measured then.
+        DeviceError: a device is not there.
+    """
+    from hwprof.devices import device_ref
+    from hwprof.measure.engine import measure
+    from hwprof.regression.suite import next_session, read_suite, write_suite
+    from hwprof.store import Run
+
+    asked = read_suite(suite)
+    workloads = suite_workloads(asked, seed)
+    refs = {c: device_ref(c.device, _options(c, script)) for c in asked.configs}
+    folder = Path(out)
+    write_suite(folder, asked)
+    n_measured, failures = 0, []
+    for number in range(sessions):
+        session = next_session(folder)
+        plan = plan_for(asked.preset, seed=seed + number)
+        for config, ref in refs.items():
+            request = {"suite": asked.name, "config": asdict(config), "plan": plan.key_fields()}
+            with Run.create(session / str(config), "suite", request) as store:
+                for result in measure(workloads, ref, plan, sink=store, progress=progress):
+                    if isinstance(result, Failure):
+                        failures.append(result)
+                    else:
+                        n_measured += 1
+    return SuiteRun(
+        out=folder, n_sessions=sessions, n_measured=n_measured, failures=tuple(failures)
+    )
+
+
+def suite_compare(
+    base: str | Path,
+    new: str | Path,
+    *,
+    commit: str | None = None,
+    threshold: float = 0.01,
+) -> CompareResult:
+    """Hold a suite's measurements against a baseline.
+
+    Args:
+        base: a baseline, or with ``commit`` a folder of baselines named after commits.
+        new: the folder of ``suite run`` that is judged.
+        commit: the commit (or its beginning) whose baseline is meant.
+        threshold: the smallest relative slowdown that matters; stored levels allow 2 % at best.
+
+    Raises:
+        StoreError: there is no such baseline.
+    """
+    from hwprof.regression.stored import compare_stored
+    from hwprof.regression.suite import find_baseline, read_baseline
+
+    ours = read_baseline(find_baseline(Path(base), commit))
+    theirs = read_baseline(find_baseline(Path(new)))
+    return CompareResult(rows=compare_stored(ours, theirs, threshold))
+
+
+def suite_workloads(suite: Suite, seed: int) -> list[Workload]:
+    """Return everything that a suite lists.
+
+    Raises:
+        ModelError: a model is gone.
+        SpaceError: there is no such space or network.
+        PlanError: two workloads have one name.
+    """
+    found = [w for entry in suite.entries for w in _workloads(entry, Path(suite.folder), seed)]
+    seen: set[tuple[str, str]] = set()
+    for workload in found:
+        if (name := (workload.role, workload.label)) in seen:
+            raise PlanError(
+                f"the suite {suite.name!r} lists {workload.label!r} twice; give each one line"
+            )
+        seen.add(name)
+    return found
+
+
+def _workloads(entry: Entry, folder: Path, seed: int) -> Iterator[Workload]:
+    from hwprof.campaign import isolated_workloads
+    from hwprof.space import get_space
+
+    if entry.blocks is not None:
+        for block in isolated_workloads(get_space(entry.blocks)):
+            yield replace(block, label=f"{entry.blocks} {block.label}", seed=seed)
+    for name in entry.networks:
+        yield as_workload(name, seed=seed)
+    if entry.model is not None:
+        is_file = entry.model.endswith((".onnx", ".tflite"))
+        model = str(folder / entry.model) if is_file else entry.model
+        yield replace(as_workload(model, entry.inputs, seed=seed), label=entry.model)
+
+
+def _options(config: Config, script: str | None) -> DeviceOptions:
+    return DeviceOptions(threads=config.threads, precision=config.precision, script=script)

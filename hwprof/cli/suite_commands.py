@@ -1,0 +1,92 @@
+"""``suite run`` and ``suite compare``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hwprof.cli import options as opt
+from hwprof.cli.compare_commands import (
+    AllowOption,
+    BadgeOption,
+    JunitOption,
+    MarkdownOption,
+    ThresholdOption,
+    allowed_verdicts,
+    finish,
+)
+from hwprof.cli.output import print_json, print_text, say
+from hwprof.cli.progress import ProgressLine
+
+DEVICE_FAILED = 3
+
+
+def run(
+    suite: Annotated[
+        str, typer.Argument(help="A suite file, or 'stock' for the one that comes with hwprof.")
+    ],
+    out: opt.Out,
+    sessions: Annotated[
+        int, typer.Option("--sessions", min=1, help="Sessions to add to the baseline.")
+    ] = 3,
+    seed: opt.Seed = 0,
+    json_: opt.Json = False,
+    script: opt.Script = None,
+) -> None:
+    """Measure a suite into a baseline; called again it adds sessions to it.
+
+    Exit code 3 if a workload failed.
+    """
+    from hwprof import api
+
+    with ProgressLine() as progress:
+        result = api.suite_run(
+            suite, out=out, sessions=sessions, seed=seed, script=script, progress=progress
+        )
+    for failure in result.failures:
+        say(f"{failure.workload.label}: {failure.stage} failed ({failure.kind}): {failure.message}")
+    if json_:
+        print_json(result.to_json())
+    else:
+        print_text(
+            f"{result.n_measured} measurements in {result.n_sessions} more sessions of {out}, "
+            f"{len(result.failures)} failures"
+        )
+    if result.failures:
+        raise typer.Exit(DEVICE_FAILED)
+
+
+def compare(
+    base: Annotated[
+        str, typer.Argument(help="A baseline; with --commit a folder of them, named by commits.")
+    ],
+    new: Annotated[str, typer.Argument(help="The --out of `hwprof suite run` that is judged.")],
+    commit: Annotated[
+        str | None, typer.Option("--commit", help="The commit whose baseline is meant.")
+    ] = None,
+    threshold: ThresholdOption = "1%",
+    allow: AllowOption = None,
+    markdown: MarkdownOption = None,
+    junit: JunitOption = None,
+    badge: BadgeOption = None,
+    json_: opt.Json = False,
+) -> None:
+    """Hold a suite against a stored baseline; exit codes as of `hwprof compare`."""
+    from hwprof import api
+
+    allowed = allowed_verdicts(allow)
+    share = opt.parse_percentage("--threshold", threshold) or 0.0
+    result = api.suite_compare(base, new, commit=commit, threshold=share)
+    finish(result, allowed, json_=json_, markdown=markdown, junit=junit, badge=badge)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to ``app``."""
+    suite = typer.Typer(
+        help="Guard a list of workloads: measure it into a baseline, compare with one.",
+        no_args_is_help=True,
+    )
+    suite.command()(run)
+    suite.command()(compare)
+    app.add_typer(suite, name="suite")

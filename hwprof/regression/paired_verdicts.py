@@ -1,0 +1,169 @@
+"""From timed pairs to comparisons: levels and tails, judged over all workloads together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from hwprof.measure.records import DeviceRef, MeasurePlan
+from hwprof.progress import Progress, ProgressCallback
+from hwprof.regression.gate import (
+    MOST_PREEMPTED,
+    TAIL_SHIFT,
+    Gate,
+    settle,
+    tail_ratios,
+)
+from hwprof.regression.records import Comparison, Tail, Verdict
+from hwprof.regression.side_by_side import (
+    CAP_S,
+    PLAN,
+    Pair,
+    PairFailed,
+    PairTimed,
+    side_by_side,
+)
+
+_WORDS: dict[str, Verdict] = {
+    "regressed": "REGRESSED",
+    "improved": "IMPROVED",
+    "equivalent": "EQUIVALENT",
+    "inconclusive": "INCONCLUSIVE",
+}
+
+
+@dataclass(kw_only=True)
+class _Judged:
+    """A timed pair with its gates; ``tail`` is None where the tail cannot be judged."""
+
+    pair: Pair
+    timed: PairTimed
+    gate: Gate
+    tail: Gate | None = None
+    tail_note: str = ""
+    row: Comparison | None = field(default=None)
+
+
+def compare_pairs(
+    pairs: Sequence[Pair],
+    device: DeviceRef,
+    *,
+    threshold: float,
+    plan: MeasurePlan = PLAN,
+    cap_s: float = CAP_S,
+    progress: ProgressCallback | None = None,
+) -> tuple[Comparison, ...]:
+    """Time every pair, then judge them together (Holm), in the order of ``pairs``.
+
+    Args:
+        pairs: what is compared.
+        device: where.
+        threshold: the smallest relative change that matters.
+        plan: how it is timed.
+        cap_s: longest for one pair, start of its workers included.
+        progress: called after every round.
+
+    Raises:
+        DeviceUnavailableError: the device cannot be opened.
+    """
+    found: list[_Judged | Comparison] = []
+    for index, pair in enumerate(pairs):
+        gate = Gate(delta=threshold, family=len(pairs))
+        tell = _teller(progress, index, len(pairs), pair.label)
+        timed = side_by_side(pair, device, gate, plan=plan, cap_s=cap_s, tell=tell)
+        if isinstance(timed, PairFailed):
+            found.append(_failed(pair, timed))
+        else:
+            found.append(_with_tail(_Judged(pair=pair, timed=timed, gate=gate), device))
+    judged = [f for f in found if isinstance(f, _Judged)]
+    levels = settle([j.gate for j in judged])
+    with_tail = [j for j in judged if j.tail is not None]
+    tails = dict(
+        zip(
+            map(id, with_tail),
+            settle([j.tail for j in with_tail if j.tail is not None]),
+            strict=True,
+        )
+    )
+    for one, level in zip(judged, levels, strict=True):
+        one.row = _row(one, _WORDS[level], tails.get(id(one)))
+    rows = (f.row if isinstance(f, _Judged) else f for f in found)
+    return tuple(row for row in rows if row is not None)
+
+
+def _teller(
+    progress: ProgressCallback | None, done: int, total: int, label: str
+) -> Callable[[str], None] | None:
+    if progress is None:
+        return None
+    return lambda what: progress(
+        Progress(stage="compare", done=done, total=total, label=f"{label}: {what}")
+    )
+
+
+def _failed(pair: Pair, failed: PairFailed) -> Comparison:
+    failure = failed.failure
+    return Comparison(
+        workload=pair.label,
+        verdict="NOT_COMPARABLE",
+        method="paired",
+        reason=f"{failed.side}: {failure.stage} failed ({failure.kind}): {failure.message}",
+    )
+
+
+def _with_tail(one: _Judged, device: DeviceRef) -> _Judged:
+    timed, threads = one.timed, device.options.threads
+    waited = max(m.telemetry["preempted_share"] for m in (timed.base, timed.new))
+    ratios = tail_ratios(timed.base_bursts, timed.new_bursts, threads)
+    if waited >= MOST_PREEMPTED:
+        one.tail_note = (
+            f"{waited:.1%} of the calls waited for a core (below {MOST_PREEMPTED:.0%} is needed): "
+            "measure when the machine is quieter"
+        )
+    elif not ratios:
+        one.tail_note = "a burst holds fewer than 10 calls, too few for a 90th percentile"
+    else:
+        one.tail = Gate(delta=TAIL_SHIFT)
+        # Looked at once, when all is timed: it may spend its whole rate.
+        one.tail.look_once(ratios)
+    return one
+
+
+def _row(one: _Judged, verdict: Verdict, tail: str | None) -> Comparison:
+    found, timed = one.gate.latest, one.timed
+    assert found is not None
+    return Comparison(
+        workload=one.pair.label,
+        verdict=verdict,
+        method="paired",
+        reason=_reason(verdict, one),
+        shift=found.shift,
+        shift_ci99=found.shift_ci99,
+        detectable=found.detectable,
+        base_s=timed.base.level_s,
+        new_s=timed.new.level_s,
+        tail=_tail(one, _WORDS[tail]) if tail is not None else None,
+        tail_note=one.tail_note,
+        differences=timed.base.differences(timed.new),
+        n_pairs=found.n_pairs,
+    )
+
+
+def _tail(one: _Judged, verdict: Verdict) -> Tail:
+    assert one.tail is not None
+    found = one.tail.latest
+    assert found is not None
+    return Tail(verdict=verdict, shift=found.shift, shift_ci99=found.shift_ci99)
+
+
+def _reason(verdict: Verdict, one: _Judged) -> str:
+    found, timed = one.gate.latest, one.timed
+    assert found is not None
+    base = f"{found.n_pairs} pairs of bursts in {timed.rounds} rounds"
+    if verdict == "INCONCLUSIVE":
+        why = "the time was up" if timed.capped else "all looks were spent"
+        return (
+            f"{base}; {why} before the difference was clear: measure when the machine is quieter, "
+            "or raise --max-time"
+        )
+    return base

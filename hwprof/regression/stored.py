@@ -1,0 +1,257 @@
+"""Stored measurements against stored ones, where the old code cannot run any more.
+
+Nothing stands side by side here, so a level may move with the machine. How much it moves is
+taken from the base's own sessions: σ, the standard deviation of ln(level) from session to session.
+With m base and n new sessions a shift must exceed max(2 %, 3·σ·√(1/n + 1/m)), and the workers'
+levels must agree on it (one-sided Mann–Whitney, Holm over the workloads). A reference block that
+moved by more than 1.5 %, or a key that differs, ends the comparison: never a pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwprof.measure.paired import SIGNIFICANCE
+from hwprof.measure.records import Measurement, differing
+from hwprof.regression.gate import holm
+from hwprof.regression.records import Comparison, Method, Verdict
+
+SMALLEST_STORED_SHIFT = 0.02
+ONE_SESSION_SHIFT = 0.10
+"""What one session a side can show: levels move by a few per cent from session to session."""
+FEWEST_SESSIONS = 3
+REFERENCE_MOVED = 0.015
+SIGMAS = 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """One visit to the machine.
+
+    ``units_s`` are what the rank test compares: a level for every worker, or, out of a foreign
+    file, the raw samples of its one process. Empty where a file has no raw data.
+    """
+
+    level_s: float
+    units_s: tuple[float, ...]
+    reference_s: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """Everything stored of one workload under one key."""
+
+    label: str
+    match: str
+    """What pairs base and new: equal on both sides."""
+    facts: Mapping[str, object]
+    sessions: tuple[Session, ...]
+    method: Method = "stored"
+    caveat: str = ""
+    """What numbers of this kind cannot support, in words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Missing:
+    """A workload that should be there and is not: its model is gone, or it failed."""
+
+    label: str
+    match: str
+    reason: str
+
+
+def session_of(measurement: Measurement) -> Session:
+    """Return what a stored comparison needs of a measurement."""
+    return Session(
+        level_s=measurement.level_s,
+        units_s=tuple(measurement.telemetry["worker_levels_s"].values()),
+        reference_s=measurement.telemetry.get("reference_level_s"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Question:
+    """Two stored workloads that may be compared, with the numbers of the rule."""
+
+    base: Stored
+    new: Stored
+    shift_log: float
+    error_log: float | None
+    """Standard error of the shift between sessions; None with too few to know."""
+    limit: float
+    p_slower: float
+    p_faster: float
+    p_least: float
+
+
+def compare_stored(
+    base: Sequence[Stored | Missing], new: Sequence[Stored | Missing], threshold: float
+) -> tuple[Comparison, ...]:
+    """Compare all that is stored on either side, judged together; what has no partner is named."""
+    theirs = {n.match: n for n in new}
+    ours = {b.match: b for b in base}
+    asked: list[_Question | Comparison] = []
+    for match in dict.fromkeys([*ours, *theirs]):
+        asked.append(_asked(ours.get(match), theirs.get(match), threshold))
+    questions = [q for q in asked if isinstance(q, _Question)]
+    slower = holm([q.p_slower for q in questions])
+    faster = holm([q.p_faster for q in questions])
+    judged = iter(
+        _judged(q, s, f, len(questions), threshold)
+        for q, s, f in zip(questions, slower, faster, strict=True)
+    )
+    return tuple(next(judged) if isinstance(q, _Question) else q for q in asked)
+
+
+def _asked(
+    base: Stored | Missing | None, new: Stored | Missing | None, threshold: float
+) -> _Question | Comparison:
+    for side, here in (("base", base), ("new", new)):
+        if isinstance(here, Missing):
+            return _refused(here.label, "stored", f"{side}: {here.reason}")
+    if base is None or new is None:
+        there = base or new
+        assert isinstance(there, Stored)
+        side = "base" if new is None else "new"
+        return _refused(there.label, there.method, f"only the {side} has it")
+    assert isinstance(base, Stored)
+    assert isinstance(new, Stored)
+    if found := differing(base.facts, new.facts):
+        named = "; ".join(f"{k} {a!r}, now {b!r}" for k, (a, b) in found.items())
+        reason = f"{named}: measure both side by side, or make a new baseline"
+        return _refused(new.label, new.method, reason, found)
+    moved = _reference_moved(base, new)
+    if moved is not None and abs(moved) > REFERENCE_MOVED:
+        reason = (
+            f"the reference block, which never changes, moved by {moved:+.1%}: the machine is not "
+            "what it was; measure both side by side, or make a new baseline"
+        )
+        return _refused(new.label, new.method, reason)
+    return _question(base, new, threshold)
+
+
+def _refused(
+    label: str,
+    method: Method,
+    reason: str,
+    differences: Mapping[str, tuple[object, object]] | None = None,
+) -> Comparison:
+    return Comparison(
+        workload=label,
+        verdict="NOT_COMPARABLE",
+        method=method,
+        reason=reason,
+        differences=differences or {},
+    )
+
+
+def _reference_moved(base: Stored, new: Stored) -> float | None:
+    levels = [
+        [math.log(s.reference_s) for s in side.sessions if s.reference_s is not None]
+        for side in (base, new)
+    ]
+    if not all(levels):
+        return None
+    return math.expm1(float(np.mean(levels[1])) - float(np.mean(levels[0])))
+
+
+def _question(base: Stored, new: Stored, threshold: float) -> _Question:
+    before = np.log([s.level_s for s in base.sessions])
+    after = np.log([s.level_s for s in new.sessions])
+    m, n = before.size, after.size
+    least = max(SMALLEST_STORED_SHIFT, threshold)
+    error, limit = None, max(ONE_SESSION_SHIFT, threshold)
+    if m >= FEWEST_SESSIONS:
+        error = float(before.std(ddof=1)) * math.sqrt(1 / n + 1 / m)
+        limit = max(least, math.expm1(SIGMAS * error))
+    a = np.array([u for s in base.sessions for u in s.units_s])
+    b = np.array([u for s in new.sessions for u in s.units_s])
+    p_slower, p_faster = _rank_p(a, b)
+    return _Question(
+        base=base,
+        new=new,
+        shift_log=float(after.mean() - before.mean()),
+        error_log=error,
+        limit=limit,
+        p_slower=p_slower,
+        p_faster=p_faster,
+        p_least=1.0 / math.comb(a.size + b.size, a.size) if a.size and b.size else 1.0,
+    )
+
+
+def _rank_p(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[float, float]:
+    """Return Mann–Whitney's one-sided p that ``b`` is larger than ``a``, and smaller."""
+    from scipy.stats import mannwhitneyu
+
+    if not (a.size and b.size):
+        return 1.0, 1.0
+    return (
+        float(mannwhitneyu(b, a, alternative="greater").pvalue),
+        float(mannwhitneyu(b, a, alternative="less").pvalue),
+    )
+
+
+def _judged(
+    question: _Question, slower: bool, faster: bool, family: int, threshold: float
+) -> Comparison:
+    q = question
+    shift, error = math.expm1(q.shift_log), q.error_log
+    interval, detectable = None, q.limit
+    if error is not None:
+        interval = _interval(q.shift_log, error, len(q.base.sessions))
+        detectable = q.limit + 0.84 * error
+    verdict: Verdict = "INCONCLUSIVE"
+    if slower and shift > q.limit:
+        verdict = "REGRESSED"
+    elif faster and math.expm1(-q.shift_log) > q.limit:
+        verdict = "IMPROVED"
+    elif interval is not None and interval[1] < max(SMALLEST_STORED_SHIFT, threshold):
+        verdict = "EQUIVALENT"
+    return Comparison(
+        workload=q.new.label,
+        verdict=verdict,
+        method=q.new.method,
+        reason=_reason(q, family),
+        shift=shift,
+        shift_ci99=interval,
+        detectable=detectable,
+        base_s=_level_s(q.base),
+        new_s=_level_s(q.new),
+    )
+
+
+def _interval(shift_log: float, error_log: float, sessions: int) -> tuple[float, float]:
+    """Return the 99 % interval of the shift: Student's, with the base's sessions behind σ."""
+    from scipy.special import stdtrit
+
+    half = float(stdtrit(sessions - 1, 0.995)) * error_log
+    return math.expm1(shift_log - half), math.expm1(shift_log + half)
+
+
+def _level_s(stored: Stored) -> float:
+    return math.exp(float(np.mean([math.log(s.level_s) for s in stored.sessions])))
+
+
+def _reason(q: _Question, family: int) -> str:
+    m, n = len(q.base.sessions), len(q.new.sessions)
+    parts = [f"{n} against {m} stored session{'s' if m > 1 else ''}"]
+    if q.error_log is None:
+        parts.append(
+            f"without {FEWEST_SESSIONS} base sessions nothing below {q.limit:.0%} can be called "
+            "and nothing is equivalent"
+        )
+    else:
+        parts.append(f"the base's sessions allow calls above {q.limit:.1%}")
+    if caveat := q.new.caveat or q.base.caveat:
+        parts.append(caveat)
+    elif q.p_least >= SIGNIFICANCE / family:
+        parts.append(
+            "fewer workers than needed: so few levels cannot reach "
+            f"p < {SIGNIFICANCE / family:.2g}; measure with --preset standard, or more sessions"
+        )
+    return "; ".join(parts)

@@ -1,0 +1,118 @@
+"""The gate over looks and workloads: spending by hand, Holm's example, simulated error rates."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from hwprof.measure.records import Burst, LabelledBurst
+from hwprof.regression.gate import LOOKS, SPENT, Gate, holm, settle, tail_ratios
+
+Float64 = NDArray[np.float64]
+
+
+def ratios(shift: float, rounds: int, sd: float = 0.002, seed: int = 0) -> dict[str, Float64]:
+    rng = np.random.default_rng(seed)
+    return {f"seat {i}": shift + sd * rng.standard_normal(rounds) for i in range(5)}
+
+
+def test_the_looks_spend_the_whole_rate_and_no_more() -> None:
+    assert len(SPENT) == len(LOOKS)
+    assert sum(SPENT) == pytest.approx(1.0)
+
+
+class TestGate:
+    def test_a_look_costs_its_share(self) -> None:
+        # Ten pairs, all up: p = 2^-10. The first look has a tenth of the rate: 2^-10 / 0.1.
+        gate = Gate()
+        found = {"seat 0": np.linspace(0.02, 0.03, 10)}
+        gate.look(found)
+        assert gate.p_slower == pytest.approx(2**-10 / 0.1)
+        # 2^-10 / 0.1 = 0.0098 is below 0.01; among two workloads it is above 0.005.
+        assert gate.verdict(slower=gate.p_slower < 0.01, faster=False) == "regressed"
+        assert Gate(family=2).look(found) == "inconclusive"
+
+    def test_the_smallest_of_the_looks_counts(self) -> None:
+        gate = Gate()
+        gate.look({"seat 0": np.linspace(0.02, 0.03, 10)})
+        gate.look({"seat 0": np.array([0.02, -0.03])})
+        assert gate.p_slower == pytest.approx(2**-10 / 0.1)
+
+    def test_one_look_spends_it_all(self) -> None:
+        gate = Gate()
+        gate.look_once({"seat 0": np.linspace(0.02, 0.03, 10)})
+        assert gate.p_slower == pytest.approx(2**-10)
+        with pytest.raises(ValueError, match="all are spent"):
+            gate.look(ratios(0, 8))
+
+    def test_more_than_its_looks_is_an_error(self) -> None:
+        gate = Gate()
+        for rounds in LOOKS:
+            gate.look(ratios(0, rounds))
+        with pytest.raises(ValueError, match="all are spent"):
+            gate.look(ratios(0, 8))
+
+    @pytest.mark.parametrize(
+        ("shift", "verdict"),
+        [(0.03, "regressed"), (-0.03, "improved"), (0.0, "equivalent")],
+    )
+    def test_a_clear_difference_is_decided_at_the_first_look(
+        self, shift: float, verdict: str
+    ) -> None:
+        assert Gate().look(ratios(shift, LOOKS[0])) == verdict
+
+    def test_false_alarms_with_looking_at_every_look(self) -> None:
+        # Equals, with noise wide enough that the size of the shift does not protect: the rate
+        # of either direction must stay below its 1 %. 400 sequences: 8 alarms in one direction
+        # have a probability below 5 % at 1 %; a naive p < 0.01 at four looks gives about 11.
+        rng = np.random.default_rng(5)
+        alarms = 0
+        for _ in range(400):
+            d = {f"seat {i}": 0.2 * rng.standard_normal(LOOKS[-1]) for i in range(5)}
+            gate = Gate()
+            for rounds in LOOKS:
+                gate.look({s: v[:rounds] for s, v in d.items()})
+            alarms += gate.p_slower < 0.01
+        assert alarms <= 8
+
+
+class TestHolm:
+    @pytest.mark.parametrize(
+        ("ps", "rejected"),
+        [
+            # 0.002 < 0.01/3, 0.004 < 0.01/2, 0.009 < 0.01: all.
+            ([0.009, 0.002, 0.004], [True, True, True]),
+            # 0.002 < 0.01/3, then 0.006 >= 0.005 stops, and 0.0061 with it.
+            ([0.006, 0.002, 0.0061], [False, True, False]),
+            ([0.004, 0.004, 0.004], [False, False, False]),
+            ([], []),
+        ],
+    )
+    def test_by_hand(self, ps: list[float], rejected: list[bool]) -> None:
+        assert holm(ps) == rejected
+
+    def test_settle_judges_together(self) -> None:
+        gates = [Gate() for _ in range(3)]
+        for gate in gates:
+            gate.look(ratios(0.03, 8))
+        gates[0].p_slower, gates[1].p_slower, gates[2].p_slower = 0.002, 0.006, 0.5
+        assert settle(gates) == ["regressed", "inconclusive", "inconclusive"]
+
+
+def burst(us: list[float], worker: str, index: int) -> LabelledBurst:
+    duration = np.array([round(1000 * u) for u in us], dtype=np.int64)
+    timed = Burst(start_ns=np.cumsum(duration), duration_ns=duration, wait_ns=None)
+    return LabelledBurst(burst=timed, worker=worker, round_index=index)
+
+
+def test_tails_are_ratios_of_p90_and_need_ten_calls() -> None:
+    # The first call is dropped. p90 of 0, 10, ..., 100 is 90; of twice that 180.
+    calls = [5.0, *(10.0 * i for i in range(1, 12))]
+    a = [burst(calls, "seat 0", 0), burst(calls[:6], "seat 0", 1)]
+    b = [burst([2 * c for c in calls], "seat 0", 0), burst(calls[:6], "seat 0", 1)]
+    found = tail_ratios(a, b, threads=1)
+    assert set(found) == {"seat 0"}
+    np.testing.assert_allclose(found["seat 0"], [math.log(2)])

@@ -1,0 +1,137 @@
+"""The rule for stored baselines, its limits worked out by hand, and what it refuses."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from hwprof.regression.records import CompareResult, Comparison, Tail
+from hwprof.regression.stored import Missing, Session, Stored, compare_stored
+
+
+def session(level: float, *, workers: int = 5, reference: float | None = 1.0) -> Session:
+    """Return a session whose workers lie within 0.04 % of its level."""
+    units = tuple(level * (1 + 1e-4 * i) for i in range(workers))
+    return Session(level_s=level, units_s=units, reference_s=reference)
+
+
+def stored(*levels: float, workers: int = 5, **facts: object) -> Stored:
+    return Stored(
+        label="net",
+        match="k",
+        facts={"hardware": "x", **facts},
+        sessions=tuple(session(v, workers=workers) for v in levels),
+    )
+
+
+def one(base: Stored | Missing, new: Stored | Missing, threshold: float = 0.01) -> Comparison:
+    (row,) = compare_stored([base], [new], threshold)
+    return row
+
+
+# ln levels −0.01, 0, 0.01: sd 0.01; one new session: 3·0.01·√(1 + 1/3) = 0.034641 -> 3.525 %.
+BASE = stored(math.exp(-0.01), 1.0, math.exp(0.01))
+
+
+class TestRule:
+    def test_the_limit_is_three_sigma_of_the_sessions(self) -> None:
+        limit = math.expm1(0.034641016)
+        above, below = one(BASE, stored(1.001 + limit)), one(BASE, stored(0.999 + limit))
+        assert (above.verdict, below.verdict) == ("REGRESSED", "INCONCLUSIVE")
+        assert above.detectable == pytest.approx(limit + 0.84 * 0.011547005)
+        # t of 2 degrees of freedom at 0.995 is 9.92484.
+        assert above.shift_ci99 is not None
+        half = 9.92484 * 0.011547005
+        assert math.log1p(above.shift_ci99[1]) == pytest.approx(
+            math.log(1.001 + limit) + half, rel=1e-4
+        )
+
+    def test_two_percent_is_the_least(self) -> None:
+        steady = stored(1.0, 1.0, 1.0)
+        assert one(steady, stored(1.021)).verdict == "REGRESSED"
+        assert one(steady, stored(1.019)).verdict == "EQUIVALENT"
+        assert one(steady, stored(0.979)).verdict == "IMPROVED"
+
+    def test_the_users_threshold_counts_above_it(self) -> None:
+        assert one(stored(1.0, 1.0, 1.0), stored(1.04), threshold=0.05).verdict == "EQUIVALENT"
+
+    def test_one_session_calls_nothing_below_ten_percent_and_nothing_equal(self) -> None:
+        base = stored(1.0)
+        assert one(base, stored(1.0)).verdict == "INCONCLUSIVE"
+        assert one(base, stored(1.09)).verdict == "INCONCLUSIVE"
+        assert one(base, stored(1.11)).verdict == "REGRESSED"
+        assert "3 base sessions" in one(base, stored(1.0)).reason
+
+    def test_fewer_workers_than_needed_are_named_and_never_pass(self) -> None:
+        # Three against three: p is at least 1/20.
+        row = one(stored(1.0, workers=3), stored(1.5, workers=3))
+        assert row.verdict == "INCONCLUSIVE"
+        assert "fewer workers than needed" in row.reason
+
+    def test_workers_must_agree(self) -> None:
+        mixed = Session(level_s=1.2, units_s=(0.9, 0.95, 1.2, 1.2, 1.2), reference_s=1.0)
+        assert one(BASE, replace(stored(1.0), sessions=(mixed,))).verdict == "INCONCLUSIVE"
+
+    def test_holm_over_a_suite(self) -> None:
+        # Five against five gives p = 1/252 at best: enough alone, not among three.
+        base = [replace(stored(1.0), label=str(i), match=str(i)) for i in range(3)]
+        new = [replace(stored(1.5), label=str(i), match=str(i)) for i in range(3)]
+        assert [r.verdict for r in compare_stored(base[:1], new[:1], 0.01)] == ["REGRESSED"]
+        assert {r.verdict for r in compare_stored(base, new, 0.01)} == {"INCONCLUSIVE"}
+
+
+class TestRefusals:
+    def test_every_fact_is_named_with_both_values(self) -> None:
+        row = one(
+            stored(1.0, runtime_version="1.20"), stored(2.0, runtime_version="1.32", kernel="6.1")
+        )
+        assert row.verdict == "NOT_COMPARABLE"
+        assert "runtime_version '1.20', now '1.32'" in row.reason
+        assert row.differences["kernel"] == (None, "6.1")
+        assert row.shift is None
+
+    def test_a_moved_reference_ends_it(self) -> None:
+        moved = replace(stored(1.0), sessions=(session(1.0, reference=1.016),))
+        still = replace(stored(1.0), sessions=(session(1.0, reference=1.014),))
+        assert one(BASE, moved).verdict == "NOT_COMPARABLE"
+        assert "moved by +1.6%" in one(BASE, moved).reason
+        assert one(BASE, still).verdict != "NOT_COMPARABLE"
+
+    def test_what_has_no_partner_is_named(self) -> None:
+        (row,) = compare_stored([BASE], [], 0.01)
+        assert (row.verdict, row.reason) == ("NOT_COMPARABLE", "only the base has it")
+
+    def test_what_is_gone_on_either_side_is_named(self) -> None:
+        gone = Missing(label="net", match="k", reason="cannot read the model 'net.onnx'")
+        for row in (one(BASE, gone), one(gone, BASE)):
+            assert row.verdict == "NOT_COMPARABLE"
+            assert "net.onnx" in row.reason
+
+
+def row(verdict: str, tail: Tail | None = None) -> Comparison:
+    return Comparison(workload="w", verdict=verdict, reason="", method="paired", tail=tail)  # type: ignore[arg-type]
+
+
+class TestExitCode:
+    @pytest.mark.parametrize(
+        ("verdicts", "code"),
+        [
+            (["EQUIVALENT", "IMPROVED"], 0),
+            (["EQUIVALENT", "REGRESSED", "NOT_COMPARABLE", "INCONCLUSIVE"], 1),
+            (["INCONCLUSIVE", "EQUIVALENT"], 4),
+            (["NOT_COMPARABLE", "INCONCLUSIVE"], 5),
+            ([], 5),
+        ],
+    )
+    def test_the_worst_counts(self, verdicts: list[str], code: int) -> None:
+        assert CompareResult(rows=tuple(map(row, verdicts))).exit_code() == code
+
+    def test_only_what_is_open_can_be_allowed(self) -> None:
+        assert CompareResult(rows=(row("INCONCLUSIVE"),)).exit_code({"inconclusive"}) == 0
+        assert CompareResult(rows=(row("NOT_COMPARABLE"),)).exit_code({"inconclusive"}) == 5
+
+    def test_a_slower_tail_is_a_regression(self) -> None:
+        tail = Tail(verdict="REGRESSED", shift=0.2, shift_ci99=(0.1, 0.3))
+        assert CompareResult(rows=(row("EQUIVALENT", tail),)).exit_code() == 1

@@ -1,0 +1,133 @@
+"""Suites: files read and refused, baselines that grow, are found by commit, and are compared."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from hwprof import api
+from hwprof.api.suites import suite_workloads
+from hwprof.errors import IncompatibleRunError, ModelError, PlanError, StoreError
+from hwprof.regression.suite import find_baseline, read_suite
+
+SUITE = """
+format: 1
+name: tiny
+devices: [null]
+preset: standard
+workloads:
+  - networks: [proxyless-gpu]
+"""
+
+
+def suite(folder: Path, text: str = SUITE) -> Path:
+    file = folder / "suite.yaml"
+    # YAML's own null would be no name.
+    file.write_text(text.replace("[null]", '["null"]'))
+    return file
+
+
+def script(latency_s: float) -> str:
+    return json.dumps({"latency": {"labels": {"proxyless*": latency_s}}})
+
+
+def measured(file: Path, out: Path, latency_s: float, sessions: int = 1, seed: int = 0) -> Path:
+    api.suite_run(file, out=out, sessions=sessions, script=script(latency_s), seed=seed)
+    return out
+
+
+class TestFiles:
+    def test_the_stock_suite_has_every_block_and_the_published_networks(self) -> None:
+        stock = read_suite("stock")
+        labels = [w.label for w in suite_workloads(stock, 0)]
+        assert sum(name.startswith("mobile-mini") for name in labels) > 20
+        assert {"proxyless-gpu", "proxyless-cpu", "proxyless-mobile"} <= set(labels)
+        assert max(Counter(labels).values()) == 1
+
+    def test_axes_are_crossed(self, tmp_path: Path) -> None:
+        text = "devices: [cpu, null]\nthreads: [1, 2]\nprecision: [fp32, int8]\n"
+        read = read_suite(
+            suite(tmp_path, f"format: 1\n{text.replace('null', 'tflite')}workloads: [blocks: x]\n")
+        )
+        assert [str(c) for c in read.configs[:3]] == ["cpu-t1-fp32", "cpu-t1-int8", "cpu-t2-fp32"]
+        assert len(read.configs) == 8
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("format: 2\nworkloads: [blocks: x]", "expected a mapping with format: 1"),
+            ("format: 1\ndevice: [cpu]\nworkloads: [blocks: x]", "unknown field 'device'"),
+            ("format: 1\nworkloads: []", "lists no workloads"),
+            ("format: 1\nthreads: [0]\nworkloads: [blocks: x]", r"threads is \[0\]"),
+            ("format: 1\nprecision: fp32\nworkloads: [blocks: x]", "precision is 'fp32'"),
+            ("format: 1\npreset: long\nworkloads: [blocks: x]", "preset 'long'"),
+            ("format: 1\nworkloads: [block: x]", "expected blocks: SPACE"),
+            ("format: 1\nworkloads: [{blocks: x, inputs: []}]", "expected blocks: SPACE"),
+            ("a: [", "is no YAML"),
+        ],
+    )
+    def test_what_is_wrong_is_named(self, tmp_path: Path, text: str, message: str) -> None:
+        with pytest.raises(PlanError, match=message):
+            read_suite(suite(tmp_path, text))
+
+    def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
+        with pytest.raises(PlanError, match="cannot read the suite"):
+            read_suite(tmp_path / "none.yaml")
+
+    def test_a_model_that_is_gone_is_said_before_anything_is_measured(self, tmp_path: Path) -> None:
+        file = suite(tmp_path, SUITE + "  - model: gone.onnx\n")
+        with pytest.raises(ModelError, match=r"gone\.onnx"):
+            measured(file, tmp_path / "out", 1e-4)
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def baselines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return baselines: three sessions of one commit, then what is judged against them."""
+    folder = tmp_path_factory.mktemp("baselines")
+    file = suite(folder)
+    measured(file, folder / "abc123", 1e-4, sessions=2)
+    measured(file, folder / "abc123", 1e-4, seed=2)
+    measured(file, folder / "abd999", 1e-4, seed=7)
+    measured(file, folder / "slow", 1.1e-4, seed=7)
+    return folder
+
+
+class TestBaselines:
+    def test_sessions_add_up_and_a_slowdown_is_found(self, baselines: Path) -> None:
+        result = api.suite_compare(baselines, baselines / "slow", commit="abc")
+        (row,) = result.rows
+        assert row.verdict == "REGRESSED"
+        assert row.workload == "proxyless-gpu [null-t1-fp32]"
+        assert "1 against 3 stored sessions" in row.reason
+        assert row.shift == pytest.approx(0.1, abs=0.01)
+        assert result.exit_code() == 1
+
+    def test_the_same_again_passes(self, baselines: Path) -> None:
+        result = api.suite_compare(baselines / "abc123", baselines / "abd999")
+        assert [r.verdict for r in result.rows] == ["EQUIVALENT"]
+        assert api.compare(baselines / "abc123", baselines / "abd999") == result
+
+    @pytest.mark.parametrize(("commit", "n"), [("ab", 2), ("f00", 0)])
+    def test_a_commit_must_mean_one(self, baselines: Path, commit: str, n: int) -> None:
+        with pytest.raises(StoreError, match=f"holds {n} baselines"):
+            find_baseline(baselines, commit)
+
+    def test_no_baseline_says_what_was_expected(self, tmp_path: Path) -> None:
+        with pytest.raises(StoreError, match="is no baseline"):
+            api.suite_compare(tmp_path, tmp_path)
+
+    def test_another_suite_does_not_mix_in(self, baselines: Path, tmp_path: Path) -> None:
+        other = suite(tmp_path, SUITE.replace("proxyless-gpu", "proxyless-cpu"))
+        with pytest.raises(IncompatibleRunError, match="another suite"):
+            measured(other, baselines / "slow", 1e-4)
+
+    def test_an_entry_that_is_gone_never_passes(self, baselines: Path, tmp_path: Path) -> None:
+        other = suite(tmp_path, SUITE.replace("proxyless-gpu", "proxyless-cpu"))
+        measured(other, tmp_path / "new", 1e-4)
+        result = api.suite_compare(baselines / "abc123", tmp_path / "new")
+        assert [r.reason for r in result.rows] == ["only the base has it", "only the new has it"]
+        assert result.exit_code({"inconclusive"}) == 5

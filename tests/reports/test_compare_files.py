@@ -1,0 +1,101 @@
+"""The files for build servers: every verdict in each of them, escaped, and none a false pass."""
+
+from __future__ import annotations
+
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from rich.console import Console
+
+from hwprof.regression.records import Comparison, Tail
+from hwprof.reports import compare_files
+from hwprof.reports.compare_text import compare_text
+
+
+def row(verdict: str, **fields: Any) -> dict[str, Any]:
+    given = {"workload": "net <a|b>", "reason": "because", "method": "paired", **fields}
+    return Comparison(verdict=verdict, **given).to_row()  # type: ignore[arg-type]
+
+
+FIGURES: dict[str, Any] = {
+    "shift": 0.05,
+    "shift_ci99": (0.04, float("inf")),
+    "detectable": 0.012,
+    "base_s": 1e-3,
+    "new_s": 1.05e-3,
+}
+TAIL = Tail(verdict="REGRESSED", shift=0.2, shift_ci99=(0.15, 0.25))
+
+
+@pytest.mark.parametrize(
+    ("verdict", "allow", "child"),
+    [
+        ("REGRESSED", (), "failure"),
+        ("NOT_COMPARABLE", (), "error"),
+        ("NOT_COMPARABLE", ("inconclusive",), "error"),
+        ("INCONCLUSIVE", (), "error"),
+        ("INCONCLUSIVE", ("inconclusive",), "skipped"),
+        ("EQUIVALENT", (), "system-out"),
+        ("IMPROVED", (), "system-out"),
+    ],
+)
+def test_junit_says_every_verdict(verdict: str, allow: tuple[str, ...], child: str) -> None:
+    suite = ElementTree.fromstring(compare_files.junit([row(verdict, **FIGURES)], allow))
+    (case,) = suite
+    assert case.attrib["name"] == "net <a|b>"
+    assert [element.tag for element in case] == [child]
+    assert suite.attrib["failures"] == str(int(child == "failure"))
+    assert suite.attrib["errors"] == str(int(child == "error"))
+
+
+def test_a_slower_tail_is_a_failure_everywhere() -> None:
+    rows = [row("EQUIVALENT", tail=TAIL, **FIGURES)]
+    assert "<failure" in compare_files.junit(rows)
+    assert "1 with a slower tail" in compare_files.markdown(rows)
+    assert "slower tail" in compare_files.badge(rows)
+    assert "not slower" not in compare_files.badge(rows)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "allow", "text"),
+    [
+        (["EQUIVALENT", "IMPROVED"], (), "not slower"),
+        (["EQUIVALENT", "REGRESSED"], (), "1 regressed"),
+        (["EQUIVALENT", "NOT_COMPARABLE"], (), "1 not comparable"),
+        (["INCONCLUSIVE"], (), "1 inconclusive"),
+        (["INCONCLUSIVE"], ("inconclusive",), "not slower"),
+        ([], (), "nothing compared"),
+    ],
+)
+def test_the_badge_shows_the_worst(verdicts: list[str], allow: tuple[str, ...], text: str) -> None:
+    svg = compare_files.badge([row(v) for v in verdicts], allow)
+    root = ElementTree.fromstring(svg)
+    title = root.find("{http://www.w3.org/2000/svg}title")
+    assert title is not None
+    assert text in str(title.text)
+    assert (text == "not slower") == ("not slower" in svg)
+
+
+def test_markdown_has_a_line_a_workload_and_keeps_its_table() -> None:
+    text = compare_files.markdown([row("REGRESSED", **FIGURES), row("NOT_COMPARABLE")])
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(table) == 4
+    assert "net &lt;a\\|b>" in table[2]
+    assert "+5.00%" in table[2]
+    assert "+4.00% to open" in table[2]
+    assert "because" in text
+
+
+def test_the_terminal_names_what_changed_and_why_no_tail() -> None:
+    console = Console(width=300, record=True)
+    changed = row(
+        "EQUIVALENT",
+        differences={"runtime_version": ("1.20", "1.32")},
+        tail_note="too few calls",
+        **FIGURES,
+    )
+    with console.capture() as captured:
+        console.print(compare_text([changed]))
+    assert "between runtime_version 1.20 -> 1.32" in captured.get()
+    assert "tail not judged: too few calls" in captured.get()
