@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hwprof.api import (
         bench,
         bench_parts,
+        compare_effects,
         cost,
         effects,
         export,
@@ -36,6 +37,7 @@ _HOME = {
         (
             "bench",
             "bench_parts",
+            "compare_effects",
             "cost",
             "effects",
             "export",
@@ -62,6 +64,7 @@ _CALLABLE_PACKAGES = ("devices", "search")
 __all__ = [  # noqa: RUF022 - commands first, then types
     "bench",
     "bench_parts",
+    "compare_effects",
     "cost",
     "devices",
     "effects",

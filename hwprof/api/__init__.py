@@ -10,7 +10,7 @@ from hwprof.api.checking import selftest
 from hwprof.api.main_job import quickstart
 from hwprof.api.models import bench, cost, devices, export, spaces
 from hwprof.api.parts import bench_parts
-from hwprof.api.profiling import effects, import_, profile
+from hwprof.api.profiling import compare_effects, effects, import_, profile
 from hwprof.api.reducing import predict, reduce
 from hwprof.api.reporting import insights, report
 from hwprof.api.searching import search, train
@@ -18,6 +18,7 @@ from hwprof.api.searching import search, train
 __all__ = [
     "bench",
     "bench_parts",
+    "compare_effects",
     "cost",
     "devices",
     "effects",

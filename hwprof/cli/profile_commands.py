@@ -111,18 +111,28 @@ def import_(
 
 
 def effects(
-    run: RunArgument,
+    runs: Annotated[
+        list[str],
+        typer.Argument(help="Run folder of `hwprof profile` or `import`; several are compared."),
+    ],
     accuracy: opt.Accuracy = None,
     data: opt.Data = None,
     csv: Annotated[str | None, typer.Option("--csv", help="Also write the effects here.")] = None,
     json_: opt.Json = False,
 ) -> None:
-    """Say how friendly every block is to the device, at every place, with intervals."""
+    """Say how friendly every block is to the device, or to several, with intervals."""
     from hwprof import api
     from hwprof.reports import text
+    from hwprof.reports.device_text import devices_text
 
     with ProgressLine() as progress:
-        result = api.effects(run, accuracy=accuracy, data=data, csv=csv, progress=progress)
+        if len(runs) > 1:
+            compared = api.compare_effects(
+                runs, accuracy=accuracy, data=data, csv=csv, progress=progress
+            )
+            print_json(compared.to_json()) if json_ else print_text(devices_text(compared))
+            return
+        result = api.effects(runs[0], accuracy=accuracy, data=data, csv=csv, progress=progress)
     if json_:
         print_json([e.to_row() for e in result.effects])
     else:
