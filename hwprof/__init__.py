@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hwprof.api import (
+        adapt,
         bench,
         bench_parts,
         compare_effects,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _HOME = {
     **dict.fromkeys(
         (
+            "adapt",
             "bench",
             "bench_parts",
             "compare_effects",
@@ -62,6 +64,7 @@ _HOME = {
 _CALLABLE_PACKAGES = ("devices", "search")
 
 __all__ = [  # noqa: RUF022 - commands first, then types
+    "adapt",
     "bench",
     "bench_parts",
     "compare_effects",

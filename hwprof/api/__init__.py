@@ -6,6 +6,7 @@ This is the one layer, with the command line, that joins devices, search and rep
 
 from __future__ import annotations
 
+from hwprof.api.adapting import adapt
 from hwprof.api.checking import selftest
 from hwprof.api.main_job import quickstart
 from hwprof.api.models import bench, cost, devices, export, spaces
@@ -16,6 +17,7 @@ from hwprof.api.reporting import insights, report
 from hwprof.api.searching import search, train
 
 __all__ = [
+    "adapt",
     "bench",
     "bench_parts",
     "compare_effects",

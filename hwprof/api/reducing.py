@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hwprof.api.adapting import require_same_device
 from hwprof.api.models import as_architecture, write_file
 from hwprof.api.profiling import effects as block_effects
 from hwprof.api.profiling import latency_model, open_run, run_space
 from hwprof.api.tables import Table
 from hwprof.errors import PlanError, SpaceError
+from hwprof.measure.records import DeviceOptions, Precision
 from hwprof.progress import ProgressCallback
 from hwprof.results import Reduction
 from hwprof.space import Architecture, get_space, reduction_to_yaml
@@ -36,15 +38,37 @@ class Prediction:
         }
 
 
-def predict(run: str | Path, archs: Sequence[Architecture | str] | str | Path) -> Table[Prediction]:
+def predict(
+    run: str | Path,
+    archs: Sequence[Architecture | str] | str | Path,
+    *,
+    device: str | None = None,
+    threads: int = 1,
+    batch: int = 1,
+    precision: Precision = "fp32",
+    allow_other_device: bool = False,
+) -> Table[Prediction]:
     """Predict latencies on the run's device without measuring.
 
     Args:
         run: the run folder of a profile.
         archs: architectures (objects, JSON files, names), or a CSV file with a column ``arch``.
+        device: the device that the predictions are for; without it the run's own is taken.
+        threads: of ``device``.
+        batch: of ``device``.
+        precision: of ``device``.
+        allow_other_device: predict also where the run was made on another device than
+            ``device``, or with other options.
+
+    Raises:
+        IncompatibleRunError: ``device`` as it is used here is not the run's.
+        SpaceError: a network is of another space, or holds a block that was never measured.
     """
     networks = _architectures(archs)
     model, _ = latency_model(run)
+    if device is not None and not allow_other_device:
+        options = DeviceOptions(threads=threads, batch=batch, precision=precision)
+        require_same_device(model, device, options)
     rows = []
     for network in networks:
         latency_s, half_s = model.predict_s(network)

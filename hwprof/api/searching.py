@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hwprof.api.adapting import require_same_device
 from hwprof.api.models import as_architecture, write_file
 from hwprof.api.profiling import as_space, latency_model
 from hwprof.errors import PlanError, StoreError
@@ -95,6 +96,7 @@ def search(
     threads: int = 1,
     batch: int = 1,
     precision: Precision = "fp32",
+    allow_other_device: bool = False,
     data: str | None = None,
     seed: int = 0,
     script: str | None = None,
@@ -119,10 +121,15 @@ def search(
         threads: of the measuring.
         batch: of the measuring.
         precision: of the measuring.
+        allow_other_device: search with the latency model of another device, or of other
+            options, than the finalists are measured with.
         data: images for ``supernet:``.
         seed: fixes the search.
         script: steers the ``null`` device only.
         progress: called as the search goes on.
+
+    Raises:
+        IncompatibleRunError: the latency model is not that of ``measure_on`` and its options.
     """
     import numpy as np
 
@@ -134,8 +141,9 @@ def search(
     folder = Path(out) if out is not None else None
     if folder is not None:
         _make_folder(folder)
-    predicted, device_name = open_latency(latency)
     options = DeviceOptions(threads=threads, batch=batch, precision=precision, script=script)
+    asked = None if measure_on is None or allow_other_device else (measure_on, options)
+    predicted, device_name = open_latency(latency, asked)
     measure = (
         finalist_measurer(folder, measure_on, options, preset, seed, progress)
         if measure_on is not None
@@ -163,13 +171,21 @@ def search(
     return result
 
 
-def open_latency(source: str | Path) -> tuple[LatencySource, str | None]:
-    """Open a run folder or a ``TABLE.csv`` as a latency source; return it with its device."""
+def open_latency(
+    source: str | Path, asked: tuple[str, DeviceOptions] | None = None
+) -> tuple[LatencySource, str | None]:
+    """Open a run folder or a ``TABLE.csv`` as a latency source; return it with its device.
+
+    Raises:
+        IncompatibleRunError: the run is not of the device and options ``asked`` for.
+    """
     if str(source).endswith((".csv", ".csv.gz")):
         from hwprof.importing import read_latency_table
 
         return _TableLatency(table=read_latency_table(Path(source)), path=str(source)), None
     model, device = latency_model(source)
+    if asked is not None:
+        require_same_device(model, *asked)
 
     def predicted(archs: Sequence[Architecture]) -> list[tuple[float, float]]:
         latency_s, half_s = model.predict_many(archs)

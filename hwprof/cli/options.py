@@ -57,6 +57,12 @@ Data = Annotated[
     str | None,
     typer.Option("--data", help="Folder of class folders, an .npz, or 'digits' (the default)."),
 ]
+AllowOtherDevice = Annotated[
+    bool,
+    typer.Option(
+        "--allow-other-device", help="Use a latency model of another device or other options."
+    ),
+]
 Script = Annotated[
     str | None, typer.Option("--script", help="Script of the null device.", hidden=True)
 ]

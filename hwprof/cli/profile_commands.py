@@ -1,4 +1,4 @@
-"""``profile``, ``import``, ``effects``, ``predict``, ``reduce``."""
+"""``profile``, ``import``, ``effects``, ``predict``, ``adapt``, ``reduce``."""
 
 from __future__ import annotations
 
@@ -144,14 +144,68 @@ def predict(
     archs: Annotated[
         list[str], typer.Argument(help="Architectures (JSON files, names), or one CSV file.")
     ],
+    device: Annotated[
+        str | None,
+        typer.Option("--device", help="Refuse unless the run is of this device and its options."),
+    ] = None,
+    threads: opt.Threads = 1,
+    batch: opt.Batch = 1,
+    precision: opt.Precision = "fp32",
+    allow_other_device: opt.AllowOtherDevice = False,
     json_: opt.Json = False,
 ) -> None:
     """Predict latencies on the run's device, with intervals, without measuring."""
     from hwprof import api
     from hwprof.reports import text
 
-    rows = api.predict(run, archs[0] if len(archs) == 1 else archs).to_json()
+    rows = api.predict(
+        run,
+        archs[0] if len(archs) == 1 else archs,
+        device=device,
+        threads=threads,
+        batch=batch,
+        precision=opt.precision_of(precision),
+        allow_other_device=allow_other_device,
+    ).to_json()
     print_json(rows) if json_ else print_text(text.predictions_table(rows))
+
+
+def adapt(
+    runs: Annotated[
+        list[str],
+        typer.Option("--from", help="Run of another device, of the same space; repeat for more."),
+    ],
+    out: opt.Out,
+    device: opt.Device = "cpu",
+    networks: Annotated[
+        int, typer.Option("--networks", min=5, help="Networks to measure; they are chosen.")
+    ] = 10,
+    preset: opt.Preset = "quick",
+    threads: opt.Threads = 1,
+    batch: opt.Batch = 1,
+    precision: opt.Precision = "fp32",
+    seed: opt.Seed = 0,
+    json_: opt.Json = False,
+    script: opt.Script = None,
+) -> None:
+    """Make a latency model for a device from a few networks, starting from other runs."""
+    from hwprof import api
+
+    with ProgressLine() as progress:
+        result = api.adapt(
+            runs=runs,
+            out=out,
+            device=device,
+            networks=networks,
+            preset=preset,
+            threads=threads,
+            batch=batch,
+            precision=opt.precision_of(precision),
+            seed=seed,
+            script=script,
+            progress=progress,
+        )
+    print_json(result.to_json()) if json_ else print_text(str(result))
 
 
 def reduce(
@@ -206,6 +260,7 @@ def register(app: typer.Typer) -> None:
         ("import", import_),
         ("effects", effects),
         ("predict", predict),
+        ("adapt", adapt),
         ("reduce", reduce),
     ):
         app.command(name)(command)
