@@ -22,6 +22,7 @@ from hwprof.estimate.friendliness import fit_friendliness
 from hwprof.estimate.latency_model import AdditiveLatencyModel
 from hwprof.estimate.pinned_effects import fit_pinned
 from hwprof.space import get_space
+from hwprof.space.own import require_definition
 
 if TYPE_CHECKING:
     from hwprof.estimate.responses import Friendliness
@@ -38,6 +39,7 @@ ADAPTED_MODEL = "latency_model.npz"
 def run_space(run: Run) -> DesignSpace:
     """Return the space that a run's networks belong to, with what was alive in it."""
     request = run.request
+    require_definition(request)
     space = get_space(str(request["space"]), int(request["resolution_px"]))
     if "alive" not in request:
         return space
