@@ -86,6 +86,7 @@ def reduce(
     accuracy: str | None = None,
     data: str | None = None,
     max_accuracy_drop_pp: float | None = None,
+    target_ms: float | tuple[float, float] | None = None,
     effects: str | Path | None = None,
     space: str | None = None,
     out: str | Path | None = None,
@@ -98,6 +99,8 @@ def reduce(
         accuracy: an accuracy source, as in :func:`hwprof.effects`.
         data: images for ``supernet:``.
         max_accuracy_drop_pp: percentage points of accuracy that all cuts together may cost.
+        target_ms: the latencies that matter: up to this, or from one to another. What other
+            networks lose is not counted, and what no such network can hold is dropped.
         effects: a CSV that ``hwprof effects --csv`` wrote.
         space: the space of that CSV.
         out: write the reduced space (``reduced.yaml``) here.
@@ -115,7 +118,13 @@ def reduce(
         found = friendliness_from_csv(Path(effects), design)
     else:
         raise PlanError("reduce needs a run folder, or both --effects FILE.csv and --space NAME")
-    reduction = reduce_space(design, found, max_accuracy_drop_pp=max_accuracy_drop_pp)
+    low_ms, high_ms = target_ms if isinstance(target_ms, tuple) else (0.0, target_ms or 0.0)
+    reduction = reduce_space(
+        design,
+        found,
+        max_accuracy_drop_pp=max_accuracy_drop_pp,
+        target_s=None if target_ms is None else (low_ms / 1e3, high_ms / 1e3),
+    )
     if out is not None:
         write_file(Path(out), reduction_to_yaml(reduction).encode())
     return reduction

@@ -223,6 +223,12 @@ def reduce(
             help="Percentage points of accuracy that all cuts together may cost.",
         ),
     ] = None,
+    target_ms: Annotated[
+        str | None,
+        typer.Option(
+            "--target-ms", help="Latencies that matter, in ms: up to 20, or a range 15-20."
+        ),
+    ] = None,
     effects: Annotated[
         str | None, typer.Option("--effects", help="CSV that `hwprof effects --csv` wrote.")
     ] = None,
@@ -242,6 +248,7 @@ def reduce(
             accuracy=accuracy,
             data=data,
             max_accuracy_drop_pp=max_accuracy_drop_pp,
+            target_ms=opt.parse_range_ms("--target-ms", target_ms),
             effects=effects,
             space=space,
             out=out,
