@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hwprof.api import (
+        adapt,
         bench,
         bench_parts,
         compare,
+        compare_effects,
         cost,
         effects,
         export,
@@ -38,9 +40,11 @@ if TYPE_CHECKING:
 _HOME = {
     **dict.fromkeys(
         (
+            "adapt",
             "bench",
             "bench_parts",
             "compare",
+            "compare_effects",
             "cost",
             "effects",
             "export",
@@ -68,9 +72,11 @@ _HOME = {
 _CALLABLE_PACKAGES = ("devices", "search")
 
 __all__ = [  # noqa: RUF022 - commands first, then types
+    "adapt",
     "bench",
     "bench_parts",
     "compare",
+    "compare_effects",
     "cost",
     "devices",
     "effects",

@@ -19,6 +19,7 @@ from hwprof.errors import PlanError
 from hwprof.estimate.design_matrix import n_coefficients
 from hwprof.estimate.pinning import DEFAULT_PER_PIN, in_rounds, pinned_networks
 from hwprof.measure.records import DeviceRef, Measurement, MeasurePlan
+from hwprof.space.own import own_space_request
 from hwprof.space.pieces import SkipPiece
 from hwprof.workload import Workload
 
@@ -75,6 +76,7 @@ class Campaign:
             "resolution_px": space.resolution_px,
             "max_depth": list(space.max_depth),
             "alive": {str(slot): list(space.choices(slot)) for slot in space.slots},
+            **own_space_request(space),
             "device": device.name,
             "options": asdict(device.options),
             "design": self.design,

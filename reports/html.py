@@ -13,6 +13,7 @@ from hwprof.errors import MissingExtraError
 from hwprof.reports import sentences
 from hwprof.reports.chart import front_chart
 from hwprof.reports.contexts import context_rows, context_summary, largest_gaps
+from hwprof.reports.devices import device_sentences, side_by_side
 from hwprof.reports.fronts import (
     FrontPoint,
     best_points,
@@ -170,6 +171,8 @@ def _rows(data: ReportData, points: Sequence[FrontPoint]) -> dict[str, Any]:
         "heats": [(heat, sentences.heat_note(heat)) for heat in heats if heat is not None],
         "everywhere": everywhere_rows(data),
         "factors": effects_of_kind(data.effects, "factor"),
+        "side_by_side": side_by_side(data.devices) if data.devices else (),
+        "device_sentences": device_sentences(data.devices) if data.devices else (),
         "context_text": sentences.context_sentence(summary) if summary else "",
         "gaps": largest_gaps(contexts),
         "drops": drop_rows(data.reduction),

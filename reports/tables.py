@@ -14,6 +14,9 @@ from hwprof.results import Interval
 
 TABLE_NAMES = (
     "effects",
+    "devices",
+    "device_correlations",
+    "device_flips",
     "isolated_vs_context",
     "predictions",
     "drops",
@@ -31,6 +34,7 @@ def csv_tables(data: ReportData) -> dict[str, str]:
     """Return name → CSV text of every table that has rows."""
     tables: dict[str, list[Row]] = {
         "effects": [e.to_row() for e in data.effects],
+        **_devices(data),
         "isolated_vs_context": _contexts(data),
         "predictions": [
             {
@@ -56,6 +60,23 @@ def csv_tables(data: ReportData) -> dict[str, str]:
         name: _csv([{**row, **mark} for row in tables[name]])
         for name in TABLE_NAMES
         if tables[name]
+    }
+
+
+def _devices(data: ReportData) -> dict[str, list[Row]]:
+    compared = data.devices.to_json() if data.devices else {}
+    flips = [
+        {
+            **{k: v for k, v in row.items() if k not in ("slower_s", "faster_s")},
+            **_columns("slower", "s", Interval(*row["slower_s"])),
+            **_columns("faster", "s", Interval(*row["faster_s"])),
+        }
+        for row in compared.get("flips", ())
+    ]
+    return {
+        "devices": list(compared.get("effects", ())),
+        "device_correlations": list(compared.get("correlations", ())),
+        "device_flips": flips,
     }
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from hwprof.estimate.comparing import EffectsComparison
 from hwprof.measure.records import Failure, Fingerprint
 from hwprof.results import (
     Effect,
@@ -92,6 +93,8 @@ class ReportData:
     mean_accuracy: Interval | None = None
     accuracy_source: str | None = None
     insights: tuple[str, ...] = ()
+    devices: EffectsComparison | None = None
+    """The report's device beside others, where several runs were named."""
     isolated: tuple[IsolatedBlock, ...] = ()
     holdout: Holdout | None = None
     predictions: tuple[PredictionPair, ...] = ()

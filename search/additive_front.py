@@ -93,13 +93,26 @@ class PriceSweep:
             total = total + self._best([Term(kind="factor", block=name) for name in names])
         return total
 
-    def loss(self, full: Support, reduced: Support) -> Floats:
+    def loss(
+        self, full: Support, reduced: Support, within_s: tuple[float, float] | None = None
+    ) -> Floats:
         """Return ``float64[draws]``, the most accuracy lost at any latency, in points.
 
         Prices at which the full space takes a network faster than any that is left are left out.
+
+        Args:
+            full: support of the whole space.
+            reduced: support of what is left.
+            within_s: count only prices at which the full space takes a network of these
+                latencies, relative as supports are; where there is none, the price that comes
+                closest.
         """
         slack = 1e-12 * max(abs(reduced.fastest_s), 1e-12)
         comparable = full.latency_s >= reduced.fastest_s - slack
+        if within_s is not None:
+            low, high = within_s
+            outside = np.maximum(low - full.latency_s, full.latency_s - high).clip(min=0.0)
+            comparable &= outside <= outside.min(axis=1, keepdims=True)
         gap = np.where(comparable, full.value - reduced.value, 0.0)
         most: Floats = gap.max(axis=1).clip(min=0.0)
         return most

@@ -40,6 +40,8 @@ class Evidence:
 
     space: DesignSpace
     friendliness: Friendliness
+    target_s: tuple[float, float] | None = None
+    """Latencies of the networks that are wanted; all where None."""
 
     @property
     def design(self) -> DesignMatrix:
@@ -83,6 +85,22 @@ class Evidence:
             if t.kind == "depth" and t.unit is not None and t.depth is not None
         )
         return MEAN_OVER_HEADROOM * float(reached - fastest.fastest_s)
+
+    @cached_property
+    def offset_s(self) -> float:
+        """What is added to a sum of effects (a support's latency) for a network's latency."""
+        centring = sum(
+            depth_probability(self.space, t.unit, t.depth) * float(self.latency.values[i])
+            for i, t in enumerate(self.design.terms)
+            if t.kind == "depth" and t.unit is not None and t.depth is not None
+        )
+        return self.mean_latency_s - centring
+
+    def fastest_s(self, left: Alternatives) -> float:
+        """Return the latency of the fastest network that is left."""
+        nothing = np.zeros((1, len(self.design.terms)))
+        sweep = PriceSweep(self.design, self.latency.values, nothing)
+        return self.offset_s + sweep.support(left).fastest_s
 
     @cached_property
     def n_active_slots(self) -> float:

@@ -58,6 +58,7 @@ def reduce_space(
     *,
     max_accuracy_drop_pp: float | None = None,
     goal: Goal = "front",
+    target_s: tuple[float, float] | None = None,
 ) -> Reduction:
     """Drop the blocks and depths that a device makes a bad bargain.
 
@@ -68,6 +69,9 @@ def reduce_space(
             (95 % bound). None sets no limit and leaves out R5, which lives on the budget.
         goal: ``front`` for the trade of accuracy against latency (R1, R2, R3, R5; R6 where no
             accuracy is known), ``accuracy`` for the most accurate networks (R4).
+        target_s: latencies of the networks that are wanted, seconds. What is lost elsewhere
+            does not count, blocks that no wanted network can hold go (R7), and no cut may
+            leave the range without a network.
 
     Raises:
         SpaceError: the effects are of another space.
@@ -75,7 +79,8 @@ def reduce_space(
     """
     _require_same_space(space, friendliness.space)
     _require_plan(friendliness, max_accuracy_drop_pp, goal)
-    evidence = Evidence(space=space, friendliness=friendliness)
+    evidence = Evidence(space=space, friendliness=friendliness, target_s=target_s)
+    _require_target(evidence)
     proposals = _propose(evidence, max_accuracy_drop_pp, goal)
     losses = _Losses(evidence) if friendliness.accuracy is not None else None
     left, drops, loss, refused = _accept(
@@ -95,6 +100,10 @@ def reduce_space(
 
 
 def _propose(evidence: Evidence, budget: float | None, goal: Goal) -> list[Proposal]:
+    return [*_bargains(evidence, budget, goal), *rules.too_slow(evidence)]
+
+
+def _bargains(evidence: Evidence, budget: float | None, goal: Goal) -> list[Proposal]:
     if evidence.accuracy is None:
         return rules.slow_for_their_work(evidence)
     if goal == "accuracy":
@@ -136,7 +145,7 @@ def _accept(
     loss = _Loss(expected_pp=0.0, upper_pp=0.0) if losses is not None else None
     for position, proposal in enumerate(proposals):
         after = _apply(left, proposal)
-        if after is None:
+        if after is None or not _reaches_target(evidence, after):
             continue
         if losses is not None:
             cost = losses.of(after)
@@ -183,10 +192,14 @@ class _Losses:
         draws = draw_effects(evidence.design, accuracy, N_TRUTHS, np.random.default_rng(SEED))
         self._sweep = PriceSweep(evidence.design, evidence.latency.values, draws)
         self._full: Support = self._sweep.support(evidence.whole)
+        self._within_s = None
+        if evidence.target_s is not None:
+            low, high = evidence.target_s
+            self._within_s = (low - evidence.offset_s, high - evidence.offset_s)
 
     def of(self, left: Alternatives) -> _Loss:
         """Return the expected loss and its 95 % bound."""
-        losses = self._sweep.loss(self._full, self._sweep.support(left))
+        losses = self._sweep.loss(self._full, self._sweep.support(left), self._within_s)
         expected = float(losses.mean())
         # A loss that is rare but large can lift the mean over the 95 % bound.
         return _Loss(expected_pp=expected, upper_pp=max(expected, float(np.quantile(losses, 0.95))))
@@ -220,16 +233,42 @@ def _notes(
             f"the mean latency is unknown; {format_seconds(evidence.mean_latency_s)} was assumed, "
             "twice its distance from the fastest network"
         )
-    slower = _slower_s(evidence, left)
+    if evidence.target_s is not None:
+        low, high = evidence.target_s
+        notes.append(
+            f"focused on networks of {format_seconds(low)} to {format_seconds(high)}: what other "
+            "networks lose was not counted"
+        )
+    slower = evidence.fastest_s(left) - evidence.fastest_s(evidence.whole)
     if slower > 0.0:
         notes.append(f"the fastest network became {format_seconds(slower)} slower")
     return tuple(notes)
 
 
-def _slower_s(evidence: Evidence, left: Alternatives) -> float:
-    nothing = np.zeros((1, len(evidence.design.terms)))
-    sweep = PriceSweep(evidence.design, evidence.latency.values, nothing)
-    return sweep.support(left).fastest_s - sweep.support(evidence.whole).fastest_s
+def _reaches_target(evidence: Evidence, left: Alternatives) -> bool:
+    """Say whether the fastest network that is left is still one that is wanted."""
+    return evidence.target_s is None or evidence.fastest_s(left) <= evidence.target_s[1]
+
+
+def _require_target(evidence: Evidence) -> None:
+    if evidence.target_s is None:
+        return
+    low, high = evidence.target_s
+    if not 0.0 <= low < high:
+        raise PlanError(
+            f"the target is {1e3 * low:g} to {1e3 * high:g} ms; expected a range such as 15-20"
+        )
+    if evidence.friendliness.mean_latency is None:
+        raise PlanError(
+            "a target needs latencies, and these effects are differences only; reduce from a run "
+            "folder, or leave out --target-ms"
+        )
+    fastest = evidence.fastest_s(evidence.whole)
+    if fastest > high:
+        raise PlanError(
+            f"no network reaches the target of {format_seconds(high)}: the fastest is expected at "
+            f"{format_seconds(fastest)}; raise --target-ms"
+        )
 
 
 def _require_same_space(space: DesignSpace, other: DesignSpace) -> None:

@@ -192,6 +192,51 @@ def slow_for_their_work(evidence: Evidence) -> list[Proposal]:
     return found
 
 
+def too_slow(evidence: Evidence) -> list[Proposal]:
+    """R7, where slower networks are not wanted: blocks that no wanted network can hold.
+
+    Drop b at (u, l) if the fastest network that holds it there is slower than the target with
+    one-sided 95 % confidence in what it adds to the fastest network of all.
+    """
+    if evidence.target_s is None:
+        return []
+    limit, fastest = evidence.target_s[1], evidence.fastest_s(evidence.whole)
+    found = []
+    for slot in evidence.space.slots:
+        choices = [b for b in evidence.space.choices(slot) if b != SKIP]
+        quickest = min(choices, key=lambda b: evidence.latency.values[evidence.place(slot, b)])
+        for block in choices:
+            weights = evidence.here(slot, block, quickest)
+            added = evidence.bounded(evidence.latency, weights)
+            if block != quickest and fastest + added.lower > limit:
+                found.append(_beyond(evidence, slot, block, quickest, fastest))
+    return found
+
+
+def _beyond(
+    evidence: Evidence, slot: Slot, block: str, quickest: str, fastest_s: float
+) -> Proposal:
+    latency, accuracy = evidence.intervals(evidence.here(slot, block, quickest))
+    why = (
+        f"{block} in unit {slot.unit} layer {slot.layer} takes {format_spread(latency)} longer than "
+        f"{quickest}; with it even the fastest network ({format_seconds(fastest_s)}) is over the target"
+    )
+    return Proposal(
+        drop=Drop(
+            rule="R7 over the target",
+            unit=slot.unit,
+            layer=slot.layer,
+            block=block,
+            latency_s=latency,
+            accuracy_pct=accuracy,
+            why=why,
+        ),
+        saving_s=evidence.reach(slot) * latency.value,
+        removes={slot: block},
+        instead=frozenset(evidence.space.choices(slot)) - {block},
+    )
+
+
 def _rivals(evidence: Evidence, block: str) -> Iterator[tuple[str, Floats]]:
     """Yield every other block with the contrast of ``block`` against it."""
     for other in evidence.blocks:

@@ -6,6 +6,7 @@ This is the one layer, with the command line, that joins devices, search and rep
 
 from __future__ import annotations
 
+from hwprof.api.adapting import adapt
 from hwprof.api.boards import add_device, check_device
 from hwprof.api.checking import power_curve, selftest
 from hwprof.api.comparing import compare
@@ -13,7 +14,7 @@ from hwprof.api.exporting import export
 from hwprof.api.main_job import quickstart
 from hwprof.api.models import bench, cost, devices, spaces
 from hwprof.api.parts import bench_parts
-from hwprof.api.profiling import effects, import_, profile
+from hwprof.api.profiling import compare_effects, effects, import_, profile
 from hwprof.api.proxyless import ProxylessOptions
 from hwprof.api.reducing import predict, reduce
 from hwprof.api.reporting import insights, report
@@ -22,11 +23,13 @@ from hwprof.api.suites import suite_compare, suite_run
 
 __all__ = [
     "ProxylessOptions",
+    "adapt",
     "add_device",
     "bench",
     "bench_parts",
     "check_device",
     "compare",
+    "compare_effects",
     "cost",
     "devices",
     "effects",

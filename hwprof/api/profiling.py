@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from hwprof.campaign import Campaign, CampaignSummary
+    from hwprof.estimate.comparing import EffectsComparison
     from hwprof.estimate.friendliness import Friendliness
     from hwprof.estimate.latency_model import AdditiveLatencyModel
     from hwprof.estimate.precision import PrecisionPlan
@@ -256,6 +258,51 @@ def effects(
 
     with open_run(run) as opened:
         result = run_friendliness(opened, scored_samples(opened, accuracy, data, progress))
+    if csv is not None:
+        write_file(Path(csv), result.to_csv().encode())
+    return result
+
+
+def compare_effects(
+    runs: Sequence[str | Path],
+    *,
+    accuracy: str | None = None,
+    data: str | None = None,
+    csv: str | Path | None = None,
+    progress: ProgressCallback | None = None,
+) -> EffectsComparison:
+    """Put the effects of several runs side by side: rank correlations, and verdicts that flip.
+
+    Args:
+        runs: folders of two or more runs of one space at one input size.
+        accuracy: an accuracy source for all of them, as in :func:`effects`.
+        data: images for ``supernet:``.
+        csv: also write the effects of all devices to this file, after a column ``device``.
+        progress: called while networks are scored.
+
+    Raises:
+        IncompatibleRunError: the runs differ in space, input size, depths or candidates.
+    """
+    from hwprof.estimate.comparing import DeviceEffects, compare_devices
+    from hwprof.estimate.run_analysis import run_friendliness
+
+    found = []
+    for path in runs:
+        with open_run(path) as run:
+            samples = scored_samples(run, accuracy, data, progress)
+            found.append((path, run_friendliness(run, samples), samples))
+    shared = Counter(friendliness.device for _, friendliness, _ in found)
+    result = compare_devices(
+        [
+            DeviceEffects(
+                name=f.device if shared[f.device] == 1 else f"{f.device} ({path})",
+                run=str(path),
+                friendliness=f,
+                samples=samples,
+            )
+            for path, f, samples in found
+        ]
+    )
     if csv is not None:
         write_file(Path(csv), result.to_csv().encode())
     return result

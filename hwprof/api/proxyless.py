@@ -64,6 +64,7 @@ def search_proxyless(
     space: DesignSpace,
     *,
     latency: str | Path,
+    accept: Callable[[AdditiveLatencyModel, str], None],
     data: str | None,
     options: ProxylessOptions,
     target_ms: float | None,
@@ -74,7 +75,10 @@ def search_proxyless(
     seed: int,
     progress: ProgressCallback | None,
 ) -> SearchResult:
-    """Run the searches of a sweep; arguments as in :func:`hwprof.search`."""
+    """Run the searches of a sweep; arguments as in :func:`hwprof.search`.
+
+    ``accept`` is given a run's model and its device, and raises where it must not be used.
+    """
     try:
         from hwprof.search.proxyless_front import Sweep, search_front
     except ModuleNotFoundError as error:
@@ -90,6 +94,8 @@ def search_proxyless(
     if options.targets_ms and target_ms is not None:
         raise PlanError("--target-ms and --targets-ms both name targets; give one of them")
     model, device_name = additive_model(latency, space, folder)
+    if not is_table(latency):
+        accept(model, device_name)
     targets_ms = options.targets_ms or ((target_ms,) if target_ms is not None else ())
     given = {
         "warmup_epochs": options.warmup_epochs,
@@ -136,6 +142,11 @@ def search_proxyless(
         )
 
 
+def is_table(source: str | Path) -> bool:
+    """Return whether latencies come from a ``TABLE.csv``, not from a run folder."""
+    return str(source).endswith((".csv", ".csv.gz"))
+
+
 def additive_model(
     source: str | Path, space: DesignSpace, folder: Path
 ) -> tuple[AdditiveLatencyModel, str]:
@@ -143,7 +154,7 @@ def additive_model(
 
     A table is imported into ``folder``, as ``hwprof import`` would do it.
     """
-    if str(source).endswith((".csv", ".csv.gz")):
+    if is_table(source):
         from hwprof.importing import import_csv
 
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:

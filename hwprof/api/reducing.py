@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hwprof.api.adapting import require_same_device
 from hwprof.api.models import as_architecture, write_file
 from hwprof.api.profiling import effects as block_effects
 from hwprof.api.profiling import latency_model, open_run, run_space
 from hwprof.api.tables import Table
 from hwprof.errors import PlanError, SpaceError
+from hwprof.measure.records import DeviceOptions, Precision
 from hwprof.progress import ProgressCallback
 from hwprof.results import Reduction
 from hwprof.space import Architecture, get_space, reduction_to_yaml
@@ -36,15 +38,37 @@ class Prediction:
         }
 
 
-def predict(run: str | Path, archs: Sequence[Architecture | str] | str | Path) -> Table[Prediction]:
+def predict(
+    run: str | Path,
+    archs: Sequence[Architecture | str] | str | Path,
+    *,
+    device: str | None = None,
+    threads: int = 1,
+    batch: int = 1,
+    precision: Precision = "fp32",
+    allow_other_device: bool = False,
+) -> Table[Prediction]:
     """Predict latencies on the run's device without measuring.
 
     Args:
         run: the run folder of a profile.
         archs: architectures (objects, JSON files, names), or a CSV file with a column ``arch``.
+        device: the device that the predictions are for; without it the run's own is taken.
+        threads: of ``device``.
+        batch: of ``device``.
+        precision: of ``device``.
+        allow_other_device: predict also where the run was made on another device than
+            ``device``, or with other options.
+
+    Raises:
+        IncompatibleRunError: ``device`` as it is used here is not the run's.
+        SpaceError: a network is of another space, or holds a block that was never measured.
     """
     networks = _architectures(archs)
     model, _ = latency_model(run)
+    if device is not None and not allow_other_device:
+        options = DeviceOptions(threads=threads, batch=batch, precision=precision)
+        require_same_device(model, device, options)
     latency_s, half_s = model.predict_many(networks)
     intervals = zip(networks, latency_s.tolist(), half_s.tolist(), strict=True)
     return Table(
@@ -61,6 +85,7 @@ def reduce(
     accuracy: str | None = None,
     data: str | None = None,
     max_accuracy_drop_pp: float | None = None,
+    target_ms: float | tuple[float, float] | None = None,
     effects: str | Path | None = None,
     space: str | None = None,
     out: str | Path | None = None,
@@ -73,6 +98,8 @@ def reduce(
         accuracy: an accuracy source, as in :func:`hwprof.effects`.
         data: images for ``supernet:``.
         max_accuracy_drop_pp: percentage points of accuracy that all cuts together may cost.
+        target_ms: the latencies that matter: up to this, or from one to another. What other
+            networks lose is not counted, and what no such network can hold is dropped.
         effects: a CSV that ``hwprof effects --csv`` wrote.
         space: the space of that CSV.
         out: write the reduced space (``reduced.yaml``) here.
@@ -90,7 +117,13 @@ def reduce(
         found = friendliness_from_csv(Path(effects), design)
     else:
         raise PlanError("reduce needs a run folder, or both --effects FILE.csv and --space NAME")
-    reduction = reduce_space(design, found, max_accuracy_drop_pp=max_accuracy_drop_pp)
+    low_ms, high_ms = target_ms if isinstance(target_ms, tuple) else (0.0, target_ms or 0.0)
+    reduction = reduce_space(
+        design,
+        found,
+        max_accuracy_drop_pp=max_accuracy_drop_pp,
+        target_s=None if target_ms is None else (low_ms / 1e3, high_ms / 1e3),
+    )
     if out is not None:
         write_file(Path(out), reduction_to_yaml(reduction).encode())
     return reduction

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwprof.api.courses import read_courses
-from hwprof.api.profiling import open_run, run_space, scored_samples
+from hwprof.api.profiling import compare_effects, open_run, run_space, scored_samples
 from hwprof.api.searching import load_search
 from hwprof.errors import StoreError
 from hwprof.pareto import hypervolume
@@ -57,6 +57,7 @@ def report(
 
     Args:
         runs: folders of ``hwprof profile``, ``search`` or ``quickstart``, and ``reduced.yaml``.
+            Of several profiles the first is shown whole, the others beside it.
         out: the folder of the page.
         accuracy: an accuracy source for the effects; a quickstart brings its own.
         data: images for ``supernet:``.
@@ -145,10 +146,11 @@ def _report_data(
     from hwprof.isolated import isolated_table
     from hwprof.reports import Campaign, Hypervolume, IsolatedBlock, PredictionPair, ReportData
 
-    if len(found.profiles) > 1:
-        raise StoreError(
-            f"{len(found.profiles)} profiles were named; a report shows one device: name one"
-        )
+    compared = (
+        compare_effects(found.profiles, accuracy=accuracy, data=data, progress=progress)
+        if len(found.profiles) > 1
+        else None
+    )
     with open_run(found.profiles[0]) as run:
         space = run_space(run)
         measurements = run.measurements()
@@ -177,6 +179,7 @@ def _report_data(
         mean_accuracy=friendliness.mean_accuracy,
         accuracy_source=accuracy_source,
         insights=tuple(insights(friendliness)),
+        devices=compared,
         isolated=tuple(
             IsolatedBlock(slot=row.slot, block=row.block, isolated_hot_s=row.isolated_hot_s)
             for row in isolated

@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hwprof.api.adapting import require_same_device
 from hwprof.api.boards import device_label, refuse_emulated
 from hwprof.api.models import as_architecture, write_file
 from hwprof.api.profiling import as_space, latency_model
 from hwprof.api.proxyless import STRATEGY as PROXYLESS
-from hwprof.api.proxyless import ProxylessOptions, search_proxyless
+from hwprof.api.proxyless import ProxylessOptions, is_table, search_proxyless
 from hwprof.errors import PlanError, StoreError
 from hwprof.measure.records import DeviceOptions, Precision, Result, plan_for
 from hwprof.progress import ProgressCallback
@@ -20,6 +21,7 @@ from hwprof.results import SearchResult, Trial
 from hwprof.space import Architecture, DesignSpace
 
 if TYPE_CHECKING:
+    from hwprof.estimate.latency_model import AdditiveLatencyModel
     from hwprof.search.training import TrainSummary
 
 LatencySource = Callable[[Sequence[Architecture]], Sequence[tuple[float, float]]]
@@ -99,6 +101,7 @@ def search(
     threads: int = 1,
     batch: int = 1,
     precision: Precision = "fp32",
+    allow_other_device: bool = False,
     data: str | None = None,
     seed: int = 0,
     script: str | None = None,
@@ -128,11 +131,16 @@ def search(
         threads: of the measuring.
         batch: of the measuring.
         precision: of the measuring.
+        allow_other_device: search with the latency model of another device, or of other
+            options, than the finalists are measured with.
         data: images for ``supernet:`` and ``proxyless``.
         seed: fixes the search.
         script: steers the ``null`` device only.
         proxyless: of that strategy; by default the published settings.
         progress: called as the search goes on.
+
+    Raises:
+        IncompatibleRunError: the latency model is not that of ``measure_on`` and its options.
     """
     import numpy as np
 
@@ -153,6 +161,13 @@ def search(
         if not allow_emulated:
             refuse_emulated(shown_device, "a front measured there")
         measure = finalist_measurer(folder, measure_on, options, preset, seed, progress)
+
+    def accept(model: AdditiveLatencyModel, device: str) -> None:
+        if not allow_emulated:
+            refuse_emulated(device, f"the run {str(latency)!r}")
+        if measure_on is not None and not allow_other_device:
+            require_same_device(model, measure_on, options)
+
     if strategy == PROXYLESS:
         if accuracy is not None:
             raise PlanError(
@@ -162,6 +177,7 @@ def search(
         result = search_proxyless(
             design,
             latency=latency,
+            accept=accept,
             data=data,
             options=proxyless or ProxylessOptions(),
             target_ms=target_ms,
@@ -180,9 +196,7 @@ def search(
             f"{strategy} needs accuracies: name them with --accuracy (supernet:CHECKPOINT, "
             "table:FILE.csv or predictor:FILE.npz)"
         )
-    predicted, device_name = open_latency(latency)
-    if device_name is not None and not allow_emulated:
-        refuse_emulated(device_name, f"the run {str(latency)!r}")
+    predicted, device_name = open_latency(latency, accept)
     rng = np.random.default_rng(seed)
     result = run_search(
         design,
@@ -205,13 +219,22 @@ def search(
     return result
 
 
-def open_latency(source: str | Path) -> tuple[LatencySource, str | None]:
-    """Open a run folder or a ``TABLE.csv`` as a latency source; return it with its device."""
-    if str(source).endswith((".csv", ".csv.gz")):
+def open_latency(
+    source: str | Path, accept: Callable[[AdditiveLatencyModel, str], None] | None = None
+) -> tuple[LatencySource, str | None]:
+    """Open a run folder or a ``TABLE.csv`` as a latency source; return it with its device.
+
+    Args:
+        source: the folder or the file.
+        accept: is given a run's model and its device, and raises where it must not be used.
+    """
+    if is_table(source):
         from hwprof.importing import read_latency_table
 
         return _TableLatency(table=read_latency_table(Path(source)), path=str(source)), None
     model, device = latency_model(source)
+    if accept is not None:
+        accept(model, device)
 
     def predicted(archs: Sequence[Architecture]) -> list[tuple[float, float]]:
         latency_s, half_s = model.predict_many(archs)

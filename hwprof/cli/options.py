@@ -11,6 +11,7 @@ PrecisionName = Literal["fp32", "fp16", "bf16", "int8", "int8-dynamic"]
 PRECISIONS: tuple[str, ...] = get_args(PrecisionName)
 DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)?")
 PERCENTAGE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*%")
+RANGE_MS = re.compile(r"(\d+(?:\.\d+)?)(?:\s*-\s*(\d+(?:\.\d+)?))?")
 SECONDS = {None: 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
@@ -35,6 +36,16 @@ def parse_percentage(option: str, text: str | None) -> float | None:
     if match is None or not 0.0 < float(match[1]) < 100.0:
         raise typer.BadParameter(f"{option} is {text!r}; expected a percentage such as 1%")
     return float(match[1]) / 100.0
+
+
+def parse_range_ms(option: str, text: str | None) -> float | tuple[float, float] | None:
+    """Return the milliseconds in ``20``, or both ends of ``15-20``."""
+    if text is None:
+        return None
+    match = RANGE_MS.fullmatch(text.strip())
+    if match is None:
+        raise typer.BadParameter(f"{option} is {text!r}; expected ms such as 20, or 15-20")
+    return float(match[1]) if match[2] is None else (float(match[1]), float(match[2]))
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
@@ -66,6 +77,12 @@ Accuracy = Annotated[
 Data = Annotated[
     str | None,
     typer.Option("--data", help="Folder of class folders, an .npz, or 'digits' (the default)."),
+]
+AllowOtherDevice = Annotated[
+    bool,
+    typer.Option(
+        "--allow-other-device", help="Use a latency model of another device or other options."
+    ),
 ]
 Script = Annotated[
     str | None, typer.Option("--script", help="Script of the null device.", hidden=True)

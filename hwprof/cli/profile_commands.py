@@ -1,4 +1,4 @@
-"""``profile``, ``import``, ``effects``, ``predict``, ``reduce``."""
+"""``profile``, ``import``, ``effects``, ``predict``, ``adapt``, ``reduce``."""
 
 from __future__ import annotations
 
@@ -113,18 +113,28 @@ def import_(
 
 
 def effects(
-    run: RunArgument,
+    runs: Annotated[
+        list[str],
+        typer.Argument(help="Run folder of `hwprof profile` or `import`; several are compared."),
+    ],
     accuracy: opt.Accuracy = None,
     data: opt.Data = None,
     csv: Annotated[str | None, typer.Option("--csv", help="Also write the effects here.")] = None,
     json_: opt.Json = False,
 ) -> None:
-    """Say how friendly every block is to the device, at every place, with intervals."""
+    """Say how friendly every block is to the device, or to several, with intervals."""
     from hwprof import api
     from hwprof.reports import text
+    from hwprof.reports.device_text import devices_text
 
     with ProgressLine() as progress:
-        result = api.effects(run, accuracy=accuracy, data=data, csv=csv, progress=progress)
+        if len(runs) > 1:
+            compared = api.compare_effects(
+                runs, accuracy=accuracy, data=data, csv=csv, progress=progress
+            )
+            print_json(compared.to_json()) if json_ else print_text(devices_text(compared))
+            return
+        result = api.effects(runs[0], accuracy=accuracy, data=data, csv=csv, progress=progress)
     if json_:
         print_json([e.to_row() for e in result.effects])
     else:
@@ -136,14 +146,68 @@ def predict(
     archs: Annotated[
         list[str], typer.Argument(help="Architectures (JSON files, names), or one CSV file.")
     ],
+    device: Annotated[
+        str | None,
+        typer.Option("--device", help="Refuse unless the run is of this device and its options."),
+    ] = None,
+    threads: opt.Threads = 1,
+    batch: opt.Batch = 1,
+    precision: opt.Precision = "fp32",
+    allow_other_device: opt.AllowOtherDevice = False,
     json_: opt.Json = False,
 ) -> None:
     """Predict latencies on the run's device, with intervals, without measuring."""
     from hwprof import api
     from hwprof.reports import text
 
-    rows = api.predict(run, archs[0] if len(archs) == 1 else archs).to_json()
+    rows = api.predict(
+        run,
+        archs[0] if len(archs) == 1 else archs,
+        device=device,
+        threads=threads,
+        batch=batch,
+        precision=opt.precision_of(precision),
+        allow_other_device=allow_other_device,
+    ).to_json()
     print_json(rows) if json_ else print_text(text.predictions_table(rows))
+
+
+def adapt(
+    runs: Annotated[
+        list[str],
+        typer.Option("--from", help="Run of another device, of the same space; repeat for more."),
+    ],
+    out: opt.Out,
+    device: opt.Device = "cpu",
+    networks: Annotated[
+        int, typer.Option("--networks", min=5, help="Networks to measure; they are chosen.")
+    ] = 10,
+    preset: opt.Preset = "quick",
+    threads: opt.Threads = 1,
+    batch: opt.Batch = 1,
+    precision: opt.Precision = "fp32",
+    seed: opt.Seed = 0,
+    json_: opt.Json = False,
+    script: opt.Script = None,
+) -> None:
+    """Make a latency model for a device from a few networks, starting from other runs."""
+    from hwprof import api
+
+    with ProgressLine() as progress:
+        result = api.adapt(
+            runs=runs,
+            out=out,
+            device=device,
+            networks=networks,
+            preset=preset,
+            threads=threads,
+            batch=batch,
+            precision=opt.precision_of(precision),
+            seed=seed,
+            script=script,
+            progress=progress,
+        )
+    print_json(result.to_json()) if json_ else print_text(str(result))
 
 
 def reduce(
@@ -159,6 +223,12 @@ def reduce(
             "--max-accuracy-drop-pp",
             min=0.0,
             help="Percentage points of accuracy that all cuts together may cost.",
+        ),
+    ] = None,
+    target_ms: Annotated[
+        str | None,
+        typer.Option(
+            "--target-ms", help="Latencies that matter, in ms: up to 20, or a range 15-20."
         ),
     ] = None,
     effects: Annotated[
@@ -180,6 +250,7 @@ def reduce(
             accuracy=accuracy,
             data=data,
             max_accuracy_drop_pp=max_accuracy_drop_pp,
+            target_ms=opt.parse_range_ms("--target-ms", target_ms),
             effects=effects,
             space=space,
             out=out,
@@ -198,6 +269,7 @@ def register(app: typer.Typer) -> None:
         ("import", import_),
         ("effects", effects),
         ("predict", predict),
+        ("adapt", adapt),
         ("reduce", reduce),
     ):
         app.command(name)(command)

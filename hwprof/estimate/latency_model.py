@@ -230,16 +230,17 @@ class AdditiveLatencyModel:
             self.fingerprint is not None and self.fingerprint.digest == other.digest
         ):
             return
+        ways = (
+            "profile there, rescale the model from a few networks (hwprof adapt), or allow "
+            "another device (--allow-other-device)"
+        )
         if self.fingerprint is None:
             raise IncompatibleRunError(
-                "the latency model does not say where it was measured; fit it again on this "
-                "device, or allow another fingerprint"
+                f"the latency model does not say where it was measured; {ways}"
             )
-        name, (mine, theirs) = next(iter(self.fingerprint.differences(other).items()))
-        raise IncompatibleRunError(
-            f"the latency model was fitted for {name} {mine!r}, asked for {theirs!r}; profile "
-            "there, or allow another fingerprint"
-        )
+        found = self.fingerprint.differences(other)
+        what = "; ".join(f"{name} {mine!r}, not {yours!r}" for name, (mine, yours) in found.items())
+        raise IncompatibleRunError(f"the latency model was fitted for {what}: {ways}")
 
     def save(self, path: str | Path) -> None:
         """Write the model as ``.npz``: plain arrays, and its metadata as JSON."""

@@ -22,6 +22,7 @@ from hwprof.estimate.friendliness import fit_friendliness
 from hwprof.estimate.latency_model import AdditiveLatencyModel
 from hwprof.estimate.pinned_effects import fit_pinned
 from hwprof.space import get_space
+from hwprof.space.own import require_definition
 
 if TYPE_CHECKING:
     from hwprof.estimate.responses import Friendliness
@@ -31,10 +32,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+ADAPTED_MODEL = "latency_model.npz"
+"""In the folder of an adapted run: its model, which its own networks alone would not give."""
+
 
 def run_space(run: Run) -> DesignSpace:
     """Return the space that a run's networks belong to, with what was alive in it."""
     request = run.request
+    require_definition(request)
     space = get_space(str(request["space"]), int(request["resolution_px"]))
     if "alive" not in request:
         return space
@@ -84,13 +89,15 @@ def run_friendliness(run: Run, samples: Sequence[Sample]) -> Friendliness:
 
 
 def run_latency_model(run: Run) -> AdditiveLatencyModel:
-    """Return the latency model of a run: fitted to its networks, or its table of blocks.
+    """Return the latency model of a run: adapted, fitted to its networks, or its table of blocks.
 
     Raises:
         StoreError: the run has no measured networks.
         DataError: it has too few.
     """
     space = run_space(run)
+    if run.kind == "adapt":
+        return AdditiveLatencyModel.load(run.path / ADAPTED_MODEL, space)
     blocks = _table(run)
     if blocks:
         if not has_constant(blocks):

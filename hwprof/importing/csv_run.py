@@ -10,6 +10,7 @@ from hwprof.importing.networks import networks_of
 from hwprof.importing.shapes import SHAPE_COLUMNS, blocks_by_shape
 from hwprof.importing.tables import read_table
 from hwprof.measure.records import Fingerprint
+from hwprof.space.own import own_space_request
 from hwprof.store import ImportedBlock, ImportedNetwork, Run
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def import_csv(
     request = {
         "space": space.name,
         "resolution_px": space.resolution_px,
+        **own_space_request(space),
         "device": device_name,
         "file": path.name,
         "sha256": table.sha256,

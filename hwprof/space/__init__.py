@@ -2,12 +2,14 @@
 
 from hwprof.space.architecture import SKIP, Architecture, Channels, Slot
 from hwprof.space.catalog import get_space, space_names, space_of
+from hwprof.space.families import Place, block_family
 from hwprof.space.mbconv import MBConvLayout, MBConvSpace, UnitLayout
 from hwprof.space.named import NAMED_ARCHITECTURES
 from hwprof.space.nasbench201 import CellSpace
-from hwprof.space.pieces import Piece, Placed, make_divisible, piece_from_json
+from hwprof.space.pieces import Piece, Placed, make_divisible, piece_from_json, piece_kind
 from hwprof.space.reading import (
     load_reduced,
+    load_space_file,
     read_architecture,
     reduced_space,
     reduction_from_yaml,
@@ -28,15 +30,19 @@ __all__ = [
     "MBConvLayout",
     "MBConvSpace",
     "Piece",
+    "Place",
     "Placed",
     "ResNet50Space",
     "Slot",
     "SpaceSize",
     "UnitLayout",
+    "block_family",
     "get_space",
     "load_reduced",
+    "load_space_file",
     "make_divisible",
     "piece_from_json",
+    "piece_kind",
     "read_architecture",
     "reduced_space",
     "reduction_from_yaml",

@@ -15,6 +15,7 @@ from math import prod
 from hwprof.errors import SpaceError
 from hwprof.space.architecture import SKIP, Architecture, Channels, Slot
 from hwprof.space.counting import n_sequences
+from hwprof.space.families import Place, block_family, make_piece
 from hwprof.space.pieces import (
     Activation,
     ConvPiece,
@@ -50,6 +51,23 @@ def parse_mbconv(name: str) -> tuple[int, int]:
     if match is None or int(match[1]) % 2 == 0 or int(match[2]) == 0:
         raise SpaceError(f"{name!r} is no block; expected 'mbconv_k5_e3' with an odd kernel")
     return int(match[1]), int(match[2])
+
+
+@block_family(_BLOCK.pattern)
+def _mbconv(match: re.Match[str], place: Place) -> MBConvPiece:
+    kernel, expand = parse_mbconv(match[0])
+    return MBConvPiece(
+        in_channels=place.in_channels,
+        size_px=place.size_px,
+        out_channels=place.out_channels,
+        kernel=kernel,
+        expand=expand,
+        stride=place.stride,
+        act=place.act,
+        squeeze_excite=place.squeeze_excite,
+        shortcut=place.keeps_shape,
+        bn_eps=place.bn_eps,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,9 +143,7 @@ class MBConvSpace(SlottedSpace):
     def from_layout(cls, layout: MBConvLayout) -> MBConvSpace:
         """Return the whole space of ``layout``, at its own resolution."""
         candidates = layout.candidates()
-        for block in {b for blocks in candidates.values() for b in blocks} - {SKIP}:
-            parse_mbconv(block)
-        return cls(
+        space = cls(
             name=layout.name,
             resolution_px=layout.resolution_px,
             n_classes=layout.n_classes,
@@ -137,6 +153,9 @@ class MBConvSpace(SlottedSpace):
             max_depth=tuple(unit.max_depth for unit in layout.units),
             layout=layout,
         )
+        # Now, so that a block that no family knows is refused where the space is made.
+        assert space._own_places
+        return space
 
     def blocks(self, arch: Architecture) -> Units:
         """Return the blocks of every unit."""
@@ -258,20 +277,16 @@ class MBConvSpace(SlottedSpace):
         if block == SKIP:
             piece = SkipPiece(in_channels=c_in, size_px=size_px)
         else:
-            kernel, expand = parse_mbconv(block)
-            stride = unit.stride if entering else 1
-            piece = MBConvPiece(
+            place = Place(
                 in_channels=c_in,
                 size_px=size_px,
                 out_channels=c_out,
-                kernel=kernel,
-                expand=expand,
-                stride=stride,
+                stride=unit.stride if entering else 1,
                 act=unit.act,
                 squeeze_excite=unit.squeeze_excite,
-                shortcut=stride == 1 and c_in == c_out,
                 bn_eps=self.layout.bn_eps,
             )
+            piece = make_piece(block, place)
         return Placed(scope=str(slot), piece=piece, slot=slot, block=block)
 
     @cached_property

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 from hwprof.errors import SpaceError
 from hwprof.space.architecture import Slot
@@ -173,7 +173,7 @@ class ReductionPiece(Piece):
     bn_eps: float
 
 
-PIECES: Mapping[str, type[Piece]] = {
+PIECES: dict[str, type[Piece]] = {
     cls.kind: cls
     for cls in (
         ConvPiece,
@@ -189,13 +189,29 @@ PIECES: Mapping[str, type[Piece]] = {
 }
 
 
+P = TypeVar("P", bound=Piece)
+
+
+def piece_kind(cls: type[P]) -> type[P]:
+    """Register a type of piece of your own under its ``kind``, so that it can be read again.
+
+    Raises:
+        SpaceError: another type has that kind.
+    """
+    known = PIECES.setdefault(cls.kind, cls)
+    if known.__qualname__ != cls.__qualname__ or known.__module__ != cls.__module__:
+        raise SpaceError(f"two types of block have the kind {cls.kind!r}; rename one of them")
+    PIECES[cls.kind] = cls
+    return cls
+
+
 def piece_from_json(data: Mapping[str, Any]) -> Piece:
     """Read a piece from plain data.
 
     Raises:
         SpaceError: the kind is unknown or the fields are not those of the kind.
     """
-    cls = PIECES.get(str(data.get("kind")))
+    cls = PIECES.get(str(data.get("kind"))) or _own_kind(str(data.get("kind")))
     if cls is None:
         raise SpaceError(
             f"unknown kind of block {data.get('kind')!r}; expected one of {sorted(PIECES)}"
@@ -209,6 +225,14 @@ def piece_from_json(data: Mapping[str, Any]) -> Piece:
             f"a {cls.kind!r} block has the fields {sorted(names)}, not {sorted(given)}"
         )
     return cls(**given)
+
+
+def _own_kind(kind: str) -> type[Piece] | None:
+    """Look for a kind among the user's own spaces, whose modules register them when loaded."""
+    from hwprof.space.own import load_all
+
+    load_all()
+    return PIECES.get(kind)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from hwprof.errors import FormatVersionError, SpaceError
 from hwprof.space.architecture import Architecture, Slot
 from hwprof.space.catalog import get_space, space_names, space_of
 from hwprof.space.named import NAMED_ARCHITECTURES
+from hwprof.space.own import KEY, load_own_space
 from hwprof.space.space import DesignSpace
 
 if TYPE_CHECKING:
@@ -143,13 +144,37 @@ def load_reduced(path: str | Path) -> DesignSpace:
         FormatVersionError: another version of the format.
         SpaceError: the file cannot be read, is damaged, or does not fit its space.
     """
+    return _reduced_of(path, _space_text(path))
+
+
+def load_space_file(path: str | Path) -> DesignSpace:
+    """Return the space of a ``.yaml`` file: one of the user's own, or a reduced one.
+
+    Raises:
+        FormatVersionError: another version of the format.
+        SpaceError: the file cannot be read, is damaged, or describes no space.
+    """
+    text = _space_text(path)
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        data = _parse_yaml(text)
+    except SpaceError as error:
+        raise SpaceError(f"{path}: {error}") from error
+    if KEY in data:
+        return load_own_space(Path(path), data, text)
+    return _reduced_of(path, text)
+
+
+def _space_text(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SpaceError(
-            f"cannot read the reduced space {str(path)!r} ({_reason(error)}); expected a .yaml "
-            "file that `hwprof reduce --out` wrote"
+            f"cannot read the space {str(path)!r} ({_reason(error)}); expected a .yaml "
+            "file that `hwprof reduce --out` wrote, or a design space of your own"
         ) from error
+
+
+def _reduced_of(path: str | Path, text: str) -> DesignSpace:
     try:
         return reduced_space(reduction_from_yaml(text))
     except (FormatVersionError, SpaceError) as error:

@@ -82,7 +82,7 @@ def test_blocks_come_expansion_by_expansion() -> None:
     [
         ("proxylesnas", "unknown design space 'proxylesnas': did you mean 'proxylessnas'"),
         ("nothing-like-it", "expected one of"),
-        ("nowhere.yaml", "cannot read the reduced space 'nowhere.yaml'"),
+        ("nowhere.yaml", "cannot read the space 'nowhere.yaml'"),
     ],
 )
 def test_unknown_spaces(name: str, message: str) -> None:

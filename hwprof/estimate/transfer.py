@@ -1,0 +1,326 @@
+"""A latency model for a new device from about ten networks, by transfer from known devices.
+
+Effects of every donor, as shares of its mean latency, tell what to expect of a device that was
+hardly measured. The new device's coefficients β (shares again, X of
+:mod:`hwprof.estimate.design_matrix`) have a Gaussian prior around the donors' mean,
+
+    β = mean of donors + donors · w + everywhere · g + own · d,    y / scale = X β + noise,
+
+w reweights the donors, g moves a block in all its places alike, d each effect by itself; g and d
+count in the size that effects have at their place on the donors. The four standard deviations
+(w, g, d, noise) are those of a small grid under which the measured networks are likeliest
+(empirical Bayes); the posterior is a latency model like any other, intervals included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from hwprof.errors import DataError, IncompatibleRunError
+from hwprof.estimate.crossval import HeldOut, holdout_figures
+from hwprof.estimate.design_matrix import DesignMatrix
+from hwprof.estimate.latency_model import AdditiveLatencyModel
+from hwprof.estimate.least_squares import t_quantile
+from hwprof.measure.records import Fingerprint
+from hwprof.results import Sample
+from hwprof.space import Architecture, DesignSpace
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+    Codes = NDArray[np.int64]
+
+LEAST_NETWORKS = 5
+"""Below this the noise cannot be told from the device."""
+POOL = 2000
+"""Random networks among which those to measure are chosen."""
+MIDDLE = (0.1, 0.9)
+"""Quantiles of random networks' expected latency that the measured networks must span."""
+LEAST_DEGREES = 3.0
+"""Of the t intervals: ten networks leave few, however well the donors fit."""
+
+
+class Spread(NamedTuple):
+    """Prior standard deviations: donors' weights, everywhere, each effect, and the noise."""
+
+    donors: float
+    everywhere: float
+    own: float
+    noise: float
+
+
+FIRST_GUESS = Spread(donors=0.3, everywhere=0.3, own=0.1, noise=0.03)
+"""What networks are chosen under, before anything is measured."""
+SPREADS = tuple(
+    Spread(*values)
+    for values in product(
+        (0.03, 0.1, 0.3, 1.0),
+        (0.03, 0.1, 0.3, 1.0),
+        (0.01, 0.03, 0.1, 0.3),
+        (0.01, 0.03, 0.06, 0.12),
+    )
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Donors:
+    """What devices with a model of their own say about one that has none.
+
+    Raises:
+        IncompatibleRunError: the models are not of one space at one input size.
+    """
+
+    models: tuple[AdditiveLatencyModel, ...]
+
+    def __post_init__(self) -> None:
+        if not self.models:
+            raise DataError("a transfer needs at least one run to start from; name it with --from")
+        first = self.space
+        for model in self.models[1:]:
+            other = model.space
+            if (first.name, first.resolution_px, dict(first.alive)) != (
+                other.name,
+                other.resolution_px,
+                dict(other.alive),
+            ):
+                raise IncompatibleRunError(
+                    f"the runs to start from are of {first.name} at {first.resolution_px} px and "
+                    f"of {other.name} at {other.resolution_px} px; expected the same space, "
+                    "input size and candidates"
+                )
+        for model in self.models:
+            if not model.coefficients[0] > 0.0:
+                raise DataError(
+                    "a run to start from has no mean latency, because it is a table of blocks "
+                    "without stem, first, head or fixed part; add that line, or leave the run out"
+                )
+
+    @property
+    def space(self) -> DesignSpace:
+        """The space of all donors."""
+        return self.models[0].space
+
+    @cached_property
+    def design(self) -> DesignMatrix:
+        """The design matrix of the space."""
+        return DesignMatrix(self.space)
+
+    @cached_property
+    def mean(self) -> Floats:
+        """``float64[p]``: coefficients as shares of the mean latency, averaged over donors."""
+        return np.asarray(self._shares.mean(axis=1))
+
+    @cached_property
+    def seen(self) -> tuple[NDArray[np.int64], ...]:
+        """For every decision, in how many networks of the poorest donor each row stood."""
+        return tuple(
+            np.min(counts, axis=0) for counts in zip(*(m.seen for m in self.models), strict=True)
+        )
+
+    def covariance(self, spread: Spread) -> Floats:
+        """Return the ``float64[p, p]`` prior covariance of the shares."""
+        donors, everywhere, own = self._parts
+        total = spread.donors**2 * donors + spread.everywhere**2 * everywhere
+        return np.asarray(total + spread.own**2 * own + self._free_constant)
+
+    @cached_property
+    def _shares(self) -> Floats:
+        return np.stack([m.coefficients / m.coefficients[0] for m in self.models], axis=1)
+
+    @cached_property
+    def _free_constant(self) -> Floats:
+        free = np.zeros((len(self.mean), len(self.mean)))
+        free[0, 0] = 1.0
+        return free
+
+    @cached_property
+    def _parts(self) -> tuple[Floats, Floats, Floats]:
+        """Return the prior covariances of donors' weights, everywhere and own, at unit spread."""
+        design = self.design
+        rows = [i for i, term in enumerate(design.terms) if term.kind != "network"]
+        terms = [design.terms[i] for i in rows]
+        expansion = design.expansion[rows, 1:]
+        back = np.linalg.pinv(expansion)
+        sizes = np.sqrt(np.mean((expansion @ self._shares[1:]) ** 2, axis=1))
+        places: dict[object, list[int]] = {}
+        for i, term in enumerate(terms):
+            factor = str(term.block).split("=")[0] if term.kind == "factor" else None
+            places.setdefault((term.kind, term.unit, term.layer, factor), []).append(i)
+        for members in places.values():
+            sizes[members] = np.sqrt(np.mean(sizes[members] ** 2))
+        alike: dict[object, Floats] = {}
+        for i, term in enumerate(terms):
+            key = term.block if term.kind != "depth" else "depth"
+            alike.setdefault((term.kind, key), np.zeros(len(terms)))[i] = sizes[i]
+        everywhere = back @ np.stack(list(alike.values()), axis=1)
+        own = back * sizes
+        weights = self._shares[1:]
+        return tuple(_padded(part @ part.T) for part in (weights, everywhere, own))  # type: ignore[return-value]
+
+
+def choose_networks(donors: Donors, n: int, rng: np.random.Generator) -> list[Architecture]:
+    """Return the networks whose measurement tells most about a new device, at every latency.
+
+    Random networks are sorted by the latency that donors expect into ``n`` strata; from each,
+    outermost first, comes the network whose latency is least certain given those already chosen
+    (greedy D-optimal design under the prior).
+
+    Args:
+        donors: the devices to start from.
+        n: how many, at least :data:`LEAST_NETWORKS`.
+        rng: draws the random networks.
+
+    Raises:
+        DataError: fewer are asked for, or the space holds fewer.
+    """
+    if n < LEAST_NETWORKS:
+        raise DataError(
+            f"{n} networks cannot tell a device from noise; measure at least {LEAST_NETWORKS} "
+            "(--networks)"
+        )
+    drawn = _known(donors, (donors.space.sample(rng) for _ in range(POOL)))
+    pool = list({arch.arch_id: arch for arch in drawn}.values())
+    if len(pool) < n:
+        raise DataError(
+            f"{donors.space.name} holds {len(pool)} networks that the donors can predict; "
+            f"expected at least {n}: measure them all with `hwprof profile`"
+        )
+    X = donors.design.rows(donors.design.encode(pool))
+    covariance, noise = donors.covariance(FIRST_GUESS), FIRST_GUESS.noise**2
+    strata = np.array_split(np.argsort(X @ donors.mean, kind="stable"), n)
+    chosen = []
+    for position in sorted(range(n), key=lambda i: -abs(i - (n - 1) / 2)):
+        rows = X[strata[position]]
+        best = int(np.einsum("ij,jk,ik->i", rows, covariance, rows, optimize=True).argmax())
+        gain = covariance @ rows[best]
+        covariance = covariance - np.outer(gain, gain) / (rows[best] @ gain + noise)
+        chosen.append(pool[int(strata[position][best])])
+    return chosen
+
+
+def adapt_model(
+    donors: Donors, samples: Sequence[Sample], fingerprint: Fingerprint | None = None
+) -> AdditiveLatencyModel:
+    """Return the latency model of a new device from a few measured networks.
+
+    Its ``holdout`` predicts every measured network from the others.
+
+    Args:
+        donors: the devices to start from.
+        samples: networks measured on the new device, best those of :func:`choose_networks`.
+        fingerprint: of the new device.
+
+    Raises:
+        DataError: too few networks have a latency, or they span too little, so that most
+            predictions would be extrapolated.
+        SpaceError: a network is not of the donors' space, or holds a block that no donor knows.
+    """
+    timed = [s for s in samples if s.latency_s is not None]
+    if len(timed) < LEAST_NETWORKS:
+        raise DataError(
+            f"{len(timed)} networks were measured; a transfer needs at least {LEAST_NETWORKS}"
+        )
+    codes = donors.design.encode([s.arch for s in timed])
+    for model in donors.models:
+        model.predict_encoded(codes)
+    X, y = donors.design.rows(codes), np.array([s.latency_s for s in timed], dtype=np.float64)
+    _require_span(donors, X)
+    posterior = _posterior(donors, X, y)
+    heldout = tuple(_left_out(donors, X, y))
+    return AdditiveLatencyModel(
+        space=donors.space,
+        coefficients=posterior.coefficients,
+        inverse=posterior.covariance / posterior.noise_s**2,
+        residual_sd_s=posterior.noise_s,
+        degrees=posterior.degrees,
+        penalty=0.0,
+        n_networks=len(y),
+        seen=donors.seen,
+        fingerprint=fingerprint,
+        holdout=holdout_figures(heldout),
+        heldout=heldout,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Posterior:
+    """Coefficients in seconds, their covariance in s², the noise in s."""
+
+    coefficients: Floats
+    covariance: Floats
+    noise_s: float
+    degrees: float
+
+
+def _posterior(donors: Donors, X: Floats, y: Floats) -> _Posterior:
+    scale = float(y.sum() / (X @ donors.mean).sum())
+    off = y / scale - X @ donors.mean
+    spread = max(SPREADS, key=lambda s: _log_evidence(donors, s, X, off))
+    prior = donors.covariance(spread)
+    signal = X @ prior @ X.T
+    total = signal + spread.noise**2 * np.eye(len(y))
+    gain = np.linalg.solve(total, X @ prior).T
+    covariance = prior - gain @ X @ prior
+    return _Posterior(
+        coefficients=scale * (donors.mean + gain @ off),
+        # Half of the sum with its transpose: rounding must not make it asymmetric.
+        covariance=scale**2 * (covariance + covariance.T) / 2.0,
+        noise_s=scale * spread.noise,
+        degrees=max(LEAST_DEGREES, len(y) - float(np.trace(np.linalg.solve(total, signal)))),
+    )
+
+
+def _log_evidence(donors: Donors, spread: Spread, X: Floats, off: Floats) -> float:
+    """Return log p(off | spread) up to a constant."""
+    total = X @ donors.covariance(spread) @ X.T + spread.noise**2 * np.eye(len(off))
+    root = np.linalg.cholesky(total)
+    white = np.linalg.solve(root, off)
+    return float(-0.5 * white @ white - np.log(np.diag(root)).sum())
+
+
+def _left_out(donors: Donors, X: Floats, y: Floats) -> Iterator[HeldOut]:
+    for i in range(len(y)):
+        others = np.arange(len(y)) != i
+        found = _posterior(donors, X[others], y[others])
+        variance = found.noise_s**2 + float(X[i] @ found.covariance @ X[i])
+        yield HeldOut(
+            actual_s=float(y[i]),
+            predicted_s=float(X[i] @ found.coefficients),
+            half_s=t_quantile(0.975, found.degrees) * float(np.sqrt(variance)),
+        )
+
+
+def _require_span(donors: Donors, X: Floats) -> None:
+    """Refuse networks that are all alike: the rest of the space would be extrapolated."""
+    rng = np.random.default_rng(0)
+    random = _known(donors, (donors.space.sample(rng) for _ in range(POOL)))
+    expected = donors.design.rows(donors.design.encode(random)) @ donors.mean
+    low, high = np.quantile(expected, MIDDLE)
+    measured = X @ donors.mean
+    if measured.min() > low or measured.max() < high:
+        raise DataError(
+            f"the {len(X)} measured networks are expected at {measured.min():.3g} to "
+            f"{measured.max():.3g} of the mean latency; expected a span of at least {low:.3g} to "
+            f"{high:.3g}, or most predictions would be extrapolated: measure faster and slower ones"
+        )
+
+
+def _known(donors: Donors, archs: Iterator[Architecture]) -> list[Architecture]:
+    """Return the networks of which every donor has seen every block."""
+    found = list(archs)
+    codes = donors.design.encode(found)
+    can = np.ones(len(found), dtype=np.bool_)
+    for column, seen in zip(codes.T, donors.seen, strict=True):
+        can &= seen[column + 1] > 0
+    return [arch for arch, ok in zip(found, can, strict=True) if ok]
+
+
+def _padded(covariance: Floats) -> Floats:
+    return np.pad(covariance, ((1, 0), (1, 0)))

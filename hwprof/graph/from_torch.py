@@ -1,0 +1,204 @@
+"""A torch module of the user's own as operators of the builder: traced, not run.
+
+``torch.fx`` records what ``forward`` calls; every call is one operator of the neutral graph, so
+that the block is costed, exported and trained like any other. Weights are drawn anew: only the
+structure is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from hwprof.errors import ModelError
+from hwprof.graph.ir import GraphBuilder
+
+if TYPE_CHECKING:
+    from torch import fx, nn
+
+Modules = Mapping[str, "nn.Module"]
+
+
+def emit_module(builder: GraphBuilder, module: nn.Module, x: str) -> str:
+    """Add a torch module to a builder; return the output tensor.
+
+    Takes square "same"-padded convolutions, batch norm, ReLU, ReLU6, Hardswish, Hardsigmoid,
+    "same"-padded average and max pools, ``AdaptiveAvgPool2d(1)``, ``Identity``, ``Dropout``,
+    sums, and products with a factor per channel.
+
+    Args:
+        builder: what is added to.
+        module: one input, one output; its ``forward`` may not branch on values.
+        x: the input tensor.
+
+    Raises:
+        ModelError: naming the module or function that has no operator, and what is known.
+        SpaceError: shapes do not fit.
+    """
+    return _Tracer(builder, module).run(x)
+
+
+class _Tracer:
+    """Walks a traced graph; a batch norm right after a convolution becomes part of it."""
+
+    def __init__(self, builder: GraphBuilder, module: nn.Module) -> None:
+        from torch import fx
+
+        self._builder = builder
+        self._name = type(module).__name__
+        try:
+            traced = fx.symbolic_trace(module)
+        except Exception as error:
+            raise ModelError(
+                f"{self._name} cannot be traced ({error}); expected a forward that calls modules, "
+                "without branching on values"
+            ) from error
+        self._nodes = list(traced.graph.nodes)
+        self._modules = dict(traced.named_modules())
+        self._tensors: dict[fx.Node, str] = {}
+
+    def run(self, x: str) -> str:
+        """Emit every call in order."""
+        output = x
+        for node in self._nodes:
+            if node.op == "placeholder":
+                self._tensors[node] = x
+            elif node.op == "output":
+                output = self._input(node)
+            elif node.op == "call_module":
+                self._tensors[node] = self._module(node)
+            else:
+                self._tensors[node] = self._function(node)
+        return output
+
+    def _input(self, node: fx.Node, position: int = 0) -> str:
+        from torch import fx
+
+        given = node.args[position]
+        if not isinstance(given, fx.Node):
+            raise ModelError(f"{self._name} uses the constant {given!r}; expected tensors only")
+        return self._tensors[given]
+
+    def _module(self, node: fx.Node) -> str:
+        from torch import nn
+
+        target = str(node.target)
+        module, x = self._modules[target], self._input(node)
+        name = target.replace(".", "_")
+        if isinstance(module, nn.Conv2d):
+            norm = self._norm_after(node)
+            self._require_same(module, target)
+            return self._builder.conv(
+                x,
+                name,
+                module.out_channels,
+                kernel=module.kernel_size[0],
+                stride=module.stride[0],
+                groups=module.groups,
+                bias=module.bias is not None,
+                norm_eps=norm.eps if norm is not None else None,
+            )
+        if isinstance(module, nn.BatchNorm2d):
+            source = node.args[0]
+            merged = self._norm_after(source) if _is_call(source) else None
+            return x if merged is module else self._builder.batch_norm(x, name, module.eps)
+        if isinstance(module, nn.AvgPool2d | nn.MaxPool2d):
+            return self._pool(module, target, x, name)
+        if isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1)):
+            return self._builder.global_pool(x, name)
+        if isinstance(module, nn.Identity | nn.Dropout | nn.Dropout2d):
+            return x
+        for kind, act in _activations().items():
+            if isinstance(module, kind):
+                return act(self._builder, x)
+        raise ModelError(
+            f"{self._name}.{target} is a {type(module).__name__}, which has no operator; expected "
+            "convolutions, batch norms, pools and ReLU, ReLU6, Hardswish or Hardsigmoid"
+        )
+
+    def _function(self, node: fx.Node) -> str:
+        import operator
+
+        import torch
+
+        called = node.target if node.op == "call_function" else getattr(torch, str(node.target), 0)
+        if called in (operator.add, operator.iadd, torch.add):
+            return self._builder.add(self._input(node), self._input(node, 1), node.name)
+        if called in (operator.mul, operator.imul, torch.mul):
+            a, b = self._input(node), self._input(node, 1)
+            if self._builder.shape(a)[1:] == (1, 1):
+                a, b = b, a
+            return self._builder.scale(a, b, node.name)
+        for act, functions in _functional().items():
+            if called in functions:
+                return _activations()[act](self._builder, self._input(node))
+        raise ModelError(
+            f"{self._name} calls {node.target}, which has no operator; expected sums, products "
+            "and activations, all else as modules"
+        )
+
+    def _norm_after(self, node: Any) -> nn.BatchNorm2d | None:
+        """Return the batch norm that alone takes a convolution's output, or None."""
+        from torch import nn
+
+        if not _is_call(node) or not isinstance(self._modules[str(node.target)], nn.Conv2d):
+            return None
+        users = list(node.users)
+        if len(users) != 1 or not _is_call(users[0]):
+            return None
+        found = self._modules[str(users[0].target)]
+        return found if isinstance(found, nn.BatchNorm2d) else None
+
+    def _require_same(self, module: nn.Conv2d, target: str) -> None:
+        kernel = module.kernel_size[0]
+        square = len({*module.kernel_size}) == len({*module.stride}) == 1
+        padded = module.padding in ("same", (kernel // 2, kernel // 2))
+        if not square or not padded or set(module.dilation) != {1}:
+            raise ModelError(
+                f"{self._name}.{target} has kernel {module.kernel_size}, stride {module.stride}, "
+                f"padding {module.padding} and dilation {module.dilation}; expected a square "
+                "kernel, padding kernel // 2 and no dilation"
+            )
+
+    def _pool(self, module: Any, target: str, x: str, name: str) -> str:
+        from torch import nn
+
+        size = [v if isinstance(v, int) else v[0] for v in (module.kernel_size, module.stride)]
+        padding = module.padding if isinstance(module.padding, int) else module.padding[0]
+        average = isinstance(module, nn.AvgPool2d)
+        if padding != (size[0] - 1) // 2 or (average and padding and module.count_include_pad):
+            raise ModelError(
+                f"{self._name}.{target}: expected padding (kernel - 1) // 2, in averages with "
+                "count_include_pad=False"
+            )
+        return self._builder.pool(
+            x, name, "avg_pool" if average else "max_pool", kernel=size[0], stride=size[1]
+        )
+
+
+def _is_call(node: Any) -> bool:
+    return getattr(node, "op", None) == "call_module"
+
+
+def _activations() -> dict[type[nn.Module], Callable[[GraphBuilder, str], str]]:
+    from torch import nn
+
+    return {
+        nn.ReLU6: lambda builder, x: builder.act(x, "relu6"),
+        nn.ReLU: lambda builder, x: builder.act(x, "relu"),
+        nn.Hardswish: lambda builder, x: builder.act(x, "hswish"),
+        nn.Hardsigmoid: lambda builder, x: builder.act(x, "hsigmoid"),
+    }
+
+
+def _functional() -> dict[type[nn.Module], tuple[Any, ...]]:
+    import torch
+    from torch import nn
+
+    f = nn.functional
+    return {
+        nn.ReLU: (f.relu, torch.relu, torch.relu_),
+        nn.ReLU6: (f.relu6,),
+        nn.Hardswish: (f.hardswish,),
+        nn.Hardsigmoid: (f.hardsigmoid,),
+    }

@@ -1,0 +1,72 @@
+"""A torch module becomes operators: the same output with the weights copied over."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import Tensor, nn
+
+from hwprof.errors import ModelError
+from hwprof.graph import GraphBuilder, to_torch
+from hwprof.graph.from_torch import emit_module
+
+
+class Gated(nn.Module):
+    """Everything the tracer takes, with a shortcut and a gate."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
+        self.norm = nn.BatchNorm2d(channels, eps=1e-3)
+        self.act = nn.Hardswish()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.gate = nn.Sequential(nn.Conv2d(channels, channels, 1), nn.Hardsigmoid())
+        self.late = nn.BatchNorm2d(channels)
+        self.down = nn.AvgPool2d(3, 2, 1, count_include_pad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.act(self.norm(self.conv(x)))
+        y = y * self.gate(self.pool(y))
+        out: Tensor = self.down(nn.functional.relu(self.late(x + y)))
+        return out
+
+
+def test_outputs_are_equal_with_the_weights_copied() -> None:
+    module = Gated(6).eval()
+    for norm in (module.norm, module.late):
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        norm.running_mean.uniform_(-1, 1)
+        norm.running_var.uniform_(0.5, 2)
+    builder = GraphBuilder("gated", (6, 9, 9))
+    graph = builder.finish(emit_module(builder, module, builder.input))
+    assert [n.op for n in graph.nodes].count("batch_norm") == 1
+    assert graph.params == sum(p.numel() for p in module.parameters())
+    network = to_torch(graph).eval()
+    mine = [p for p in network.state_dict().values() if p.dtype.is_floating_point]
+    theirs = {k: v for k, v in module.state_dict().items() if v.dtype.is_floating_point}
+    order = sorted(theirs, key=lambda k: ["conv", "norm", "gate", "late"].index(k.split(".")[0]))
+    assert [tuple(p.shape) for p in mine] == [tuple(theirs[k].shape) for k in order]
+    for parameter, name in zip(mine, order, strict=True):
+        parameter.copy_(theirs[name])
+    x = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 6, 9, 9)).astype(np.float32))
+    with torch.no_grad():
+        torch.testing.assert_close(network(x), module(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (nn.Sequential(nn.GELU()), r"Sequential\.0 is a GELU, which has no operator"),
+        (nn.Sequential(nn.Conv2d(6, 6, 3)), r"padding \(0, 0\)"),
+        (nn.Sequential(nn.Conv2d(6, 6, 3, padding=2, dilation=2)), "no dilation"),
+        (nn.Sequential(nn.AvgPool2d(3, 1, 1)), "count_include_pad=False"),
+    ],
+)
+def test_what_has_no_operator_is_refused(module: nn.Module, message: str) -> None:
+    builder = GraphBuilder("refused", (6, 9, 9))
+    with pytest.raises(ModelError, match=message):
+        emit_module(builder, module, builder.input)
