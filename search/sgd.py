@@ -58,6 +58,9 @@ class TrainSettings:
         values = asdict(self)
         for name in ("max_time_s", "device"):
             del values[name]
+        # As before there was a choice, so that checkpoints from then go on.
+        if self.precision == "fp32":
+            del values["precision"]
         return values
 
     def autocast(self) -> torch.autocast:
