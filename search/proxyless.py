@@ -27,15 +27,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hwprof.errors import DeviceUnavailableError, PlanError
+from hwprof.errors import PlanError
 from hwprof.search import parallel
 from hwprof.search.batches import Batch
-from hwprof.search.choices import Choices, Path, Where
+from hwprof.search.choices import Choices, Where
 from hwprof.search.expected_latency import ExpectedLatency
-from hwprof.search.gates import GatePlan, Mix, frozen, straight_through
+from hwprof.search.gates import GatePlan, frozen
 from hwprof.search.penalties import Penalty
+from hwprof.search.plans import full_plan, pair_plan, pair_update, run_plan
 from hwprof.search.supernet import Supernet
-from hwprof.space import Slot
 
 Mode = Literal["recompute", "two-path", "reinforce"]
 MODES: tuple[str, ...] = get_args(Mode)
@@ -45,8 +45,7 @@ MODES: tuple[str, ...] = get_args(Mode)
 class ProxylessConfig:
     """Hyperparameters; the defaults are the released search script's for ImageNet.
 
-    ``reinforce`` rewards a network with accuracy · (T / latency)^``reward_exponent``. Two
-    defaults are this project's: ``baseline_decay`` (the released code's 0.99 acts as a step
+    Two defaults are this project's: ``baseline_decay`` (the released code's 0.99 acts as a step
     size, so that its baseline is nearly the current batch's mean), and gradients of weights are
     cut at ``max_gradient``.
     """
@@ -68,7 +67,6 @@ class ProxylessConfig:
     alpha_first_epoch: int = 1
     networks_per_update: int = 10
     reward_images: int = 1000
-    reward_exponent: float = 0.1
     baseline_decay: float = 0.9
     seed: int = 0
     device: str = "cpu"
@@ -84,14 +82,8 @@ class ProxylessConfig:
             raise PlanError(
                 f"unknown precision {self.precision!r} of training; expected fp32 or bf16"
             )
-        kind = self.device.partition(":")[0]
-        if kind not in ("cpu", "cuda"):
+        if self.device.partition(":")[0] not in ("cpu", "cuda"):
             raise PlanError(f"unknown device {self.device!r} of training; expected cpu or cuda")
-        if kind == "cuda" and not torch.cuda.is_available():
-            raise DeviceUnavailableError(
-                f"cannot train on {self.device!r}: torch sees no CUDA device here; leave "
-                "--train-device out to train on the CPU"
-            )
         if self.mode == "two-path" and self.alpha_betas[0] != 0.0:
             raise PlanError(
                 f"alpha_betas are {self.alpha_betas}; two-path steps need a first one of 0.0: "
@@ -186,7 +178,7 @@ class ArchitectureSteps:
         return outcome
 
     def _reinforce(self, batch: Batch, rng: np.random.Generator) -> StepOutcome:
-        config, target_s = self._config, self._penalty.target_s
+        config = self._config
         paths = [self.choices.draw(rng) for _ in range(config.networks_per_update)]
         with torch.no_grad():
             right = [
@@ -197,10 +189,8 @@ class ArchitectureSteps:
             ]
             expected_s = float(self._latency(self.choices.probabilities()))
         latencies = self._latency.of([path.arch for path in paths])
-        # Where latency has no weight the reward is the accuracy alone.
-        exponent = config.reward_exponent if self._penalty.weight > 0.0 else 0.0
         rewards = [
-            reward(accuracy, latency_s, target_s, exponent)
+            reward(accuracy, latency_s, self._penalty)
             for accuracy, latency_s in zip(right, latencies, strict=True)
         ]
         baseline = self._baseline.before(rewards)
@@ -251,105 +241,6 @@ def alpha_adam(choices: Choices, config: ProxylessConfig) -> torch.optim.Adam:
     )
 
 
-def run_plan(path: Path) -> GatePlan:
-    """Return the plan that runs a drawn network and nothing else."""
-    return GatePlan.single_path(path.arch)
-
-
-def full_plan(path: Path, probabilities: Mapping[Where, Tensor], *, recompute: bool) -> GatePlan:
-    """Return the plan that runs ``path`` and probes every other option of every decision."""
-    involved = {
-        where: (pick, *(i for i in range(len(probabilities[where])) if i != pick))
-        for where, pick in path.picks.items()
-    }
-    shares = {where: probabilities[where][list(order)] for where, order in involved.items()}
-    return gated_plan(path, involved, shares, recompute=recompute)
-
-
-def pair_plan(
-    choices: Choices, pairs: Mapping[Where, tuple[int, int]], rng: np.random.Generator
-) -> tuple[GatePlan, dict[Where, Tensor]]:
-    """Draw which of each pair runs; return the plan and the distribution that the pairs make.
-
-    That distribution is the whole one, in value; its gradient follows only what a pair step may
-    change: how the pair shares the probability that it has (:func:`pair_probabilities`).
-    """
-    shares = {w: choices.alpha[w][list(pair)].softmax(dim=0) for w, pair in pairs.items()}
-    first = {w: bool(rng.random() < q[0].item()) for w, q in shares.items()}
-    involved = {w: pair if first[w] else pair[::-1] for w, pair in pairs.items()}
-    gates = {w: q if first[w] else q.flip(0) for w, q in shares.items()}
-    path = Path(space=choices.space, picks={w: order[0] for w, order in involved.items()})
-    plan = gated_plan(path, involved, gates, recompute=False)
-    return plan, {w: pair_probabilities(choices.alpha[w], pair) for w, pair in pairs.items()}
-
-
-def pair_probabilities(alpha: Tensor, pair: tuple[int, int]) -> Tensor:
-    """Return softmax(α) (n,), differentiable only in how a pair divides its probability."""
-    index = torch.tensor(pair)
-    whole = alpha.detach().softmax(dim=0)
-    shared = whole[index].sum() * alpha[index].softmax(dim=0)
-    return whole.index_put((index,), shared)
-
-
-def gated_plan(
-    path: Path,
-    involved: Mapping[Where, Sequence[int]],
-    shares: Mapping[Where, Tensor],
-    *,
-    recompute: bool,
-) -> GatePlan:
-    """Return the plan that runs ``path`` and probes what else is involved, with one-hot gates.
-
-    Args:
-        path: what runs.
-        involved: the options of every decision, the one that runs first.
-        shares: their differentiable probabilities, in the same order.
-        recompute: whether probes wait for the backward pass.
-    """
-    space = path.space
-    blocks: dict[Slot, Mix[str]] = {}
-    for slot in space.slots:
-        # Behind the layers that run no gate gets a gradient: a probe of depth needs the block.
-        if slot in involved and path.holds(slot):
-            order = [space.choices(slot)[i] for i in involved[slot]]
-            blocks[slot] = _mix(order, shares[slot], recompute)
-        else:
-            blocks[slot] = Mix(run=(path.block(slot),))
-    depths: dict[int, Mix[int]] = {}
-    for unit in range(space.n_units):
-        if unit in involved:
-            lengths = [space.depths(unit)[i] for i in involved[unit]]
-            depths[unit] = _mix(lengths, shares[unit], recompute)
-    return GatePlan(blocks=blocks, depths=depths)
-
-
-def _mix(options: Sequence[Any], shares: Tensor, recompute: bool) -> Mix[Any]:
-    return Mix(
-        run=(options[0],),
-        probe=tuple(options[1:]),
-        gate=straight_through(shares, 0),
-        recompute=recompute,
-    )
-
-
-def pair_update(
-    choices: Choices, pairs: Mapping[Where, tuple[int, int]], optimizer: torch.optim.Optimizer
-) -> None:
-    """Step, then shift every pair so that the other options keep their probabilities.
-
-    The shift is logsumexp(α of the pair, new) − logsumexp(…, old): the pair's exponentials sum
-    to what they did, in a form that cannot overflow.
-    """
-    indices = {where: torch.tensor(pair) for where, pair in pairs.items()}
-    with torch.no_grad():
-        before = {w: choices.alpha[w][index].logsumexp(dim=0) for w, index in indices.items()}
-    optimizer.step()
-    with torch.no_grad():
-        for where, index in indices.items():
-            alpha = choices.alpha[where]
-            alpha[index] -= alpha[index].logsumexp(dim=0) - before[where]
-
-
 @dataclass(kw_only=True)
 class Baseline:
     """A running mean of rewards: b ← decay · b + (1 − decay) · mean(R)."""
@@ -365,16 +256,23 @@ class Baseline:
         return known
 
 
-def reward(accuracy: float, latency_s: float, target_s: float, exponent: float) -> float:
-    """Return accuracy · (T / latency)^exponent (MnasNet's; Tan et al., CVPR 2019)."""
-    if exponent == 0.0:
+def reward(accuracy: float, latency_s: float, penalty: Penalty) -> float:
+    """Return accuracy · (T / latency)^λ (MnasNet's; Tan et al., CVPR 2019).
+
+    Under ``hinge`` the factor is at most 1: below the ceiling latency is free. The other kinds
+    of penalty are losses, and only their weight and reference count here.
+    """
+    if penalty.weight == 0.0:
         return accuracy
     if latency_s <= 0.0:
         raise PlanError(
             f"a network has a latency of {latency_s} s; a reward needs more than 0: use a table "
             "with the constant part"
         )
-    return float(accuracy * (target_s / latency_s) ** exponent)
+    ratio = penalty.target_s / latency_s
+    if penalty.kind == "hinge":
+        ratio = min(1.0, ratio)
+    return float(accuracy * ratio**penalty.weight)
 
 
 def reinforce_loss(

@@ -27,7 +27,8 @@ from hwprof.search.evaluation import Judge
 from hwprof.search.events import ChoicesUpdated
 from hwprof.search.expected_latency import ExpectedLatency
 from hwprof.search.penalties import Penalty
-from hwprof.search.proxyless import ArchitectureSteps, ProxylessConfig, StepOutcome, run_plan
+from hwprof.search.plans import run_plan
+from hwprof.search.proxyless import ArchitectureSteps, ProxylessConfig, StepOutcome
 from hwprof.search.sgd import Training, TrainSettings
 from hwprof.search.supernet import Supernet
 from hwprof.search.tasks import ImageTask, Split

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hwprof.errors import DataError
+from hwprof.errors import DataError, DeviceUnavailableError
 from hwprof.progress import Pace, Progress, ProgressCallback
 from hwprof.search import parallel
 from hwprof.search.batches import Batch, TrainingBatches
@@ -58,6 +58,9 @@ class TrainSettings:
         values = asdict(self)
         for name in ("max_time_s", "device"):
             del values[name]
+        # As before there was a choice, so that checkpoints from then go on.
+        if self.precision == "fp32":
+            del values["precision"]
         return values
 
     def autocast(self) -> torch.autocast:
@@ -111,7 +114,13 @@ class Training:
     _saved_step: int | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self.module.to(self.settings.device)
+        device = torch.device(self.settings.device)
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise DeviceUnavailableError(
+                f"cannot train on {self.settings.device!r}: torch sees no CUDA device here; train "
+                "on the CPU"
+            )
+        self.module.to(device)
         parameters = list(self.module.parameters())
         groups: list[dict[str, Any]] = [
             {"params": [p for p in parameters if p.ndim > 1]},

@@ -29,7 +29,7 @@ from torch.nn import functional
 from hwprof.search.choices import Choices
 from hwprof.search.gates import GatePlan, Mix, frozen
 from hwprof.search.memory import saved_bytes
-from hwprof.search.proxyless import full_plan, pair_plan, run_plan
+from hwprof.search.plans import full_plan, pair_plan, run_plan
 from hwprof.search.supernet import Supernet
 from hwprof.space import Slot, get_space
 

@@ -24,7 +24,7 @@ from hwprof.search.gates import (
     straight_through,
 )
 from hwprof.search.memory import saved_bytes
-from hwprof.search.proxyless import full_plan, pair_plan, run_plan
+from hwprof.search.plans import full_plan, pair_plan, run_plan
 from hwprof.search.supernet import Supernet
 from hwprof.space import SKIP, DesignSpace, Slot, get_space
 

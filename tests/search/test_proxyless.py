@@ -26,6 +26,7 @@ from hwprof.search.choices import Choices, Path, Where
 from hwprof.search.expected_latency import ExpectedLatency
 from hwprof.search.gates import GatePlan, mixed, straight_through
 from hwprof.search.penalties import Penalty
+from hwprof.search.plans import pair_probabilities, pair_update
 from hwprof.search.proxyless import (
     MODES,
     ArchitectureSteps,
@@ -33,8 +34,6 @@ from hwprof.search.proxyless import (
     Mode,
     ProxylessConfig,
     alpha_adam,
-    pair_probabilities,
-    pair_update,
     reinforce_loss,
     reward,
 )
@@ -341,10 +340,17 @@ class TestReinforce:
         assert baseline.value == pytest.approx(0.9 * 2.0)
 
     def test_reward(self):
-        assert reward(0.7, 0.02, 0.01, 0.5) == pytest.approx(0.7 / 2**0.5)
-        assert reward(0.7, 0.02, 0.01, 0.0) == 0.7
+        penalty = Penalty(weight=0.5, target_s=0.01)
+        assert reward(0.7, 0.02, penalty) == pytest.approx(0.7 / 2**0.5)
+        assert reward(0.7, 0.005, penalty) == pytest.approx(0.7 * 2**0.5)
+        assert reward(0.7, 0.02, Penalty(weight=0.0, target_s=0.01)) == 0.7
         with pytest.raises(PlanError, match=r"latency of 0\.0 s"):
-            reward(0.7, 0.0, 0.01, 0.1)
+            reward(0.7, 0.0, penalty)
+
+    def test_under_a_ceiling_latency_is_free(self):
+        ceiling = Penalty(kind="hinge", weight=0.5, target_s=0.01)
+        assert reward(0.7, 0.005, ceiling) == 0.7
+        assert reward(0.7, 0.02, ceiling) == pytest.approx(0.7 / 2**0.5)
 
 
 class ToySupernet(nn.Module):
@@ -381,7 +387,7 @@ def toy_search(mode: Mode, seed: int, *, weight: float, steps: int = 120) -> Cho
     net = ToySupernet(space)
     choices = Choices(space, seed=seed)
     latency = ExpectedLatency(PlantedTable(space, COSTS), space)
-    config = ProxylessConfig(mode=mode, alpha_lr=0.06, reward_exponent=weight)
+    config = ProxylessConfig(mode=mode, alpha_lr=0.06)
     steps_of = ArchitectureSteps(
         net,  # type: ignore[arg-type]
         choices,
