@@ -55,7 +55,7 @@ class Staircase:
             mean: expected score of every candidate.
             sd: its standard deviation, above zero.
         """
-        edges = np.concatenate([[-np.inf], self._latency, [self._end]])
+        edges = np.minimum(np.concatenate([[-np.inf], self._latency, [self._end]]), self._end)
         heights = np.concatenate([[self._floor], np.maximum(self._score, self._floor)])
         widths = np.clip(edges[1:] - np.maximum(latency[:, None], edges[:-1]), 0.0, None)
         z = (mean[:, None] - heights) / sd[:, None]

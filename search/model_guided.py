@@ -89,7 +89,7 @@ class ModelGuided:
     ) -> None:
         self._space = space
         self._rng = rng
-        self._target_s = target_s
+        self._ceiling_s = np.inf if target_s is None else target_s
         self._settings = settings or ModelGuidedSettings()
         self._coding = Coding(space)
         self._new = NewNetworks(space)
@@ -157,7 +157,7 @@ class ModelGuided:
             chosen = self._least_violation(size)
         else:
             chosen = self._largest_gain(judged, size)
-        queue = [self._new.first(lambda arch=arch: arch) for arch in chosen]  # type: ignore[misc]
+        queue = [self._new.admit(arch) for arch in chosen]
         # Candidates are drawn without insisting: only where they run out is every draw needed.
         queue = queue or [self._new.first(lambda: self._space.sample(self._rng))]
         return [arch for arch in queue if arch is not None]
@@ -165,12 +165,18 @@ class ModelGuided:
     def _least_violation(self, size: int) -> list[Architecture]:
         """Choose random networks, those within the ceiling first; without foresight, any."""
         pool = self._pool()
-        pool.draw(self._settings.draws if self._target_s is not None else size)
-        if self._target_s is not None and len(self._members) > 1:
-            nearest = sorted(self._members, key=lambda m: m.excess_s(self._target_s))
-            pool.breed([m.arch for m in nearest[: self._settings.initial]], self._settings.draws)
-        excess = [self._excess_s(c.latency_s) for c in pool.candidates]
-        order = np.argsort(np.nan_to_num(excess, nan=0.0), kind="stable")
+        if np.isinf(self._ceiling_s):
+            pool.draw(size)
+        else:
+            pool.draw(self._settings.draws)
+            # One network alone may have no neighbour.
+            if len(self._members) > 1:
+                nearest = sorted(self._members, key=lambda m: m.excess_s(self._ceiling_s))
+                parents = [m.arch for m in nearest[: self._settings.initial]]
+                pool.breed(parents, self._settings.draws)
+        latency_s = np.array([c.latency_s for c in pool.candidates])
+        # What is not foreseen (nan) counts as within.
+        order = np.argsort(np.fmax(latency_s - self._ceiling_s, 0.0), kind="stable")
         return [pool.candidates[i].arch for i in order[:size]]
 
     def _largest_gain(self, judged: Sequence[Member], size: int) -> list[Architecture]:
@@ -194,14 +200,11 @@ class ModelGuided:
             self._space.encode_many([m.arch for m in judged]),
             judged,
             None if relearn else np.array(self._weights),
-            self._target_s,
+            self._ceiling_s,
         )
         if relearn:
             self._weights, self._n_learnt = model.accuracy.weights.tolist(), len(judged)
         return model
-
-    def _excess_s(self, latency_s: float) -> float:
-        return 0.0 if self._target_s is None else max(latency_s - self._target_s, 0.0)
 
 
 class _Model:
@@ -213,12 +216,12 @@ class _Model:
         codes: NDArray[np.int64],
         judged: Sequence[Member],
         weights: Floats | None,
-        target_s: float | None,
+        ceiling_s: float,
     ) -> None:
         self._coding = coding
         self._latency_s = np.array([m.latency_s for m in judged])
         self._codes = codes
-        self._target_s = target_s
+        self._ceiling_s = ceiling_s
         accuracy = np.array([m.accuracy_pct for m in judged], dtype=float)
         self._scores = _scores(accuracy)
         known = coding.features(codes, self._latency_s)
@@ -251,13 +254,12 @@ class _Model:
         return [candidates[i].arch for i in chosen]
 
     def _staircase(self, latency_s: Floats) -> Staircase:
-        end = self._target_s or max(float(self._latency_s.max()), float(latency_s.max()))
+        slowest_s = max(float(self._latency_s.max()), float(latency_s.max()))
+        end = min(self._ceiling_s, slowest_s)
         return Staircase(self._latency_s, self._scores, end=end)
 
     def _within(self, gains: Floats, latency_s: Floats) -> Floats:
-        if self._target_s is None:
-            return gains
-        excess = latency_s - self._target_s
+        excess = latency_s - self._ceiling_s
         return np.where(excess > 0.0, -excess, gains)
 
     def _seen(self, candidates: Sequence[Candidate]) -> tuple[Floats, NDArray[np.int64]]:

@@ -1,8 +1,10 @@
 """ImageNet accuracies of the networks that a published once-for-all supernet holds.
 
-As its authors judge them: 2,000 training images in batches of 100 renew the statistics of batch
-norm, images are scaled until the middle 87.5 % are what is wanted, and normalised by ImageNet's
-published moments.
+Nearly as the released code judges them: 2,000 training images renew the statistics of batch norm,
+images are scaled until the middle 87.5 % are what is wanted, and normalised by ImageNet's published
+moments. Two things differ: the 2,000 images are the same for every network and not augmented (the
+released code crops, mirrors and colours them at random), so that a network has one accuracy; and
+scaling is bicubic, as everywhere in this package (there bilinear).
 """
 
 from __future__ import annotations

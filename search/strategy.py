@@ -180,15 +180,20 @@ class NewNetworks:
             that encoding); None after :data:`MAX_TRIES` draws.
         """
         for _ in range(MAX_TRIES):
-            drawn = draw()
-            found = self.peek(drawn)
+            found = self.admit(draw())
             if found is not None:
-                self._ids[self._space.canonical(drawn).arch_id] = None
                 return found
         return None
 
+    def admit(self, drawn: Architecture) -> Architecture | None:
+        """Let ``drawn`` through, in the encoding of :meth:`first`, unless it was before."""
+        found = self.peek(drawn)
+        if found is not None:
+            self._ids[self._space.canonical(drawn).arch_id] = None
+        return found
+
     def peek(self, drawn: Architecture) -> Architecture | None:
-        """Return what :meth:`first` would let through for ``drawn``, without doing so."""
+        """Return what :meth:`admit` would, without letting it through."""
         canonical = self._space.canonical(drawn)
         if canonical.arch_id in self._ids:
             return None

@@ -131,6 +131,11 @@ def test_expected_gain_is_the_mean_hypervolume_gain() -> None:
         (found,) = stairs.expected_gain(np.array([t]), np.array([mean]), np.array([sd]))
         error = np.std(gains) / np.sqrt(len(draws))
         assert found == pytest.approx(np.mean(gains), abs=4 * error)
+    # A point of the front beyond the end adds no width.
+    longer = Staircase([*latency, 9.0], [*score, 7.0], end=end)
+    for candidate in (2.5, 4.0):
+        sure = (np.array([candidate]), np.array([5.0]), np.array([1e-9]))
+        assert longer.expected_gain(*sure) == pytest.approx(stairs.expected_gain(*sure))
     beyond = stairs.expected_gain(np.array([6.0]), np.array([9.0]), np.array([1.0]))
     assert beyond == pytest.approx([0.0])
 
