@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hwprof.api import (
+        add_device,
         bench,
         bench_parts,
+        check_device,
         cost,
         effects,
         export,
@@ -34,8 +36,10 @@ if TYPE_CHECKING:
 _HOME = {
     **dict.fromkeys(
         (
+            "add_device",
             "bench",
             "bench_parts",
+            "check_device",
             "cost",
             "effects",
             "export",
@@ -60,8 +64,10 @@ _HOME = {
 _CALLABLE_PACKAGES = ("devices", "search")
 
 __all__ = [  # noqa: RUF022 - commands first, then types
+    "add_device",
     "bench",
     "bench_parts",
+    "check_device",
     "cost",
     "devices",
     "effects",
