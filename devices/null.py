@@ -41,7 +41,7 @@ from hwprof.devices.host import Array, max_rel_error
 from hwprof.devices.null_clock import ScriptedClock
 from hwprof.errors import CompileError, DeviceError, ModelError, PlanError
 from hwprof.graph import workload_graph
-from hwprof.measure.pool import WORKER_NUMBER
+from hwprof.measure.process import WORKER_NUMBER
 from hwprof.measure.records import (
     Burst,
     Cache,

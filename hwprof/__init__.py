@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hwprof.api import (
         adapt,
+        add_device,
         bench,
         bench_parts,
+        check_device,
         compare,
         compare_effects,
         cost,
@@ -41,8 +43,10 @@ _HOME = {
     **dict.fromkeys(
         (
             "adapt",
+            "add_device",
             "bench",
             "bench_parts",
+            "check_device",
             "compare",
             "compare_effects",
             "cost",
@@ -73,8 +77,10 @@ _CALLABLE_PACKAGES = ("devices", "search")
 
 __all__ = [  # noqa: RUF022 - commands first, then types
     "adapt",
+    "add_device",
     "bench",
     "bench_parts",
+    "check_device",
     "compare",
     "compare_effects",
     "cost",

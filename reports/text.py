@@ -59,7 +59,6 @@ def devices_table(rows: Sequence[Row]) -> RenderableType:
 
 def board_text(row: Row) -> RenderableType:
     """Show what is on another machine (``hwprof devices check --json``)."""
-    table = _table("", "")
     battery = row["battery"]
     clocks = [f"cpu{c} {mhz:.0f} MHz" for c, mhz in row["frequencies_mhz"].items()]
     degrees = row["temperature_c"]
@@ -81,10 +80,7 @@ def board_text(row: Row) -> RenderableType:
         "python": row["python"],
         "runtimes": ", ".join(f"{n} {v}" for n, v in row["runtimes"].items()) or "none",
     }
-    for name, words in lines.items():
-        if words:
-            _add(table, name, words)
-    return table
+    return _labelled(None, [(name, words) for name, words in lines.items() if words])
 
 
 def _gib(n_bytes: int | None) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from hwprof.devices.remote.address import Address
 from hwprof.devices.remote.transport import LinkLostError, quoted
 from hwprof.errors import DeviceUnavailableError
-from hwprof.measure.pool import last_words
+from hwprof.measure.process import last_words
 
 LINK_ENDED = 255
 """What ``adb shell`` returns where the session ended without a status of its own."""

@@ -38,7 +38,8 @@ from hwprof.devices.remote.transport import (
 )
 from hwprof.errors import CompileError, DeviceUnavailableError, MeasurementError, ModelError
 from hwprof.measure import wire
-from hwprof.measure.pool import NO_PAGE_FAULTS, START_TIMEOUT_S, WORKER_NUMBER, WorkerFault
+from hwprof.measure.pool import START_TIMEOUT_S
+from hwprof.measure.process import NO_PAGE_FAULTS, WORKER_NUMBER, WorkerFault
 
 logger = logging.getLogger(__name__)
 

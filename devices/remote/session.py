@@ -8,7 +8,7 @@ from typing import Any
 from hwprof.devices.remote.transport import LinkLostError, Transport
 from hwprof.measure import wire
 from hwprof.measure.framing import CONTROL_MAGIC, pack, write_all
-from hwprof.measure.pool import LINK, Worker, WorkerFault, last_words
+from hwprof.measure.process import LINK, Worker, WorkerFault, last_words
 
 _KILLED_BY_SIGNAL = 128
 

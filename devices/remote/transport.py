@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from hwprof.errors import DeviceUnavailableError
-from hwprof.measure.pool import last_words
+from hwprof.measure.process import last_words
 
 PUSH_BYTES_PER_S = 2**20
 """No link is assumed to be slower: it sets time limits only."""

@@ -15,7 +15,8 @@ from hwprof.checks.records import CannotCheckError
 from hwprof.errors import DeviceUnavailableError, MeasurementError, PlanError
 from hwprof.measure import wire
 from hwprof.measure.engine import measure
-from hwprof.measure.pool import Pool, WorkerFault
+from hwprof.measure.pool import Pool
+from hwprof.measure.process import WorkerFault
 from hwprof.measure.records import (
     Burst,
     DeviceRef,

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from hwprof.measure import wire
-from hwprof.measure.pool import LINK, Hello, Interpreter, Pool, Worker, WorkerFault
+from hwprof.measure.pool import Hello, Pool
+from hwprof.measure.process import LINK, Interpreter, Worker, WorkerFault
 from hwprof.measure.records import (
     Burst,
     Failure,

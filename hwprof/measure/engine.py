@@ -23,7 +23,8 @@ from hwprof.measure.group import Campaign, Group
 from hwprof.measure.labelling import Labeller
 from hwprof.measure.level import rounds_done
 from hwprof.measure.load import LoadMonitor, check_quiet, check_threads
-from hwprof.measure.pool import Pool, launcher_for, living_pids
+from hwprof.measure.pool import Pool, launcher_for
+from hwprof.measure.process import living_pids
 from hwprof.measure.records import (
     DeviceRef,
     Failure,

@@ -23,7 +23,8 @@ from hwprof.measure.level import (
     used_bursts,
 )
 from hwprof.measure.load import LoadMonitor
-from hwprof.measure.pool import Hello, Pool, Worker
+from hwprof.measure.pool import Hello, Pool
+from hwprof.measure.process import Worker
 from hwprof.measure.records import (
     DeviceRef,
     Failure,

@@ -8,7 +8,8 @@ import numpy as np
 
 from hwprof.errors import CompileError, DeviceError, HwprofError, MeasurementError, ModelError
 from hwprof.measure import wire
-from hwprof.measure.pool import Pool, Worker, WorkerFault
+from hwprof.measure.pool import Pool
+from hwprof.measure.process import Worker, WorkerFault
 from hwprof.measure.records import DeviceRef, MeasurePlan
 from hwprof.parts.tracer import LOWEST_BURSTS, lowest
 from hwprof.progress import Progress, ProgressCallback

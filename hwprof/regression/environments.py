@@ -18,7 +18,7 @@ from pathlib import Path
 
 import hwprof
 from hwprof.errors import PlanError
-from hwprof.measure.pool import Interpreter
+from hwprof.measure.process import Interpreter
 
 OLDEST = (3, 11)
 _ASK_TIMEOUT_S = 60.0

@@ -21,7 +21,8 @@ from hwprof.measure.labelling import Labeller
 from hwprof.measure.level import measurement_from
 from hwprof.measure.load import LoadMonitor
 from hwprof.measure.paired import log_ratios
-from hwprof.measure.pool import Hello, Interpreter, Pool, Worker, living_pids
+from hwprof.measure.pool import Hello, Pool
+from hwprof.measure.process import Interpreter, Worker, living_pids
 from hwprof.measure.records import (
     DeviceRef,
     Failure,

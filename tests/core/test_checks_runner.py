@@ -10,7 +10,7 @@ import pytest
 from hwprof.checks import QUICK, selftest
 from hwprof.checks.records import CheckResult, CheckSpec, SelftestResult
 from hwprof.errors import DeviceUnavailableError, PlanError
-from hwprof.measure.pool import living_pids
+from hwprof.measure.process import living_pids
 from hwprof.measure.records import DeviceOptions, DeviceRef
 from hwprof.progress import Progress
 

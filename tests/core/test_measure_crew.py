@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hwprof.measure.crew import MOST_LOST_LINKS, Crew, LostError, Member, Seat
-from hwprof.measure.pool import LINK, WorkerFault
+from hwprof.measure.process import LINK, WorkerFault
 from hwprof.measure.records import plan_for
 from hwprof.space.pieces import SkipPiece
 from hwprof.workload import Workload

@@ -13,7 +13,7 @@ import pytest
 
 from hwprof.errors import DeviceUnavailableError, PlanError
 from hwprof.measure import engine, machine
-from hwprof.measure.pool import living_pids
+from hwprof.measure.process import living_pids
 from hwprof.measure.records import (
     DeviceOptions,
     DeviceRef,

@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hwprof.measure.pool import NO_PAGE_FAULTS, Pool, Worker, WorkerFault, living_pids
+from hwprof.measure.pool import Pool
+from hwprof.measure.process import NO_PAGE_FAULTS, Worker, WorkerFault, living_pids
 from hwprof.measure.records import DeviceOptions, DeviceRef
 from hwprof.measure.wire import device_json
 from hwprof.space.pieces import SkipPiece

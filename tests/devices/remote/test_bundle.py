@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import io
+import runpy
 import subprocess
 import sys
 import zipfile
@@ -57,6 +59,19 @@ def test_the_bundle_holds_no_part_that_the_device_does_not_need() -> None:
     for part in ("api", "cli", "search", "reports", "store", "estimate", "checks"):
         assert not [n for n in names if n.startswith(f"hwprof/{part}/")]
     assert agent_bundle().digest == hashlib.sha256(agent_bundle().content).hexdigest()
+
+
+def test_an_old_python_is_told_what_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(io.BytesIO(agent_bundle().content)) as archive:
+        source = archive.read("__main__.py").decode()
+    ast.parse(source, feature_version=(3, 7))
+    entry = tmp_path / "entry.py"
+    entry.write_text(source)
+    monkeypatch.setattr(sys, "version_info", (3, 9, 2))
+    with pytest.raises(SystemExit, match=r"needs Python 3\.11 or newer"):
+        runpy.run_path(str(entry))
 
 
 def test_arguments_that_mean_nothing_are_refused(tmp_path: Path) -> None:

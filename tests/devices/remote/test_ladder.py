@@ -13,7 +13,7 @@ from hwprof.devices.remote.address import Address
 from hwprof.devices.remote.board import BACK_OFF_S, MOST_RECOVERIES, Board
 from hwprof.devices.remote.transport import LinkLostError, ask, push
 from hwprof.errors import DeviceUnavailableError, ModelError
-from hwprof.measure.pool import last_words
+from hwprof.measure.process import last_words
 
 REFUSED = 255
 

@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,7 @@ from hwprof.measure.records import (
     Fingerprint,
     LabelledBurst,
     Measurement,
+    Precision,
     plan_for,
 )
 from hwprof.reports.text import board_text
@@ -97,6 +99,11 @@ def agent_files(board: Loopback, folder: str) -> list[Path]:
     return sorted((board.home / ".cache/hwprof" / folder).iterdir())
 
 
+def models_of(board: Loopback) -> set[str]:
+    folder = board.home / ".cache/hwprof/models"
+    return {p.name for p in folder.iterdir()} if folder.exists() else set()
+
+
 def block(label: str, width: int = 8) -> Workload:
     return Workload.block(SkipPiece(in_channels=width, size_px=8), label)
 
@@ -106,22 +113,38 @@ def expected_bursts(keys: list[str]) -> set[tuple[str, int]]:
     return {(key, index) for key in keys for index in range(SHORT.looks[-1])}
 
 
-def test_a_block_is_built_here_copied_once_and_timed_there(board: Loopback) -> None:
-    (result,) = measure([REFERENCE], ref("cpu", board), SHORT)
-    assert isinstance(result, Measurement)
+@pytest.mark.parametrize(
+    ("adapter", "precision", "needs"),
+    [
+        ("cpu", "fp32", "onnxruntime"),
+        ("tflite", "fp32", "ai_edge_litert"),
+        ("tflite", "int8", "ai_edge_quantizer"),
+    ],
+)
+def test_a_block_is_built_here_copied_once_and_timed_there(
+    board: Loopback, adapter: str, precision: Precision, needs: str
+) -> None:
+    if find_spec(needs) is None:
+        pytest.skip(f"{needs} is not installed")
+    there = device_ref(f"{adapter}@{board.url}", DeviceOptions(precision=precision))
+    before = models_of(board)
+    (result,) = measure([REFERENCE], there, SHORT)
+    assert isinstance(result, Measurement), result
     assert result.level_s > 0.0
     stable = result.fingerprint.stable
-    assert stable["device"] == "cpu@ssh"
-    assert stable["link"] == "ssh"
+    assert stable["device"] == f"{adapter}@ssh"
     assert stable["emulated"] is False
-    models = list((board.home / ".cache/hwprof/models").iterdir())
-    assert [m.suffix for m in models] == [".onnx"]
-    assert hashlib.sha256(models[0].read_bytes()).hexdigest() == models[0].stem
-    before = models[0].stat().st_ino
-    (again,) = measure([REFERENCE], ref("cpu", board), SHORT)
+    assert stable["precision"] == precision
+    assert result.loaded.artifact_bytes > 0
+    (model,) = models_of(board) - before
+    path = board.home / ".cache/hwprof/models" / model
+    assert path.suffix == (".onnx" if adapter == "cpu" else ".tflite")
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == path.stem
+    inode = path.stat().st_ino
+    (again,) = measure([REFERENCE], there, SHORT)
     assert isinstance(again, Measurement)
     assert again.fingerprint.digest == result.fingerprint.digest
-    assert models[0].stat().st_ino == before
+    assert path.stat().st_ino == inode
 
 
 def test_what_runs_there_is_the_copied_agent_and_it_parks_its_workers(board: Loopback) -> None:
