@@ -37,6 +37,13 @@ class Registration:
     package: str = ""
     distribution: str = ""
     install: str = ""
+    converter: str = ""
+    """Import name of what hwprof writes the runtime's models with, where that is needed."""
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """What an environment must have, beside numpy, for workers to run in it."""
+        return tuple(name for name in (self.package, self.converter) if name)
 
 
 BUILTIN: Mapping[str, Registration] = {
@@ -47,6 +54,7 @@ BUILTIN: Mapping[str, Registration] = {
         package="onnxruntime",
         distribution="onnxruntime",
         install="pip install onnxruntime",
+        converter="onnx",
     ),
     "cpu-torch": Registration(
         factory="hwprof.devices.cpu_torch:CpuTorchAdapter",

@@ -120,7 +120,7 @@ class _ProbingAdapter:
             return _Slowed(executable, executable.call, _extra(what))
         scripted = self.fingerprint().stable.get("hardware") == "scripted"
         if not scripted or isinstance(what, str):
-            raise CompileError("nothing can be put into the calls of this device")
+            raise CompileError("an injection cannot be put into the calls of this device")
         return _Lengthened(executable, what)
 
     def close(self) -> None:
