@@ -43,6 +43,13 @@ class Registration:
     machine; empty where the adapter builds them there."""
     instead: tuple[str, str] | None = None
     """Import name and distribution of a runtime that is taken where ``package`` is missing."""
+    converter: str = ""
+    """Import name of what hwprof writes the runtime's models with, where that is needed."""
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """What an environment must have, beside numpy, for workers to run in it."""
+        return tuple(name for name in (self.package, self.converter) if name)
 
 
 BUILTIN: Mapping[str, Registration] = {
@@ -54,6 +61,7 @@ BUILTIN: Mapping[str, Registration] = {
         distribution="onnxruntime",
         install="pip install onnxruntime",
         model_format="onnx",
+        converter="onnx",
     ),
     "cpu-torch": Registration(
         factory="hwprof.devices.cpu_torch:CpuTorchAdapter",
@@ -71,6 +79,7 @@ BUILTIN: Mapping[str, Registration] = {
         distribution="openvino",
         install="pip install 'hwprof[openvino]'",
         model_format="onnx",
+        converter="onnx",
     ),
     "tflite": Registration(
         factory="hwprof.devices.tflite:TfliteAdapter",

@@ -45,7 +45,7 @@ def cells(row: Row) -> tuple[str, ...]:
         format_seconds(row["new_s"]),
         _pct(row["shift"]),
         _interval(row["shift_ci99"]),
-        "-" if row["detectable"] is None else f"{row['detectable']:.1%}",
+        "–" if row["detectable"] is None else f"{row['detectable']:.1%}",
     )
 
 
@@ -64,11 +64,11 @@ def sentence(row: Row) -> str:
 
 
 def _pct(share: float | None) -> str:
-    return "-" if share is None else f"{share:+.2%}"
+    return "–" if share is None else f"{share:+.2%}"
 
 
 def _interval(pair: Sequence[float | None] | None) -> str:
     if pair is None:
-        return "-"
+        return "–"
     low, high = ("open" if v is None else f"{v:+.2%}" for v in pair)
     return f"{low} to {high}"

@@ -88,10 +88,8 @@ def compare(
     with ExitStack() as stack:
         interpreter = None
         if base_python is not None:
-            package = registrations()[device].package
-            interpreter = stack.enter_context(
-                interpreter_of(base_python, (package,) if package else ())
-            )
+            packages = registrations()[device].packages
+            interpreter = stack.enter_context(interpreter_of(base_python, packages))
         pair = Pair(label=label, base=ours, new=theirs, base_python=interpreter)
         rows = compare_pairs(
             [pair],

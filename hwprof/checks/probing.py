@@ -119,7 +119,7 @@ class _ProbingAdapter:
         if isinstance(executable, CalledHere):
             return _Slowed(executable, executable.call, _extra(what))
         if not self.fingerprint().is_scripted or isinstance(what, str):
-            raise CompileError("nothing can be put into the calls of this device")
+            raise CompileError("an injection cannot be put into the calls of this device")
         return _Lengthened(executable, what)
 
     def close(self) -> None:

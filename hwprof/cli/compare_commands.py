@@ -46,7 +46,7 @@ def compare(
         str | None,
         typer.Option(
             "--base-python",
-            help="Run the base on this Python (3.11+, numpy, the runtime): .venv-old/bin/python",
+            help="Run the base on this Python (3.11+, numpy, onnx, the runtime): .venv-old/bin/python",
         ),
     ] = None,
     max_time: Annotated[

@@ -1,7 +1,7 @@
 """Another environment's Python for the base's workers: what it must have, and how it is reached.
 
-It must be CPython 3.11 or newer with numpy and the device's runtime; hwprof itself need not be
-installed there. Its workers import this very hwprof, through a folder that holds a link to it and
+It must be CPython 3.11 or newer with numpy, the device's runtime and what its models are written
+with (onnx for the device cpu); hwprof itself need not be installed there. Its workers import this very hwprof, through a folder that holds a link to it and
 nothing else, so that none of our packages hide theirs.
 """
 
@@ -35,7 +35,8 @@ def interpreter_of(python: str, packages: Sequence[str]) -> Iterator[Interpreter
 
     Args:
         python: path of the executable, such as ``.venv-old/bin/python``.
-        packages: import names that must be there beside numpy: the device's runtime.
+        packages: import names that must be there beside numpy: the device's runtime, and what
+            its models are written with.
 
     Raises:
         PlanError: it is no Python, too old, or lacks a package; the message names which.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from hwprof.measure.records import DeviceRef, MeasurePlan
 from hwprof.progress import Progress, ProgressCallback
@@ -40,8 +40,8 @@ class _Judged:
     timed: PairTimed
     gate: Gate
     tail: Gate | None = None
+    tail_verdict: Verdict = "INCONCLUSIVE"
     tail_note: str = ""
-    row: Comparison | None = field(default=None)
 
 
 def compare_pairs(
@@ -76,19 +76,15 @@ def compare_pairs(
         else:
             found.append(_with_tail(_Judged(pair=pair, timed=timed, gate=gate), device))
     judged = [f for f in found if isinstance(f, _Judged)]
-    levels = settle([j.gate for j in judged])
-    with_tail = [j for j in judged if j.tail is not None]
-    tails = dict(
-        zip(
-            map(id, with_tail),
-            settle([j.tail for j in with_tail if j.tail is not None]),
-            strict=True,
-        )
-    )
-    for one, level in zip(judged, levels, strict=True):
-        one.row = _row(one, _WORDS[level], tails.get(id(one)))
-    rows = (f.row if isinstance(f, _Judged) else f for f in found)
-    return tuple(row for row in rows if row is not None)
+    _judge_tails(judged)
+    levels = iter(settle([j.gate for j in judged]))
+    return tuple(_row(f, _WORDS[next(levels)]) if isinstance(f, _Judged) else f for f in found)
+
+
+def _judge_tails(judged: Sequence[_Judged]) -> None:
+    tails = [(one, one.tail) for one in judged if one.tail is not None]
+    for (one, _), verdict in zip(tails, settle([gate for _, gate in tails]), strict=True):
+        one.tail_verdict = _WORDS[verdict]
 
 
 def _teller(
@@ -129,7 +125,7 @@ def _with_tail(one: _Judged, device: DeviceRef) -> _Judged:
     return one
 
 
-def _row(one: _Judged, verdict: Verdict, tail: str | None) -> Comparison:
+def _row(one: _Judged, verdict: Verdict) -> Comparison:
     found, timed = one.gate.latest, one.timed
     assert found is not None
     return Comparison(
@@ -142,18 +138,19 @@ def _row(one: _Judged, verdict: Verdict, tail: str | None) -> Comparison:
         detectable=found.detectable,
         base_s=timed.base.level_s,
         new_s=timed.new.level_s,
-        tail=_tail(one, _WORDS[tail]) if tail is not None else None,
+        tail=_tail(one),
         tail_note=one.tail_note,
         differences=timed.base.differences(timed.new),
         n_pairs=found.n_pairs,
     )
 
 
-def _tail(one: _Judged, verdict: Verdict) -> Tail:
-    assert one.tail is not None
+def _tail(one: _Judged) -> Tail | None:
+    if one.tail is None:
+        return None
     found = one.tail.latest
     assert found is not None
-    return Tail(verdict=verdict, shift=found.shift, shift_ci99=found.shift_ci99)
+    return Tail(verdict=one.tail_verdict, shift=found.shift, shift_ci99=found.shift_ci99)
 
 
 def _reason(verdict: Verdict, one: _Judged) -> str:

@@ -22,7 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from hwprof.api.suites import suite_workloads
-from hwprof.devices import device_ref
+from hwprof.devices import device_ref, registrations
 from hwprof.measure.machine import cpu_model
 from hwprof.measure.records import DeviceOptions
 from hwprof.progress import Progress
@@ -38,11 +38,13 @@ RUNTIME = "onnxruntime"
 
 @contextmanager
 def environment(requirement: str) -> Iterator[str]:
-    """Install a runtime and numpy into a throw-away environment; yield its Python."""
+    """Install a runtime, numpy and onnx into a throw-away environment; yield its Python."""
     with tempfile.TemporaryDirectory(prefix="hwprof-upgrade-") as folder:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         python = str(Path(folder) / "bin" / "python")
-        subprocess.run([python, "-m", "pip", "install", "-q", "numpy", requirement], check=True)
+        subprocess.run(
+            [python, "-m", "pip", "install", "-q", "numpy", "onnx", requirement], check=True
+        )
         yield python
 
 
@@ -52,7 +54,7 @@ def compared(args: argparse.Namespace, python: str) -> CompareResult:
         w for w in suite_workloads(read_suite(args.suite), 0) if fnmatch(w.label, args.only)
     ]
     ref = device_ref("cpu", DeviceOptions(threads=args.threads))
-    with interpreter_of(python, (RUNTIME,)) as interpreter:
+    with interpreter_of(python, registrations()["cpu"].packages) as interpreter:
         pairs = [Pair(label=w.label, base=w, new=w, base_python=interpreter) for w in workloads]
         return CompareResult(
             rows=compare_pairs(pairs, ref, threshold=0.01, cap_s=args.max_time, progress=_say)

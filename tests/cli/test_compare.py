@@ -118,7 +118,7 @@ class TestBaseInterpreter:
         subprocess.run(
             [sys.executable, "-m", "venv", "--without-pip", str(bare)], check=True, timeout=120
         )
-        with pytest.raises(PlanError, match="lacks numpy, onnxruntime"):
+        with pytest.raises(PlanError, match="lacks numpy, onnxruntime, onnx"):
             api.compare(BASE, NEW, base_python=str(bare / "bin" / "python"))
 
 

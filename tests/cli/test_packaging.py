@@ -32,6 +32,7 @@ def test_wheel_holds_every_part(dist: Path) -> None:
     (wheel,) = dist.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     assert names >= {*PARTS, "hwprof/py.typed", "hwprof/reports/templates/report.html"}
+    assert "hwprof/regression/suites/stock.yaml" in names
     assert not [n for n in names if n.startswith(("devices/", "search/", "reports/", "tests/"))]
 
 

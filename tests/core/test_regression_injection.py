@@ -27,7 +27,7 @@ def test_a_delay_is_found_on_the_scripted_clock(size: float, verdict: str) -> No
 
 
 def test_no_real_work_goes_into_a_scripted_device() -> None:
-    with pytest.raises(MeasurementError, match="nothing can be put into the calls"):
+    with pytest.raises(MeasurementError, match="cannot be put into the calls"):
         run_trial(BLOCK, NULL, kind="work", size=0.03, level_s=1e-4, seed=0)
 
 
