@@ -19,6 +19,7 @@ from hwprof.space import reduction_from_yaml
 
 if TYPE_CHECKING:
     from hwprof.estimate.friendliness import Friendliness
+    from hwprof.estimate.latency_model import AdditiveLatencyModel
     from hwprof.measure.records import Measurement
     from hwprof.reports import ReportData
     from hwprof.store import Run
@@ -201,7 +202,7 @@ def _report_data(
         ),
         hypervolume_reference=reference,
         commands=tuple(found.commands),
-        notes=_notes(found),
+        notes=(*_notes(found), *_interaction_notes(model)),
     )
 
 
@@ -227,6 +228,23 @@ def _verdicts(measurements: Sequence[Measurement]) -> tuple[Any, ...]:
         )
         for verdict, n in counts.most_common()
     )
+
+
+def _interaction_notes(model: AdditiveLatencyModel) -> tuple[str, ...]:
+    """Say whether the latency model needs more than a sum of effects."""
+    if not model.tested:
+        return ()
+    tried = ", ".join(test.family for test in model.tested)
+    taken = next((test for test in model.tested if test.taken), None)
+    if taken is None:
+        text = f"No interaction predicts unseen networks better than a sum of effects ({tried})."
+    else:
+        share = f"{100 * taken.gain:.0f} ± {196 * taken.gain_se:.0f} %"
+        text = (
+            f"The latency model adds {taken.family} to its sum of effects, which lowers the squared "
+            f"error on unseen networks by {share} (tried: {tried})."
+        )
+    return (text,)
 
 
 def _notes(found: _Found) -> tuple[str, ...]:
