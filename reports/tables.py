@@ -81,6 +81,8 @@ def _devices(data: ReportData) -> dict[str, list[Row]]:
 
 
 def _contexts(data: ReportData) -> list[Row]:
+    """Return every block's cost alone and in context, with the gap; alone also as measured."""
+    alone = {(b.slot, b.block): b for b in data.isolated}
     return [
         {
             "unit": r.slot.unit,
@@ -88,7 +90,10 @@ def _contexts(data: ReportData) -> list[Row]:
             "block": r.block,
             **_columns("isolated", "s", r.isolated),
             **_columns("in_context", "s", r.in_context),
+            "gap_s": r.gap_s,
             "disagrees": r.disagrees,
+            **_columns("isolated_hot", "s", alone[r.slot, r.block].isolated_hot_s),
+            **_columns("isolated_cold", "s", alone[r.slot, r.block].isolated_cold_s),
         }
         for r in context_rows(data.isolated, data.effects)
     ]

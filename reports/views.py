@@ -48,6 +48,8 @@ class IsolatedBlock:
     slot: Slot
     block: str
     isolated_hot_s: Interval
+    isolated_cold_s: Interval | None = None
+    """With caches flushed before every call, where that was measured."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwprof.api.profiling import compare_effects, open_run, run_space, scored_samples
+from hwprof.api.profiling import (
+    cold_isolated,
+    compare_effects,
+    mixing,
+    open_run,
+    run_space,
+    scored_samples,
+)
 from hwprof.api.searching import load_search
 from hwprof.errors import StoreError
 from hwprof.pareto import hypervolume
@@ -158,6 +165,12 @@ def _report_data(
         accuracy_source = accuracy or _imported_accuracy(run)
         friendliness = run_friendliness(run, samples)
         model = run_latency_model(run)
+    cold = {
+        (row.slot, row.block): row.isolated_hot_s
+        for row in cold_isolated(found.profiles[0], space)
+        if row.slot is not None
+    }
+    mixed = mixing(found.profiles[0])
     reference = hypervolume_reference(found.searches)
     return ReportData(
         title=f"{space.name} on {fingerprint.stable['device']}",
@@ -175,10 +188,15 @@ def _report_data(
         mean_latency=friendliness.mean_latency,
         mean_accuracy=friendliness.mean_accuracy,
         accuracy_source=accuracy_source,
-        insights=tuple(insights(friendliness)),
+        insights=(*insights(friendliness), *([str(mixed)] if mixed is not None else [])),
         devices=compared,
         isolated=tuple(
-            IsolatedBlock(slot=row.slot, block=row.block, isolated_hot_s=row.isolated_hot_s)
+            IsolatedBlock(
+                slot=row.slot,
+                block=row.block,
+                isolated_hot_s=row.isolated_hot_s,
+                isolated_cold_s=cold.get((row.slot, row.block)),
+            )
             for row in isolated
             if row.slot is not None
         ),

@@ -48,6 +48,9 @@ def profile(
     isolated: Annotated[
         bool, typer.Option("--isolated/--no-isolated", help="Also time every block alone.")
     ] = True,
+    cold: Annotated[
+        bool, typer.Option("--cold", help="Time every block alone with cold caches, too.")
+    ] = False,
     preset: opt.Preset = "quick",
     max_time: opt.MaxTime = None,
     threads: opt.Threads = 1,
@@ -71,6 +74,7 @@ def profile(
             half_width=opt.parse_percentage("--half-width", half_width),
             design=opt.one_of("--design", design, ("shared", "pinned")),
             isolated=isolated,
+            cold=cold,
             preset=preset,
             max_time_s=opt.parse_duration(max_time),
             threads=threads,
