@@ -12,7 +12,7 @@ from hwprof.api.models import as_architecture, write_file
 from hwprof.api.profiling import effects as block_effects
 from hwprof.api.profiling import latency_model, open_run, run_space
 from hwprof.api.tables import Table
-from hwprof.errors import PlanError, SpaceError
+from hwprof.errors import PlanError
 from hwprof.measure.records import DeviceOptions, Precision
 from hwprof.progress import ProgressCallback
 from hwprof.results import Reduction
@@ -139,14 +139,6 @@ def _architectures(archs: Sequence[Architecture | str] | str | Path) -> list[Arc
 
 
 def _architectures_from_csv(path: Path) -> list[Architecture]:
-    import json
+    from hwprof.importing import read_architectures
 
-    import pandas as pd
-
-    try:
-        frame = pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise SpaceError(f"cannot read {str(path)!r}: {error}") from error
-    if "arch" not in frame.columns:
-        raise SpaceError(f"{str(path)!r} has no column 'arch'; it has {list(frame.columns)}")
-    return [Architecture.from_json(json.loads(text)) for text in frame["arch"]]
+    return read_architectures(path)
