@@ -81,7 +81,11 @@ def _devices(data: ReportData) -> dict[str, list[Row]]:
 
 
 def _contexts(data: ReportData) -> list[Row]:
-    """Return every block's cost alone and in context, with the gap; alone also as measured."""
+    """Return every block's cost alone and in context with the gap, both centred on the slot.
+
+    Beside them the costs as they are: alone hot and cold, differential, and in context where the
+    layer may be absent (elsewhere whole networks reveal only differences).
+    """
     alone = {(b.slot, b.block): b for b in data.isolated}
     return [
         {
@@ -94,6 +98,8 @@ def _contexts(data: ReportData) -> list[Row]:
             "disagrees": r.disagrees,
             **_columns("isolated_hot", "s", alone[r.slot, r.block].isolated_hot_s),
             **_columns("isolated_cold", "s", alone[r.slot, r.block].isolated_cold_s),
+            **_columns("differential", "s", alone[r.slot, r.block].differential_s),
+            "regressed_s": alone[r.slot, r.block].regressed_s,
         }
         for r in context_rows(data.isolated, data.effects)
     ]

@@ -13,8 +13,8 @@ from hwprof.api.models import write_file
 from hwprof.errors import PlanError
 from hwprof.measure.records import DeviceOptions, Precision, plan_for
 from hwprof.progress import Pace, Progress, ProgressCallback
-from hwprof.results import Holdout, Sample
-from hwprof.space import DesignSpace, get_space
+from hwprof.results import Holdout, Interval, Sample
+from hwprof.space import DesignSpace, Slot, get_space
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 COLD_FOLDER = "cold"
 """Inside a run: the run of the same blocks with cold caches."""
+DIFFERENTIAL_FOLDER = "differential"
+"""Inside a run: networks with and without every layer that may be absent."""
 SCORED_AT_ONCE = 8
 """Networks between two writes: few enough to lose little, many enough to be worth a batch."""
 
@@ -90,6 +92,7 @@ def profile(
     design: str = "shared",
     isolated: bool = True,
     cold: bool = False,
+    differential: bool = False,
     preset: str = "quick",
     max_time_s: float | None = None,
     threads: int = 1,
@@ -121,6 +124,8 @@ def profile(
         isolated: whether to time every distinct block alone.
         cold: time every distinct block alone a second time, with caches flushed before every
             call, into ``out/cold``; how far networks lie between hot and cold sums then follows.
+        differential: time pairs of networks with and without every layer that may be absent,
+            into ``out/differential`` (:mod:`hwprof.differential`).
         preset: ``quick``, ``standard`` or ``strict``.
         max_time_s: stop after this long; what is left is counted in the result.
         threads: threads of the runtime.
@@ -137,7 +142,7 @@ def profile(
         DeviceError: the device is not there.
         PlanError: options contradict each other.
     """
-    from hwprof.campaign import plan_campaign
+    from hwprof.campaign import plan_campaign, plan_differential
     from hwprof.devices import device_ref
     from hwprof.estimate.precision import pilot_size
 
@@ -172,12 +177,11 @@ def profile(
             measuring, out=Path(out) / COLD_FOLDER, plan=replace(measuring.plan, cache="cold")
         )
         blocks, _ = flushed.run(plan_campaign(searched, seed, 0, isolated=True))
-        summary = replace(
-            summary,
-            n_done=summary.n_done + blocks.n_done,
-            n_failed=summary.n_failed + blocks.n_failed,
-            left=(*summary.left, *blocks.left),
-        )
+        summary = summary.with_more(blocks)
+    if differential:
+        paired = replace(measuring, out=Path(out) / DIFFERENTIAL_FOLDER)
+        pairs, _ = paired.run(plan_differential(searched, seed))
+        summary = summary.with_more(pairs)
     return ProfileResult(
         out=Path(out),
         device=device,
@@ -333,6 +337,17 @@ def cold_isolated(path: str | Path, space: DesignSpace) -> list[IsolatedRow]:
         return []
     with open_run(folder) as run:
         return isolated_table(run, space)
+
+
+def differential_costs(path: str | Path) -> dict[tuple[Slot, str], Interval]:
+    """Return what layers cost as differences; nothing without ``profile --differential``."""
+    from hwprof.differential import differentials
+
+    folder = Path(path) / DIFFERENTIAL_FOLDER
+    if not (folder / "run.json").exists():
+        return {}
+    with open_run(folder) as run:
+        return differentials(run, run_space(run), int(run.request["seed"]))
 
 
 def mixing(path: str | Path) -> Mixing | None:

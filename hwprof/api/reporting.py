@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hwprof.api.profiling import (
     cold_isolated,
     compare_effects,
+    differential_costs,
     mixing,
     open_run,
     run_space,
@@ -170,6 +171,12 @@ def _report_data(
         for row in cold_isolated(found.profiles[0], space)
         if row.slot is not None
     }
+    differences = differential_costs(found.profiles[0])
+    absolute = {
+        (slot, block): seconds
+        for (slot, block), seconds in model.table().items()
+        if slot.layer >= space.min_depth[slot.unit]
+    }
     mixed = mixing(found.profiles[0])
     reference = hypervolume_reference(found.searches)
     return ReportData(
@@ -196,6 +203,8 @@ def _report_data(
                 block=row.block,
                 isolated_hot_s=row.isolated_hot_s,
                 isolated_cold_s=cold.get((row.slot, row.block)),
+                differential_s=differences.get((row.slot, row.block)),
+                regressed_s=absolute.get((row.slot, row.block)),
             )
             for row in isolated
             if row.slot is not None

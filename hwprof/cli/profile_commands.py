@@ -51,6 +51,10 @@ def profile(
     cold: Annotated[
         bool, typer.Option("--cold", help="Time every block alone with cold caches, too.")
     ] = False,
+    differential: Annotated[
+        bool,
+        typer.Option("--differential", help="Time networks with and without every optional layer."),
+    ] = False,
     preset: opt.Preset = "quick",
     max_time: opt.MaxTime = None,
     threads: opt.Threads = 1,
@@ -75,6 +79,7 @@ def profile(
             design=opt.one_of("--design", design, ("shared", "pinned")),
             isolated=isolated,
             cold=cold,
+            differential=differential,
             preset=preset,
             max_time_s=opt.parse_duration(max_time),
             threads=threads,

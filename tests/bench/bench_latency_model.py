@@ -73,7 +73,7 @@ def forest_times(times: dict[Piece, float]) -> dict[Piece, float]:
     """Predict every piece from the others of its kind: a forest a kind, five folds."""
     from sklearn.ensemble import RandomForestRegressor
 
-    out = {}
+    out: dict[Piece, float] = {}
     for kind in sorted({piece.kind for piece in times}):
         pieces = [piece for piece in times if piece.kind == kind]
         X = np.array([features(piece) for piece in pieces])
