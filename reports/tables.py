@@ -35,7 +35,7 @@ def csv_tables(data: ReportData) -> dict[str, str]:
     tables: dict[str, list[Row]] = {
         "effects": [e.to_row() for e in data.effects],
         **_devices(data),
-        "isolated_vs_context": _contexts(data),
+        "isolated_vs_context": block_costs(data),
         "predictions": [
             {
                 "source": r.source,
@@ -80,7 +80,7 @@ def _devices(data: ReportData) -> dict[str, list[Row]]:
     }
 
 
-def _contexts(data: ReportData) -> list[Row]:
+def block_costs(data: ReportData) -> list[Row]:
     """Return every block's cost alone and in context with the gap, both centred on the slot.
 
     Beside them the costs as they are: alone hot and cold, differential, and in context where the
