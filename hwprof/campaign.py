@@ -102,6 +102,35 @@ class CampaignSummary:
         """Number of workloads that wait for the next call."""
         return len(self.left)
 
+    def with_more(self, other: CampaignSummary) -> CampaignSummary:
+        """Return the counts of both campaigns together, in this one's folder."""
+        return CampaignSummary(
+            out=self.out,
+            n_done=self.n_done + other.n_done,
+            n_failed=self.n_failed + other.n_failed,
+            left=(*self.left, *other.left),
+            seconds=self.seconds + other.seconds,
+        )
+
+
+def plan_differential(space: DesignSpace, seed: int) -> Campaign:
+    """Lay out the pairs of networks of :mod:`hwprof.differential`.
+
+    Raises:
+        SpaceError: no layer of the space may be absent.
+    """
+    from hwprof.differential import differential_networks
+
+    networks = differential_networks(space, seed)
+    return Campaign(
+        space=space,
+        seed=seed,
+        design="differential",
+        n_networks=len(networks),
+        isolated=(),
+        networks=tuple(Workload.network(a) for a in networks),
+    )
+
 
 def default_n_networks(space: DesignSpace) -> int:
     """Return max(100, 3 × coefficients of the space's effect model)."""

@@ -43,11 +43,7 @@ def isolated_table(run: Run, space: DesignSpace) -> list[IsolatedRow]:
     imported = run.imported_blocks(space.resolution_px)
     if imported:
         return [_imported_row(block) for block in imported]
-    levels = {
-        m.workload.piece: Interval(m.level_s, *m.ci95_s)
-        for m in run.measurements()
-        if m.workload.piece is not None
-    }
+    levels = piece_levels(run)
     found = (
         IsolatedRow(
             slot=slot, block=block, isolated_hot_s=_cost(parts, levels, bool(space.factors))
@@ -56,6 +52,15 @@ def isolated_table(run: Run, space: DesignSpace) -> list[IsolatedRow]:
         if all(piece in levels or isinstance(piece, SkipPiece) for piece, _ in parts)
     )
     return list(found)
+
+
+def piece_levels(run: Run) -> dict[Piece, Interval]:
+    """Return the latency of every piece that the run timed alone."""
+    return {
+        m.workload.piece: Interval(m.level_s, *m.ci95_s)
+        for m in run.measurements()
+        if m.workload.piece is not None
+    }
 
 
 def _places(space: DesignSpace) -> Mapping[tuple[Slot | None, str], Parts]:

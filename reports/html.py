@@ -24,6 +24,7 @@ from hwprof.reports.fronts import (
     unit_texts,
 )
 from hwprof.reports.palette import FULL, GRID, INK, MUTED, PAPER, REDUCED, effect_css
+from hwprof.reports.tables import block_costs
 from hwprof.reports.views import (
     HeatMap,
     ReportData,
@@ -175,6 +176,7 @@ def _rows(data: ReportData, points: Sequence[FrontPoint]) -> dict[str, Any]:
         "device_sentences": device_sentences(data.devices) if data.devices else (),
         "context_text": sentences.context_sentence(summary) if summary else "",
         "gaps": largest_gaps(contexts),
+        "block_costs": block_costs(data),
         "drops": drop_rows(data.reduction),
         "kept": kept_rows(data.reduction),
         "best": best,

@@ -35,7 +35,7 @@ def csv_tables(data: ReportData) -> dict[str, str]:
     tables: dict[str, list[Row]] = {
         "effects": [e.to_row() for e in data.effects],
         **_devices(data),
-        "isolated_vs_context": _contexts(data),
+        "isolated_vs_context": block_costs(data),
         "predictions": [
             {
                 "source": r.source,
@@ -80,7 +80,13 @@ def _devices(data: ReportData) -> dict[str, list[Row]]:
     }
 
 
-def _contexts(data: ReportData) -> list[Row]:
+def block_costs(data: ReportData) -> list[Row]:
+    """Return every block's cost alone and in context with the gap, both centred on the slot.
+
+    Beside them the costs as they are: alone hot and cold, differential, and in context where the
+    layer may be absent (elsewhere whole networks reveal only differences).
+    """
+    alone = {(b.slot, b.block): b for b in data.isolated}
     return [
         {
             "unit": r.slot.unit,
@@ -88,7 +94,12 @@ def _contexts(data: ReportData) -> list[Row]:
             "block": r.block,
             **_columns("isolated", "s", r.isolated),
             **_columns("in_context", "s", r.in_context),
+            "gap_s": r.gap_s,
             "disagrees": r.disagrees,
+            **_columns("isolated_hot", "s", alone[r.slot, r.block].isolated_hot_s),
+            **_columns("isolated_cold", "s", alone[r.slot, r.block].isolated_cold_s),
+            **_columns("differential", "s", alone[r.slot, r.block].differential_s),
+            "regressed_s": alone[r.slot, r.block].regressed_s,
         }
         for r in context_rows(data.isolated, data.effects)
     ]

@@ -56,6 +56,12 @@ class IsolatedBlock:
     slot: Slot
     block: str
     isolated_hot_s: Interval
+    isolated_cold_s: Interval | None = None
+    """With caches flushed before every call, where that was measured."""
+    differential_s: Interval | None = None
+    """A network with the layer less the same without it, where that was measured."""
+    regressed_s: float | None = None
+    """In context, where the layer may be absent: what it adds to a network, by regression."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,8 @@ from hwprof.api.models import write_file
 from hwprof.errors import PlanError
 from hwprof.measure.records import DeviceOptions, Precision, plan_for
 from hwprof.progress import Pace, Progress, ProgressCallback
-from hwprof.results import Holdout, Sample
-from hwprof.space import DesignSpace, get_space
+from hwprof.results import Holdout, Interval, Sample
+from hwprof.space import DesignSpace, Slot, get_space
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,10 +23,16 @@ if TYPE_CHECKING:
     from hwprof.estimate.comparing import EffectsComparison
     from hwprof.estimate.friendliness import Friendliness
     from hwprof.estimate.latency_model import AdditiveLatencyModel
+    from hwprof.estimate.mixing import Mixing
     from hwprof.estimate.precision import PrecisionPlan
+    from hwprof.isolated import IsolatedRow
     from hwprof.measure.records import DeviceRef, MeasurePlan
     from hwprof.store import Run
 
+COLD_FOLDER = "cold"
+"""Inside a run: the run of the same blocks with cold caches."""
+DIFFERENTIAL_FOLDER = "differential"
+"""Inside a run: networks with and without every layer that may be absent."""
 SCORED_AT_ONCE = 8
 """Networks between two writes: few enough to lose little, many enough to be worth a batch."""
 
@@ -85,6 +91,8 @@ def profile(
     half_width: float | None = None,
     design: str = "shared",
     isolated: bool = True,
+    cold: bool = False,
+    differential: bool = False,
     preset: str = "quick",
     max_time_s: float | None = None,
     threads: int = 1,
@@ -115,6 +123,10 @@ def profile(
         design: ``shared``, one random sample that prices every block at once, or ``pinned``, a
             fresh sample for every block in its place (the published one-factor procedure).
         isolated: whether to time every distinct block alone.
+        cold: time every distinct block alone a second time, with caches flushed before every
+            call, into ``out/cold``; how far networks lie between hot and cold sums then follows.
+        differential: time pairs of networks with and without every layer that may be absent,
+            into ``out/differential`` (:mod:`hwprof.differential`).
         preset: ``quick``, ``standard`` or ``strict``.
         max_time_s: stop after this long; what is left is counted in the result.
         threads: threads of the runtime.
@@ -132,7 +144,7 @@ def profile(
         DeviceError: the device is not there.
         PlanError: options contradict each other.
     """
-    from hwprof.campaign import plan_campaign
+    from hwprof.campaign import plan_campaign, plan_differential
     from hwprof.devices import device_ref
     from hwprof.estimate.precision import pilot_size
 
@@ -162,6 +174,16 @@ def profile(
             on_plan(precision_plan)
         campaign = plan_campaign(searched, seed, precision_plan.n_networks, isolated)
         summary, samples = measuring.run(campaign)
+    if cold:
+        flushed = replace(
+            measuring, out=Path(out) / COLD_FOLDER, plan=replace(measuring.plan, cache="cold")
+        )
+        blocks, _ = flushed.run(plan_campaign(searched, seed, 0, isolated=True))
+        summary = summary.with_more(blocks)
+    if differential:
+        paired = replace(measuring, out=Path(out) / DIFFERENTIAL_FOLDER)
+        pairs, _ = paired.run(plan_differential(searched, seed))
+        summary = summary.with_more(pairs)
     return ProfileResult(
         out=Path(out),
         device=device,
@@ -306,6 +328,47 @@ def compare_effects(
     if csv is not None:
         write_file(Path(csv), result.to_csv().encode())
     return result
+
+
+def cold_isolated(path: str | Path, space: DesignSpace) -> list[IsolatedRow]:
+    """Return the blocks that a profile timed alone with cold caches; none where it did not."""
+    from hwprof.isolated import isolated_table
+
+    folder = Path(path) / COLD_FOLDER
+    if not (folder / "run.json").exists():
+        return []
+    with open_run(folder) as run:
+        return isolated_table(run, space)
+
+
+def differential_costs(path: str | Path) -> dict[tuple[Slot, str], Interval]:
+    """Return what layers cost as differences; nothing without ``profile --differential``."""
+    from hwprof.differential import differentials
+
+    folder = Path(path) / DIFFERENTIAL_FOLDER
+    if not (folder / "run.json").exists():
+        return {}
+    with open_run(folder) as run:
+        return differentials(run, run_space(run), int(run.request["seed"]))
+
+
+def mixing(path: str | Path) -> Mixing | None:
+    """Say how far networks lie between hot and cold sums; None without ``profile --cold``.
+
+    Raises:
+        DataError: too few networks have all their blocks timed.
+    """
+    from hwprof.estimate.mixing import mixing_factor
+    from hwprof.isolated import piece_levels
+
+    folder = Path(path) / COLD_FOLDER
+    if not (folder / "run.json").exists():
+        return None
+    with open_run(path) as run, open_run(folder) as cold:
+        hot_s, cold_s = (
+            {piece: level.value for piece, level in piece_levels(r).items()} for r in (run, cold)
+        )
+        return mixing_factor(run_space(run), run.networks(), hot_s, cold_s)
 
 
 def as_space(space: str | DesignSpace, resolution_px: int | None = None) -> DesignSpace:

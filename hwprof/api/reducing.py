@@ -12,7 +12,7 @@ from hwprof.api.models import as_architecture, write_file
 from hwprof.api.profiling import effects as block_effects
 from hwprof.api.profiling import latency_model, open_run, run_space
 from hwprof.api.tables import Table
-from hwprof.errors import PlanError, SpaceError
+from hwprof.errors import PlanError
 from hwprof.measure.records import DeviceOptions, Precision
 from hwprof.progress import ProgressCallback
 from hwprof.results import Reduction
@@ -138,20 +138,6 @@ def _architectures(archs: Sequence[Architecture | str] | str | Path) -> list[Arc
 
 
 def _architectures_from_csv(path: Path) -> list[Architecture]:
-    import pandas as pd
+    from hwprof.importing import read_architectures
 
-    from hwprof.importing import parse_architecture
-
-    try:
-        frame = pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise SpaceError(f"cannot read {str(path)!r}: {error}") from error
-    if "arch" not in frame.columns:
-        raise SpaceError(f"{str(path)!r} has no column 'arch'; it has {list(frame.columns)}")
-    found = []
-    for line, text in enumerate(frame["arch"], start=2):
-        try:
-            found.append(parse_architecture(str(text)))
-        except SpaceError as error:
-            raise SpaceError(f"{str(path)!r} line {line}, arch: {error}") from error
-    return found
+    return read_architectures(path)

@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwprof.api.courses import read_courses
-from hwprof.api.profiling import compare_effects, open_run, run_space, scored_samples
+from hwprof.api.profiling import (
+    cold_isolated,
+    compare_effects,
+    differential_costs,
+    mixing,
+    open_run,
+    run_space,
+    scored_samples,
+)
 from hwprof.api.searching import load_search
 from hwprof.errors import StoreError
 from hwprof.pareto import hypervolume
@@ -20,6 +28,7 @@ from hwprof.space import reduction_from_yaml
 
 if TYPE_CHECKING:
     from hwprof.estimate.friendliness import Friendliness
+    from hwprof.estimate.latency_model import AdditiveLatencyModel
     from hwprof.measure.records import Measurement
     from hwprof.reports import ReportData
     from hwprof.store import Run
@@ -161,6 +170,18 @@ def _report_data(
         accuracy_source = accuracy or _imported_accuracy(run)
         friendliness = run_friendliness(run, samples)
         model = run_latency_model(run)
+    cold = {
+        (row.slot, row.block): row.isolated_hot_s
+        for row in cold_isolated(found.profiles[0], space)
+        if row.slot is not None
+    }
+    differences = differential_costs(found.profiles[0])
+    absolute = {
+        (slot, block): seconds
+        for (slot, block), seconds in model.table().items()
+        if slot.layer >= space.min_depth[slot.unit]
+    }
+    mixed = mixing(found.profiles[0])
     reference = hypervolume_reference(found.searches)
     return ReportData(
         title=f"{space.name} on {fingerprint.stable['device']}",
@@ -178,10 +199,17 @@ def _report_data(
         mean_latency=friendliness.mean_latency,
         mean_accuracy=friendliness.mean_accuracy,
         accuracy_source=accuracy_source,
-        insights=tuple(insights(friendliness)),
+        insights=(*insights(friendliness), *([str(mixed)] if mixed is not None else [])),
         devices=compared,
         isolated=tuple(
-            IsolatedBlock(slot=row.slot, block=row.block, isolated_hot_s=row.isolated_hot_s)
+            IsolatedBlock(
+                slot=row.slot,
+                block=row.block,
+                isolated_hot_s=row.isolated_hot_s,
+                isolated_cold_s=cold.get((row.slot, row.block)),
+                differential_s=differences.get((row.slot, row.block)),
+                regressed_s=absolute.get((row.slot, row.block)),
+            )
             for row in isolated
             if row.slot is not None
         ),
@@ -206,7 +234,7 @@ def _report_data(
         ),
         hypervolume_reference=reference,
         commands=tuple(found.commands),
-        notes=_notes(found),
+        notes=(*_notes(found), *_interaction_notes(model)),
     )
 
 
@@ -232,6 +260,23 @@ def _verdicts(measurements: Sequence[Measurement]) -> tuple[Any, ...]:
         )
         for verdict, n in counts.most_common()
     )
+
+
+def _interaction_notes(model: AdditiveLatencyModel) -> tuple[str, ...]:
+    """Say whether the latency model needs more than a sum of effects."""
+    if not model.tested:
+        return ()
+    tried = ", ".join(test.family for test in model.tested)
+    taken = next((test for test in model.tested if test.taken), None)
+    if taken is None:
+        text = f"No interaction predicts unseen networks better than a sum of effects ({tried})."
+    else:
+        share = f"{100 * taken.gain:.0f} ± {196 * taken.gain_se:.0f} %"
+        text = (
+            f"The latency model adds {taken.family} to its sum of effects, which lowers the squared "
+            f"error on unseen networks by {share} (tried: {tried})."
+        )
+    return (text,)
 
 
 def _notes(found: _Found) -> tuple[str, ...]:

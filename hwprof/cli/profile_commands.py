@@ -48,6 +48,13 @@ def profile(
     isolated: Annotated[
         bool, typer.Option("--isolated/--no-isolated", help="Also time every block alone.")
     ] = True,
+    cold: Annotated[
+        bool, typer.Option("--cold", help="Time every block alone with cold caches, too.")
+    ] = False,
+    differential: Annotated[
+        bool,
+        typer.Option("--differential", help="Time networks with and without every optional layer."),
+    ] = False,
     preset: opt.Preset = "quick",
     max_time: opt.MaxTime = None,
     threads: opt.Threads = 1,
@@ -72,6 +79,8 @@ def profile(
             half_width=opt.parse_percentage("--half-width", half_width),
             design=opt.one_of("--design", design, ("shared", "pinned")),
             isolated=isolated,
+            cold=cold,
+            differential=differential,
             preset=preset,
             max_time_s=opt.parse_duration(max_time),
             threads=threads,

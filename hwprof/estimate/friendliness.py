@@ -167,5 +167,8 @@ def _lack_of_fit(
     variance = float(left @ left) / degrees / strength
     p_value = two_sided_p(slope / np.sqrt(variance), degrees) if variance > 0.0 else 1.0
     return LackOfFit(
-        curvature_p=p_value, r2_curved=r_squared(y, left), measurement_sd=measurement_sd
+        curvature_p=p_value,
+        r2_curved=r_squared(y, left),
+        measurement_sd=measurement_sd,
+        curvature=slope,
     )

@@ -138,7 +138,22 @@ def _accuracy_sentences(friendliness: Friendliness) -> list[str]:
                 f"for {format_spread(effect.latency)} against a random fill."
             )
     rate = _best_depth(friendliness)
-    return found + ([rate] if rate else [])
+    return found + ([rate] if rate else []) + _saturation_sentences(friendliness)
+
+
+def _saturation_sentences(friendliness: Friendliness) -> list[str]:
+    """Say whether accuracy is a sum of effects, or bends with its own size."""
+    accuracy = friendliness.accuracy
+    lack = accuracy.lack_of_fit if accuracy is not None else None
+    if accuracy is None or lack is None or accuracy.r2 is None:
+        return []
+    figures = f"(p = {lack.curvature_p:.2g}, R² {accuracy.r2:.3f} to {lack.r2_curved:.3f})"
+    if lack.curvature_p >= 0.05:
+        return [f"Accuracy is a sum of effects as far as a squared term can tell {figures}."]
+    if lack.curvature < 0.0:
+        words = "Accuracy saturates: what a block adds shrinks in networks that are good already"
+        return [f"{words} {figures}; sums of effects promise too much at the top."]
+    return [f"Accuracy effects grow in networks that are good already {figures}."]
 
 
 def _best_depth(friendliness: Friendliness) -> str | None:

@@ -19,6 +19,7 @@ import numpy as np
 from hwprof.errors import IncompatibleRunError, SpaceError
 from hwprof.estimate.crossval import HeldOut, cross_validate, holdout_figures, require_networks
 from hwprof.estimate.design_matrix import DesignMatrix
+from hwprof.estimate.interactions import Interactions, InteractionTest, choose, judge
 from hwprof.estimate.least_squares import Fit, column_rank, ordinary_fit, ridge_fit, t_quantile
 from hwprof.estimate.level_tables import LevelTables
 from hwprof.measure.records import Fingerprint
@@ -42,15 +43,16 @@ class AdditiveLatencyModel:
     """A fitted model of one device.
 
     Attributes:
-        coefficients: ``float64[p]`` free coefficients, seconds; the first is the mean over the
-            space's random networks.
-        inverse: ``float64[p, p]``, (XᵀX + penalty)⁻¹.
+        coefficients: ``float64[p + k]`` free coefficients, seconds; the first is the mean over
+            the space's random networks, the last k are those of the interaction terms.
+        inverse: ``float64[p + k, p + k]``, (XᵀX + penalty)⁻¹.
         residual_sd_s: residual standard deviation.
         degrees: residual degrees of freedom.
         seen: for every decision, in how many fitted networks each row of its coding stood.
         holdout: ten-fold cross-validation; None where too few networks can be predicted from
             the others.
         heldout: the networks behind ``holdout``; empty in a model read from a file.
+        tested: the families of interactions that were tried, and which one pays.
     """
 
     space: DesignSpace
@@ -64,6 +66,7 @@ class AdditiveLatencyModel:
     fingerprint: Fingerprint | None
     holdout: Holdout | None
     heldout: tuple[HeldOut, ...] = field(default=(), repr=False)
+    tested: tuple[InteractionTest, ...] = field(default=(), repr=False)
 
     @classmethod
     def fit(
@@ -89,8 +92,11 @@ class AdditiveLatencyModel:
         design = DesignMatrix(space)
         codes, y = _encoded(design, samples)
         X = design.rows(codes)
-        fit = _fit(design, X, y)
         heldout = _heldout(design, codes, X, y, seed)
+        tested: tuple[InteractionTest, ...] = ()
+        if len(y) > OLS_RATIO * design.n_coefficients:
+            X, heldout, tested = _with_interactions(design, codes, X, y, heldout, seed)
+        fit = _fit(design, X, y)
         return cls(
             space=space,
             coefficients=fit.coefficients,
@@ -103,7 +109,13 @@ class AdditiveLatencyModel:
             fingerprint=fingerprint,
             holdout=holdout_figures(heldout),
             heldout=heldout,
+            tested=tested,
         )
+
+    @property
+    def interaction(self) -> str | None:
+        """The family of interaction terms in the model; None where it is additive."""
+        return next((test.family for test in self.tested if test.taken), None)
 
     @cached_property
     def design(self) -> DesignMatrix:
@@ -138,9 +150,21 @@ class AdditiveLatencyModel:
         scale = t_quantile(0.975, self.degrees) * self.residual_sd_s
         for start in range(0, len(codes), CHUNK_ROWS):
             part = slice(start, start + CHUNK_ROWS)
-            latency[part], leverage = self._tables.look_up(codes[part])
+            latency[part], leverage = self._look_up(codes[part])
             half[part] = scale * np.sqrt(1.0 + leverage)
         return latency, half
+
+    def _look_up(self, codes: Codes) -> tuple[Floats, Floats]:
+        """Return latency and leverage of networks: from tables, unless decisions interact."""
+        if self.interaction is None:
+            return self._tables.look_up(codes)
+        terms = Interactions(self.design).columns(self.interaction, codes)
+        mapped = np.hstack([self.design.rows(codes), terms]) @ self._maps
+        return mapped[:, 0], np.einsum("ij,ij->i", mapped[:, 1:], mapped[:, 1:])
+
+    @cached_property
+    def _maps(self) -> Floats:
+        return np.column_stack([self.coefficients, np.linalg.cholesky(self.inverse)])
 
     @cached_property
     def _tables(self) -> LevelTables:
@@ -156,7 +180,7 @@ class AdditiveLatencyModel:
         """Return seconds of every live block at every slot.
 
         ``constant_s`` plus the entries of a network's blocks (plus :meth:`factor_table`) is its
-        prediction. Where a layer is optional the entry is the whole layer's cost; where it is
+        prediction, but for interaction terms. Where a layer is optional the entry is the whole layer's cost; where it is
         always there only differences within the slot mean something, and they sum to zero.
         Blocks never measured have no entry.
         """
@@ -188,6 +212,9 @@ class AdditiveLatencyModel:
         factors: Mapping[str, Any] | None = None,
     ) -> Any:
         """Return the expected latency of independently drawn decisions, seconds.
+
+        Exact for the additive part. Interaction terms (:attr:`interaction`), which are near zero
+        for an average network, are left out: :meth:`predict_s` has them.
 
         Plain sums and products only, so numpy arrays, lists and torch tensors serve alike and
         gradients flow through.
@@ -333,7 +360,37 @@ def _fit(design: DesignMatrix, X: Floats, y: Floats) -> Fit:
     own = [t.kind != "network" for t in design.terms]
     effects = design.expansion[own, 1:]
     # A QR of the expansion penalises every block alike, also the one the coding leaves out.
-    return ridge_fit(X, y, np.linalg.qr(effects)[1])
+    root = np.linalg.qr(effects)[1]
+    extra = p - design.n_coefficients
+    if extra:
+        root = np.block(
+            [[root, np.zeros((len(root), extra))], [np.zeros((extra, len(root))), np.eye(extra)]]
+        )
+    return ridge_fit(X, y, root)
+
+
+def _with_interactions(
+    design: DesignMatrix,
+    codes: Codes,
+    X: Floats,
+    y: Floats,
+    plain: tuple[HeldOut, ...],
+    seed: int,
+) -> tuple[Floats, tuple[HeldOut, ...], tuple[InteractionTest, ...]]:
+    """Return rows, held-out networks and tests with the family that pays, where one does."""
+    interactions = Interactions(design)
+    tests, rows, heldout = [], {"": X}, {"": plain}
+    for family in interactions.families:
+        extended = np.hstack([X, interactions.columns(family, codes)])
+        n_terms = extended.shape[1] - X.shape[1]
+        if len(y) <= OLS_RATIO * extended.shape[1] or column_rank(extended) < extended.shape[1]:
+            continue
+        rows[family] = extended
+        heldout[family] = _heldout(design, codes, extended, y, seed)
+        tests.append(judge(family, n_terms, plain, heldout[family]))
+    tested = choose(tests)
+    taken = next((t.family for t in tested if t.taken), "")
+    return rows[taken], heldout[taken], tested
 
 
 def _heldout(

@@ -12,6 +12,7 @@ import numpy as np
 
 from hwprof.errors import FormatVersionError, IncompatibleRunError, StoreError
 from hwprof.estimate.design_matrix import DesignMatrix
+from hwprof.estimate.interactions import InteractionTest
 from hwprof.estimate.latency_model import AdditiveLatencyModel
 from hwprof.measure.records import Fingerprint
 from hwprof.results import Holdout
@@ -35,6 +36,7 @@ def write_model(model: AdditiveLatencyModel, path: Path) -> None:
         "penalty": model.penalty,
         "n_networks": model.n_networks,
         "holdout": model.holdout.to_json() if model.holdout else None,
+        "tested": [test.to_json() for test in model.tested],
     }
     text = json.dumps(meta, sort_keys=True).encode()
     part = path.with_name(path.name + ".part")
@@ -75,6 +77,7 @@ def read_model(path: Path, space: DesignSpace | None) -> AdditiveLatencyModel:
         seen=tuple(np.split(arrays["seen"], np.cumsum(sizes)[:-1])),
         fingerprint=Fingerprint.from_json(fingerprint) if fingerprint else None,
         holdout=Holdout(**holdout) if holdout else None,
+        tested=tuple(InteractionTest(**test) for test in meta.get("tested", ())),
     )
 
 

@@ -33,6 +33,8 @@ class LackOfFit:
     curvature_p: float
     r2_curved: float
     measurement_sd: float | None
+    curvature: float = 0.0
+    """Coefficient of the squared term, per unit of the metric: below zero it saturates."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

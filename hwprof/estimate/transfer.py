@@ -132,7 +132,9 @@ class Donors:
 
     @cached_property
     def _shares(self) -> Floats:
-        return np.stack([m.coefficients / m.coefficients[0] for m in self.models], axis=1)
+        # Interaction terms, which come last, are left to each device.
+        own = [m.coefficients[: self.design.n_coefficients] for m in self.models]
+        return np.stack([c / c[0] for c in own], axis=1)
 
     @cached_property
     def _free_constant(self) -> Floats:

@@ -16,6 +16,10 @@ from hwprof.store import ImportedNetwork
 logger = logging.getLogger(__name__)
 
 CELL_SPACE = "nasbench201"
+LEAST_PACE_S = 0.3e-6
+"""Per operator: runtimes on the fastest GPUs take over a microsecond, fused operators included."""
+PACE_NETWORKS = 20
+"""Networks that the pace is judged by."""
 
 
 def parse_architecture(text: str) -> Architecture:
@@ -57,6 +61,7 @@ def networks_of(
         _refuse_twice(lines, row, network.arch.arch_id)
         networks.append(network)
     columns.check_unit(table, [n.latency_s for n in networks])
+    _check_pace(table, columns, space, networks)
     _check_accuracies(table, networks)
     return networks
 
@@ -91,6 +96,25 @@ def read_latency_table(path: Path) -> dict[str, float]:
     return {key: statistics.fmean(values) for key, values in latencies.items()}
 
 
+def read_architectures(path: Path) -> list[Architecture]:
+    """Read the column ``arch`` of a table, every network checked against its space.
+
+    Raises:
+        DataError: naming line and column.
+    """
+    table = read_table(path)
+    arch_text = _arch_texts(table)
+    found = []
+    for row in table.rows:
+        try:
+            arch = parse_architecture(arch_text(row))
+            space_of(arch).require_searchable(arch)
+        except SpaceError as error:
+            raise _bad_arch(row, error) from error
+        found.append(arch)
+    return found
+
+
 def _network(row: Row, text: str, space: DesignSpace, columns: LatencyColumns) -> ImportedNetwork:
     try:
         arch = parse_architecture(text)
@@ -119,6 +143,24 @@ def _refuse_twice(lines: dict[str, int], row: Row, arch_id: str) -> None:
         raise DataError(
             f"{row.file} line {row.line}, arch is that of line {before}; "
             "expected every network once: average the lines or keep one"
+        )
+
+
+def _check_pace(
+    table: Table, columns: LatencyColumns, space: DesignSpace, networks: list[ImportedNetwork]
+) -> None:
+    """Refuse latencies that no machine reaches: seconds in a column of milliseconds."""
+    from hwprof.graph import network_graph
+
+    some = networks[:: max(1, len(networks) // PACE_NETWORKS)][:PACE_NETWORKS]
+    pace_s = statistics.median(
+        n.latency_s / len(network_graph(space, n.arch).live_nodes) for n in some
+    )
+    if pace_s < LEAST_PACE_S:
+        raise table.wrong(
+            f"has {columns.latency} of {1e9 * pace_s:.2g} ns an operator; expected at least "
+            f"{1e9 * LEAST_PACE_S:.0f} ns, which no runtime reaches: are these seconds, in a column "
+            "that is named after milliseconds?"
         )
 
 

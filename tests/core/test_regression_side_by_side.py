@@ -11,7 +11,7 @@ import pytest
 
 from hwprof.checks.workloads import BLOCK, copies
 from hwprof.devices import device_ref
-from hwprof.measure.pool import living_pids
+from hwprof.measure.process import living_pids
 from hwprof.measure.records import DeviceOptions, DeviceRef
 from hwprof.regression.gate import Gate
 from hwprof.regression.paired_verdicts import compare_pairs
