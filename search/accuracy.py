@@ -22,6 +22,8 @@ from hwprof.space import Architecture, space_of
 if TYPE_CHECKING:
     from torch import nn
 
+    from hwprof.search.ofa_accuracy import OfaAccuracy
+
 log = logging.getLogger(__name__)
 
 KINDS = "supernet:CHECKPOINT, table:FILE.csv or predictor:FILE.npz"
@@ -60,12 +62,9 @@ def network_from_checkpoint(
         IncompatibleRunError: the checkpoint is of another space or network.
     """
     _require_torch("weights of a checkpoint")
-    from hwprof.search.ofa_weights import is_published
-
-    if is_published(checkpoint):
-        from hwprof.search.ofa_accuracy import OfaAccuracy
-
-        return OfaAccuracy.open(Path(checkpoint), data=data).network(arch)
+    published = _published(Path(checkpoint), data)
+    if published is not None:
+        return published.network(arch)
     from hwprof.search.supernet_accuracy import trained_network
 
     return trained_network(checkpoint, arch, data=data)
@@ -168,15 +167,17 @@ def _require_torch(purpose: str) -> None:
 
 def _open_supernet(path: str, data: str | None) -> AccuracySource:
     _require_torch("an accuracy from a supernet")
-    from hwprof.search.ofa_weights import is_published
-
-    if is_published(path):
-        from hwprof.search.ofa_accuracy import OfaAccuracy
-
-        return OfaAccuracy.open(Path(path), data=data)
     from hwprof.search.supernet_accuracy import SupernetAccuracy
 
-    return SupernetAccuracy.open(Path(path), data=data)
+    return _published(Path(path), data) or SupernetAccuracy.open(Path(path), data=data)
+
+
+def _published(path: Path, data: str | None) -> OfaAccuracy | None:
+    """Open a supernet that once-for-all published; None where the file is no such one."""
+    from hwprof.search.ofa_accuracy import OfaAccuracy
+    from hwprof.search.ofa_weights import is_published
+
+    return OfaAccuracy.open(path, data=data) if is_published(path) else None
 
 
 _OPENERS: Mapping[str, Callable[[str, str | None], AccuracySource]] = {
