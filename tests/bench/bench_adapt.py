@@ -113,7 +113,8 @@ def main() -> None:
                 "spearman_lowest": frame["spearman"].min(),
                 "best_sum": spearman(best_sum, actual),
                 "best_donor": max(
-                    spearman(table.rows @ models[name].coefficients, actual) for name in others
+                    spearman(models[name].predict_encoded(table.codes)[0], actual)
+                    for name in others
                 ),
             }
         )

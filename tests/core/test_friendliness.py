@@ -332,3 +332,19 @@ def test_insights_name_the_costly_block_and_what_dominates() -> None:
     assert said[0].startswith("A random network takes 10 ± ")
     assert any(s.startswith("Avoid mbconv_k7_e6") and "unit 1 layer 0" in s for s in said)
     assert any("moved more by the choice of blocks than by depth" in s for s in said)
+
+
+def test_accuracy_that_saturates_is_said_to() -> None:
+    space = get_space("mobile-mini")
+    design = DesignMatrix(space)
+    rng = np.random.default_rng(8)
+    points = rng.normal(0.0, 1.0, design.n_coefficients)
+    points[0] = 0.0
+    archs = draw(space, 250, 8)
+    added = design.rows(design.encode(archs)) @ points
+    latency = 0.02 + 0.001 * added
+    noise = rng.normal(0.0, 0.05, len(archs))
+    for bend, said in ((-0.05, "Accuracy saturates"), (0.0, "as far as a squared term can tell")):
+        accuracy = 70.0 + added + bend * added**2 + noise
+        found = fit_friendliness(space, make_samples(archs, latency, accuracy), device="dev")
+        assert any(said in sentence for sentence in insights(found))
