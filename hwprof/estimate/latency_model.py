@@ -156,11 +156,15 @@ class AdditiveLatencyModel:
             half[part] = scale * np.sqrt(1.0 + leverage)
         return latency, half
 
+    @cached_property
+    def _interactions(self) -> Interactions:
+        return Interactions(self.design)
+
     def _rows(self, codes: Codes) -> Floats:
         X = self.design.rows(codes)
         if self.interaction is None:
             return X
-        return np.hstack([X, Interactions(self.design).columns(self.interaction, codes)])
+        return np.hstack([X, self._interactions.columns(self.interaction, codes)])
 
     @cached_property
     def constant_s(self) -> float:
@@ -172,9 +176,9 @@ class AdditiveLatencyModel:
         """Return seconds of every live block at every slot.
 
         ``constant_s`` plus the entries of a network's blocks (plus :meth:`factor_table`) is its
-        prediction, but for interaction terms. Where a layer is optional the entry is the whole layer's cost; where it is
-        always there only differences within the slot mean something, and they sum to zero.
-        Blocks never measured have no entry.
+        prediction, but for interaction terms. Where a layer is optional the entry is the whole
+        layer's cost; where it is always there only differences within the slot mean something,
+        and they sum to zero. Blocks never measured have no entry.
         """
         entries: dict[tuple[Slot, str], float] = {}
         for decision, values, seen in zip(
@@ -205,8 +209,8 @@ class AdditiveLatencyModel:
     ) -> Any:
         """Return the expected latency of independently drawn decisions, seconds.
 
-        Exact for the additive part. Interaction terms (:attr:`interaction`), which are near zero
-        for an average network, are left out: :meth:`predict_s` has them.
+        Exact for the additive part. Interaction terms (:attr:`interaction`), whose mean over the
+        space's random networks is zero, are left out: :meth:`predict_s` has them.
 
         Plain sums and products only, so numpy arrays, lists and torch tensors serve alike and
         gradients flow through.
