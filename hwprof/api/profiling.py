@@ -13,8 +13,8 @@ from hwprof.api.models import write_file
 from hwprof.errors import PlanError
 from hwprof.measure.records import DeviceOptions, Precision, plan_for
 from hwprof.progress import Pace, Progress, ProgressCallback
-from hwprof.results import Holdout, Interval, Sample
-from hwprof.space import DesignSpace, Slot, get_space
+from hwprof.results import Holdout, Sample
+from hwprof.space import DesignSpace, get_space
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     from hwprof.estimate.comparing import EffectsComparison
     from hwprof.estimate.friendliness import Friendliness
     from hwprof.estimate.latency_model import AdditiveLatencyModel
-    from hwprof.estimate.mixing import Mixing
     from hwprof.estimate.precision import PrecisionPlan
-    from hwprof.isolated import IsolatedRow
     from hwprof.measure.records import DeviceRef, MeasurePlan
     from hwprof.store import Run
 
@@ -328,47 +326,6 @@ def compare_effects(
     if csv is not None:
         write_file(Path(csv), result.to_csv().encode())
     return result
-
-
-def cold_isolated(path: str | Path, space: DesignSpace) -> list[IsolatedRow]:
-    """Return the blocks that a profile timed alone with cold caches; none where it did not."""
-    from hwprof.isolated import isolated_table
-
-    folder = Path(path) / COLD_FOLDER
-    if not (folder / "run.json").exists():
-        return []
-    with open_run(folder) as run:
-        return isolated_table(run, space)
-
-
-def differential_costs(path: str | Path) -> dict[tuple[Slot, str], Interval]:
-    """Return what layers cost as differences; nothing without ``profile --differential``."""
-    from hwprof.differential import differentials
-
-    folder = Path(path) / DIFFERENTIAL_FOLDER
-    if not (folder / "run.json").exists():
-        return {}
-    with open_run(folder) as run:
-        return differentials(run, run_space(run), int(run.request["seed"]))
-
-
-def mixing(path: str | Path) -> Mixing | None:
-    """Say how far networks lie between hot and cold sums; None without ``profile --cold``.
-
-    Raises:
-        DataError: too few networks have all their blocks timed.
-    """
-    from hwprof.estimate.mixing import mixing_factor
-    from hwprof.isolated import piece_levels
-
-    folder = Path(path) / COLD_FOLDER
-    if not (folder / "run.json").exists():
-        return None
-    with open_run(path) as run, open_run(folder) as cold:
-        hot_s, cold_s = (
-            {piece: level.value for piece, level in piece_levels(r).items()} for r in (run, cold)
-        )
-        return mixing_factor(run_space(run), run.networks(), hot_s, cold_s)
 
 
 def as_space(space: str | DesignSpace, resolution_px: int | None = None) -> DesignSpace:

@@ -9,12 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hwprof.api.contexts import cold_isolated, differential_costs, mixing
 from hwprof.api.courses import read_courses
 from hwprof.api.profiling import (
-    cold_isolated,
     compare_effects,
-    differential_costs,
-    mixing,
     open_run,
     run_space,
     scored_samples,

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     Codes = NDArray[np.int64]
 
 
+MEAN_NETWORKS = 1000
+"""Random networks over which a term's mean is taken."""
 PAYS = 2.0
 """Standard errors that a gain must exceed: by chance 2 % for a family that adds nothing."""
 
@@ -60,11 +62,13 @@ class Interactions:
     ``depth x depth``: products of the depths of neighbouring units. ``depth squared``: the whole
     depth, squared. ``work squared``: the MACs of all blocks, squared. ``work x work``: products of
     the MACs of neighbouring layers, summed. Depths and MACs are taken from their means over random
-    networks, MACs as shares of the mean, so that a term is near zero for an average network.
+    networks, MACs as shares of the mean; of every term its mean over random networks is taken away,
+    so that the model's first coefficient stays the mean latency.
     """
 
     def __init__(self, design: DesignMatrix) -> None:
         self._design = design
+        self._known_means: dict[str, Floats] = {}
 
     @property
     def families(self) -> tuple[str, ...]:
@@ -78,6 +82,21 @@ class Interactions:
 
     def columns(self, family: str, codes: Codes) -> Floats:
         """Return ``float64[n, n_terms]`` of a family for encoded networks."""
+        return self._raw(family, codes) - self._means(family)
+
+    def _means(self, family: str) -> Floats:
+        """Return the terms' means over random networks, always the same ones."""
+        if family == "depth x depth":
+            # Depths of different units are independent.
+            return np.zeros(1)
+        if family not in self._known_means:
+            rng = np.random.default_rng(0)
+            space = self._design.space
+            codes = np.stack([space.encode(space.sample(rng)) for _ in range(MEAN_NETWORKS)])
+            self._known_means[family] = self._raw(family, codes).mean(axis=0)
+        return self._known_means[family]
+
+    def _raw(self, family: str, codes: Codes) -> Floats:
         makers: Mapping[str, Callable[[Codes], Floats]] = {
             "depth x depth": self._depth_products,
             "depth squared": lambda c: self._depths(c).sum(axis=1, keepdims=True) ** 2,

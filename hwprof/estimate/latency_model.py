@@ -158,7 +158,7 @@ class AdditiveLatencyModel:
         """Return latency and leverage of networks: from tables, unless decisions interact."""
         if self.interaction is None:
             return self._tables.look_up(codes)
-        terms = Interactions(self.design).columns(self.interaction, codes)
+        terms = self._interactions.columns(self.interaction, codes)
         mapped = np.hstack([self.design.rows(codes), terms]) @ self._maps
         return mapped[:, 0], np.einsum("ij,ij->i", mapped[:, 1:], mapped[:, 1:])
 
@@ -171,6 +171,10 @@ class AdditiveLatencyModel:
         return LevelTables.of(self.design, self.coefficients, self.inverse)
 
     @cached_property
+    def _interactions(self) -> Interactions:
+        return Interactions(self.design)
+
+    @cached_property
     def constant_s(self) -> float:
         """What remains of every network once :meth:`table` and the factors are taken away."""
         absent = sum(values[0] for values in self._levels)
@@ -180,9 +184,9 @@ class AdditiveLatencyModel:
         """Return seconds of every live block at every slot.
 
         ``constant_s`` plus the entries of a network's blocks (plus :meth:`factor_table`) is its
-        prediction, but for interaction terms. Where a layer is optional the entry is the whole layer's cost; where it is
-        always there only differences within the slot mean something, and they sum to zero.
-        Blocks never measured have no entry.
+        prediction, but for interaction terms. Where a layer is optional the entry is the whole
+        layer's cost; where it is always there only differences within the slot mean something,
+        and they sum to zero. Blocks never measured have no entry.
         """
         entries: dict[tuple[Slot, str], float] = {}
         for decision, values, seen in zip(
@@ -213,8 +217,8 @@ class AdditiveLatencyModel:
     ) -> Any:
         """Return the expected latency of independently drawn decisions, seconds.
 
-        Exact for the additive part. Interaction terms (:attr:`interaction`), which are near zero
-        for an average network, are left out: :meth:`predict_s` has them.
+        Exact for the additive part. Interaction terms (:attr:`interaction`), whose mean over the
+        space's random networks is zero, are left out: :meth:`predict_s` has them.
 
         Plain sums and products only, so numpy arrays, lists and torch tensors serve alike and
         gradients flow through.

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from hwprof import api
-from hwprof.api.profiling import differential_costs
+from hwprof.api.contexts import differential_costs
 from hwprof.differential import differential_networks, differential_pairs
 from hwprof.errors import SpaceError
 from hwprof.graph import piece_graph

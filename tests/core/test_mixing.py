@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from hwprof import api
-from hwprof.api.profiling import mixing
+from hwprof.api.contexts import mixing
 from hwprof.campaign import sample_networks
 from hwprof.errors import DataError
 from hwprof.estimate.mixing import mixing_factor

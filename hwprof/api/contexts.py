@@ -1,0 +1,55 @@
+"""What a profile measured beside its networks: cold blocks, and layers as differences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hwprof.api.profiling import COLD_FOLDER, DIFFERENTIAL_FOLDER, open_run, run_space
+
+if TYPE_CHECKING:
+    from hwprof.estimate.mixing import Mixing
+    from hwprof.isolated import IsolatedRow
+    from hwprof.results import Interval
+    from hwprof.space import DesignSpace, Slot
+
+
+def cold_isolated(path: str | Path, space: DesignSpace) -> list[IsolatedRow]:
+    """Return the blocks that a profile timed alone with cold caches; none where it did not."""
+    from hwprof.isolated import isolated_table
+
+    folder = Path(path) / COLD_FOLDER
+    if not (folder / "run.json").exists():
+        return []
+    with open_run(folder) as run:
+        return isolated_table(run, space)
+
+
+def differential_costs(path: str | Path) -> dict[tuple[Slot, str], Interval]:
+    """Return what layers cost as differences; nothing without ``profile --differential``."""
+    from hwprof.differential import differentials
+
+    folder = Path(path) / DIFFERENTIAL_FOLDER
+    if not (folder / "run.json").exists():
+        return {}
+    with open_run(folder) as run:
+        return differentials(run, run_space(run), int(run.request["seed"]))
+
+
+def mixing(path: str | Path) -> Mixing | None:
+    """Say how far networks lie between hot and cold sums; None without ``profile --cold``.
+
+    Raises:
+        DataError: too few networks have all their blocks timed.
+    """
+    from hwprof.estimate.mixing import mixing_factor
+    from hwprof.isolated import piece_levels
+
+    folder = Path(path) / COLD_FOLDER
+    if not (folder / "run.json").exists():
+        return None
+    with open_run(path) as run, open_run(folder) as cold:
+        hot_s, cold_s = (
+            {piece: level.value for piece, level in piece_levels(r).items()} for r in (run, cold)
+        )
+        return mixing_factor(run_space(run), run.networks(), hot_s, cold_s)
