@@ -12,7 +12,7 @@ import pytest
 from hwprof import api
 from hwprof.api.profiling import latency_model
 from hwprof.campaign import default_n_networks
-from hwprof.errors import DataError, SpaceError
+from hwprof.errors import DataError
 from hwprof.estimate.block_table import (
     RELATIVE,
     SUMS,
@@ -208,7 +208,7 @@ def test_a_file_of_networks_is_predicted_at_once(tmp_path: Path) -> None:
     assert [p.hi_s for p in found] == (latency + half).tolist()
     with path.open("a") as file:
         file.write("nonsense\n")
-    with pytest.raises(SpaceError, match=r"networks\.csv' line 7, arch: .*cell string"):
+    with pytest.raises(DataError, match=r"networks\.csv line 7, arch: .*cell string"):
         api.predict(run, path)
 
 

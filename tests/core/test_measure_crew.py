@@ -30,7 +30,7 @@ class CutOffPool:
     def __init__(self) -> None:
         self.n_started = 0
 
-    def start(self, count: int) -> tuple[list[CutOff], None]:
+    def start(self, count: int, interpreter: None) -> tuple[list[CutOff], None]:
         self.n_started += count
         return [CutOff() for _ in range(count)], None
 
