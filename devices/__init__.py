@@ -7,6 +7,7 @@ Another package adds a device with an entry point in the group ``hwprof.devices`
 from __future__ import annotations
 
 import difflib
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata, util
@@ -16,6 +17,7 @@ from hwprof._callable import make_callable
 from hwprof.errors import PlanError
 
 if TYPE_CHECKING:
+    from hwprof.devices.remote.address import Address
     from hwprof.measure.records import DeviceOptions, DeviceRef
     from hwprof.protocols import DeviceAdapter
 
@@ -169,10 +171,16 @@ def open_device(ref: DeviceRef) -> DeviceAdapter:
     """Open a device in this process. Measuring opens it in workers instead.
 
     Raises:
+        PlanError: it is on another machine.
         DeviceUnavailableError: it is not installed or not there.
     """
     from hwprof.measure.worker import open_adapter
 
+    if ref.address is not None:
+        raise PlanError(
+            f"{ref.name!r} is on another machine, so it cannot be opened in this process: measure "
+            f"on it, or open {ref.name.partition('@')[0]!r} here"
+        )
     return open_adapter(ref)
 
 
@@ -183,19 +191,25 @@ def list_devices() -> list[DeviceStatus]:
     """
     from hwprof.devices.remote.remembered import remembered
 
-    boards = [
-        DeviceStatus(
-            name=f"NAME@{name}",
-            available=True,
-            reason="",
-            runtime=address.link,
-            runtime_version=None,
-            hardware=f"{address.url}; see hwprof devices check {name}",
-            emulated=address.emulated,
-        )
-        for name, address in remembered().items()
-    ]
+    boards = [_board_status(name, address) for name, address in remembered().items()]
     return [*(_status(name, found) for name, found in registrations().items()), *boards]
+
+
+def _board_status(name: str, address: Address) -> DeviceStatus:
+    from hwprof.devices.remote.address import CLIENTS
+
+    program = address.link
+    available = shutil.which(program) is not None
+    missing = f"{program} is not installed here: install it ({CLIENTS[program]} on Debian)"
+    return DeviceStatus(
+        name=f"NAME@{name}",
+        available=available,
+        reason="" if available else missing,
+        runtime=program,
+        runtime_version=None,
+        hardware=f"{address.url}; see hwprof devices check {name}",
+        emulated=address.emulated,
+    )
 
 
 def _status(name: str, found: Registration) -> DeviceStatus:

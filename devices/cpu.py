@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,8 @@ class CpuAdapter:
             raise DeviceUnavailableError(
                 f"the device 'cpu' needs onnxruntime ({error}): run pip install onnxruntime"
             ) from error
+        with suppress(ImportError):  # models are written with it: no part of the first one
+            import onnx.helper  # noqa: F401
         self._ort = onnxruntime
         self._options = options
         self._tracer: OrtTracer | None = None
@@ -138,9 +141,11 @@ class CpuAdapter:
         return self._tracer
 
 
-def _refusal(error: Exception, source: str | bytes) -> ModelError | CompileError:
-    """Tell a damaged file from one that is sound but not for this runtime."""
+def _refusal(error: Exception, source: str | bytes) -> ModelError | CompileError | MemoryError:
+    """Tell a damaged file from one that is too large or not for this runtime."""
     text = " ".join(str(error).split())
+    if any(words in text for words in _OUT_OF_MEMORY):
+        return MemoryError(f"onnxruntime cannot load the model: {text}")
     if isinstance(source, str) and any(code in text for code in _DAMAGED):
         return ModelError(
             f"{source!r} is no model that onnxruntime can read ({text}); expected an ONNX file, "

@@ -125,6 +125,19 @@ class Drop:
     accuracy_pct: Interval | None = None
     why: str = ""
 
+    def to_row(self) -> dict[str, Any]:
+        """Return the drop as one row: plain data."""
+        return {
+            "rule": self.rule,
+            "unit": self.unit,
+            "layer": self.layer,
+            "block": self.block,
+            "depth": self.depth,
+            "latency_s": self.latency_s.value if self.latency_s else None,
+            "accuracy_pct": self.accuracy_pct.value if self.accuracy_pct else None,
+            "why": self.why,
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reduction:
@@ -139,6 +152,16 @@ class Reduction:
     accuracy_budget_points: float | None
     drops: tuple[Drop, ...]
     notes: tuple[str, ...] = ()
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row of the frame for each drop."""
+        import pandas as pd
+
+        return pd.DataFrame([drop.to_row() for drop in self.drops])
+
+    def _repr_html_(self) -> str:
+        html: str = self.to_frame().to_html(index=False)
+        return html
 
 
 @dataclass(frozen=True, kw_only=True)

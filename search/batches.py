@@ -63,7 +63,9 @@ class TrainingBatches:
         """Return at most ``size`` validation images, drawn for ``step`` and not augmented."""
         split = self.task.validation
         rng = np.random.default_rng((self.seed, _HELD_OUT, step))
-        size = min(size, len(split) // parallel.world_size() * parallel.world_size())
+        size = min(size, len(split))
+        # Every process takes as many.
+        size -= size % parallel.world_size()
         chosen = parallel.share(rng.permutation(len(split))[:size])
         return Batch(
             images=normalised(split.images[chosen], self.task),

@@ -11,15 +11,18 @@ from __future__ import annotations
 import json
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from hwprof.errors import DataError, FormatVersionError, IncompatibleRunError, StoreError
+from hwprof.search import parallel
 from hwprof.search.ofa_weights import is_published
 from hwprof.search.tasks import ImageTask, load_task
 from hwprof.space import DesignSpace, get_space
@@ -75,6 +78,51 @@ class Checkpoint:
     companion: Mapping[str, Any] | None = None
 
 
+@contextmanager
+def only_writer(path: Path) -> Iterator[None]:
+    """Hold the lock of a checkpoint, ``.NAME.lock`` beside it, while it is trained.
+
+    Of several processes that train together the first holds it. The file stays: to remove it
+    would let two others hold it at once.
+
+    Raises:
+        StoreError: another training holds it, or the folder is missing or read-only.
+    """
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
+    refused = _acquire(lock, path) if parallel.rank() == 0 else None
+    if not parallel.decided_by_first(refused is None):
+        raise refused or StoreError(
+            f"the first process may not write {str(path)!r}; see its message for what to do"
+        )
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _acquire(lock: FileLock, path: Path) -> StoreError | None:
+    """Acquire the lock; return why it could not be."""
+    # The lock would make the folder: a mistyped one is to be told, not made.
+    if not path.parent.is_dir():
+        return _unwritable(path, "its folder does not exist")
+    try:
+        lock.acquire()
+    except Timeout:
+        return StoreError(
+            f"another training is writing {str(path)!r}; wait for it, or name another --out"
+        )
+    except OSError as error:
+        return _unwritable(path, error.strerror or str(error))
+    return None
+
+
+def _unwritable(path: Path, why: str) -> StoreError:
+    return StoreError(
+        f"cannot write the checkpoint {str(path)!r}: {why}; name a file in an existing folder that "
+        "you may write"
+    )
+
+
 def save_checkpoint(
     path: Path,
     meta: CheckpointMeta,
@@ -103,10 +151,7 @@ def save_checkpoint(
         os.replace(partial, path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise StoreError(
-            f"cannot write the checkpoint {str(path)!r}: {error.strerror or error}; "
-            "name a file in an existing folder that you may write"
-        ) from error
+        raise _unwritable(path, error.strerror or str(error)) from error
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:

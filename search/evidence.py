@@ -102,6 +102,12 @@ class Evidence:
         sweep = PriceSweep(self.design, self.latency.values, nothing)
         return self.offset_s + sweep.support(left).fastest_s
 
+    def slowest_s(self, left: Alternatives) -> float:
+        """Return the latency of the slowest network that is left."""
+        nothing = np.zeros((1, len(self.design.terms)))
+        sweep = PriceSweep(self.design, -self.latency.values, nothing)
+        return self.offset_s - sweep.support(left).fastest_s
+
     @cached_property
     def n_active_slots(self) -> float:
         """Expected number of layers of a random network, Σ P(d_u ≥ l)."""

@@ -1,4 +1,8 @@
-"""The expected latency of a distribution over networks, exact and differentiable."""
+"""The expected latency of a distribution over networks, differentiable.
+
+Exact for the additive part of the model. Interaction terms, where the model has them, enter
+rewards and the latency of the most probable network only.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,9 @@ from torch import Tensor
 from hwprof.errors import IncompatibleRunError, SpaceError
 from hwprof.search.choices import Where
 from hwprof.space import Architecture, DesignSpace, Slot
+
+DIGEST_NETWORKS = 16
+"""Random networks whose latencies tell models apart that have the same table."""
 
 
 class LatencyTable(Protocol):
@@ -30,7 +37,7 @@ class LatencyTable(Protocol):
     def expected_s(
         self, probabilities: Mapping[Slot, Any], *, depths: Mapping[int, Any] | None = None
     ) -> Any:
-        """Return the expectation over independent decisions."""
+        """Return the expectation of the additive part over independent decisions."""
         ...
 
     def predict_many(
@@ -43,7 +50,8 @@ class LatencyTable(Protocol):
 class ExpectedLatency:
     """E = constant + Σ_slots P(layer is there) Σ_j p_j F_j over a table of blocks.
 
-    The expectation is over the whole distribution, whatever a step has sampled.
+    The expectation is over the whole distribution, whatever a step has sampled. It is exact for
+    the additive part; interaction terms, where the model has them, are in :meth:`of` only.
 
     Raises:
         SpaceError: the table has no latency for a block of the space; names it.
@@ -72,8 +80,17 @@ class ExpectedLatency:
 
     @property
     def digest(self) -> str:
-        """Sixteen hexadecimal digits that identify the latencies."""
+        """Sixteen hexadecimal digits that identify the latencies.
+
+        Raises:
+            SpaceError: the model cannot predict the networks of the space.
+        """
         lines = sorted(f"{slot} {block} {value!r}" for (slot, block), value in self._table.items())
+        # The table has neither the constant part nor interaction terms.
+        rng = np.random.default_rng(0)
+        networks = [self._space.sample(rng) for _ in range(DIGEST_NETWORKS)]
+        # Not to the last bit: sums of the same numbers may come in another order.
+        lines += [f"{latency_s:.9g}" for latency_s in self.of(networks)]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
     def __call__(self, probabilities: Mapping[Where, Tensor]) -> Tensor:
@@ -92,7 +109,7 @@ class ExpectedLatency:
         return expected
 
     def of(self, archs: Sequence[Architecture]) -> list[float]:
-        """Return the table's latency of single networks, seconds."""
+        """Return the model's latency of single networks, seconds; interaction terms included."""
         return [float(v) for v in self._model.predict_many(archs)[0]]
 
     def _spread_blocks(self, slot: Slot, probabilities: Mapping[Where, Tensor]) -> list[Any]:

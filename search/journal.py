@@ -53,7 +53,7 @@ class Journal:
 
     def __init__(self, folder: Path | None, request: Mapping[str, Any]) -> None:
         self._folder = folder
-        self._request = json.loads(json.dumps(dict(request)))
+        self._request = _plain(request)
         self._lock: FileLock | None = None
         self._events: IO[bytes] | None = None
         self._n_events = 0
@@ -66,10 +66,7 @@ class Journal:
                 self._open(self._folder)
             except OSError as error:
                 self._close()
-                raise StoreError(
-                    f"cannot use the folder {str(self._folder)!r} for a search: "
-                    f"{error.strerror or error}; name one that you may write"
-                ) from error
+                raise _unusable(self._folder, error) from error
             except BaseException:
                 self._close()
                 raise
@@ -127,7 +124,7 @@ class Journal:
                 f"another search is writing in {str(folder)!r}; wait for it or name another folder"
             ) from error
         self._lock = lock
-        known = self._read_checkpoint(folder)
+        known = _read_checkpoint(folder, self._request)
         length = int(known["events_bytes"]) if known else 0
         self._events = (folder / EVENTS_FILE).open("ab")
         if self._events.tell() < length:
@@ -141,27 +138,6 @@ class Journal:
                 outcomes=_read_outcomes(folder / EVENTS_FILE),
             )
 
-    def _read_checkpoint(self, folder: Path) -> dict[str, Any] | None:
-        path = folder / CHECKPOINT_FILE
-        if not path.exists():
-            return None
-        try:
-            data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise _damaged(path, str(error)) from error
-        if data.get("format") != CHECKPOINT_FORMAT:
-            raise FormatVersionError(
-                f"{str(path)!r} has format {data.get('format')!r}; this version goes on with "
-                f"format {CHECKPOINT_FORMAT}: name another folder"
-            )
-        for name, asked in self._request.items():
-            if data["request"].get(name) != asked:
-                raise IncompatibleRunError(
-                    f"{str(folder)!r} holds a search with {name} {data['request'].get(name)!r}, "
-                    f"not {asked!r}; name another folder, or ask for the same"
-                )
-        return data
-
     def _close(self) -> None:
         if self._events is not None:
             self._events.close()
@@ -169,6 +145,55 @@ class Journal:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+
+
+def require_same_search(folder: Path, request: Mapping[str, Any]) -> None:
+    """Check that a search in ``folder``, if there is one, was asked the same.
+
+    For what has to be done, at a price, before the search itself begins.
+
+    Args:
+        folder: where log and checkpoint lie, or will.
+        request: what is known of the search already; nothing else is compared.
+
+    Raises:
+        StoreError: the checkpoint is damaged or cannot be read.
+        FormatVersionError: the checkpoint is of another version.
+        IncompatibleRunError: the folder holds a search that was asked something else.
+    """
+    try:
+        _read_checkpoint(folder, _plain(request))
+    except OSError as error:
+        raise _unusable(folder, error) from error
+
+
+def _plain(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a request as it is read back."""
+    plain: dict[str, Any] = json.loads(json.dumps(dict(request)))
+    return plain
+
+
+def _read_checkpoint(folder: Path, request: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the checkpoint of the search that ``request`` asks for; None where there is none."""
+    path = folder / CHECKPOINT_FILE
+    if not path.exists():
+        return None
+    try:
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise _damaged(path, str(error)) from error
+    if data.get("format") != CHECKPOINT_FORMAT:
+        raise FormatVersionError(
+            f"{str(path)!r} has format {data.get('format')!r}; this version goes on with "
+            f"format {CHECKPOINT_FORMAT}: name another folder"
+        )
+    for name, asked in request.items():
+        if data["request"].get(name) != asked:
+            raise IncompatibleRunError(
+                f"{str(folder)!r} holds a search with {name} {data['request'].get(name)!r}, "
+                f"not {asked!r}; name another folder, or ask for the same"
+            )
+    return data
 
 
 def _read_outcomes(path: Path) -> tuple[Trial | Refusal, ...]:
@@ -183,6 +208,13 @@ def _read_outcomes(path: Path) -> tuple[Trial | Refusal, ...]:
     except (ValueError, KeyError) as error:
         raise _damaged(path, str(error)) from error
     return tuple(outcomes)
+
+
+def _unusable(folder: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"cannot use the folder {str(folder)!r} for a search: {error.strerror or error}; "
+        "name one that you may write"
+    )
 
 
 def _damaged(path: Path, why: str) -> StoreError:

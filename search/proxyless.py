@@ -10,12 +10,14 @@ Three estimators of the gradient of the loss with respect to the logits α of ev
 - ``reinforce``: rewards of sampled networks weigh the gradients of their log-probabilities.
 
 Weights are frozen meanwhile, batch norm uses the batch's statistics and records none. The
-expected latency is exact over the whole distribution in each.
+expected latency is over the whole distribution in each, exact for the additive part of the model
+(:mod:`hwprof.search.expected_latency`).
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -39,6 +41,8 @@ from hwprof.search.supernet import Supernet
 
 Mode = Literal["recompute", "two-path", "reinforce"]
 MODES: tuple[str, ...] = get_args(Mode)
+DEVICES = r"cpu|cuda(:(0|[1-9][0-9]?))?"
+"""Where to train, in full; torch takes neither a leading zero nor a large index."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,12 +82,20 @@ class ProxylessConfig:
         for name in ("warmup_epochs", "epochs", "batch", "alpha_every", "networks_per_update"):
             if getattr(self, name) < 1:
                 raise PlanError(f"{name} is {getattr(self, name)}; expected at least 1")
+        if not (math.isfinite(self.alpha_lr) and self.alpha_lr > 0.0):
+            raise PlanError(
+                f"the learning rate of the architecture parameters is {self.alpha_lr}; expected a "
+                "number above 0 (--alpha-lr)"
+            )
         if self.precision not in ("fp32", "bf16"):
             raise PlanError(
                 f"unknown precision {self.precision!r} of training; expected fp32 or bf16"
             )
-        if self.device.partition(":")[0] not in ("cpu", "cuda"):
-            raise PlanError(f"unknown device {self.device!r} of training; expected cpu or cuda")
+        if re.fullmatch(DEVICES, self.device) is None:
+            raise PlanError(
+                f"unknown device {self.device!r} of training; expected cpu or cuda (cuda:1 for the "
+                "second GPU)"
+            )
         if self.mode == "two-path" and self.alpha_betas[0] != 0.0:
             raise PlanError(
                 f"alpha_betas are {self.alpha_betas}; two-path steps need a first one of 0.0: "
@@ -93,6 +105,24 @@ class ProxylessConfig:
     def is_alpha_step(self, step: int, per_epoch: int) -> bool:
         """Say whether the 0-based weight ``step`` is followed by an architecture step."""
         return (step + 1) % self.alpha_every == 0 and step // per_epoch >= self.alpha_first_epoch
+
+    def require_alpha_steps(self, per_epoch: int) -> None:
+        """Check that the epochs, of ``per_epoch`` weight steps each, hold an architecture step.
+
+        Raises:
+            PlanError: they hold none: the network would be that of the random initial logits.
+        """
+        every, first = self.alpha_every, self.alpha_first_epoch
+        # The first is due after so many weight steps: a multiple of ``every`` beyond the epochs
+        # that have none.
+        due = (first * per_epoch // every + 1) * every
+        if self.epochs * per_epoch >= due:
+            return
+        raise PlanError(
+            f"{self.epochs} epochs of {per_epoch} training steps hold no architecture step, which "
+            f"is taken every {every} steps from epoch {first + 1} on: nothing would be searched; "
+            f"give at least {math.ceil(due / per_epoch)} with --epochs"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as plain data."""

@@ -17,17 +17,19 @@ from hwprof.search.choices import Choices
 from hwprof.search.events import Event, NetworkDerived
 from hwprof.search.expected_latency import ExpectedLatency, LatencyTable
 from hwprof.search.finalists import Measure
+from hwprof.search.journal import require_same_search
 from hwprof.search.judging import Latency
 from hwprof.search.penalties import Penalty, PenaltyKind
 from hwprof.search.proxyless import ProxylessConfig
 from hwprof.search.proxyless_search import (
     Derived,
+    batches_of,
     retrain_settings,
     search_name,
     search_network,
     warmup_settings,
 )
-from hwprof.search.runner import run_search
+from hwprof.search.runner import request_of, run_search
 from hwprof.search.strategy import Evaluate, Outcome
 from hwprof.search.tasks import ImageTask
 from hwprof.search.training import train_network, train_supernet
@@ -117,13 +119,29 @@ def search_front(
 
     Raises:
         SpaceError: the space has no supernet, or a block no latency.
+        PlanError: the epochs hold no architecture step, or two searches have the same name.
         DataError: a loss is no number.
-        IncompatibleRunError: the folder holds another search.
+        IncompatibleRunError: the folder holds another search, or ``warmup`` is of another space
+            or of other images.
         DeviceError: not one finalist could be measured.
     """
+    config.require_alpha_steps(batches_of(config, task).per_epoch)
     expected = ExpectedLatency(model, space)
     fresh = Choices(space, seed=config.seed)
     penalties = sweep.penalties(expected(fresh.probabilities()).item())
+    names = names_of(config, penalties)
+    settings = {
+        **config.to_json(),
+        "penalties": [asdict(p) for p in penalties],
+        "retrain_epochs": retrain_epochs,
+        "images": task.digest,
+        "latency": expected.digest,
+    }
+    # Before hours of training, at the end of which it would be refused.
+    require_same_search(
+        folder,
+        request_of(space, strategy=STRATEGY, settings=settings, target_s=None, seed=config.seed),
+    )
     training = folder / "training"
     training.mkdir(parents=True, exist_ok=True)
     training_s = 0.0
@@ -132,8 +150,7 @@ def search_front(
         warm = train_supernet(space, task, warmup_settings(config, task), warmup, progress=progress)
         training_s += warm.meta.seconds
     found: list[Derived] = []
-    for penalty in penalties:
-        out = training / f"{search_name(config, penalty)}.pt"
+    for name, penalty in zip(names, penalties, strict=True):
         found.append(
             search_network(
                 space,
@@ -142,7 +159,7 @@ def search_front(
                 penalty,
                 config,
                 warmup=warmup,
-                out=out,
+                out=training / f"{name}.pt",
                 progress=progress,
             )
         )
@@ -154,16 +171,7 @@ def search_front(
     if parallel.rank():
         # The others have trained their share; one process judges, measures and writes.
         raise SystemExit(0)
-    proposals = _Proposals(
-        archs=tuple(accuracy.archs.values()),
-        settings={
-            **config.to_json(),
-            "penalties": [asdict(p) for p in penalties],
-            "retrain_epochs": retrain_epochs,
-            "images": task.digest,
-            "latency": expected.digest,
-        },
-    )
+    proposals = _Proposals(archs=tuple(accuracy.archs.values()), settings=settings)
     return run_search(
         space,
         proposals,
@@ -180,6 +188,20 @@ def search_front(
         course=_course(found, folder),
         training_s=training_s,
     )
+
+
+def names_of(config: ProxylessConfig, penalties: Sequence[Penalty]) -> tuple[str, ...]:
+    """Return the name of every search of a sweep; their checkpoints are called so.
+
+    Raises:
+        PlanError: two searches would write one checkpoint.
+    """
+    names = tuple(search_name(config, penalty) for penalty in penalties)
+    if len(set(names)) < len(names):
+        raise PlanError(
+            "two latency weights or targets are equal to four digits; name them further apart"
+        )
+    return names
 
 
 @dataclass(frozen=True, kw_only=True)

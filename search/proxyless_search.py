@@ -9,6 +9,7 @@ Everything is kept in checkpoints that ``supernet:CHECKPOINT`` and ``hwprof expo
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -26,6 +27,7 @@ from hwprof.search.choices import Choices
 from hwprof.search.evaluation import Judge
 from hwprof.search.events import ChoicesUpdated
 from hwprof.search.expected_latency import ExpectedLatency
+from hwprof.search.image_files import stratified_order
 from hwprof.search.penalties import Penalty
 from hwprof.search.plans import run_plan
 from hwprof.search.proxyless import ArchitectureSteps, ProxylessConfig, StepOutcome
@@ -33,6 +35,8 @@ from hwprof.search.sgd import Training, TrainSettings
 from hwprof.search.supernet import Supernet
 from hwprof.search.tasks import ImageTask, Split
 from hwprof.space import Architecture, DesignSpace
+
+log = logging.getLogger(__name__)
 
 COURSE_IMAGES = 1000
 """Validation images on which the most probable network is followed; all judge the last one."""
@@ -73,6 +77,11 @@ def search_name(config: ProxylessConfig, penalty: Penalty) -> str:
     return f"{config.mode}-{penalty.kind}-w{penalty.weight:g}-t{penalty.target_s * 1e3:.4g}ms"
 
 
+def batches_of(config: ProxylessConfig, task: ImageTask) -> TrainingBatches:
+    """Return the training images of warm-up and search, step by step."""
+    return TrainingBatches(task=task, size=min(config.batch, len(task.train)), seed=config.seed)
+
+
 def search_network(
     space: DesignSpace,
     task: ImageTask,
@@ -97,15 +106,19 @@ def search_network(
         progress: told the step, the running loss and accuracy, and the time left.
 
     Raises:
-        IncompatibleRunError: ``warmup`` is of another space, or ``out`` of another search.
+        PlanError: the epochs hold no architecture step.
+        IncompatibleRunError: ``warmup`` is of another space or of other images, or ``out`` of
+            another search.
+        StoreError: another training is writing ``out``, or it cannot be written.
         DataError: a loss is no number; the last checkpoint is kept.
     """
+    batches = batches_of(config, task)
+    config.require_alpha_steps(batches.per_epoch)
     fitted = replace(space, n_classes=task.n_classes)
     supernet = Supernet(fitted, seed=config.seed)
-    digest = _load_warmup(supernet, warmup)
+    digest = _load_warmup(supernet, warmup, task)
     choices = Choices(fitted, seed=config.seed)
     settings = _settings(config, task, epochs=config.epochs, lr=config.lr)
-    batches = TrainingBatches(task=task, size=settings.batch, seed=config.seed)
     judge = Judge.of(supernet, task)
     companion = _Search(
         name=search_name(config, penalty),
@@ -187,6 +200,7 @@ class _Search:
         self._batches = batches
         self._config = config
         self._judge = judge
+        self._few = course_images(judge.task.validation, seed=config.seed)
         self._seen: list[tuple[float, float]] = []
 
     def after_step(self, step: int) -> float | None:
@@ -220,11 +234,8 @@ class _Search:
         self.course = [ChoicesUpdated.from_json(event) for event in state["course"]]
 
     def _stand(self, step: int, epoch: int) -> ChoicesUpdated:
-        choices, validation = self._steps.choices, self._judge.task.validation
+        choices = self._steps.choices
         best = choices.best().arch
-        few = Split(
-            images=validation.images[:COURSE_IMAGES], labels=validation.labels[:COURSE_IMAGES]
-        )
         loss, accuracy = np.mean(self._seen, axis=0).tolist() if self._seen else (None, None)
         return ChoicesUpdated(
             search=self.name,
@@ -236,14 +247,24 @@ class _Search:
             expected_s=self._latency(choices.probabilities()).item(),
             argmax=best,
             argmax_s=self._latency.of([best])[0],
-            argmax_accuracy_pct=self._judge.top1_pct(best, [few])[0],
+            argmax_accuracy_pct=self._judge.top1_pct(best, [self._few])[0],
         )
+
+
+def course_images(validation: Split, *, seed: int) -> Split:
+    """Return at most :data:`COURSE_IMAGES` of the images, the classes in proportion."""
+    if len(validation) <= COURSE_IMAGES:
+        return validation
+    # Not the first ones: a folder of class folders comes sorted by class.
+    order = stratified_order(validation.labels, np.random.default_rng(seed))
+    chosen = order[:COURSE_IMAGES]
+    return Split(images=validation.images[chosen], labels=validation.labels[chosen])
 
 
 def _settings(config: ProxylessConfig, task: ImageTask, *, epochs: int, lr: float) -> TrainSettings:
     return TrainSettings(
         epochs=epochs,
-        batch=min(config.batch, len(task.train)),
+        batch=batches_of(config, task).size,
         lr=lr,
         weight_decay=config.weight_decay,
         label_smoothing=config.label_smoothing,
@@ -255,22 +276,37 @@ def _settings(config: ProxylessConfig, task: ImageTask, *, epochs: int, lr: floa
     )
 
 
-def _load_warmup(supernet: Supernet, path: Path) -> str:
+def _load_warmup(supernet: Supernet, path: Path, task: ImageTask) -> str:
     """Load a supernet's weights; return a digest of the file."""
     found = load_checkpoint(path)
+    meta = found.meta
     wanted = space_to_json(supernet.space)
-    if found.meta.kind != "supernet":
+    if meta.kind != "supernet":
         raise IncompatibleRunError(
             f"{str(path)!r} holds one trained network; a search starts from a supernet, as "
             "`hwprof train --space` writes it"
         )
     for name, value in wanted.items():
-        if found.meta.space[name] != value:
-            told = f"{name} {found.meta.space[name]!r}, not {value!r}"
+        if meta.space[name] != value:
+            told = f"{name} {meta.space[name]!r}, not {value!r}"
             if isinstance(value, dict):
                 told = f"other {name}"
             raise IncompatibleRunError(
                 f"the supernet in {str(path)!r} has {told}; train one of the space that is searched"
             )
+    if meta.task["digest"] != task.digest:
+        raise IncompatibleRunError(
+            f"the supernet in {str(path)!r} was trained on other images or another split of them: "
+            "its training images may be test images here; give the same --data and "
+            "--limit-images, or leave --supernet out"
+        )
+    if not meta.finished:
+        log.warning(
+            "%s is not fully trained (step %d of %d): the search starts from weights that are "
+            "worse than they could be; the command that began it goes on with it",
+            path.name,
+            meta.step,
+            meta.n_steps,
+        )
     supernet.load_state_dict(found.weights)
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

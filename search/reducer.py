@@ -246,8 +246,11 @@ def _notes(
 
 
 def _reaches_target(evidence: Evidence, left: Alternatives) -> bool:
-    """Say whether the fastest network that is left is still one that is wanted."""
-    return evidence.target_s is None or evidence.fastest_s(left) <= evidence.target_s[1]
+    """Say whether a network that is left may still be one that is wanted."""
+    if evidence.target_s is None:
+        return True
+    low, high = evidence.target_s
+    return evidence.fastest_s(left) <= high and evidence.slowest_s(left) >= low
 
 
 def _require_target(evidence: Evidence) -> None:
@@ -268,6 +271,12 @@ def _require_target(evidence: Evidence) -> None:
         raise PlanError(
             f"no network reaches the target of {format_seconds(high)}: the fastest is expected at "
             f"{format_seconds(fastest)}; raise --target-ms"
+        )
+    slowest = evidence.slowest_s(evidence.whole)
+    if slowest < low:
+        raise PlanError(
+            f"no network is as slow as {format_seconds(low)}: the slowest is expected at "
+            f"{format_seconds(slowest)}; lower --target-ms"
         )
 
 

@@ -115,7 +115,16 @@ def run_search(
     )
     if isinstance(strategy, UsesForesight):
         strategy.foresee(judge.foresee)
-    request = _request(space, strategy, accuracy, target_s, seed)
+    request = {
+        **request_of(
+            space,
+            strategy=strategy.name,
+            settings=strategy.settings,
+            target_s=target_s,
+            seed=seed,
+        ),
+        "accuracy": accuracy.digest,
+    }
     with Journal(folder, request) as journal:
         search = _Search(strategy=strategy, judge=judge, journal=journal, progress=progress)
         search.begin(request, course)
@@ -284,22 +293,22 @@ class _Search:
                 )
 
 
-def _request(
+def request_of(
     space: DesignSpace,
-    strategy: Strategy,
-    accuracy: AccuracySource,
+    *,
+    strategy: str,
+    settings: Mapping[str, Any],
     target_s: float | None,
     seed: int,
 ) -> dict[str, Any]:
-    """Return what has to be the same for a search to go on."""
+    """Return what has to be the same for a search to go on, its accuracies apart."""
     left = json.dumps([[*slot, *space.choices(slot)] for slot in space.slots])
     return {
         "space": space.name,
         "resolution_px": space.resolution_px,
         "candidates": hashlib.sha256(left.encode()).hexdigest()[:16],
-        "strategy": strategy.name,
-        "settings": dict(strategy.settings),
-        "accuracy": accuracy.digest,
+        "strategy": strategy,
+        "settings": dict(settings),
         "target_s": target_s,
         "seed": seed,
     }

@@ -19,7 +19,13 @@ from hwprof.errors import DataError, DeviceUnavailableError
 from hwprof.progress import Pace, Progress, ProgressCallback
 from hwprof.search import parallel
 from hwprof.search.batches import Batch, TrainingBatches
-from hwprof.search.checkpoint import CheckpointMeta, load_checkpoint, require_same, save_checkpoint
+from hwprof.search.checkpoint import (
+    CheckpointMeta,
+    load_checkpoint,
+    only_writer,
+    require_same,
+    save_checkpoint,
+)
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +126,13 @@ class Training:
                 f"cannot train on {self.settings.device!r}: torch sees no CUDA device here; train "
                 "on the CPU"
             )
+        # torch's stubs say that an index is there; without one it is the current device.
+        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+            raise DeviceUnavailableError(
+                f"cannot train on {self.settings.device!r}: torch sees "
+                f"{torch.cuda.device_count()} CUDA devices here, counted from cuda:0; name one of "
+                "them"
+            )
         self.module.to(device)
         parameters = list(self.module.parameters())
         groups: list[dict[str, Any]] = [
@@ -140,14 +153,25 @@ class Training:
         Raises:
             IncompatibleRunError: the checkpoint there is of another training.
             DataError: the loss is no longer a number; the last checkpoint is kept.
-            StoreError: the checkpoint cannot be written.
+            StoreError: the checkpoint cannot be written, or another training is writing it.
         """
+        # What is finished needs no lock: it may lie where nobody may write.
+        if not self._take_up(resume):
+            with only_writer(self.out):
+                # Another training may have gone on between the look and the lock.
+                if not self._take_up(resume):
+                    self._train(progress)
+        return self.meta
+
+    def _take_up(self, resume: bool) -> bool:
+        """Go on from the checkpoint that is there, if so asked; return whether it is finished."""
         if parallel.decided_by_first(resume and self.out.exists()):
             self._restore()
         # The first writes the file only after all have looked.
         parallel.wait()
-        if self.meta.finished:
-            return self.meta
+        return parallel.decided_by_first(self.meta.finished)
+
+    def _train(self, progress: ProgressCallback | None) -> None:
         self.module.train()
         clock = _Clock(before_s=self.meta.seconds)
         pace = Pace(total=self.meta.n_steps, done_before=self.meta.step)
@@ -164,13 +188,12 @@ class Training:
             parallel.average_statistics(self.module)
             if self._out_of_time(clock, epoch):
                 self._save(clock)
-                return self.meta
+                return
         if progress is not None:
             progress(self._progress(pace))
         self.meta = replace(self.meta, figures=dict(self.judge()))
         self._save(clock)
         parallel.wait()
-        return self.meta
 
     def _step(self, batch: Batch) -> None:
         step = self.meta.step
@@ -189,7 +212,12 @@ class Training:
         length = nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.max_gradient)
         value = parallel.mean(loss.item())
         if not (math.isfinite(value) and math.isfinite(length.item())):
-            raise DataError(self._diverged(f"the loss is {value:.3g} with a gradient that is no"))
+            raise DataError(
+                self._diverged(
+                    f"the loss is {value:.3g} with a gradient that is no",
+                    "another --seed or more images",
+                )
+            )
         self._optimizer.step()
         correct = (logits.detach().argmax(dim=1) == batch.labels).float().mean().item()
         self._accuracy = _running(self._accuracy, correct)
@@ -197,7 +225,9 @@ class Training:
         beside = self.companion.after_step(step) if self.companion is not None else None
         if beside is not None and not math.isfinite(beside):
             raise DataError(
-                self._diverged(f"the loss of the architecture step is {beside:.3g}, no")
+                self._diverged(
+                    f"the loss of the architecture step is {beside:.3g}, no", "a lower --alpha-lr"
+                )
             )
 
     def _restore(self) -> None:
@@ -247,15 +277,15 @@ class Training:
             eta_s=pace.eta_s(meta.step),
         )
 
-    def _diverged(self, what: str) -> str:
+    def _diverged(self, what: str, remedy: str) -> str:
         kept = "no checkpoint was written yet"
         if self._saved_step is not None:
             kept = f"the checkpoint of step {self._saved_step} in {str(self.out)!r} is kept"
         epoch = self.meta.step // self.batches.per_epoch + 1
         return (
             f"{what} number at step {self.meta.step} "
-            f"(epoch {epoch} of {self.settings.epochs}); {kept}; train anew with a learning rate "
-            f"below {self.settings.lr:g}"
+            f"(epoch {epoch} of {self.settings.epochs}); {kept}; train anew, into another --out, "
+            f"with {remedy}"
         )
 
 

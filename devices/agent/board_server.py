@@ -12,13 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hwprof.devices.agent.conditions import Conditions, Cooling, RunningLoad, SustainedLoad
-from hwprof.devices.agent.leases import announce_worker
+from hwprof.devices.agent.conditions import CampaignLoad, Conditions, Cooling, SustainedLoad
+from hwprof.devices.agent.leases import announce_worker, campaign_pids
 from hwprof.devices.agent.models import ModelFolder
 from hwprof.devices.agent.sensors import Sensors, cpu_list, is_emulated, parse_cpu_list
-from hwprof.errors import DeviceUnavailableError
+from hwprof.errors import DeviceUnavailableError, PlanError
 from hwprof.measure import machine, wire
-from hwprof.measure.load import check_threads
+from hwprof.measure.load import LoadMonitor, check_threads
 from hwprof.measure.records import Burst, Cache, Fingerprint, Loaded, MeasurePlan
 from hwprof.measure.worker import AdapterServer, open_adapter
 from hwprof.protocols import (
@@ -38,6 +38,7 @@ EMULATED = (
     "emulated device: an emulator ran this, so its times say nothing about any hardware and are "
     "kept out of searches and fronts unless asked for"
 )
+UNTOLD_LOAD = "the device does not tell the load of others: nothing here says it was quiet"
 
 
 class BoardServer(AdapterServer):
@@ -51,7 +52,8 @@ class BoardServer(AdapterServer):
         super().__init__()
         self._folder = folder
         self._models = ModelFolder(folder / "models")
-        self._announced = announce_worker(folder / "workers", os.getppid())
+        self._workers = folder / "workers"
+        self._announced = announce_worker(self._workers, os.getppid())
         self._emulated = False
 
     def open_device(self, header: Mapping[str, Any]) -> DeviceAdapter:
@@ -61,9 +63,8 @@ class BoardServer(AdapterServer):
         sensors = Sensors()
         cpus = pin(sensors, board["cpus"])
         check_threads(ref.options.threads)
-        conditions = Conditions(
-            sensors, cpus, Cooling(start_c=board["start_c"]), RunningLoad.here()
-        )
+        others = CampaignLoad(lambda: campaign_pids(self._workers))
+        conditions = Conditions(sensors, cpus, Cooling(start_c=board["start_c"]), others)
         facts = board_facts(sensors, cpus, str(board["link"]), self._emulated)
         facts["stable"]["precision"] = board["precision"]
         load = SustainedLoad(self._folder / "load")
@@ -71,7 +72,10 @@ class BoardServer(AdapterServer):
 
     def warnings(self) -> list[str]:
         """Say what about this board makes its numbers less than they seem."""
-        return [*([EMULATED] if self._emulated else []), *machine.warnings()]
+        found = [EMULATED] if self._emulated else []
+        if LoadMonitor().mark() is None:
+            found.append(UNTOLD_LOAD)
+        return [*found, *machine.warnings()]
 
 
 def pin(sensors: Sensors, asked: str | None) -> frozenset[int]:
@@ -80,12 +84,20 @@ def pin(sensors: Sensors, asked: str | None) -> frozenset[int]:
     Without ``asked`` it is the fastest cluster of an ARM device with several, else all CPUs.
 
     Raises:
+        PlanError: one that is asked for is not there, or none is.
         DeviceUnavailableError: the device does not grant them.
     """
     clusters = sensors.clusters()
     wanted: frozenset[int] = frozenset()
     if asked is not None:
-        wanted = frozenset(parse_cpu_list(asked))
+        wanted, there = frozenset(parse_cpu_list(asked)), machine.usable_cpus()
+        # The system itself passes over what is not there, as long as one of them is.
+        if not wanted or not wanted <= there:
+            named = f"{_listed(wanted - there)}, which is not there" if wanted else "no CPU"
+            raise PlanError(
+                f"?cpus={asked} names {named}: expected some of {_listed(there)} "
+                f"({'; '.join(map(str, clusters))})"
+            )
     elif len(clusters) > 1 and platform.machine().startswith(("aarch64", "arm")):
         wanted = frozenset(clusters[-1].cpus)
     if wanted:
@@ -93,10 +105,14 @@ def pin(sensors: Sensors, asked: str | None) -> frozenset[int]:
             os.sched_setaffinity(0, wanted)
         except OSError as error:
             raise DeviceUnavailableError(
-                f"the device does not grant the CPUs {cpu_list(tuple(sorted(wanted)))} ({error}); "
+                f"the device does not grant the CPUs {_listed(wanted)} ({error}); "
                 f"it has {'; '.join(map(str, clusters))}: name others with ?cpus=LIST"
             ) from error
     return machine.usable_cpus()
+
+
+def _listed(cpus: frozenset[int]) -> str:
+    return cpu_list(tuple(sorted(cpus)))
 
 
 def board_facts(
@@ -108,7 +124,7 @@ def board_facts(
     stable: dict[str, machine.Fact] = {
         "link": link,
         "clusters": "; ".join(map(str, clusters)),
-        "affinity": cpu_list(tuple(sorted(cpus))),
+        "affinity": _listed(cpus),
         "emulated": emulated,
     }
     if mine and mine[-1].governor is not None:

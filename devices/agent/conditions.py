@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from hwprof.devices.agent.sensors import Sensors
-from hwprof.measure.load import WINDOW_S, Load, LoadMonitor, Snapshot, load_between
+from hwprof.measure.load import WINDOW_S, Load, LoadMonitor
 from hwprof.protocols import Disturbance
 
 COOL_WITHIN_C = 2.0
@@ -23,61 +22,38 @@ LONGEST_PAUSE_S = 10.0
 """A longer pause ends a sustained load: the device cools within seconds."""
 LOAD_STEP_S = 1.0
 
-_ZERO = Snapshot(at_s=0.0, busy_s=0.0, steal_s=0.0, own_s=0.0)
 
+class CampaignLoad:
+    """The load of others on this device over wall time, as the host tells its own.
 
-class RunningLoad:
-    """The load while this worker ran: between its bursts others of the campaign run.
-
-    Bursts are joined until they make up a second, for the system counts in ticks of 10 ms.
+    What a process of the campaign did since it was last looked at is not told once it has ended,
+    and would be taken for work of others: watching begins anew then. Less than a second says
+    nothing, for the system counts in ticks of 10 ms.
 
     Args:
-        snapshot: returns the CPU time spent so far; None where the system does not tell.
-        n_cpus: CPUs that are counted.
+        pids: returns the campaign's other living processes on this device.
+        proc: where the process file system is mounted.
     """
 
-    def __init__(self, snapshot: Callable[[], Snapshot | None], n_cpus: int) -> None:
-        self._snapshot, self._n_cpus = snapshot, n_cpus
-        self._parts: deque[Snapshot] = deque()
-        self._before: Snapshot | None = None
+    def __init__(self, pids: Callable[[], frozenset[int]], proc: Path = Path("/proc")) -> None:
+        self._pids, self._proc = pids, proc
+        self._living = pids()
+        self._began_s = time.monotonic()
+        self._monitor = self._watch()
 
-    @classmethod
-    def here(cls) -> RunningLoad:
-        """Watch the CPUs that this process may use."""
-        monitor = LoadMonitor()
-        return cls(monitor.snapshot, monitor.n_cpus)
-
-    def begin(self) -> None:
-        """A burst begins."""
-        self._before = self._snapshot()
-
-    def end(self) -> Load | None:
-        """A burst ended: return the load over the last second of running (or all there is)."""
-        after, before = self._snapshot(), self._before
-        if after is None or before is None:
+    def mark(self) -> Load | None:
+        """Return the load over the last second or more; None where that is not known."""
+        living = self._pids()
+        if not self._living <= living:
+            self._living, self._began_s = living, time.monotonic()
+            self._monitor = self._watch()
             return None
-        self._parts.append(
-            Snapshot(
-                at_s=after.at_s - before.at_s,
-                busy_s=after.busy_s - before.busy_s,
-                steal_s=after.steal_s - before.steal_s,
-                own_s=after.own_s - before.own_s,
-            )
-        )
-        while len(self._parts) > 1 and self._total().at_s - self._parts[0].at_s >= WINDOW_S:
-            self._parts.popleft()
-        total = self._total()
-        if total.at_s < WINDOW_S:  # too few ticks to say anything
-            return None
-        return load_between(_ZERO, total, self._n_cpus)
+        self._living = living
+        load = self._monitor.mark()
+        return load if time.monotonic() - self._began_s >= WINDOW_S else None
 
-    def _total(self) -> Snapshot:
-        return Snapshot(
-            at_s=sum(p.at_s for p in self._parts),
-            busy_s=sum(p.busy_s for p in self._parts),
-            steal_s=sum(p.steal_s for p in self._parts),
-            own_s=sum(p.own_s for p in self._parts),
-        )
+    def _watch(self) -> LoadMonitor:
+        return LoadMonitor(lambda: self._living, self._proc)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,11 +130,11 @@ class Conditions:
         sensors: of the device.
         cpus: the CPUs whose clock counts.
         cooling: when a burst may begin.
-        load: of the device.
+        load: of others on the device.
     """
 
     def __init__(
-        self, sensors: Sensors, cpus: frozenset[int], cooling: Cooling, load: RunningLoad
+        self, sensors: Sensors, cpus: frozenset[int], cooling: Cooling, load: CampaignLoad
     ) -> None:
         self._sensors, self._cpus, self._cooling, self._load = sensors, cpus, cooling, load
         self._cooled_s = 0.0
@@ -169,11 +145,10 @@ class Conditions:
         """Note the state in which the burst begins; unless ``hot``, cool down first."""
         self._cooled_s = 0.0 if hot else self._cooling.wait(self._sensors.temperature_c)
         self._throttled = self._sensors.is_throttled()
-        self._load.begin()
 
     def after(self) -> None:
         """Note what disturbed the burst in :attr:`last`."""
-        load = self._load.end()
+        load = self._load.mark()
         self.last = Disturbance(
             steal_share=load.steal_share if load else 0.0,
             foreign_cores=load.foreign_cores if load else 0.0,

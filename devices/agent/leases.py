@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hwprof.errors import DeviceUnavailableError
+from hwprof.measure.machine import read_text
 
 TAKE_OVER_S = 10.0
 _STEP_S = 0.05
@@ -51,11 +52,34 @@ def take_lease(path: Path, token: str, holder: str) -> int:
 
 
 def announce_worker(folder: Path, pid: int) -> int:
-    """Let the next campaign find the worker that ``pid`` supervises, should it be left over."""
+    """Say that this process is a worker, and ``pid`` its supervisor.
+
+    So the next campaign finds it, should it be left over, and the campaign's other workers know
+    whose CPU time is their own campaign's.
+    """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     fd = os.open(folder / str(pid), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(fd, fcntl.LOCK_EX)
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, str(os.getpid()).encode(), 0)
     return fd
+
+
+def campaign_pids(folder: Path, proc: Path = Path("/proc")) -> frozenset[int]:
+    """Return the living supervisors and workers of this campaign, but this process.
+
+    Args:
+        folder: where workers announce themselves.
+        proc: where the process file system is mounted.
+    """
+    found: set[int] = set()
+    for path in folder.glob("[0-9]*"):
+        supervisor, worker = int(path.name), read_text(path) or ""
+        # Both may have ended and their numbers been given away, but hardly as parent and child.
+        # Trying the lock instead would for a moment make a left-over file look like a worker's.
+        if worker.isdecimal() and _parent_of(int(worker), proc) == supervisor:
+            found |= {supervisor, int(worker)}
+    return frozenset(found - {os.getpid()})
 
 
 def end_leftover_workers(folder: Path) -> int:
@@ -72,6 +96,13 @@ def end_leftover_workers(folder: Path) -> int:
         finally:
             os.close(fd)
     return ended
+
+
+def _parent_of(pid: int, proc: Path) -> int | None:
+    """Return the parent of a living process; None where there is no such process."""
+    # The name in brackets may hold blanks; state and parent follow it.
+    fields = (read_text(proc / str(pid) / "stat") or "").rpartition(")")[2].split()
+    return int(fields[1]) if len(fields) > 1 else None
 
 
 def _lock(fd: int) -> bool:

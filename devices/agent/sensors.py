@@ -166,15 +166,17 @@ class Sensors:
         return sorted(self._root.glob(pattern))
 
 
-def is_emulated() -> bool:
-    """Return whether a user-mode emulator runs this process.
+def is_emulated(root: Path = Path("/")) -> bool:
+    """Return whether an emulator plays this device, or runs this process.
 
-    QEMU shows a guest its own program as ``/proc/self/exe``, but does not think of the other
-    name of that link.
+    Android's emulator shows the pipe to its host. QEMU in user mode shows a guest its own program
+    as ``/proc/self/exe``, but does not think of the other name of that link.
     """
-    for name in ("/proc/thread-self/exe", f"/proc/self/task/{os.getpid()}/exe"):
+    if any(os.path.exists(root / "dev" / name) for name in ("goldfish_pipe", "qemu_pipe")):
+        return True
+    for name in ("proc/thread-self/exe", f"proc/self/task/{os.getpid()}/exe"):
         try:
-            target = os.readlink(name)
+            target = os.readlink(root / name)
         except OSError:
             continue
         if os.path.basename(target).startswith("qemu-"):

@@ -27,6 +27,7 @@ from hwprof.measure.framing import (
     read_frame,
     write_all,
 )
+from hwprof.measure.machine import oom_kills
 
 IDLE_LIMIT_S = 3600.0
 """A link that is silent for so long is taken for dead: the worker ends and frees the device."""
@@ -55,7 +56,7 @@ def _supervise(folder: Path) -> NoReturn:
     requests_out, requests_in = os.pipe()
     # Held open by the worker alone: it hangs up when the worker ends, however it ends.
     life, held = os.pipe()
-    parent = os.getpid()
+    parent, oom_before = os.getpid(), oom_kills()
     pid = os.fork()
     if pid == 0:
         os.close(requests_in)
@@ -78,9 +79,11 @@ def _supervise(folder: Path) -> NoReturn:
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
         os.waitpid(pid, 0)
-    elif code != 0:
+    else:
+        # Code 0 too: a session that ends without this word is a link that broke.
+        oom = oom_kills() != oom_before
         with suppress(BrokenPipeError):
-            write_all(1, pack({"arrays": [], "ended": code}))
+            write_all(1, pack({"arrays": [], "ended": code, "oom": oom}))
     os._exit(0)
 
 

@@ -8,6 +8,7 @@ Options follow a question mark: ``python`` (the interpreter there), ``cpus`` (wh
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import parse_qsl, urlencode
@@ -17,6 +18,10 @@ from hwprof.errors import PlanError
 Link = Literal["ssh", "adb"]
 
 FORMS = "ssh://user@host:port or adb://SERIAL"
+CLIENTS: Mapping[str, str] = {"ssh": "openssh-client", "adb": "adb"}
+"""The program of every link, and Debian's package of it."""
+_EMULATOR = "emulator-"
+"""What adb begins the serial number of an emulator with."""
 _SSH = re.compile(
     # Nothing may begin with a dash: ssh and adb would take it for an option.
     r"(?:(?P<user>[A-Za-z0-9_][A-Za-z0-9_.-]*)@)?"
@@ -74,6 +79,8 @@ def parse_address(url: str) -> Address:
                 f"{url!r} names no serial number; expected adb://SERIAL with one that "
                 "`adb devices` lists"
             )
+        if place.startswith(_EMULATOR):
+            options["emulated"] = True
         return Address(link="adb", host=place, **options)
     match = _SSH.fullmatch(place)
     if match is None or not 0 < int(match["port"] or 22) < 65536:

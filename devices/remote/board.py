@@ -25,6 +25,7 @@ import numpy as np
 from hwprof.devices.remote.adb import AdbTransport
 from hwprof.devices.remote.address import Address, parse_address
 from hwprof.devices.remote.bundle import Bundle, agent_bundle
+from hwprof.devices.remote.lease_token import LeaseToken
 from hwprof.devices.remote.session import RemoteSession, Translate, unchanged
 from hwprof.devices.remote.ssh import SshTransport
 from hwprof.devices.remote.transport import (
@@ -56,6 +57,10 @@ _ERRORS: Mapping[str, type[Exception]] = {
     "refused": CompileError,
     "unavailable": DeviceUnavailableError,
     "link": LinkLostError,
+    # The keeper was ended for it, and nothing of the campaign with it: connect again.
+    "died": LinkLostError,
+    "hung": LinkLostError,
+    "garbage": LinkLostError,
 }
 
 
@@ -76,7 +81,7 @@ class Board:
     ) -> None:
         self.address = address
         self._transport, self._sleep = transport, sleep
-        self._token = secrets.token_hex(16)
+        self._token: LeaseToken | None = None
         self._keeper: RemoteSession | None = None
         self._is_deployed = False
         self._recoveries = 0
@@ -115,11 +120,10 @@ class Board:
                 self._keeper.request("ping", PING_TIMEOUT_S)
                 return
             except WorkerFault as fault:
-                self._keeper.kill()
-                self._keeper = None
-                self._lost = fault
-                self._recoveries += 1
-        self._recover(self._lost)
+                self._lose_keeper(fault)
+                self._recover(fault)
+        else:
+            self._recover(self._lost)
         self._lost = None
 
     def provide(self, name: str, content: Callable[[], bytes]) -> None:
@@ -145,13 +149,16 @@ class Board:
             self._keeper.send_frame(frame)
             self._keeper.receive("put", COMMAND_TIMEOUT_S + len(data) / PUSH_BYTES_PER_S)
         except WorkerFault as fault:
-            raise _error(self.address.url, fault) from fault
+            raise self._failed(fault) from fault
 
     def close(self) -> None:
         """Give the device back; what was copied stays for the next time."""
         if self._keeper is not None:
             self._keeper.close()
             self._keeper = None
+        if self._token is not None:
+            self._token.release()
+            self._token = None
 
     def _ask(self, op: str, timeout_s: float, **fields: Any) -> wire.Frame:
         self.connect()
@@ -159,7 +166,21 @@ class Board:
         try:
             return self._keeper.request(op, timeout_s, **fields)
         except WorkerFault as fault:
-            raise _error(self.address.url, fault) from fault
+            raise self._failed(fault) from fault
+
+    def _failed(self, fault: WorkerFault) -> Exception:
+        """Return the error that a request ended with, and let go of a keeper that is gone."""
+        if fault.lost:
+            self._lose_keeper(fault)
+        return _error(self.address.url, fault)
+
+    def _lose_keeper(self, fault: WorkerFault) -> None:
+        """Let go of the keeper, so that the next use connects again."""
+        if self._keeper is not None:
+            self._keeper.kill()
+            self._keeper = None
+            self._lost = fault
+            self._recoveries += 1
 
     def _recover(self, fault: WorkerFault) -> None:
         url = self.address.url
@@ -209,8 +230,11 @@ class Board:
         self._is_deployed = False  # a device that was away may have lost what it had
         keeper = self._start(KEEPER_NUMBER, self._deploy(), "keeper")
         holder = f"{getpass.getuser()} on {socket.gethostname()}, process {os.getpid()}"
+        if self._token is None:
+            self._token = LeaseToken(self.address)
+        token = self._token.text
         try:
-            answer = keeper.request("lease", START_TIMEOUT_S, token=self._token, holder=holder)
+            answer = keeper.request("lease", START_TIMEOUT_S, token=token, holder=holder)
         except WorkerFault as fault:
             keeper.kill()
             raise _error(self.address.url, fault) from fault

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
+from hwprof.devices.agent.conditions import COOL_LIMIT_S
 from hwprof.devices.remote.transport import LinkLostError, Transport
 from hwprof.measure import wire
 from hwprof.measure.framing import CONTROL_MAGIC, pack, write_all
-from hwprof.measure.process import LINK, Worker, WorkerFault, last_words
+from hwprof.measure.process import (
+    CLOSE_TIMEOUT_S,
+    LINK,
+    Worker,
+    WorkerFault,
+    last_words,
+    process_fault,
+)
 
 _KILLED_BY_SIGNAL = 128
 
@@ -50,16 +60,16 @@ class RemoteSession(Worker):
         super().send(op, **self._translate(op, fields))
 
     def receive(self, op: str, timeout_s: float) -> wire.Frame:
-        """Wait for the answer to ``op``.
+        """Wait for the answer to ``op``; before a burst the device may first cool down.
 
         Raises:
             WorkerFault: as on this host; kind ``link`` where the way there broke.
         """
-        frame = super().receive(op, timeout_s)
-        ended = frame.header.get("ended")
-        if isinstance(ended, int):
+        frame = super().receive(op, timeout_s + (COOL_LIMIT_S if op == "burst" else 0.0))
+        fault = _told(frame, op)
+        if fault is not None:
             self.kill()
-            raise super().ending_fault(ended, op, "")
+            raise fault
         return frame
 
     def stop(self) -> None:
@@ -79,11 +89,36 @@ class RemoteSession(Worker):
         status = 255 if code is None or code < 0 else code
         failure = self._transport.complaint(status, log)
         message = str(failure) if failure else f"the agent ended during {op!r}: {last_words(log)}"
-        lost = isinstance(failure, LinkLostError) or status > _KILLED_BY_SIGNAL
+        # Status 0: the supervisor saw its link end. Of a worker's end it would have told.
+        lost = isinstance(failure, LinkLostError) or status == 0 or status > _KILLED_BY_SIGNAL
         return WorkerFault(LINK if lost else "unavailable", message, lost=True)
 
+    def _gone(self, op: str) -> WorkerFault:
+        """Say how the session ended: first by the word that a worker's supervisor left.
+
+        It waits unread where the worker ended between two requests, parked perhaps.
+        """
+        deadline_s = time.monotonic() + CLOSE_TIMEOUT_S
+        with suppress(TimeoutError, wire.WireError):
+            fault = _told(wire.decode(lambda size: self._read(size, deadline_s)), op)
+            if fault is not None:
+                self.kill()
+                return fault
+        return super()._gone(op)
+
     def _order(self, op: str) -> None:
+        if self._is_ended:
+            return
         try:
             write_all(self._in_fd, pack({"op": op}, magic=CONTROL_MAGIC))
         except BrokenPipeError:
             return  # the next request tells that the session is gone, and how
+
+
+def _told(frame: wire.Frame, op: str) -> WorkerFault | None:
+    """Return the fault that a supervisor's last word stands for; None for any other frame."""
+    ended = frame.header.get("ended")
+    if not isinstance(ended, int):
+        return None
+    # The counters are the device's: those of this host say nothing about it.
+    return process_fault(ended, op, "", oom=frame.header.get("oom") is True)

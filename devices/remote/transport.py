@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from hwprof.devices.remote.address import CLIENTS
 from hwprof.errors import DeviceUnavailableError
 from hwprof.measure.process import last_words
 
@@ -112,7 +113,7 @@ def complete(
         except FileNotFoundError:
             raise DeviceUnavailableError(
                 f"{name}: the program {command[0]!r} is not installed here; install it "
-                f"({'openssh-client' if command[0] == 'ssh' else 'adb'} on Debian)"
+                f"({CLIENTS.get(command[0], command[0])} on Debian)"
             ) from None
         except subprocess.TimeoutExpired:
             raise LinkLostError(f"{name} did not answer within {timeout_s:g} s") from None

@@ -137,13 +137,12 @@ def device_fingerprint(ref: DeviceRef) -> Fingerprint:
     Raises:
         DeviceError: the device is not there.
     """
-    from hwprof.devices import open_device
+    from hwprof.measure.pool import Pool
 
-    adapter = open_device(ref)
-    try:
-        return adapter.fingerprint()
-    finally:
-        adapter.close()
+    # In a worker next to the device, as it is measured: its allocator, say, is not this process's.
+    with Pool(ref, 0) as pool:
+        _, hello = pool.start(1)
+    return hello.fingerprint
 
 
 def require_same_device(model: AdditiveLatencyModel, device: str, options: DeviceOptions) -> None:

@@ -54,7 +54,6 @@ def check_device(place: str) -> BoardState:
         state = dict(board.state)
     finally:
         release_boards()
-    state.pop("arrays", None)
     state["emulated"] = bool(state.get("emulated")) or address.emulated
     return BoardState(url=address.url, state=state)
 

@@ -91,6 +91,7 @@ def power_curve(
         progress: called after every comparison.
 
     Raises:
+        PlanError: no such device, or it is on another machine.
         DeviceError: the device cannot be opened, or nothing can be put into its calls.
     """
     from hwprof.checks.workloads import BLOCK
@@ -99,6 +100,11 @@ def power_curve(
 
     options = DeviceOptions(threads=threads, batch=batch, precision=precision, script=script)
     ref = device_ref(device, options)
+    if ref.address is not None:
+        raise PlanError(
+            f"slowdowns are injected on this machine, not on {device!r}: log in there and "
+            f"run hwprof selftest --inject --device {device.partition('@')[0]}"
+        )
     kinds = KINDS[:1] if device == "null" else KINDS
     level_s = floor_s(BLOCK, ref, seed)
     cells = [(kind, size, i) for kind in kinds for size in SIZES for i in range(trials)]

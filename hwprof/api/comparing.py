@@ -53,7 +53,8 @@ def compare(
         precision: arithmetic type.
         threshold: the smallest relative slowdown that matters; below 0.01 counts as 0.01.
         inputs: shapes and types of the inputs of both models.
-        base_python: the base's workers run on this Python, with another version of the runtime.
+        base_python: the base's workers run on this Python, with another version of the runtime;
+            only for devices of this machine.
         max_time_s: longest for one pair of models.
         seed: of inputs, weights and orders.
         script: steers the ``null`` device only.
@@ -83,6 +84,11 @@ def compare(
 
     options = DeviceOptions(threads=threads, batch=batch, precision=precision, script=script)
     ref = device_ref(device, options)
+    if base_python is not None and ref.address is not None:
+        raise PlanError(
+            f"--base-python is a Python of this machine, and {device!r} is on another one: leave "
+            f"it out, or log in there and compare with --device {device.partition('@')[0]}"
+        )
     ours, theirs = (as_workload(m, inputs, seed=seed) for m in (base, new))
     label = ours.label if ours.label == theirs.label else f"{ours.label} -> {theirs.label}"
     with ExitStack() as stack:

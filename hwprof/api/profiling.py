@@ -310,7 +310,7 @@ def compare_effects(
     for path in runs:
         with open_run(path) as run:
             samples = scored_samples(run, accuracy, data, progress)
-            found.append((path, run_friendliness(run, samples), samples))
+            found.append((path, run_friendliness(run, samples), run.networks()))
     shared = Counter(friendliness.device for _, friendliness, _ in found)
     result = compare_devices(
         [
@@ -318,9 +318,9 @@ def compare_effects(
                 name=f.device if shared[f.device] == 1 else f"{f.device} ({path})",
                 run=str(path),
                 friendliness=f,
-                samples=samples,
+                samples=measured,
             )
-            for path, f, samples in found
+            for path, f, measured in found
         ]
     )
     if csv is not None:
@@ -405,10 +405,11 @@ def latency_model(run: str | Path) -> tuple[AdditiveLatencyModel, str]:
 
 def _holdout(space: DesignSpace, samples: Sequence[Sample]) -> Holdout | None:
     """Return the held-out figures, or None where there are too few networks for a model."""
+    from hwprof.estimate.crossval import FOLDS
     from hwprof.estimate.design_matrix import n_coefficients
     from hwprof.estimate.latency_model import AdditiveLatencyModel
 
     timed = [s for s in samples if s.latency_s is not None]
-    if len(timed) < n_coefficients(space):
+    if len(timed) < max(FOLDS, n_coefficients(space)):
         return None
     return AdditiveLatencyModel.fit(space, timed).holdout

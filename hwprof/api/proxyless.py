@@ -30,10 +30,11 @@ class ProxylessOptions:
     Attributes:
         mode: ``recompute``, ``two-path`` or ``reinforce``.
         penalty: ``linear``, ``power``, ``hinge`` or ``legacy_mul_log``; by default ``linear``, or
-            ``hinge`` where several targets are named.
+            ``hinge`` where ``targets_ms`` are named, be it one.
         latency_weights: one search for each.
-        targets_ms: one search for each, instead.
-        supernet: a checkpoint of ``hwprof train --space`` to start from, instead of a warm-up.
+        targets_ms: ceilings, one search for each, instead.
+        supernet: a checkpoint of ``hwprof train --space`` to start from, instead of a warm-up;
+            trained on the same images.
         warmup_epochs: of the supernet, before architecture parameters learn.
         epochs: of weights and architecture parameters in turn.
         retrain_epochs: of every derived network alone (the paper: 300); 0 judges it with the
@@ -80,7 +81,7 @@ def search_proxyless(
     ``accept`` is given a run's model and its device, and raises where it must not be used.
     """
     try:
-        from hwprof.search.proxyless_front import Sweep, search_front
+        from hwprof.search.proxyless_front import CEILING_WEIGHT, Sweep, search_front
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
@@ -110,9 +111,12 @@ def search_proxyless(
         precision=options.train_precision,  # type: ignore[arg-type]  # checked there, by name
         **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]
     )
+    # One target of --targets-ms is a ceiling too; that of --target-ms is a reference.
+    ceilings = bool(options.targets_ms)
+    kind = options.penalty or ("hinge" if ceilings else None)
     sweep = Sweep(
-        kind=options.penalty,  # type: ignore[arg-type]  # checked by Penalty, by name
-        weights=options.latency_weights,
+        kind=kind,  # type: ignore[arg-type]  # checked by Penalty, by name
+        weights=options.latency_weights or ((CEILING_WEIGHT,) if ceilings else ()),
         targets_s=tuple(ms / 1e3 for ms in targets_ms),
     )
 

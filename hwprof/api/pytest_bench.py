@@ -1,13 +1,16 @@
 """What the pytest fixture does: measure as hwprof does, and hand pytest-benchmark the bursts.
 
-A function that a fresh process can import is timed in five of them. A lambda, a closure, what is
-defined in a module that only pytest can import, or is called with more than plain data, cannot be
-imported there: it is timed in this process, and ``extra_info`` says so.
+A function that a fresh process can import is timed in five of them. A lambda, a closure, a bound
+method, a wrapper that bears the name of what it wraps, what is defined in a module that only pytest
+can import, or is called with more than plain data, cannot be imported there: it is timed in this
+process, and ``extra_info`` says so.
 """
 
 from __future__ import annotations
 
 import json
+import operator
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,6 +154,13 @@ def _why_not_importable(
         return f"{function!r} has no importable name"
     if "<" in name:
         return f"{name} is a lambda or defined inside a function"
+    try:
+        found = operator.attrgetter(name)(sys.modules.get(function.__module__))
+    except AttributeError:
+        return f"{function.__module__} has no {name}"
+    # Equal, not identical: a class method is bound anew whenever it is looked up.
+    if found != function:
+        return f"{function.__module__}.{name} is another object there (a bound method, or wrapped)"
     try:
         if json.loads(json.dumps([list(args), dict(kwargs)])) != [list(args), dict(kwargs)]:
             return "its arguments are not plain data"

@@ -108,6 +108,9 @@ def reduce(
     from hwprof.estimate.friendliness import friendliness_from_csv
     from hwprof.search.reducer import reduce_space
 
+    if effects is not None and (run is not None or accuracy is not None):
+        other = "the run folder" if run is not None else "--accuracy"
+        raise PlanError(f"--effects brings latencies and accuracies of its own; leave out {other}")
     if run is not None:
         found = block_effects(run, accuracy=accuracy, data=data, progress=progress)
         with open_run(run) as opened:

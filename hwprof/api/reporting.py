@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +18,12 @@ from hwprof.api.profiling import (
     scored_samples,
 )
 from hwprof.api.searching import load_search
-from hwprof.errors import StoreError
+from hwprof.errors import DataError, IncompatibleRunError, StoreError
 from hwprof.pareto import hypervolume
 from hwprof.progress import ProgressCallback
 from hwprof.results import Reduction, SearchCourse, SearchResult
-from hwprof.space import reduction_from_yaml
+from hwprof.space import DesignSpace, Slot, reduction_from_yaml
+from hwprof.space.architecture import SKIP
 
 if TYPE_CHECKING:
     from hwprof.estimate.friendliness import Friendliness
@@ -168,18 +169,20 @@ def _report_data(
         accuracy_source = accuracy or _imported_accuracy(run)
         friendliness = run_friendliness(run, samples)
         model = run_latency_model(run)
+        n_networks = len(run.networks())
+    _require_same_place(found.searches, space, str(fingerprint.stable["device"]))
     cold = {
         (row.slot, row.block): row.isolated_hot_s
         for row in cold_isolated(found.profiles[0], space)
         if row.slot is not None
     }
     differences = differential_costs(found.profiles[0])
-    absolute = {
-        (slot, block): seconds
-        for (slot, block), seconds in model.table().items()
-        if slot.layer >= space.min_depth[slot.unit]
-    }
-    mixed = mixing(found.profiles[0])
+    absolute = _absolute_costs(model.table(), space)
+    unmixed: tuple[str, ...] = ()
+    try:
+        mixed = mixing(found.profiles[0])
+    except DataError as error:
+        mixed, unmixed = None, (f"Hot against cold is left out: {error}.",)
     reference = hypervolume_reference(found.searches)
     return ReportData(
         title=f"{space.name} on {fingerprint.stable['device']}",
@@ -187,7 +190,7 @@ def _report_data(
         resolution_px=space.resolution_px,
         fingerprint=fingerprint,
         campaign=Campaign(
-            n_networks=len(samples),
+            n_networks=n_networks,
             n_blocks=sum(m.workload.role == "block" for m in measurements),
             failures=failures,
             seconds=found.seconds,
@@ -232,8 +235,41 @@ def _report_data(
         ),
         hypervolume_reference=reference,
         commands=tuple(found.commands),
-        notes=(*_notes(found), *_interaction_notes(model)),
+        notes=(*_notes(found), *_interaction_notes(model), *unmixed),
     )
+
+
+def _require_same_place(searches: Sequence[SearchResult], space: DesignSpace, device: str) -> None:
+    """Refuse to rank fronts of several devices, spaces or input sizes as one.
+
+    Raises:
+        IncompatibleRunError: naming what differs.
+    """
+    for s in searches:
+        sizes = {t.arch.resolution_px for t in s.front} - {space.resolution_px}
+        if s.space != space.name or sizes or s.device not in (None, device):
+            at = f" at {min(sizes)} px" if sizes else ""
+            raise IncompatibleRunError(
+                f"a search is of {s.space} on {s.device or 'a table'}{at}, the first profile of "
+                f"{space.name} on {device} at {space.resolution_px} px: report each device's "
+                "fronts on a page of their own"
+            )
+
+
+def _absolute_costs(
+    table: Mapping[tuple[Slot, str], float], space: DesignSpace
+) -> dict[tuple[Slot, str], float]:
+    """Return what blocks cost in context, in seconds, where their layer may be absent.
+
+    Elsewhere only differences between blocks can be told from whole networks.
+    """
+    costs = {}
+    for (slot, block), seconds in table.items():
+        if slot.layer >= space.min_depth[slot.unit]:
+            costs[slot, block] = seconds
+        elif (slot, SKIP) in table:
+            costs[slot, block] = seconds - table[slot, SKIP]
+    return costs
 
 
 def _imported_accuracy(run: Run) -> str | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,11 +15,11 @@ from hwprof.api.models import as_architecture, write_file
 from hwprof.api.profiling import as_space, latency_model
 from hwprof.api.proxyless import STRATEGY as PROXYLESS
 from hwprof.api.proxyless import ProxylessOptions, is_table, search_proxyless
-from hwprof.errors import PlanError, StoreError
+from hwprof.errors import MissingExtraError, PlanError, StoreError
 from hwprof.measure.records import DeviceOptions, Precision, Result, plan_for
 from hwprof.progress import ProgressCallback
 from hwprof.results import SearchResult, Trial
-from hwprof.space import Architecture, DesignSpace
+from hwprof.space import Architecture, DesignSpace, space_of
 
 if TYPE_CHECKING:
     from hwprof.estimate.latency_model import AdditiveLatencyModel
@@ -49,14 +50,29 @@ def train(
         max_time_s: end at the first whole epoch after this long.
         seed: fixes weights, paths and batches.
         progress: called as training goes on.
+
+    Raises:
+        MissingExtraError: torch is not installed.
+        PlanError: both a space and a network are named, or neither.
+        StoreError: another training is writing ``out``, or it cannot be written.
     """
     from hwprof.search.tasks import load_task
-    from hwprof.search.training import default_settings, train_network, train_supernet
+
+    try:
+        from hwprof.search.training import default_settings, train_network, train_supernet
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise MissingExtraError("torch", "search", "training") from error
 
     if (space is None) == (arch is None):
         raise PlanError("train takes either --space (a supernet) or --arch (one network)")
     network = as_architecture(arch) if arch is not None else None
-    design = as_space(space) if space is not None else as_space(network.space)  # type: ignore[union-attr]
+    if network is not None:
+        design = space_of(network)
+    else:
+        assert space is not None
+        design = as_space(space)
     task = load_task(data or "digits", resolution_px=design.resolution_px)
     settings = default_settings(task, epochs=epochs, max_time_s=max_time_s, seed=seed)
     if network is not None:
@@ -73,7 +89,6 @@ class _TableLatency:
 
     def __call__(self, archs: Sequence[Architecture]) -> list[tuple[float, float]]:
         from hwprof.errors import DataError
-        from hwprof.space import space_of
 
         out = []
         for arch in archs:
@@ -120,7 +135,8 @@ def search(
         strategy: ``model-guided``, ``nsga2``, ``evolution``, ``random``, or ``proxyless``, which
             trains on ``data`` and takes ``proxyless`` in place of ``accuracy``, ``max_evals`` and
             ``max_time_s``.
-        target_ms: networks slower than this are not wanted.
+        target_ms: networks slower than this are not wanted; for ``proxyless`` the reference T of
+            its penalty.
         max_evals: distinct networks whose accuracy is judged.
         max_time_s: stop judging after this long.
         measure_on: measure the finalists on this device, so that the front is of measured
@@ -140,6 +156,7 @@ def search(
         progress: called as the search goes on.
 
     Raises:
+        PlanError: an option is out of range, or means nothing to the strategy.
         IncompatibleRunError: the latency model is not that of ``measure_on`` and its options.
     """
     import numpy as np
@@ -149,6 +166,7 @@ def search(
     from hwprof.search.runner import run_search
     from hwprof.search.strategy import make_strategy
 
+    _require_meaning(strategy, target_ms=target_ms, max_time_s=max_time_s, proxyless=proxyless)
     design = as_space(space)
     folder = Path(out) if out is not None else None
     if folder is not None:
@@ -198,14 +216,15 @@ def search(
         )
     predicted, device_name = open_latency(latency, accept)
     rng = np.random.default_rng(seed)
+    target_s = None if target_ms is None else target_ms / 1e3
     result = run_search(
         design,
-        make_strategy(strategy, design, rng, target_s=target_ms / 1e3 if target_ms else None),
+        make_strategy(strategy, design, rng, target_s=target_s),
         accuracy=open_accuracy(accuracy, data=data),
         latency=predicted,
         max_evals=max_evals,
         max_time_s=max_time_s,
-        target_s=target_ms / 1e3 if target_ms else None,
+        target_s=target_s,
         measure=measure,
         n_finalists=n_finalists,
         seed=seed,
@@ -217,6 +236,36 @@ def search(
     if folder is not None:
         save_search(folder, result)
     return result
+
+
+def _require_meaning(
+    strategy: str,
+    *,
+    target_ms: float | None,
+    max_time_s: float | None,
+    proxyless: ProxylessOptions | None,
+) -> None:
+    """Refuse options that would change nothing, or could not be meant."""
+    if target_ms is not None and not (math.isfinite(target_ms) and target_ms > 0.0):
+        raise PlanError(f"--target-ms is {target_ms:g}; expected a latency above 0 ms")
+    if strategy == PROXYLESS:
+        if max_time_s is not None:
+            raise PlanError(
+                "--max-time means nothing to proxyless, which trains whole epochs; set "
+                "--warmup-epochs and --epochs (interrupted, the same command goes on)"
+            )
+    elif proxyless is not None:
+        # The command line always hands them over, as they are unless named.
+        named = [
+            f"--{field.name.replace('_', '-')}"
+            for field in fields(proxyless)
+            if getattr(proxyless, field.name) != field.default
+        ]
+        if named:
+            raise PlanError(
+                f"options of proxyless ({', '.join(named)}) mean nothing to {strategy}; leave "
+                f"them out, or search with --strategy {PROXYLESS}"
+            )
 
 
 def open_latency(

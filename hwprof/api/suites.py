@@ -141,11 +141,15 @@ def _workloads(entry: Entry, folder: Path, seed: int) -> Iterator[Workload]:
         for block in isolated_workloads(get_space(entry.blocks)):
             yield replace(block, label=f"{entry.blocks} {block.label}", seed=seed)
     for name in entry.networks:
-        yield as_workload(name, seed=seed)
+        yield as_workload(_beside(folder, name, ".json"), seed=seed)
     if entry.model is not None:
-        is_file = entry.model.endswith((".onnx", ".tflite"))
-        model = str(folder / entry.model) if is_file else entry.model
+        model = _beside(folder, entry.model, ".onnx", ".tflite")
         yield replace(as_workload(model, entry.inputs, seed=seed), label=entry.model)
+
+
+def _beside(folder: Path, name: str, *suffixes: str) -> str:
+    """Return where a file lies that a suite names; what is no file keeps its name."""
+    return str(folder / name) if name.endswith(suffixes) else name
 
 
 def _options(config: Config, script: str | None) -> DeviceOptions:

@@ -21,7 +21,8 @@ TargetsMs = Annotated[
     str | None, _option("--targets-ms", "One search for each of these ceilings, e.g. 2,3,5.")
 ]
 Supernet = Annotated[
-    str | None, _option("--supernet", "Start from this checkpoint instead of a warm-up.")
+    str | None,
+    _option("--supernet", "Start from this checkpoint (of the same images), not from a warm-up."),
 ]
 WarmupEpochs = Annotated[
     int | None, _option("--warmup-epochs", "Epochs of weights alone, first (40).", least=1)

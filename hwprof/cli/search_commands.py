@@ -61,7 +61,11 @@ def search(
         ),
     ] = "nsga2",
     target_ms: Annotated[
-        float | None, typer.Option("--target-ms", help="Slower networks are not wanted.")
+        float | None,
+        typer.Option(
+            "--target-ms",
+            help="Slower networks are not wanted (proxyless: the reference T of the penalty).",
+        ),
     ] = None,
     max_evals: Annotated[
         int, typer.Option("--max-evals", min=1, help="Distinct networks to judge.")

@@ -92,12 +92,39 @@ def _read(path: Path) -> pd.DataFrame:
         raise DataError(
             f"{str(path)!r} has no column {missing[0]!r}; expected those of hwprof effects --csv"
         )
+    _require_numbers(frame, path)
     for name in ("latency_s", "accuracy_pct"):
         stem, unit = name.rsplit("_", 1)
         for column in (name, f"{stem}_lo_{unit}", f"{stem}_hi_{unit}"):
             if column not in frame.columns:
                 frame[column] = np.nan
     return frame
+
+
+def _require_numbers(frame: pd.DataFrame, path: Path) -> None:
+    """Turn the columns that hold numbers into numbers, in place.
+
+    Raises:
+        DataError: naming line and column of what is none.
+    """
+    import pandas as pd
+
+    places = ("unit", "layer", "depth")
+    measured = tuple(c for c in frame.columns if str(c).endswith(("_s", "_pct")))
+    for name in (*places, "n_networks", *measured):
+        if name not in frame.columns:
+            continue
+        numbers = pd.to_numeric(frame[name], errors="coerce")
+        wrong = numbers.isna() & frame[name].notna()
+        if name in places:
+            wrong |= numbers.notna() & (numbers % 1 != 0)
+        if wrong.any():
+            at = int(wrong.to_numpy().argmax())
+            kind = "a whole number" if name in places else "a number"
+            raise DataError(
+                f"{str(path)!r} line {at + 2}, {name} is {frame[name].iloc[at]!r}; expected {kind}"
+            )
+        frame[name] = numbers
 
 
 def _rows_by_term(frame: pd.DataFrame, design: DesignMatrix) -> dict[Term, Any]:

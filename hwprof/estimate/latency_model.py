@@ -76,6 +76,7 @@ class AdditiveLatencyModel:
         fingerprint: Fingerprint | None = None,
         *,
         seed: int = 0,
+        interactions: bool = True,
     ) -> Self:
         """Fit the model to measured networks; those without a latency are left aside.
 
@@ -84,6 +85,7 @@ class AdditiveLatencyModel:
             samples: measured networks.
             fingerprint: the device and runtime they were measured on.
             seed: of the folds of the cross-validation.
+            interactions: whether terms beyond the sum of effects are tried.
 
         Raises:
             DataError: fewer than ten networks have a latency.
@@ -94,7 +96,7 @@ class AdditiveLatencyModel:
         X = design.rows(codes)
         heldout = _heldout(design, codes, X, y, seed)
         tested: tuple[InteractionTest, ...] = ()
-        if len(y) > OLS_RATIO * design.n_coefficients:
+        if interactions and len(y) > OLS_RATIO * design.n_coefficients:
             X, heldout, tested = _with_interactions(design, codes, X, y, heldout, seed)
         fit = _fit(design, X, y)
         return cls(

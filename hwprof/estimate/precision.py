@@ -106,7 +106,7 @@ def plan_precision(
     """
     if not 0.0 < half_width_share < 1.0:
         raise PlanError(f"--half-width is {half_width_share:.3g}; expected a share such as 1%")
-    model = AdditiveLatencyModel.fit(space, pilot)
+    model = AdditiveLatencyModel.fit(space, pilot, interactions=False)
     mean_s = float(model.coefficients[0])
     half_width_s = half_width_share * mean_s
     slot, presence = hardest_slot(space)

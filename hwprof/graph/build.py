@@ -111,7 +111,14 @@ def _emit(builder: GraphBuilder, piece: Piece, x: str) -> str:
             f"a {piece.kind!r} block expects an input of shape {_input_shape(piece)}, but what "
             f"precedes it gives {builder.shape(x)}"
         )
-    return emit(builder, piece, x)
+    y = emit(builder, piece, x)
+    wanted = (piece.n_out_channels, piece.out_size_px, piece.out_size_px)
+    if not isinstance(piece, HeadPiece) and builder.shape(y) != wanted:
+        raise SpaceError(
+            f"a {piece.kind!r} block builds an output of shape {builder.shape(y)}; its fields say "
+            f"{wanted}"
+        )
+    return y
 
 
 @emits(ConvPiece)

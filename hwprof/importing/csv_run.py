@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hwprof.importing.blocks import PLACE_COLUMNS, blocks_by_place
 from hwprof.importing.networks import networks_of
@@ -58,6 +58,7 @@ def import_csv(
         "space": space.name,
         "resolution_px": space.resolution_px,
         **own_space_request(space),
+        **_reduction(space),
         "device": device_name,
         "file": path.name,
         "sha256": table.sha256,
@@ -72,6 +73,16 @@ def import_csv(
         run.close()
         raise
     return run
+
+
+def _reduction(space: DesignSpace) -> dict[str, Any]:
+    """Return what a reduced space leaves, as a campaign's request has it; nothing of a whole one."""
+    if not space.is_reduced:
+        return {}
+    return {
+        "max_depth": list(space.max_depth),
+        "alive": {str(slot): list(space.choices(slot)) for slot in space.slots},
+    }
 
 
 def imported_fingerprint(device_name: str) -> Fingerprint:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from hwprof.errors import DeviceUnavailableError
 from hwprof.measure import wire
 from hwprof.measure.pool import Hello, Pool
 from hwprof.measure.process import LINK, Interpreter, Worker, WorkerFault
@@ -126,19 +127,30 @@ class Crew:
             seat.worker = worker
         return hello
 
-    def prepare(self, member: Member, seat: Seat, *, warm: bool) -> None:
-        """Compile ``member`` on ``seat``, check its outputs once, and warm it up.
+    def prepare(self, member: Member, seat: Seat) -> None:
+        """Compile ``member`` on ``seat`` and check its outputs once.
 
         Raises:
             LostError: it failed for good.
+            DeviceUnavailableError: the device, or what it is driven with, is not there.
         """
-        self._attempt(member, seat, lambda _: None, warm=warm)
+        self._attempt(member, seat, lambda _: None, warm=False)
+
+    def warm_up(self, member: Member, seat: Seat) -> None:
+        """Call ``member`` on ``seat`` until first calls are over; nothing waits for a level.
+
+        Raises:
+            LostError: it failed for good.
+            DeviceUnavailableError: the device, or what it is driven with, is not there.
+        """
+        self._attempt(member, seat, lambda worker: self._warm_up(member, worker), warm=False)
 
     def burst(self, member: Member, seat: Seat) -> tuple[Worker, TimedBurst]:
         """Time one burst of ``member`` on ``seat``.
 
         Raises:
             LostError: it failed for good.
+            DeviceUnavailableError: the device, or what it is driven with, is not there.
         """
         plan = self._plan
 
@@ -178,6 +190,9 @@ class Crew:
                     member.n_lost_links += 1  # no fault of the member's
                     logger.warning("%s: %s; connecting again", member.workload.label, fault)
                     continue
+                if fault.kind == "unavailable":
+                    # Kept as a failure of the member's it would never be tried again.
+                    raise DeviceUnavailableError(f"{member.workload.label}: {fault}") from fault
                 member.n_faults += 1
                 if fault.kind not in RETRYABLE or member.n_faults >= MOST_ATTEMPTS:
                     raise LostError(_failure(member, fault)) from fault
@@ -211,9 +226,13 @@ class Crew:
             member.stage = "check"
             self._check(member, worker)
         if warm:
-            member.stage = "warmup"
-            timed = self._request_burst(member, worker, plan.warmup_s, plan.warmup_calls)
-            self._keep_warmup(member, worker, timed)
+            self._warm_up(member, worker)
+
+    def _warm_up(self, member: Member, worker: Worker) -> None:
+        member.stage = "warmup"
+        plan = self._plan
+        timed = self._request_burst(member, worker, plan.warmup_s, plan.warmup_calls)
+        self._keep_warmup(member, worker, timed)
 
     def _announce(self, member: Member, support: Mapping[str, Any]) -> None:
         """Say before measuring what will not be accelerated; of many alike, the first."""

@@ -111,8 +111,11 @@ def measure(
             if is_last or rounds_done(known.get(w.key, ()), plan.workers) < looks[-1]
         ]
         if not members:
+            # How long ago an interrupted call ended the session is not known.
+            turn.not_before_s = time.monotonic() + plan.session_gap_s
             continue
-        if deadline_s is not None and time.monotonic() >= deadline_s:
+        begins_s = max(time.monotonic(), turn.not_before_s)
+        if deadline_s is not None and begins_s >= deadline_s:
             return
         _wait_until(turn.not_before_s, report)
         with Pool(device, next_worker) as pool:
@@ -125,6 +128,7 @@ def measure(
             is_fit = True
             for result in group.run():
                 turn.waiting.remove(result.workload)
+                known.pop(result.workload.key, None)
                 report.finished(result)
                 yield result
             known.update(group.bursts)

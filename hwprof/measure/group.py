@@ -96,7 +96,7 @@ class Group:
         if reference is not None and any(self._is_due(m) for m in self._members):
             seats = shared if self._threads == 1 else self._new_seats(1)
             self._reference = Member(workload=reference, seats=seats, is_reference=True)
-        n_bursts = looks[-1] * self._plan.workers * len(workloads)
+        n_bursts = self._plan.workers * sum(max(0, looks[-1] - m.rounds) for m in self._members)
         self._repeats_left = math.ceil(MOST_REPEATS * n_bursts)
         self._fingerprint: Fingerprint | None = None
         self._warnings: tuple[str, ...] = ()
@@ -192,14 +192,21 @@ class Group:
             for seat in self._seats_for(member):
                 by_seat.setdefault(seat, []).append(member)
         for seat, members in by_seat.items():
-            for index in self._campaign.rng.permutation(len(members)):
-                member = members[index]
-                if not member.left:
-                    yield from self._guarded(member, lambda m, s=seat: self._prepare(m, s))  # type: ignore[misc]
+            order = [members[i] for i in self._campaign.rng.permutation(len(members))]
+            # All are compiled before the first is warmed up: metering a workload's memory takes
+            # freed pages from those that were.
+            for work in (self._prepare, self._warm_up):
+                for member in order:
+                    if not member.left:
+                        yield from self._guarded(member, lambda m, s=seat, w=work: w(m, s))  # type: ignore[misc]
 
     def _prepare(self, member: Member, seat: Seat) -> None:
-        self._crew.prepare(member, seat, warm=self._is_due(member))
+        self._crew.prepare(member, seat)
         self._campaign.tell(member.workload.label, 0)
+
+    def _warm_up(self, member: Member, seat: Seat) -> None:
+        if self._is_due(member):
+            self._crew.warm_up(member, seat)
 
     def _round(self, due: list[Member], look: int) -> Iterator[Result]:
         """Time one burst for every candidate and worker, in fresh random order."""
@@ -218,7 +225,8 @@ class Group:
 
     def _wait_for_round(self) -> None:
         """Let a round begin no sooner than the plan says, so that rounds see several moments."""
-        if self._fingerprint is None or self._fingerprint.is_scripted:
+        paced = self._fingerprint is not None and not self._fingerprint.is_scripted
+        if not paced or self._plan.sustained_s:  # a sustained load must not cool between rounds
             return
         time.sleep(max(0.0, self._next_round_s - time.monotonic()))
         self._next_round_s = time.monotonic() + self._plan.round_s
@@ -236,7 +244,9 @@ class Group:
     def _time(self, member: Member, seat: Seat) -> None:
         """Time one burst; once more where the machine was disturbed beyond doubt."""
         labelled = self._label(member.next_round, *self._crew.burst(member, seat))
-        disturbed = not WORTH_REPEATING.isdisjoint(labelled.causes)
+        # A sustained load is there to be throttled: its slow bursts are what is asked for.
+        worth = frozenset() if self._plan.sustained_s else WORTH_REPEATING
+        disturbed = not worth.isdisjoint(labelled.causes)
         if disturbed and self._repeats_left > 0 and not member.is_reference:
             self._repeats_left -= 1
             self._keep(member, replace(labelled, causes=(*labelled.causes, "superseded")))
@@ -305,7 +315,7 @@ class Group:
     def _reference_telemetry(self) -> dict[str, float]:
         """Return level and drift of the reference block over the group so far."""
         reference = self._reference
-        if reference is None or reference.rounds == 0:
+        if reference is None or not used_bursts(reference.bursts):
             return {}
         found = estimate(reference.bursts, self._threads)
         series = [

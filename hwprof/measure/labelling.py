@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -12,17 +13,21 @@ from hwprof.measure.records import Burst, LabelledBurst
 from hwprof.protocols import Disturbance
 
 FAULTS_PER_CALL = 0.1
-SLOW_CLOCK = 0.97
-"""A clock probe below this share of the best one labels its burst."""
-WORTH_REPEATING = frozenset({"slow_clock", "stolen", "throttled"})
+SLOW_CLOCK = 0.95
+"""A clock slower than this share of the full one labels its burst."""
+FULL_CLOCK = 0.1
+"""Share of probes that ran at full clock, at least. Probes of one clock differ by some percent,
+so that the very best of thousands is an accident that would make all others slow."""
+WORTH_REPEATING = frozenset({"slow_clock", "throttled"})
+"""Not ``stolen``, which is told over a second: a repeat would see the same."""
 
 
 class Labeller:
-    """Labels bursts, knowing the best clock probe of the campaign so far."""
+    """Labels bursts, knowing the clock probes of the campaign so far."""
 
     def __init__(self, earlier: Iterable[LabelledBurst] = ()) -> None:
-        probes = [b.burst.probe_ns for b in earlier if b.burst.probe_ns is not None]
-        self._best_probe_ns = min(probes, default=None)
+        probes = (b.burst.probe_ns for b in earlier)
+        self._probes_ns = sorted(p for p in probes if p is not None)
         self._throttle_count = thermal_throttle_count()
 
     def host_disturbance(self, load: Load | None) -> Disturbance:
@@ -59,8 +64,7 @@ class Labeller:
     def causes(self, burst: Burst, disturbance: Disturbance) -> tuple[str, ...]:
         """Return the labels of a burst, most of them relative to fixed limits."""
         if burst.probe_ns is not None:
-            best = self._best_probe_ns
-            self._best_probe_ns = burst.probe_ns if best is None else min(best, burst.probe_ns)
+            bisect.insort(self._probes_ns, burst.probe_ns)
         n_calls = burst.n_samples * burst.calls_per_sample
         found = {
             "preempted": waiting_share(burst) > WAITING_SHARE,
@@ -73,12 +77,15 @@ class Labeller:
         return tuple(name for name, applies in found.items() if applies)
 
     def relabel(self, labelled: LabelledBurst) -> LabelledBurst:
-        """Return the burst with ``slow_clock`` judged against the best probe known by now."""
-        if self._is_slow(labelled.burst) == ("slow_clock" in labelled.causes):
+        """Return the burst with ``slow_clock`` judged against the probes known by now."""
+        is_slow = self._is_slow(labelled.burst)
+        if is_slow == ("slow_clock" in labelled.causes):
             return labelled
-        # The best probe only gets better, so a burst can only turn out slow, never fast.
-        return replace(labelled, causes=(*labelled.causes, "slow_clock"))
+        others = tuple(c for c in labelled.causes if c != "slow_clock")
+        return replace(labelled, causes=(*others, "slow_clock") if is_slow else others)
 
     def _is_slow(self, burst: Burst) -> bool:
-        best, probe = self._best_probe_ns, burst.probe_ns
-        return best is not None and probe is not None and best < SLOW_CLOCK * probe
+        probes, probe = self._probes_ns, burst.probe_ns
+        if probe is None or not probes:
+            return False
+        return probes[int(FULL_CLOCK * (len(probes) - 1))] < SLOW_CLOCK * probe

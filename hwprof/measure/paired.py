@@ -93,7 +93,7 @@ def judge_pairs(
     Args:
         ratios: log-ratios by worker (:func:`log_ratios`).
         delta: the smallest relative change that matters; below 1 % counts as 1 %.
-        confidence: of the interval.
+        confidence: of the interval: 1 − α where this look may spend the false-alarm rate α.
 
     Raises:
         ValueError: there is no pair.
@@ -145,10 +145,13 @@ def paired_verdict(
 def _detectable(width: float, delta: float, confidence: float) -> float:
     """Return the shift found with 80 % power, from the width of the interval (logs).
 
-    It must exceed ``delta`` by 0.84 standard errors, and be significant: 2.33 + 0.84 of them.
+    It must exceed ``delta`` by 0.84 standard errors, and the least significant shift by as many.
+    A look that spends the rate α has a two-sided interval of confidence 1 − α, twice the quantile
+    of 1 − α/2 wide, but one-sided tests at p < α, which ask for the quantile of 1 − α.
     """
     standard_error = width / (2.0 * normal_quantile(0.5 + confidence / 2))
-    return max(delta + 0.84 * standard_error, 3.2 * standard_error)
+    significant = normal_quantile(confidence)
+    return max(delta + 0.84 * standard_error, (significant + 0.84) * standard_error)
 
 
 def wilcoxon_p(d: Float64) -> float:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
-from hwprof.errors import DeviceUnavailableError
+from hwprof.errors import DeviceUnavailableError, PlanError
 from hwprof.measure import machine, wire
-from hwprof.measure.process import Interpreter, Worker, WorkerFault
+from hwprof.measure.process import LINK, Interpreter, Worker, WorkerFault
 from hwprof.measure.records import PROTOCOL_VERSION, DeviceRef, Fingerprint
 from hwprof.measure.worker import load_factory
 
@@ -120,6 +120,8 @@ class Pool:
 
         Raises:
             DeviceUnavailableError: the device cannot be opened.
+            PlanError: the options do not fit the device.
+            WorkerFault: the link broke while it was opened again; a new try may succeed.
         """
         workers: list[Worker] = []
         launcher = self._launcher if interpreter is None else HostLauncher(interpreter)
@@ -133,6 +135,13 @@ class Pool:
                 worker.send("open", device=wire.device_json(self._ref))
             hellos = [_hello(w.receive("open", START_TIMEOUT_S)) for w in workers]
         except WorkerFault as fault:
+            if fault.kind == LINK and self._fingerprints:
+                # The device was open before: this was the link, and the caller connects again.
+                for worker in workers:
+                    self.remove(worker)
+                raise
+            if fault.kind == "plan":
+                raise PlanError(str(fault)) from fault
             where = f" on {interpreter.executable!r}" if interpreter else ""
             raise DeviceUnavailableError(
                 f"cannot open the device {self._ref.name!r}{where}: {fault}"

@@ -121,6 +121,8 @@ class Worker:
     def send_frame(self, frame: wire.Frame) -> None:
         """Send a request that may hold arrays (:meth:`send`)."""
         op = str(frame.header["op"])
+        if self._is_ended:
+            raise WorkerFault("died", f"the process was ended before {op!r}", lost=True)
         try:
             self.resume()
             write_all(self._in_fd, wire.encode(frame))
@@ -202,6 +204,11 @@ class Worker:
         self._log.close()
         _alive.discard(self)
 
+    @property
+    def _is_ended(self) -> bool:
+        """Whether :meth:`kill` was called: its pipes' numbers may be other files' by now."""
+        return self._process.stdin is None or self._process.stdin.closed
+
     def _read(self, size: int, deadline_s: float) -> bytes:
         """Read exactly ``size`` bytes; blocks in the kernel, so the engine takes no CPU time."""
         poller = select.poll()
@@ -236,20 +243,32 @@ class Worker:
             op: what it was asked.
             log: the end of what it wrote to its standard error.
         """
-        if code == -signal.SIGKILL and machine.oom_kills() != self._oom_kills:
-            message = (
-                f"the system ended the process during {op!r} for want of memory: free some, or "
-                "measure fewer workloads at once"
-            )
-            return WorkerFault("out_of_memory", message, lost=True)
-        how = "closed its pipe" if code is None else _ending(code)
-        message = ": ".join(filter(None, (f"the process {how} during {op!r}", last_words(log))))
-        return WorkerFault("died", message, lost=True)
+        return process_fault(code, op, log, oom=machine.oom_kills() != self._oom_kills)
 
     def _log_end(self) -> str:
         size = self._log.seek(0, os.SEEK_END)
         self._log.seek(max(0, size - _LOG_TAIL_BYTES))
         return self._log.read().decode(errors="replace")
+
+
+def process_fault(code: int | None, op: str, log: str, *, oom: bool) -> WorkerFault:
+    """Return the fault that the end of a worker's process stands for.
+
+    Args:
+        code: as in ``Popen.returncode``; None where it only closed its pipe.
+        op: what it was asked.
+        log: the end of what it wrote to its standard error.
+        oom: whether the system that it ran on has ended some process for want of memory.
+    """
+    if oom and code == -signal.SIGKILL:
+        message = (
+            f"the system ended the process during {op!r} for want of memory: free some, or "
+            "measure fewer workloads at once"
+        )
+        return WorkerFault("out_of_memory", message, lost=True)
+    how = "closed its pipe" if code is None else _ending(code)
+    message = ": ".join(filter(None, (f"the process {how} during {op!r}", last_words(log))))
+    return WorkerFault("died", message, lost=True)
 
 
 def last_words(log: str) -> str:

@@ -126,7 +126,9 @@ class MeasurePlan:
 
 
 PRESETS: Mapping[str, MeasurePlan] = {
-    "quick": MeasurePlan(preset="quick", workers=3, looks=(8,), burst_s=0.025, round_s=0.5),
+    "quick": MeasurePlan(
+        preset="quick", workers=3, looks=(8,), burst_s=0.025, round_s=0.5, target_rel=0.02
+    ),
     "standard": MeasurePlan(preset="standard", workers=5, looks=(8, 16), burst_s=0.05),
     "strict": MeasurePlan(preset="strict", workers=5, looks=(24,), burst_s=0.05, sessions=2),
 }
@@ -334,8 +336,8 @@ class Failure:
     workload: Workload
     stage: Stage
     kind: str
-    """``unsupported``, ``refused``, ``died``, ``hung``, ``out_of_memory``, ``non_finite``,
-    ``garbage``, ``fallback``, ``unavailable``, ``link``."""
+    """``unsupported``, ``model``, ``refused``, ``died``, ``hung``, ``out_of_memory``,
+    ``non_finite``, ``garbage``, ``fallback``, ``link``."""
     message: str
     attempts: int = 1
     retryable: bool = False

@@ -24,6 +24,7 @@ from hwprof.errors import (
     HwprofError,
     MissingExtraError,
     ModelError,
+    PlanError,
     SpaceError,
 )
 from hwprof.measure import wire
@@ -41,6 +42,7 @@ _KINDS: Mapping[type[BaseException], str] = {
     ModelError: "model",
     SpaceError: "model",
     DataError: "model",
+    PlanError: "plan",
     CompileError: "refused",
     MissingExtraError: "unavailable",
     DeviceUnavailableError: "unavailable",

@@ -158,9 +158,8 @@ def _reason(verdict: Verdict, one: _Judged) -> str:
     assert found is not None
     base = f"{found.n_pairs} pairs of bursts in {timed.rounds} rounds"
     if verdict == "INCONCLUSIVE":
-        why = "the time was up" if timed.capped else "all looks were spent"
-        return (
-            f"{base}; {why} before the difference was clear: measure when the machine is quieter, "
-            "or raise --max-time"
-        )
+        quieter = "before the difference was clear: measure when the machine is quieter"
+        if timed.capped:
+            return f"{base}; the time was up {quieter}, or raise --max-time"
+        return f"{base}; all looks were spent {quieter}"
     return base

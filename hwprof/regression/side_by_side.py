@@ -158,8 +158,11 @@ class _Race:
         if not self._hellos[self.new].reports_disturbance:
             require_fit(self._monitor, self._threads)
         for index in range(self._plan.workers):
-            for member in self._in_random_order():
-                self._crew.prepare(member, member.seats[index], warm=True)
+            order = self._in_random_order()
+            for member in order:
+                self._crew.prepare(member, member.seats[index])
+            for member in order:
+                self._crew.warm_up(member, member.seats[index])
 
     def round(self) -> None:
         """Time a burst of both on every seat, the two of a seat next to each other."""

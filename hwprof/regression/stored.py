@@ -2,9 +2,12 @@
 
 Nothing stands side by side here, so a level may move with the machine. How much it moves is
 taken from the base's own sessions: σ, the standard deviation of ln(level) from session to session.
-With m base and n new sessions a shift must exceed max(2 %, 3·σ·√(1/n + 1/m)), and the workers'
-levels must agree on it (one-sided Mann–Whitney, Holm over the workloads). A reference block that
-moved by more than 1.5 %, or a key that differs, ends the comparison: never a pass.
+With m base and n new sessions a shift must exceed max(2 %, k·σ·√(1/n + 1/m)). k is 3, or Student's
+t where that is larger, so that no call stands beside a 99 % interval that holds 0: few sessions
+know σ badly. The workers' levels must agree on the shift too (one-sided Mann–Whitney, Holm over the
+workloads); alone they would say little, since workers of one session share what the machine did in
+it. A reference block that moved by more than 1.5 %, or a key that differs, ends the comparison:
+never a pass.
 """
 
 from __future__ import annotations
@@ -168,7 +171,8 @@ def _question(base: Stored, new: Stored, threshold: float) -> _Question:
     error, limit = None, max(ONE_SESSION_SHIFT, threshold)
     if m >= FEWEST_SESSIONS:
         error = float(before.std(ddof=1)) * math.sqrt(1 / n + 1 / m)
-        limit = max(least, math.expm1(SIGMAS * error))
+        # A shift above Student's half-width has a 99 % interval without 0, in either direction.
+        limit = max(least, math.expm1(max(SIGMAS, _student(m)) * error))
     a = np.array([u for s in base.sessions for u in s.units_s])
     b = np.array([u for s in new.sessions for u in s.units_s])
     p_slower, p_faster = _rank_p(a, b)
@@ -180,8 +184,16 @@ def _question(base: Stored, new: Stored, threshold: float) -> _Question:
         limit=limit,
         p_slower=p_slower,
         p_faster=p_faster,
-        p_least=1.0 / math.comb(a.size + b.size, a.size) if a.size and b.size else 1.0,
+        p_least=_least_p(a.size, b.size),
     )
+
+
+def _least_p(m: int, n: int) -> float:
+    """Return the smallest p that ranks of m against n can give; 0 where it is beyond a float."""
+    if not (m and n):
+        return 1.0
+    # By logarithms: the number of orders itself overflows from about 515 against as many.
+    return math.exp(math.lgamma(m + 1) + math.lgamma(n + 1) - math.lgamma(m + n + 1))
 
 
 def _rank_p(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[float, float]:
@@ -201,10 +213,14 @@ def _judged(
 ) -> Comparison:
     q = question
     shift, error = math.expm1(q.shift_log), q.error_log
-    interval, detectable = None, q.limit
+    interval: tuple[float, float] | None = None
+    detectable = q.limit
     if error is not None:
         interval = _interval(q.shift_log, error, len(q.base.sessions))
         detectable = q.limit + 0.84 * error
+    if q.p_least >= SIGNIFICANCE / family:
+        # The ranks cannot agree on any slowdown, however large.
+        detectable = math.inf
     verdict: Verdict = "INCONCLUSIVE"
     if slower and shift > q.limit:
         verdict = "REGRESSED"
@@ -212,11 +228,12 @@ def _judged(
         verdict = "IMPROVED"
     elif interval is not None and interval[1] < max(SMALLEST_STORED_SHIFT, threshold):
         verdict = "EQUIVALENT"
+    holds_zero = interval is not None and interval[0] <= 0.0 <= interval[1]
     return Comparison(
         workload=q.new.label,
         verdict=verdict,
         method=q.new.method,
-        reason=_reason(q, family),
+        reason=_reason(q, family, is_unclear=verdict == "INCONCLUSIVE" and holds_zero),
         shift=shift,
         shift_ci99=interval,
         detectable=detectable,
@@ -227,17 +244,23 @@ def _judged(
 
 def _interval(shift_log: float, error_log: float, sessions: int) -> tuple[float, float]:
     """Return the 99 % interval of the shift: Student's, with the base's sessions behind σ."""
+    half = _student(sessions) * error_log
+    return math.expm1(shift_log - half), math.expm1(shift_log + half)
+
+
+def _student(sessions: int) -> float:
+    """Return Student's t of a 99 % interval whose σ is known from so many sessions."""
     from scipy.special import stdtrit
 
-    half = float(stdtrit(sessions - 1, 0.995)) * error_log
-    return math.expm1(shift_log - half), math.expm1(shift_log + half)
+    return float(stdtrit(sessions - 1, 0.995))
 
 
 def _level_s(stored: Stored) -> float:
     return math.exp(float(np.mean([math.log(s.level_s) for s in stored.sessions])))
 
 
-def _reason(q: _Question, family: int) -> str:
+def _reason(q: _Question, family: int, *, is_unclear: bool) -> str:
+    """Return what a verdict rests on; ``is_unclear``: it is open, and the interval holds 0."""
     m, n = len(q.base.sessions), len(q.new.sessions)
     parts = [f"{n} against {m} stored session{'s' if m > 1 else ''}"]
     if q.error_log is None:
@@ -247,6 +270,8 @@ def _reason(q: _Question, family: int) -> str:
         )
     else:
         parts.append(f"the base's sessions allow calls above {q.limit:.1%}")
+    if is_unclear:
+        parts.append("the 99 % interval between sessions holds 0, and more sessions narrow it")
     if caveat := q.new.caveat or q.base.caveat:
         parts.append(caveat)
     elif q.p_least >= SIGNIFICANCE / family:

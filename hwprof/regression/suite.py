@@ -10,7 +10,7 @@ A suite file (YAML):
     preset: standard          # five workers are needed to call anything
     workloads:
       - blocks: mobile-mini             # every distinct block of a space, alone
-      - networks: [proxyless-gpu]       # named architectures, or their JSON files
+      - networks: [proxyless-gpu]       # named architectures, or JSON files beside the suite file
       - model: net.onnx                 # beside the suite file, or package.module:callable
         inputs: ["image=1x3x224x224"]   # as of `hwprof bench --input`
 
@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -49,7 +50,9 @@ class Config:
     precision: Precision
 
     def __str__(self) -> str:
-        return f"{self.device}-t{self.threads}-{self.precision}"
+        # A name for a folder: the address of a device on another machine has slashes and colons.
+        name = f"{self.device}-t{self.threads}-{self.precision}"
+        return re.sub(r"[^\w.@-]+", "_", name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +76,7 @@ class Suite:
     preset: str
     entries: tuple[Entry, ...]
     folder: str
-    """Where the file lies: models are looked for there."""
+    """Where the file lies: files of models and networks are looked for there."""
 
     @property
     def configs(self) -> tuple[Config, ...]:
@@ -100,7 +103,7 @@ def read_suite(source: str | Path) -> Suite:
             f"cannot read the suite {str(source)!r}: {error.strerror or error}; expected a YAML "
             f"file, or {STOCK!r}"
         ) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         where = " ".join(str(error).split())
         raise PlanError(f"{str(source)!r} is no YAML: {where}") from error
     return _suite(data, str(source), path)
@@ -112,7 +115,7 @@ def _suite(data: object, source: str, path: Path) -> Suite:
     if unknown := sorted(map(str, data.keys() - set(FIELDS))):
         raise PlanError(f"{source!r} has the unknown field {unknown[0]!r}; known are {FIELDS}")
     preset = data.get("preset", "standard")
-    if preset not in PRESETS:
+    if not (isinstance(preset, str) and preset in PRESETS):
         raise PlanError(f"preset {preset!r} in {source!r}; expected one of {', '.join(PRESETS)}")
     entries = data.get("workloads")
     if not isinstance(entries, list) or not entries:

@@ -140,11 +140,11 @@ def _remember(space: DesignSpace, definition: Mapping[str, Any]) -> None:
 
 
 def _load_environment() -> None:
-    from hwprof.space.reading import load_space_file
+    from hwprof.space.reading import load_listed_file
 
     for listed in os.environ.get(ENVIRONMENT, "").split(os.pathsep):
         if listed and str(Path(listed).resolve()) not in _files:
-            load_space_file(listed)
+            load_listed_file(listed)
 
 
 def _from_entry_point(entry: metadata.EntryPoint) -> DesignSpace:

@@ -18,7 +18,7 @@ from hwprof.errors import FormatVersionError, SpaceError
 from hwprof.space.architecture import Architecture, Slot
 from hwprof.space.catalog import get_space, space_names, space_of
 from hwprof.space.named import NAMED_ARCHITECTURES
-from hwprof.space.own import KEY, load_own_space
+from hwprof.space.own import ENVIRONMENT, KEY, load_own_space
 from hwprof.space.space import DesignSpace
 
 if TYPE_CHECKING:
@@ -162,6 +162,25 @@ def load_space_file(path: str | Path) -> DesignSpace:
     if KEY in data:
         return load_own_space(Path(path), data, text)
     return _reduced_of(path, text)
+
+
+def load_listed_file(path: str | Path) -> DesignSpace:
+    """Return the user's own space of a file that ``HWPROF_SPACES`` lists.
+
+    Raises:
+        SpaceError: as :func:`load_space_file`, or the file holds a reduced space.
+    """
+    text = _space_text(path)
+    try:
+        data = _parse_yaml(text)
+    except SpaceError as error:
+        raise SpaceError(f"{path}: {error}") from error
+    if KEY not in data:
+        raise SpaceError(
+            f"{ENVIRONMENT} lists {str(path)!r}, which is no design space of your own (no field "
+            f"{KEY!r}): give a reduced space with --space"
+        )
+    return load_own_space(Path(path), data, text)
 
 
 def _space_text(path: str | Path) -> str:

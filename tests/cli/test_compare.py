@@ -68,6 +68,8 @@ class TestModels:
         assert row["detectable"] > 0.02
         assert row["n_pairs"] == 64 * 5
         assert "all looks were spent" in row["reason"]
+        # Time would not help: there is no look left.
+        assert "--max-time" not in row["reason"]
 
     def test_a_threshold_above_the_shift_passes(self) -> None:
         rc, (row,) = compared(threshold=0.1, latency=slower(1.05))
@@ -112,6 +114,11 @@ class TestBaseInterpreter:
     def test_no_interpreter_is_the_users_mistake(self, tmp_path: Path) -> None:
         with pytest.raises(PlanError, match="which is no program"):
             compared(base_python=str(tmp_path / "python"))
+
+    def test_a_device_elsewhere_has_no_interpreter_here(self) -> None:
+        board = "cpu@ssh://pi@192.0.2.1"
+        with pytest.raises(PlanError, match=r"compare with --device cpu$"):
+            api.compare(BASE, NEW, device=board, base_python=sys.executable)
 
     def test_one_that_lacks_the_runtime_names_it(self, tmp_path: Path) -> None:
         bare = tmp_path / "venv"

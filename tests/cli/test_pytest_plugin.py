@@ -11,12 +11,22 @@ from typing import Any
 import pytest
 
 from hwprof import api
+from hwprof.api import pytest_bench
 
 LIBRARY = """
 def work(n, scale=1):
     return sum(range(n)) * scale
+
+
+class Scaled:
+    def __init__(self, scale):
+        self.scale = scale
+
+    def work(self, n):
+        return work(n, self.scale)
 """
 TESTS = """
+import functools
 import json
 
 import mylib
@@ -29,6 +39,22 @@ def test_imported(hwprof_benchmark):
 def test_closure(hwprof_benchmark):
     n = 50
     assert hwprof_benchmark(lambda: sum(range(n))) == 1225
+
+
+def test_cached(hwprof_benchmark):
+    assert hwprof_benchmark(functools.lru_cache(mylib.work), 100) == 4950
+
+
+def test_wrapped(hwprof_benchmark):
+    @functools.wraps(mylib.work)
+    def wrapped(n):
+        return 1 + mylib.work(n)
+
+    assert hwprof_benchmark(wrapped, 100) == 4951
+
+
+def test_bound(hwprof_benchmark):
+    assert hwprof_benchmark(mylib.Scaled(3).work, 100) == 14850
 
 
 def test_model(hwprof_benchmark):
@@ -75,6 +101,12 @@ class TestJson:
         assert "lambda" in ours["note"]
         assert len(ours["worker_levels_s"]) == 1
 
+    @pytest.mark.parametrize("name", ["test_cached", "test_wrapped", "test_bound"])
+    def test_what_has_another_functions_name_is_timed_here(self, saved: Any, name: str) -> None:
+        ours = benchmarks(saved[0] / "base.json")[name]["extra_info"]["hwprof"]
+        assert ours["fresh_workers"] is False
+        assert "is another object there" in ours["note"]
+
     def test_the_data_are_the_bursts_in_seconds(self, saved: Any) -> None:
         found = benchmarks(saved[0] / "base.json")["test_model"]
         data = found["stats"]["data"]
@@ -98,6 +130,14 @@ def test_compare_reads_what_the_fixture_wrote(saved: Any) -> None:
     assert slow.verdict == "REGRESSED"
     assert slow.shift == pytest.approx(0.3, abs=0.02)
     assert rows["test_it.py::test_closure"].verdict == "NOT_COMPARABLE"
+
+
+def test_a_class_method_is_what_its_name_leads_to() -> None:
+    assert pytest_bench._why_not_importable(Path.cwd, (), {}) is None
+    # The same name, and Path's own behind it: a worker would call that one.
+    reason = pytest_bench._why_not_importable(type(Path()).cwd, (), {})
+    assert reason is not None
+    assert "is another object there" in reason
 
 
 def test_disabled_benchmarks_only_run_the_function(tmp_path: Path) -> None:

@@ -63,6 +63,10 @@ MISTAKES = {
     "a device that is not one": (["--train-device", "abacus"], "cpu or cuda"),
     "a checkpoint that is not there": (["--supernet", "no.pt"], "no.pt"),
     "accuracies": (["--accuracy", "table:a.csv"], "--supernet"),
+    "a target of nothing": (["--target-ms", "0"], "--target-ms is 0"),
+    "a time limit": (["--max-time", "5m"], "set --warmup-epochs and --epochs"),
+    "epochs that search nothing": (["--epochs", "1"], "at least 2 with --epochs"),
+    "another strategy": (["--strategy", "nsga2"], "mean nothing to nsga2"),
 }
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from hwprof.errors import DeviceUnavailableError, PlanError
 from hwprof.measure import engine, machine
-from hwprof.measure.process import living_pids
+from hwprof.measure.process import Worker, living_pids
 from hwprof.measure.records import (
     DeviceOptions,
     DeviceRef,
@@ -206,6 +206,14 @@ def test_telemetry_of_the_device_decides_the_verdict() -> None:
     assert {"stolen", "throttled", "foreign_load"} <= set(result.bursts[-1].causes)
 
 
+def test_sustained_keeps_the_throttled_bursts_that_it_is_there_to_time() -> None:
+    plan = plan_for("quick", workers=2, looks=(3,), timeout_s=20.0, sustained_s=1.0)
+    result = measured(run([block("a")], null(load={"throttled": True}), plan)["a"])
+    timed = [b for b in result.bursts if "first" not in b.causes]
+    assert [b.causes for b in timed] == [("throttled",)] * 6
+    assert (result.telemetry["n_bursts"], result.telemetry["n_excluded"]) == (6, 0)
+
+
 def test_looks_let_the_settled_go_and_keep_the_others() -> None:
     plan = plan_for("standard", workers=2, looks=(4, 6), target_rel=0.02)
     script: dict[str, Any] = {
@@ -293,7 +301,7 @@ def test_equal_workloads_are_measured_once() -> None:
 
 
 def test_bad_script_is_the_users_error() -> None:
-    with pytest.raises(DeviceUnavailableError, match="unknown field 'latnecy'"):
+    with pytest.raises(PlanError, match="unknown field 'latnecy'"):
         run([block("a")], null(latnecy={}))
     assert issubclass(PlanError, ValueError)
 
@@ -369,3 +377,30 @@ def test_rounds_begin_no_sooner_than_planned(monkeypatch: pytest.MonkeyPatch) ->
     assert len(slept) == 3
     assert slept[0] == 0.0
     assert all(50.0 < s <= 60.0 for s in slept[1:])
+
+
+def test_a_reference_block_that_is_lost_at_once_stops_nobody() -> None:
+    faults = [{"label": "reference block", "stage": "burst", "kind": "garbage"}]
+    result = measured(run([block("a")], null(faults=faults))["a"])
+    assert "reference_level_s" not in result.telemetry
+
+
+def test_all_are_compiled_before_the_first_is_warmed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Metering a workload's memory takes freed pages from those that are warm."""
+    asked: list[str] = []
+    send = Worker.send
+
+    def noted(self: Worker, op: str, **fields: Any) -> None:
+        asked.append(op)
+        send(self, op, **fields)
+
+    monkeypatch.setattr(Worker, "send", noted)
+    run([block("a", 8), block("b", 16)], null(), plan_for("quick", workers=1, looks=(1,)))
+    warm_up = asked.index("burst")
+    assert asked[:warm_up].count("compile") == 3  # with the reference block
+    assert "compile" not in asked[warm_up:]
+
+
+def test_a_deadline_is_kept_by_the_second_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_for("strict", workers=1, looks=(1,), session_gap_s=3600.0)
+    assert run([block("a")], null(), plan, deadline_s=time.monotonic() + 60.0) == {}

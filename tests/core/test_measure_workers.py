@@ -8,12 +8,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
+from hwprof.errors import DeviceUnavailableError, PlanError
 from hwprof.measure.pool import Pool
-from hwprof.measure.process import NO_PAGE_FAULTS, Worker, WorkerFault, living_pids
+from hwprof.measure.process import LINK, NO_PAGE_FAULTS, Worker, WorkerFault, living_pids
 from hwprof.measure.records import DeviceOptions, DeviceRef
 from hwprof.measure.wire import device_json
 from hwprof.space.pieces import SkipPiece
@@ -134,6 +136,61 @@ def test_a_worker_without_a_device_says_so() -> None:
             worker.request("no such operation", PATIENCE_S)
     finally:
         worker.close()
+
+
+def test_a_worker_that_was_ended_is_asked_nothing() -> None:
+    worker = Worker(0)
+    worker.kill()
+    # By now the numbers of its pipes may be those of other files.
+    with pytest.raises(WorkerFault, match="was ended before 'drop'") as caught:
+        worker.request("drop", PATIENCE_S, key="nothing")
+    assert caught.value.lost
+    worker.close()
+
+
+class RefusingWorker(Worker):
+    """A real process that, once asked, meets a fault instead of its device."""
+
+    def __init__(self, number: int, fault: WorkerFault) -> None:
+        super().__init__(number)
+        self.fault = fault
+
+    def send(self, op: str, **fields: Any) -> None:
+        raise self.fault
+
+
+class RefusingLauncher:
+    """Starts such workers."""
+
+    def __init__(self, fault: WorkerFault) -> None:
+        self.fault = fault
+
+    def start(self, number: int) -> Worker:
+        return RefusingWorker(number, self.fault)
+
+    def free_memory_bytes(self) -> int | None:
+        return None
+
+
+def test_a_link_lost_while_a_later_worker_starts_is_the_link_s() -> None:
+    with Pool(REF, 0) as pool:
+        pool._launcher = RefusingLauncher(WorkerFault(LINK, "the session ended", lost=True))
+        with pytest.raises(DeviceUnavailableError, match="the session ended"):
+            pool.start(1)  # nothing says yet that there is such a device
+    with Pool(REF, 0) as pool:
+        (first,), _ = pool.start(1)
+        pool._launcher = RefusingLauncher(WorkerFault(LINK, "the session ended", lost=True))
+        with pytest.raises(WorkerFault, match="the session ended") as caught:
+            pool.start(2)
+        assert caught.value.kind == LINK
+        assert living_pids() == (first.pid,)
+
+
+def test_options_that_do_not_fit_are_the_users_error() -> None:
+    with Pool(REF, 0) as pool:
+        pool._launcher = RefusingLauncher(WorkerFault("plan", "?cpus=7-4 names none", lost=False))
+        with pytest.raises(PlanError, match="names none"):
+            pool.start(1)
 
 
 def test_a_worker_ends_when_its_input_closes() -> None:

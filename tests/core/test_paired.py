@@ -115,6 +115,23 @@ class TestGate:
         assert other.p_faster == pytest.approx(one.p_slower)
         assert (other.workers_up, other.workers_down) == (one.workers_down, one.workers_up)
 
+    @pytest.mark.parametrize(
+        ("confidence", "two_sided", "one_sided"),
+        [
+            (0.99, 2.5758293035489004, 2.3263478740408408),
+            (0.999, 3.2905267314919255, 3.0902323061678132),
+        ],
+    )
+    def test_what_is_detectable_follows_the_rate_that_a_look_spends(
+        self, confidence: float, two_sided: float, one_sided: float
+    ) -> None:
+        found = paired.judge_pairs(ratios(*[0.0] * 5, sd=0.3), confidence=confidence)
+        low, high = found.shift_ci99
+        error = (math.log1p(high) - math.log1p(low)) / 2 / two_sided
+        assert found.detectable == pytest.approx((one_sided + 0.84) * error)
+        # Well above what the threshold asks for.
+        assert found.detectable > 2 * (0.01 + 0.84 * error)
+
     def test_figures(self) -> None:
         found = paired.judge_pairs(ratios(*[math.log(1.05)] * 5, sd=0.004))
         assert found.n_pairs == 40
@@ -122,7 +139,7 @@ class TestGate:
         low, high = found.shift_ci99
         assert low < found.shift < high
         error = (math.log1p(high) - math.log1p(low)) / 2 / 2.5758293035489004
-        assert found.detectable == pytest.approx(max(0.01 + 0.84 * error, 3.2 * error))
+        assert found.detectable == pytest.approx(max(0.01 + 0.84 * error, 3.166 * error))
 
     def test_no_pair_is_an_error(self) -> None:
         with pytest.raises(ValueError, match="no pair"):

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from hwprof import api
 from hwprof.checks.probing import WORK
 from hwprof.checks.workloads import BLOCK
 from hwprof.devices import device_ref
-from hwprof.errors import MeasurementError
+from hwprof.errors import MeasurementError, PlanError
 from hwprof.measure.records import DeviceOptions
 from hwprof.regression import injection
 from hwprof.regression.injection import power_points, run_trial, work_bytes
@@ -29,6 +30,11 @@ def test_a_delay_is_found_on_the_scripted_clock(size: float, verdict: str) -> No
 def test_no_real_work_goes_into_a_scripted_device() -> None:
     with pytest.raises(MeasurementError, match="cannot be put into the calls"):
         run_trial(BLOCK, NULL, kind="work", size=0.03, level_s=1e-4, seed=0)
+
+
+def test_nothing_is_slowed_down_on_another_machine() -> None:
+    with pytest.raises(PlanError, match=r"run hwprof selftest --inject --device cpu$"):
+        api.power_curve("cpu@ssh://pi@192.0.2.1")
 
 
 def test_work_is_sized_by_the_slope_of_two_hashes(monkeypatch: pytest.MonkeyPatch) -> None:

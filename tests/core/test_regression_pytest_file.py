@@ -26,9 +26,10 @@ def file(
     level_s: float,
     *,
     raw: bool = True,
+    samples: int = 30,
     machine: dict[str, Any] | None = None,
 ) -> Path:
-    data = [level_s * (1 + 0.001 * i) for i in range(30)]
+    data = [level_s * (1 + 0.001 * i) for i in range(samples)]
     stats = {"min": level_s, "mean": level_s, **({"data": data} if raw else {})}
     benchmark = {"name": "t", "fullname": "test_a.py::t", "stats": stats, "extra_info": {}}
     content = {"machine_info": machine or MACHINE, "benchmarks": [benchmark], "version": "5.3.1"}
@@ -59,6 +60,14 @@ def test_one_process_calls_nothing_below_ten_percent(
     assert row.base_s == pytest.approx(1.0029e-3)
 
 
+def test_as_many_samples_as_such_a_file_often_holds(tmp_path: Path) -> None:
+    # 1200 samples can be ordered in more ways than a float can count.
+    base = file(tmp_path, "a.json", 1e-3, samples=600)
+    (row,) = api.compare(base, file(tmp_path, "b.json", 1.2e-3, samples=600)).rows
+    assert row.verdict == "REGRESSED"
+    assert row.detectable == pytest.approx(0.1)
+
+
 @pytest.mark.parametrize("factor", [0.5, 1.0, 2.0])
 def test_without_raw_data_nothing_is_called(tmp_path: Path, factor: float) -> None:
     base = file(tmp_path, "a.json", 1e-3, raw=False)
@@ -66,6 +75,7 @@ def test_without_raw_data_nothing_is_called(tmp_path: Path, factor: float) -> No
     assert result.rows[0].verdict == "INCONCLUSIVE"
     assert result.rows[0].shift == pytest.approx(factor - 1)
     assert "no raw data" in result.rows[0].reason
+    assert result.rows[0].to_row()["detectable"] is None
     assert result.exit_code() == 4
 
 

@@ -63,6 +63,7 @@ def test_no_time_at_all_still_gives_a_round_and_no_verdict() -> None:
     assert row.detectable == float("inf")
     assert row.to_row()["detectable"] is None
     assert "the time was up" in row.reason
+    assert "or raise --max-time" in row.reason
 
 
 def test_several_threads_get_a_process_a_side_and_are_paired_by_seat() -> None:

@@ -31,22 +31,49 @@ def one(base: Stored | Missing, new: Stored | Missing, threshold: float = 0.01) 
     return row
 
 
-# ln levels −0.01, 0, 0.01: sd 0.01; one new session: 3·0.01·√(1 + 1/3) = 0.034641 -> 3.525 %.
 BASE = stored(math.exp(-0.01), 1.0, math.exp(0.01))
+# ln levels −0.01, 0, 0.01: sd 0.01; one new session: 0.01·√(1 + 1/3) = 0.011547 from session to
+# session. Student's t of 2 degrees of freedom at 0.995 is 9.924843: 0.114602, that is 12.143 %.
+ERROR = 0.01 * math.sqrt(1 + 1 / 3)
+HALF = 9.924843 * ERROR
 
 
 class TestRule:
-    def test_the_limit_is_three_sigma_of_the_sessions(self) -> None:
-        limit = math.expm1(0.034641016)
+    def test_of_few_sessions_the_limit_is_where_their_interval_leaves_zero(self) -> None:
+        limit = math.expm1(HALF)
         above, below = one(BASE, stored(1.001 + limit)), one(BASE, stored(0.999 + limit))
         assert (above.verdict, below.verdict) == ("REGRESSED", "INCONCLUSIVE")
-        assert above.detectable == pytest.approx(limit + 0.84 * 0.011547005)
-        # t of 2 degrees of freedom at 0.995 is 9.92484.
+        assert above.detectable == pytest.approx(limit + 0.84 * ERROR, rel=1e-6)
         assert above.shift_ci99 is not None
-        half = 9.92484 * 0.011547005
-        assert math.log1p(above.shift_ci99[1]) == pytest.approx(
-            math.log(1.001 + limit) + half, rel=1e-4
-        )
+        low, high = (math.log1p(v) for v in above.shift_ci99)
+        assert low == pytest.approx(math.log(1.001 + limit) - HALF, rel=1e-4)
+        assert high == pytest.approx(math.log(1.001 + limit) + HALF, rel=1e-6)
+
+    def test_nothing_is_called_whose_interval_holds_zero(self) -> None:
+        # Twice the 3.5 % of three standard errors, and every worker agrees.
+        row = one(BASE, stored(1.07))
+        assert row.shift_ci99 is not None
+        assert row.shift_ci99[0] < 0 < row.shift_ci99[1]
+        assert row.verdict == "INCONCLUSIVE"
+        assert "allow calls above 12.1%" in row.reason
+        assert "the 99 % interval between sessions holds 0" in row.reason
+
+    def test_faster_mirrors_slower(self) -> None:
+        row = one(BASE, stored(1 / (1.001 + math.expm1(HALF))))
+        assert row.verdict == "IMPROVED"
+        assert row.shift_ci99 is not None
+        assert row.shift_ci99[1] < 0
+        assert "holds 0" not in row.reason
+
+    def test_of_many_sessions_the_limit_is_three_sigma(self) -> None:
+        # Eight at −0.01 and eight at 0.01: sd 0.01·√(16/15), times √(1 + 1/16): 0.01·√(17/15).
+        # Student's t of 15 degrees of freedom is 2.95, below 3.
+        base = stored(*[math.exp(-0.01), math.exp(0.01)] * 8)
+        limit = math.expm1(3 * 0.01 * math.sqrt(17 / 15))
+        above, below = one(base, stored(1.001 + limit)), one(base, stored(0.999 + limit))
+        assert (above.verdict, below.verdict) == ("REGRESSED", "INCONCLUSIVE")
+        assert above.shift_ci99 is not None
+        assert above.shift_ci99[0] > 0
 
     def test_two_percent_is_the_least(self) -> None:
         steady = stored(1.0, 1.0, 1.0)
@@ -69,6 +96,8 @@ class TestRule:
         row = one(stored(1.0, workers=3), stored(1.5, workers=3))
         assert row.verdict == "INCONCLUSIVE"
         assert "fewer workers than needed" in row.reason
+        assert row.detectable == math.inf
+        assert row.to_row()["detectable"] is None
 
     def test_workers_must_agree(self) -> None:
         mixed = Session(level_s=1.2, units_s=(0.9, 0.95, 1.2, 1.2, 1.2), reference_s=1.0)

@@ -11,7 +11,8 @@ import pytest
 from hwprof import api
 from hwprof.api.suites import suite_workloads
 from hwprof.errors import IncompatibleRunError, ModelError, PlanError, StoreError
-from hwprof.regression.suite import find_baseline, read_suite
+from hwprof.regression.suite import Config, find_baseline, read_suite
+from hwprof.space import NAMED_ARCHITECTURES
 
 SUITE = """
 format: 1
@@ -55,6 +56,10 @@ class TestFiles:
         assert [str(c) for c in read.configs[:3]] == ["cpu-t1-fp32", "cpu-t1-int8", "cpu-t2-fp32"]
         assert len(read.configs) == 8
 
+    def test_a_boards_configuration_names_one_folder(self) -> None:
+        config = Config(device="cpu@ssh://pi@192.0.2.1:22", threads=2, precision="fp32")
+        assert str(config) == "cpu@ssh_pi@192.0.2.1_22-t2-fp32"
+
     @pytest.mark.parametrize(
         ("text", "message"),
         [
@@ -64,6 +69,7 @@ class TestFiles:
             ("format: 1\nthreads: [0]\nworkloads: [blocks: x]", r"threads is \[0\]"),
             ("format: 1\nprecision: fp32\nworkloads: [blocks: x]", "precision is 'fp32'"),
             ("format: 1\npreset: long\nworkloads: [blocks: x]", "preset 'long'"),
+            ("format: 1\npreset: [quick]\nworkloads: [blocks: x]", r"preset \['quick'\]"),
             ("format: 1\nworkloads: [block: x]", "expected blocks: SPACE"),
             ("format: 1\nworkloads: [{blocks: x, inputs: []}]", "expected blocks: SPACE"),
             ("a: [", "is no YAML"),
@@ -76,6 +82,19 @@ class TestFiles:
     def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
         with pytest.raises(PlanError, match="cannot read the suite"):
             read_suite(tmp_path / "none.yaml")
+
+    def test_a_file_that_is_no_text(self, tmp_path: Path) -> None:
+        file = tmp_path / "suite.yaml"
+        file.write_bytes(b"\xff\xfe\x00")
+        with pytest.raises(PlanError, match="is no YAML"):
+            read_suite(file)
+
+    def test_a_networks_file_lies_beside_the_suite(self, tmp_path: Path) -> None:
+        arch = NAMED_ARCHITECTURES["proxyless-gpu"]
+        (tmp_path / "mine.json").write_text(json.dumps(arch.to_json()))
+        file = suite(tmp_path, SUITE.replace("proxyless-gpu", "mine.json"))
+        (workload,) = suite_workloads(read_suite(file), 0)
+        assert workload.label == f"network {arch.arch_id}"
 
     def test_a_model_that_is_gone_is_said_before_anything_is_measured(self, tmp_path: Path) -> None:
         file = suite(tmp_path, SUITE + "  - model: gone.onnx\n")

@@ -13,7 +13,8 @@ onnx = pytest.importorskip("onnx")
 
 from hwprof.devices.cpu import CpuAdapter, CpuExecutable
 from hwprof.errors import CompileError, MeasurementError, ModelError
-from hwprof.measure.records import DeviceOptions, plan_for
+from hwprof.measure.engine import measure
+from hwprof.measure.records import DeviceOptions, DeviceRef, Failure, plan_for
 from hwprof.space.pieces import ConvPiece
 from hwprof.workload import InputSpec, Workload
 
@@ -161,6 +162,22 @@ def test_operator_that_the_runtime_lacks_is_the_devices_refusal(tmp_path: Path) 
     path = save(tmp_path / "odd.onnx", [node], [("x", FLOAT, [1])], [("y", FLOAT, [1])])
     with pytest.raises((CompileError, ModelError), match="Teleport"):
         compiled(Workload.from_file(path))
+
+
+def test_a_model_that_no_memory_holds_is_a_failure_of_its_own(tmp_path: Path) -> None:
+    """For real: 40 thousand million floats are beyond any machine that runs the tests."""
+    nodes = [
+        onnx.helper.make_node("Expand", ["x", "shape"], ["wide"]),
+        onnx.helper.make_node("ReduceSum", ["wide"], ["y"], keepdims=0),
+    ]
+    shape = np.array([40_000_000_000], dtype=np.int64)
+    path = save(
+        tmp_path / "huge.onnx", nodes, [("x", FLOAT, [1])], [("y", FLOAT, [])], [("shape", shape)]
+    )
+    ref = DeviceRef(name="cpu", factory="hwprof.devices.cpu:CpuAdapter")
+    (failure,) = measure([Workload.from_file(path)], ref, plan_for("quick", workers=1))
+    assert isinstance(failure, Failure)
+    assert (failure.stage, failure.kind) == ("compile", "out_of_memory")
 
 
 @pytest.mark.parametrize(

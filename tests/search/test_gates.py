@@ -250,7 +250,7 @@ def test_a_probed_candidate_gets_no_weight_gradient():
                     assert (p.grad is not None) == ran, (slot, block)
 
 
-def test_judging_recalibrates_only_what_runs():
+def test_the_path_of_a_plan_has_its_probes_and_that_of_a_network_only_what_runs():
     space = growing_space()
     net, choices = double_supernet(space), Choices(space, seed=0)
     plan = full_plan(choices.best(), choices.probabilities(), recompute=True)

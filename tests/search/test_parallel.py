@@ -60,7 +60,7 @@ table = table_model(whole, [ImportedBlock(resolution_px=32, unit=None, layer=Non
     latency_s=1e-4 * (i + 1)) for s in whole.slots for i, b in enumerate(whole.choices(s))])
 task = load_task("digits", resolution_px=32, limit_images=80)
 config = ProxylessConfig(mode=mode, warmup_epochs=1, epochs=2, batch=12, alpha_lr=0.05,
-    networks_per_update=2, alpha_every=2, reward_images=12)
+    networks_per_update=2, alpha_every=2, reward_images=13)
 ordinary = Training.run
 def run(self, *args, **kwargs):
     done = ordinary(self, *args, **kwargs)

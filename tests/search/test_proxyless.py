@@ -26,7 +26,7 @@ from hwprof.search.choices import Choices, Path, Where
 from hwprof.search.expected_latency import ExpectedLatency
 from hwprof.search.gates import GatePlan, mixed, straight_through
 from hwprof.search.penalties import Penalty
-from hwprof.search.plans import pair_probabilities, pair_update
+from hwprof.search.plans import pair_plan, pair_probabilities, pair_update
 from hwprof.search.proxyless import (
     MODES,
     ArchitectureSteps,
@@ -135,7 +135,7 @@ class TestPairs:
             sd = (chance * (1 - chance) / n) ** 0.5
             assert abs(counts[frozenset((i, j))] / n - chance) < 4 * sd
 
-    def test_active_frequencies_differ_from_p(self):
+    def test_what_runs_of_the_pairs_is_drawn_as_the_closed_form_says(self):
         """(.70, .20, .10) becomes (.77, .17, .05), by enumeration of the specification."""
         p = np.array(SKEWED)
         active = np.zeros(3)
@@ -143,6 +143,39 @@ class TestPairs:
             # Ordered pairs, so every one carries its own order's probability.
             active[[i, j]] += p[i] * p[j] / (1 - p[i]) * p[[i, j]] / (p[i] + p[j])
         assert active == pytest.approx([0.77, 0.17, 0.05], abs=0.01)
+        choices, rng = skewed_choices(), np.random.default_rng(3)
+        counts = np.zeros(3)
+        for _ in range(1_000):
+            plan = pair_plan(choices, choices.draw_pairs(rng), rng)[0]
+            for edge in EDGES:
+                (block,) = plan.blocks[edge].run
+                counts[choices.space.choices(edge).index(block)] += 1
+        found = counts / counts.sum()
+        sd = np.sqrt(active * (1 - active) / counts.sum())
+        assert np.all(np.abs(found - active) < 4 * sd)
+        # Not p itself, which is nine standard deviations away.
+        assert found[0] - p[0] > 4 * sd[0]
+
+    def test_the_gates_of_a_pair_have_the_closed_form_gradient(self):
+        """∂/∂α_i of Σ d_o g_o over the pair is q_i q_j (d_i − d_j); the others have none."""
+        choices, rng = skewed_choices(), np.random.default_rng(2)
+        p = torch.tensor(SKEWED, dtype=torch.float64)
+        d = torch.tensor([0.3, -1.0, 2.0], dtype=torch.float64)
+        for _ in range(10):
+            pairs = choices.draw_pairs(rng)
+            plan = pair_plan(choices, pairs, rng)[0]
+            for edge in EDGES:
+                mix = plan.blocks[edge]
+                order = [choices.space.choices(edge).index(block) for block in mix.options]
+                assert set(order) == set(pairs[edge])
+                assert mix.gate is not None
+                assert mix.gate.tolist() == [1.0, 0.0]
+                (grad,) = torch.autograd.grad((mix.gate * d[order]).sum(), choices.alpha[edge])
+                i, j = pairs[edge]
+                closed = torch.zeros(3, dtype=torch.float64)
+                closed[i] = p[i] * p[j] / (p[i] + p[j]) ** 2 * (d[i] - d[j])
+                closed[j] = -closed[i]
+                torch.testing.assert_close(grad, closed, rtol=1e-12, atol=1e-15)
 
     def test_a_step_moves_the_pair_and_nothing_else(self):
         choices, config = Choices(toy_space(), seed=0), ProxylessConfig(mode="two-path")
@@ -213,6 +246,22 @@ def set_probabilities(choices: Choices, p: np.ndarray) -> None:
             alpha.copy_(torch.from_numpy(np.log(p)))
 
 
+def skewed_choices() -> Choices:
+    """Three options on every edge, with the probabilities of the specification's example."""
+    three = ("mbconv_k3_e3", "mbconv_k5_e3", SKIP)
+    choices = Choices(toy_space().restrict(dict.fromkeys(EDGES, three)), seed=0)
+    set_probabilities(choices, np.array(SKEWED))
+    return choices
+
+
+class Interacting(PlantedTable):
+    """The same table, and a term that is no sum over layers."""
+
+    def predict_many(self, archs: Sequence[Architecture]) -> tuple[Any, Any]:
+        latencies, half = super().predict_many(archs)
+        return latencies + [1e-3 * arch.units[0].count(SKIP) ** 2 for arch in archs], half
+
+
 class TestExpectedLatency:
     def test_gradient_equals_finite_differences(self):
         for space in (toy_space(), get_space("mobile-mini")):
@@ -277,6 +326,18 @@ class TestExpectedLatency:
         rng = np.random.default_rng(0)
         mean = np.mean(expected.of([choices.draw(rng).arch for _ in range(4000)]))
         assert expected(choices.probabilities()).item() == pytest.approx(mean, rel=0.02)
+
+    def test_the_digest_tells_apart_what_the_table_does_not(self):
+        space = toy_space()
+        models = (
+            PlantedTable(space, COSTS),
+            PlantedTable(space, COSTS, constant_s=0.011),
+            Interacting(space, COSTS),
+        )
+        assert models[0].table() == models[1].table() == models[2].table()
+        digests = [ExpectedLatency(model, space).digest for model in models]
+        assert len(set(digests)) == 3
+        assert ExpectedLatency(PlantedTable(space, COSTS), space).digest == digests[0]
 
     def test_a_block_without_latency_is_named(self):
         space = toy_space()
@@ -442,6 +503,26 @@ def test_the_schedule_of_architecture_steps():
     assert found == [24, 29, 34, 39]
 
 
+@pytest.mark.parametrize(
+    ("per_epoch", "every", "first"), [(4, 5, 1), (1, 5, 1), (3, 2, 1), (4, 4, 2), (20, 5, 0)]
+)
+def test_epochs_without_an_architecture_step_are_refused(per_epoch: int, every: int, first: int):
+    """The least number that is told is the least that the schedule gives a step in."""
+
+    def config(epochs: int) -> ProxylessConfig:
+        return ProxylessConfig(epochs=epochs, alpha_every=every, alpha_first_epoch=first)
+
+    least = next(
+        epochs
+        for epochs in range(1, 100)
+        if any(config(epochs).is_alpha_step(s, per_epoch) for s in range(epochs * per_epoch))
+    )
+    config(least).require_alpha_steps(per_epoch)
+    for epochs in range(1, least):
+        with pytest.raises(PlanError, match=f"at least {least} with --epochs"):
+            config(epochs).require_alpha_steps(per_epoch)
+
+
 def test_defaults_are_the_published_ones():
     """The table of hyperparameters of mit-han-lab/proxylessnas, `search/`."""
     config = ProxylessConfig()
@@ -460,10 +541,28 @@ def test_a_space_of_one_network_is_refused():
         Choices(one, seed=0)
 
 
-@pytest.mark.parametrize("bad", [{"mode": "gumbel"}, {"epochs": 0}, {"alpha_every": 0}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"mode": "gumbel"},
+        {"epochs": 0},
+        {"alpha_every": 0},
+        {"alpha_lr": 0.0},
+        {"alpha_lr": float("nan")},
+        {"alpha_lr": float("inf")},
+        {"device": "cuda:first"},
+        {"device": "cuda:01"},
+        {"device": "cpu:0"},
+    ],
+)
 def test_settings_without_meaning_are_refused(bad: dict[str, Any]):
     with pytest.raises(PlanError):
         ProxylessConfig(**bad)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:0", "cuda:12"])
+def test_devices_to_train_on(device: str):
+    assert ProxylessConfig(device=device).device == device
 
 
 def test_the_table_is_right_in_total_and_block_by_block():

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,16 +17,22 @@ from hwprof.api.searching import load_search, search
 from hwprof.errors import DataError, IncompatibleRunError, PlanError
 from hwprof.estimate.block_table import table_model
 from hwprof.estimate.latency_model import AdditiveLatencyModel
-from hwprof.search import proxyless, sgd, training
+from hwprof.search import proxyless, proxyless_front, sgd, training
 from hwprof.search.checkpoint import load_checkpoint
 from hwprof.search.events import ChoicesUpdated
 from hwprof.search.expected_latency import ExpectedLatency
 from hwprof.search.penalties import Penalty
 from hwprof.search.proxyless import MODES, ArchitectureSteps, Mode, ProxylessConfig, StepOutcome
-from hwprof.search.proxyless_front import Sweep, search_front
-from hwprof.search.proxyless_search import Derived, search_network, warmup_settings
+from hwprof.search.proxyless_front import Sweep, names_of, search_front
+from hwprof.search.proxyless_search import (
+    COURSE_IMAGES,
+    Derived,
+    course_images,
+    search_network,
+    warmup_settings,
+)
 from hwprof.search.supernet_accuracy import SupernetAccuracy
-from hwprof.search.tasks import DIGITS, ImageTask, load_task
+from hwprof.search.tasks import DIGITS, ImageTask, Split, load_task
 from hwprof.search.training import train_supernet
 from hwprof.space import Architecture, DesignSpace, get_space
 from hwprof.store import ImportedBlock
@@ -218,10 +225,60 @@ class TestOneSearch:
                 other, task, latency, PENALTY, CONFIG, warmup=warmup, out=tmp_path / "s.pt"
             )
 
+    def test_a_warm_up_on_other_images_is_refused(self, space, model, warmup, tmp_path):
+        """Their training images may be test images here."""
+        other = load_task(DIGITS, resolution_px=32, limit_images=80, split_seed=1)
+        latency = ExpectedLatency(model, space)
+        with pytest.raises(IncompatibleRunError, match="was trained on other images"):
+            search_network(
+                space, other, latency, PENALTY, CONFIG, warmup=warmup, out=tmp_path / "s.pt"
+            )
+        assert not (tmp_path / "s.pt").exists()
+
+    def test_an_unfinished_warm_up_warns(
+        self, space, task, model, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ):
+        half = tmp_path / "half.pt"
+        settings = replace(warmup_settings(CONFIG, task), epochs=2, max_time_s=0.0)
+        train_supernet(space, task, settings, half)
+        caplog.clear()
+        search_network(
+            space,
+            task,
+            ExpectedLatency(model, space),
+            PENALTY,
+            replace(CONFIG, epochs=2),
+            warmup=half,
+            out=tmp_path / "s.pt",
+        )
+        assert "half.pt is not fully trained (step 4 of 8)" in caplog.text
+
+    def test_epochs_without_an_architecture_step_are_refused(
+        self, space, task, model, warmup, tmp_path: Path
+    ):
+        config = replace(CONFIG, epochs=1)
+        latency = ExpectedLatency(model, space)
+        with pytest.raises(PlanError, match="at least 2 with --epochs"):
+            search_network(
+                space, task, latency, PENALTY, config, warmup=warmup, out=tmp_path / "s.pt"
+            )
+        with pytest.raises(PlanError, match="at least 2 with --epochs"):
+            search_front(
+                space,
+                task,
+                model,
+                config,
+                Sweep(),
+                latency=predictions(model),
+                folder=tmp_path / "front",
+            )
+        # Not even the warm-up was trained.
+        assert not (tmp_path / "front").exists()
+
     def test_another_search_in_the_same_file_is_refused(self, space, task, model, warmup, tmp_path):
         out = tmp_path / "s.pt"
         latency = ExpectedLatency(model, space)
-        config = replace(CONFIG, epochs=1)
+        config = replace(CONFIG, epochs=2)
         search_network(space, task, latency, PENALTY, config, warmup=warmup, out=out)
         with pytest.raises(IncompatibleRunError, match="was trained with other penalty"):
             search_network(
@@ -245,18 +302,24 @@ class TestSweep:
         with pytest.raises(PlanError, match="twice"):
             Sweep(weights=(0.1, 0.1)).penalties(0.1)
 
+    def test_two_searches_of_one_file_name_are_refused(self):
+        near = Sweep(targets_s=(0.00200001, 0.00200002)).penalties(0.1)
+        with pytest.raises(PlanError, match="name them further apart"):
+            names_of(CONFIG, near)
+        apart = Sweep(targets_s=(0.002, 0.003)).penalties(0.1)
+        assert names_of(CONFIG, apart) == ("recompute-hinge-w1-t2ms", "recompute-hinge-w1-t3ms")
+
     def test_ends_in_a_front_with_its_course_in_the_log(self, space, task, model, warmup, tmp_path):
-        def run(**more):
+        def run(weights=(0.0, 5.0)):
             return search_front(
                 space,
                 task,
                 model,
                 replace(CONFIG, epochs=2),
-                Sweep(weights=(0.0, 5.0)),
+                Sweep(weights=weights),
                 latency=predictions(model),
                 folder=tmp_path,
                 warmup=warmup,
-                **more,
             )
 
         result = run()
@@ -274,13 +337,17 @@ class TestSweep:
             assert (tmp_path / event["checkpoint"]).is_file()
         # Called again, nothing is trained or judged anew.
         assert run().front == result.front
+        # Another sweep does not belong here, which is said before it is trained.
+        with pytest.raises(IncompatibleRunError, match="holds a search with settings"):
+            run(weights=(0.0, 5.0, 7.0))
+        assert not list((tmp_path / "training").glob("*-w7-*"))
 
     def test_retrains_the_derived_networks(self, space, task, model, warmup, tmp_path):
         result = search_front(
             space,
             task,
             model,
-            replace(CONFIG, epochs=1),
+            replace(CONFIG, epochs=2),
             Sweep(weights=(0.1,)),
             latency=predictions(model),
             folder=tmp_path,
@@ -359,7 +426,64 @@ class TestFromPython:
         with pytest.raises(PlanError, match="means nothing to proxyless"):
             search(**common, strategy="proxyless", accuracy="table:a.csv")
         with pytest.raises(PlanError, match="random needs accuracies"):
-            search(**common, strategy="random")
+            # As the command line calls it: options of proxyless that nobody named.
+            search(**common, strategy="random", proxyless=ProxylessOptions())
+
+    def test_one_target_is_a_ceiling_like_several(self, space, tmp_path: Path, monkeypatch):
+        sweeps: list[Sweep] = []
+
+        def stop(space, task, model, config, sweep, **more):
+            sweeps.append(sweep)
+            raise Killed
+
+        monkeypatch.setattr(proxyless_front, "search_front", stop)
+        table = self.table(tmp_path / "table.csv", space)
+        for number, options in enumerate(
+            (
+                replace(self.OPTIONS, latency_weights=(), targets_ms=(5.0,)),
+                replace(self.OPTIONS, latency_weights=(0.5, 2.0), targets_ms=(5.0,)),
+                replace(self.OPTIONS, latency_weights=(), targets_ms=(5.0,), penalty="power"),
+            )
+        ):
+            with pytest.raises(Killed):
+                search(
+                    space=space,
+                    latency=table,
+                    strategy="proxyless",
+                    proxyless=options,
+                    out=tmp_path / f"out{number}",
+                )
+        found = [[(p.kind, p.weight, p.target_s) for p in s.penalties(0.1)] for s in sweeps]
+        assert found == [
+            [("hinge", 1.0, 0.005)],
+            [("hinge", 0.5, 0.005), ("hinge", 2.0, 0.005)],
+            [("power", 1.0, 0.005)],
+        ]
+
+    @pytest.mark.parametrize(
+        ("asked", "message"),
+        [
+            ({"target_ms": 0.0}, "--target-ms is 0; expected a latency above 0 ms"),
+            ({"target_ms": float("nan")}, "--target-ms is nan"),
+            ({"strategy": "nsga2", "target_ms": -1.0}, "--target-ms is -1"),
+            ({"max_time_s": 60.0}, "--max-time means nothing to proxyless"),
+            (
+                {
+                    "strategy": "nsga2",
+                    "proxyless": ProxylessOptions(mode="two-path", targets_ms=(2.0,)),
+                },
+                r"options of proxyless \(--mode, --targets-ms\) mean nothing to nsga2",
+            ),
+        ],
+    )
+    def test_options_that_would_be_ignored_are_refused(
+        self, asked, message: str, space, tmp_path: Path
+    ):
+        out = tmp_path / "out"
+        common = {"space": space, "latency": "run", "out": out, "strategy": "proxyless"}
+        with pytest.raises(PlanError, match=message):
+            search(**{**common, **asked})
+        assert not out.exists()
 
     def test_without_data_it_says_where_it_looked(self, space, tmp_path: Path):
         with pytest.raises(DataError, match="does not exist"):
@@ -370,6 +494,20 @@ class TestFromPython:
                 data=str(tmp_path / "nowhere"),
                 out=tmp_path / "out",
             )
+
+
+def test_the_course_is_followed_on_all_classes_alike():
+    """Validation images of a folder of class folders are sorted by class."""
+    labels = np.repeat(np.arange(10), 300).astype(np.int64)
+    images = np.broadcast_to(np.arange(3000).reshape(-1, 1, 1, 1) % 256, (3000, 1, 1, 3))
+    whole = Split(images=images.astype(np.uint8), labels=labels)
+    few = course_images(whole, seed=0)
+    assert len(few) == COURSE_IMAGES == 1000
+    assert np.bincount(few.labels).tolist() == [100] * 10
+    again = course_images(whole, seed=0)
+    assert np.array_equal(few.images, again.images)
+    small = Split(images=whole.images[:7], labels=labels[:7])
+    assert course_images(small, seed=0) is small
 
 
 def test_mixed_precision_trains_and_keeps_weights_in_float32(
@@ -427,7 +565,7 @@ def test_killed_in_any_phase_a_sweep_comes_to_the_same(
             space,
             task,
             model,
-            replace(CONFIG, epochs=1),
+            replace(CONFIG, epochs=2),
             Sweep(weights=(0.0, 5.0)),
             latency=predictions(model),
             folder=folder,
@@ -439,7 +577,7 @@ def test_killed_in_any_phase_a_sweep_comes_to_the_same(
     kills = 0
     for _ in range(20):
         with monkeypatch.context() as patch:
-            # Every phase has per_epoch steps: this falls into the middle of each.
+            # No phase has fewer than per_epoch steps: some kill falls into each of them.
             killed_after(per_epoch // 2 + 1, patch)
             try:
                 broken = run(tmp_path / "broken")

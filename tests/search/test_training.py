@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,18 +12,21 @@ import numpy as np
 import pytest
 import torch
 
+from hwprof.api import train
 from hwprof.errors import (
     DataError,
+    DeviceUnavailableError,
     FormatVersionError,
     IncompatibleRunError,
+    MissingExtraError,
     SpaceError,
     StoreError,
 )
 from hwprof.progress import Progress
-from hwprof.search import sgd, training
+from hwprof.search import parallel, sgd, training
 from hwprof.search.augmentation import augmented
 from hwprof.search.batches import TrainingBatches, normalised, plain_batches
-from hwprof.search.checkpoint import load_checkpoint, space_from_json, task_from_json
+from hwprof.search.checkpoint import load_checkpoint, only_writer, space_from_json, task_from_json
 from hwprof.search.sgd import TrainSettings
 from hwprof.search.tasks import DIGITS, ImageTask, load_task
 from hwprof.search.training import default_settings, train_network, train_supernet
@@ -180,7 +184,10 @@ class TestSupernetTraining:
         monkeypatch.setattr(sgd, "CHECKPOINT_INTERVAL_S", 0.0)
         wild = replace(SETTINGS, lr=1e30, warmup_epochs=0.0, max_gradient=1e30)
         path = tmp_path / "s.pt"
-        with pytest.raises(DataError, match=r"step \d+ \(epoch \d of 3\).*step \d+ in .* is kept"):
+        with pytest.raises(
+            DataError,
+            match=r"step \d+ \(epoch \d of 3\).*step \d+ in .* is kept; .* another --seed or more",
+        ):
             train_supernet(space, task, wild, path)
         assert not load_checkpoint(path).meta.finished
 
@@ -225,6 +232,25 @@ class TestSupernetTraining:
     def test_no_folder_to_write_into(self, space, task, tmp_path: Path):
         with pytest.raises(StoreError, match="cannot write the checkpoint"):
             train_supernet(space, task, replace(SETTINGS, epochs=1), tmp_path / "no" / "s.pt")
+        assert not (tmp_path / "no").exists()
+
+    def test_a_second_training_into_it_is_refused_while_one_runs(self, space, task, tmp_path: Path):
+        path, settings = tmp_path / "s.pt", replace(SETTINGS, epochs=1)
+        with only_writer(path), pytest.raises(StoreError, match="another training is writing"):
+            train_supernet(space, task, settings, path)
+        assert not path.exists()
+        assert train_supernet(space, task, settings, path).finished
+        # What is finished is not written again.
+        with only_writer(path):
+            assert train_supernet(space, task, settings, path).finished
+
+    def test_a_gpu_that_is_not_there_is_named(
+        self, space, task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+        with pytest.raises(DeviceUnavailableError, match="'cuda:1': torch sees 1 CUDA devices"):
+            train_supernet(space, task, replace(SETTINGS, device="cuda:1"), tmp_path / "s.pt")
 
     def test_a_space_without_supernet(self, task, tmp_path: Path):
         with pytest.raises(SpaceError, match="has no supernet"):
@@ -252,6 +278,23 @@ class TestNetworkTraining:
         task = load_task(DIGITS, resolution_px=32, limit_images=20)
         settings = replace(SETTINGS, epochs=1, batch=4)
         assert train_network(arch, task, settings, tmp_path / "n.pt").finished
+
+
+class TestFromPython:
+    def test_a_network_is_trained_at_its_own_resolution(self, tmp_path: Path):
+        images = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
+        np.savez(tmp_path / "d.npz", images=images, labels=np.arange(40) % 4)
+        small = replace(ARCH, resolution_px=16)
+        summary = train(out=tmp_path / "n.pt", arch=small, data=str(tmp_path / "d.npz"), epochs=1)
+        assert summary.finished
+        assert summary.meta.arch == small.to_json()
+        assert summary.meta.space["resolution_px"] == 16
+
+    def test_without_torch_the_missing_package_is_named(self, tmp_path: Path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "torch", None)
+        monkeypatch.delitem(sys.modules, "hwprof.search.training")
+        with pytest.raises(MissingExtraError, match=r"training needs .*'hwprof\[search\]'"):
+            train(out=tmp_path / "n.pt", arch=ARCH)
 
 
 class TestSchedule:
@@ -288,6 +331,15 @@ class TestBatches:
         for late, full in zip(batches.epoch(3, first=4), list(batches.epoch(3))[4:], strict=True):
             assert torch.equal(late.images, full.images)
             assert torch.equal(late.labels, full.labels)
+
+    def test_held_out_images_are_shared_evenly_by_any_number_of_processes(
+        self, task: ImageTask, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr(parallel, "world_size", lambda: 3)
+        monkeypatch.setattr(parallel, "rank", lambda: 1)
+        batches = TrainingBatches(task=task, size=8, seed=0)
+        assert len(task.validation) == 16
+        assert [len(batches.held_out(0, size).labels) for size in (10, 12, 1000)] == [3, 4, 5]
 
     def test_epochs_and_seeds_differ(self, task: ImageTask):
         def first(seed: int, epoch: int) -> torch.Tensor:
@@ -355,8 +407,10 @@ class TestCheckpoint:
     def test_finished_it_carries_no_optimizer(self, finished: Path):
         assert load_checkpoint(finished).optimizer is None
 
-    def test_nothing_is_left_beside_it(self, finished: Path):
-        assert [p.name for p in finished.parent.iterdir()] == ["s.pt"]
+    def test_only_its_lock_is_left_beside_it(self, finished: Path):
+        """Whether a lock's file stays is up to filelock and the system."""
+        left = {p.name for p in finished.parent.iterdir()}
+        assert left - {".s.pt.lock"} == {"s.pt"}
 
     def test_other_images_are_refused(self, finished: Path):
         meta = load_checkpoint(finished).meta

@@ -1,4 +1,4 @@
-"""Cooling down, and the load while a worker ran."""
+"""Cooling down, and the load of others around a burst."""
 
 from __future__ import annotations
 
@@ -8,55 +8,111 @@ from typing import Any
 
 import pytest
 
-from hwprof.devices.agent.board_server import BoardExecutable
-from hwprof.devices.agent.conditions import Conditions, Cooling, RunningLoad, SustainedLoad
+from hwprof.devices.agent import board_server
+from hwprof.devices.agent.board_server import UNTOLD_LOAD, BoardExecutable, BoardServer
+from hwprof.devices.agent.conditions import CampaignLoad, Conditions, Cooling, SustainedLoad
 from hwprof.devices.agent.sensors import Sensors
-from hwprof.measure.load import Snapshot
+from hwprof.measure.load import LoadMonitor
+
+TICKS = 100
+"""Of the system's clock, in a second."""
 
 
 class Machine:
-    """Two CPUs; ``run`` lets time pass with so many cores of ours and of others."""
+    """One CPU in a /proc of its own; ``run`` lets time pass with work of ours and of others."""
 
-    def __init__(self) -> None:
-        self.at_s = self.busy_s = self.own_s = self.steal_s = 0.0
+    def __init__(self, proc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.proc = proc
+        self.at_s = 0.0
+        self.busy = self.stolen = 0
+        self.own: dict[int, int] = {}
+        monkeypatch.setattr("hwprof.measure.load.usable_cpus", lambda: frozenset({0}))
+        monkeypatch.setattr("os.times", lambda: (0.0, 0.0, 0.0, 0.0, 0.0))
+        monkeypatch.setattr("os.sysconf", lambda name: TICKS)
+        monkeypatch.setattr("time.monotonic", lambda: self.at_s)
+        self.run(0.0)
 
-    def run(self, elapsed_s: float, own: float, foreign: float, steal: float = 0.0) -> None:
+    def run(
+        self, elapsed_s: float, *, foreign: float = 0.0, stolen: float = 0.0, **own: float
+    ) -> None:
+        """Let time pass; ``own`` are shares of the campaign's processes, named ``p7``."""
+        ticks = TICKS * elapsed_s
         self.at_s += elapsed_s
-        self.own_s += own * elapsed_s
-        self.busy_s += (own + foreign) * elapsed_s
-        self.steal_s += steal * elapsed_s
+        self.busy += round(ticks * (foreign + sum(own.values())))
+        self.stolen += round(ticks * stolen)
+        self.proc.joinpath("stat").write_text(f"cpu0 {self.busy} 0 0 9 9 0 0 {self.stolen} 0 0\n")
+        for name, share in own.items():
+            pid = int(name.removeprefix("p"))
+            self.own[pid] = self.own.get(pid, 0) + round(ticks * share)
+            folder = self.proc / str(pid)
+            folder.mkdir(exist_ok=True)
+            times = f"{self.own[pid]} 0"
+            (folder / "stat").write_text(f"{pid} (a b) S 1 7 7 0 -1 0 0 0 0 0 {times} 0 0 20 0\n")
 
-    def snapshot(self) -> Snapshot:
-        return Snapshot(at_s=self.at_s, busy_s=self.busy_s, steal_s=self.steal_s, own_s=self.own_s)
+    def end(self, pid: int) -> None:
+        """Let a process of the campaign end."""
+        del self.own[pid]
+        (self.proc / str(pid) / "stat").unlink()
+
+    def pids(self) -> frozenset[int]:
+        """Return the campaign's living processes."""
+        return frozenset(self.own)
 
 
-def test_only_the_time_in_which_the_worker_ran_counts() -> None:
-    machine = Machine()
-    load = RunningLoad(machine.snapshot, n_cpus=2)
-    found = None
-    for _ in range(25):
-        load.begin()
-        machine.run(0.05, own=1.0, foreign=0.1, steal=0.04)
-        found = load.end()
-        machine.run(1.0, own=0.0, foreign=1.0)  # the campaign's other workers
+def nobody() -> frozenset[int]:
+    return frozenset()
+
+
+def test_what_the_campaign_itself_runs_is_no_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(tmp_path, monkeypatch)
+    watch = CampaignLoad(machine.pids, tmp_path)
+    # Parked, while the campaign's other worker runs: that is no second of this one's own.
+    machine.run(2.0, foreign=0.25, stolen=0.05, p7=0.5)
+    found = watch.mark()
     assert found is not None
-    assert found.foreign_cores == pytest.approx(0.1)
-    # Of all CPU time: 0.04 cores of 2.
-    assert found.steal_share == pytest.approx(0.02)
-
-
-def test_less_than_a_second_says_nothing_and_the_window_forgets() -> None:
-    machine = Machine()
-    load = RunningLoad(machine.snapshot, n_cpus=2)
-    load.begin()
-    machine.run(0.5, own=1.0, foreign=1.0)
-    assert load.end() is None
-    for _ in range(30):
-        load.begin()
-        machine.run(0.1, own=1.0, foreign=0.0)
-        found = load.end()
+    assert found.foreign_cores == pytest.approx(0.25)
+    assert found.steal_share == pytest.approx(0.05)
+    machine.run(2.0, p7=1.0)
+    found = watch.mark()
     assert found is not None
     assert found.foreign_cores == pytest.approx(0.0)
+
+
+def test_less_than_a_second_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(tmp_path, monkeypatch)
+    watch = CampaignLoad(machine.pids, tmp_path)
+    machine.run(0.5, foreign=1.0)
+    assert watch.mark() is None
+    machine.run(0.5, foreign=0.5)
+    found = watch.mark()
+    assert found is not None
+    assert found.foreign_cores == pytest.approx(0.75)
+
+
+def test_what_a_process_did_before_it_ended_is_not_put_down_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(tmp_path, monkeypatch)
+    machine.run(1.0, p7=1.0, p8=0.0)
+    watch = CampaignLoad(machine.pids, tmp_path)
+    machine.run(5.0, p7=1.0)
+    machine.end(7)
+    assert watch.mark() is None
+    machine.run(1.0, foreign=0.25, p8=0.5)
+    found = watch.mark()
+    assert found is not None
+    assert found.foreign_cores == pytest.approx(0.25)
+
+
+def test_a_device_that_does_not_tell_its_load_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = BoardServer(tmp_path)
+    assert UNTOLD_LOAD not in server.warnings()
+    monkeypatch.setattr(board_server, "LoadMonitor", lambda: LoadMonitor(proc=tmp_path / "none"))
+    assert UNTOLD_LOAD in server.warnings()
 
 
 def test_a_burst_waits_until_within_two_degrees_of_the_start() -> None:
@@ -145,12 +201,11 @@ def test_a_burst_is_throttled_if_the_device_was_at_either_end(tmp_path: Path) ->
     cooling_device.mkdir(parents=True)
     (cooling_device / "type").write_text("cpufreq-cpu0")
     state = cooling_device / "cur_state"
-    machine = Machine()
     conditions = Conditions(
         Sensors(tmp_path),
         frozenset({0}),
         Cooling(start_c=None),
-        RunningLoad(machine.snapshot, n_cpus=1),
+        CampaignLoad(nobody, tmp_path),
     )
     for before, after, expected in (("0", "0", False), ("1", "0", True), ("0", "2", True)):
         state.write_text(before)

@@ -8,7 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hwprof.devices.agent.board_server import pin
 from hwprof.devices.agent.sensors import Cluster, Sensors, cpu_list, is_emulated, parse_cpu_list
+from hwprof.errors import PlanError
+from hwprof.measure import machine
 
 PI4_CPUINFO = """\
 processor\t: 0
@@ -159,3 +162,22 @@ def test_cpu_lists_survive_being_written(cpus: set[int]) -> None:
 
 def test_this_interpreter_is_not_emulated() -> None:
     assert not is_emulated()
+
+
+@pytest.mark.parametrize("pipe", ["goldfish_pipe", "qemu_pipe"])
+def test_android_s_emulator_shows_a_pipe_to_its_host(tmp_path: Path, pipe: str) -> None:
+    assert not is_emulated(tmp_path)
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev" / pipe).touch()
+    assert is_emulated(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"), [("7-4", "no CPU"), ("2-9", "4-9, which is not there"), ("8", "8, which")]
+)
+def test_cpus_that_are_not_there_are_named_with_those_that_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, named: str
+) -> None:
+    monkeypatch.setattr(machine, "usable_cpus", lambda: frozenset(range(4)))
+    with pytest.raises(PlanError, match=rf"cpus={asked} names {named}.*expected some of 0-3 \("):
+        pin(Sensors(tmp_path), asked)

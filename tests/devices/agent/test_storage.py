@@ -13,7 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwprof.devices.agent.leases import announce_worker, end_leftover_workers, take_lease
+from hwprof.devices.agent.leases import (
+    announce_worker,
+    campaign_pids,
+    end_leftover_workers,
+    take_lease,
+)
 from hwprof.devices.agent.models import ModelFolder
 from hwprof.errors import DeviceUnavailableError, ModelError
 
@@ -136,3 +141,16 @@ def test_workers_of_a_dead_campaign_are_ended_and_nobody_else(tmp_path: Path) ->
     assert end_leftover_workers(tmp_path) == 1
     assert process.wait(timeout=30) == -signal.SIGKILL
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_campaign_s_processes_are_those_that_live(tmp_path: Path) -> None:
+    workers, proc = tmp_path / "workers", tmp_path / "proc"
+    os.close(announce_worker(workers, 10))  # this process is a worker, and 10 its supervisor
+    for supervisor, worker in ((20, "21"), (30, "31"), (40, "41"), (50, "")):
+        (workers / str(supervisor)).write_text(worker)
+    # 31 has ended, 41 is a stranger's by now, and 50 has not said yet who its worker is.
+    for pid, parent in ((os.getpid(), 10), (21, 20), (41, 1)):
+        (proc / str(pid)).mkdir(parents=True)
+        (proc / str(pid) / "stat").write_text(f"{pid} (py (3) on) T {parent} 1 1 0 -1 0\n")
+    assert campaign_pids(workers, proc) == {10, 20, 21}
+    assert campaign_pids(tmp_path / "none", proc) == frozenset()

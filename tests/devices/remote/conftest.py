@@ -152,6 +152,12 @@ def _wait_until_open(port: int, server: subprocess.Popen[bytes], log: Path) -> N
 Serve = Callable[[Path, Path], AbstractContextManager[Loopback]]
 
 
+@pytest.fixture(autouse=True)
+def own_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names and tokens of devices are kept apart from the user's, and from other tests'."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+
 @pytest.fixture(scope="session")
 def serve() -> Serve:
     """How a server is run: given a folder and what its sessions find as python3."""

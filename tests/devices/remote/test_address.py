@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwprof.devices import device_ref, list_devices
+from hwprof.devices import device_ref, list_devices, open_device
 from hwprof.devices.remote.address import Address, parse_address
 from hwprof.devices.remote.remembered import address_of, config_path, remember, remembered
 from hwprof.devices.remote.ssh import SshTransport
@@ -33,6 +33,11 @@ def own_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             Address(link="ssh", user="u", host="[fe80::1%eth0]", port=22),
         ),
         ("adb://192.168.1.5:5555", Address(link="adb", host="192.168.1.5:5555")),
+        ("adb://emulator-5554", Address(link="adb", host="emulator-5554", emulated=True)),
+        (
+            "adb://emulator-5554?emulated=no",
+            Address(link="adb", host="emulator-5554", emulated=True),
+        ),
         (
             "ssh://h?python=/opt/py/bin/python3&cpus=4-7&emulated=yes&reboot=yes",
             Address(
@@ -117,6 +122,25 @@ def test_a_name_stands_for_its_address() -> None:
     assert ref.options.threads == 2
     (row,) = [s for s in list_devices() if s.name == "NAME@pi"]
     assert row.runtime == "ssh"
+
+
+def test_a_remembered_device_is_there_only_with_the_program_that_reaches_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remember("pi", "ssh://pi@10.0.0.2")
+    remember("phone", "adb://SERIAL")
+    (tmp_path / "ssh").write_text("")
+    (tmp_path / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    rows = {s.name: s for s in list_devices()}
+    assert (rows["NAME@pi"].available, rows["NAME@pi"].reason) == (True, "")
+    assert not rows["NAME@phone"].available
+    assert rows["NAME@phone"].reason == "adb is not installed here: install it (adb on Debian)"
+
+
+def test_a_device_on_another_machine_is_not_opened_on_this_one() -> None:
+    with pytest.raises(PlanError, match=r"is on another machine, .* open 'cpu' here"):
+        open_device(device_ref("cpu@ssh://board", DeviceOptions()))
 
 
 def test_unknown_names_and_adapters_are_named_with_what_is_close() -> None:

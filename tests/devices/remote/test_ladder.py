@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import os
+import signal
+import stat
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from hwprof.devices.agent.conditions import COOL_LIMIT_S
 from hwprof.devices.remote.address import Address
 from hwprof.devices.remote.board import BACK_OFF_S, MOST_RECOVERIES, Board
+from hwprof.devices.remote.lease_token import LeaseToken, token_path
+from hwprof.devices.remote.session import RemoteSession
 from hwprof.devices.remote.transport import LinkLostError, ask, push
 from hwprof.errors import DeviceUnavailableError, ModelError
-from hwprof.measure.process import last_words
+from hwprof.measure import wire
+from hwprof.measure.framing import pack
+from hwprof.measure.process import LINK, Worker, WorkerFault, last_words
 
 REFUSED = 255
 
@@ -133,6 +143,116 @@ def test_models_are_asked_for_by_hash_and_refused_by_any_other_name(board: Board
         board.provide("../../etc/passwd", lambda: b"")
     with pytest.raises(ModelError, match="do not have the hash"):
         board.provide("0" * 64 + ".onnx", lambda: b"something")
+
+
+def stop_keeper(board: Board) -> None:
+    assert board._keeper is not None
+    os.kill(board._keeper.pid, signal.SIGSTOP)
+
+
+@pytest.mark.parametrize("harm", [lose_keeper, stop_keeper])
+def test_a_link_that_breaks_while_a_model_is_copied_is_connected_again(
+    board: Board, monkeypatch: pytest.MonkeyPatch, harm: Any
+) -> None:
+    content = b"a model"
+    name = f"{hashlib.sha256(content).hexdigest()}.onnx"
+    with monkeypatch.context() as patch:
+
+        def cut() -> bytes:
+            harm(board)
+            patch.setattr("hwprof.devices.remote.board.COMMAND_TIMEOUT_S", 0.5)
+            return content
+
+        with pytest.raises(LinkLostError):
+            board.provide(name, cut)
+    assert board._keeper is None
+    board.provide(name, lambda: content)
+    board.provide(name, lambda: pytest.fail("it is there"))
+
+
+def test_a_restarted_command_takes_its_own_lease_back(
+    link: ScriptedLink, slept: list[float]
+) -> None:
+    first, second, third = (board_of(link, slept) for _ in range(3))
+    first.connect()
+    with pytest.raises(DeviceUnavailableError, match="is measured by"):
+        second.connect()  # two living processes
+    # As where the first was killed behind a link that is half open: its keeper lives on.
+    assert first._token is not None
+    first._token.release()
+    third.connect()
+    assert first._keeper is not None
+    assert first._keeper._process.wait(timeout=30) == -signal.SIGKILL
+    for board in (first, second, third):
+        board.close()
+
+
+def test_a_token_is_its_user_s_alone_and_one_process_s_at_a_time() -> None:
+    address = Address(link="ssh", host="board", cpus="0-3")
+    first, second = LeaseToken(address), LeaseToken(address)
+    assert first.text != second.text
+    first.release()
+    again = LeaseToken(Address(link="ssh", host="board"))  # the options are no other device
+    assert again.text == first.text
+    assert LeaseToken(Address(link="ssh", host="other")).text != first.text
+    path = token_path(address)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    again.release()
+    path.write_text("no token")
+    fresh = LeaseToken(address)
+    assert path.read_text() == fresh.text
+    fresh.release()
+
+
+def test_without_a_place_to_keep_it_a_token_is_fresh(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "file"))
+    address = Address(link="ssh", host="board")
+    first = LeaseToken(address)
+    first.release()
+    assert LeaseToken(address).text != first.text
+
+
+@pytest.mark.parametrize(
+    ("word", "kind", "words"),
+    [
+        ({"ended": -9, "oom": True}, "out_of_memory", "want of memory"),
+        ({"ended": -9, "oom": False}, "died", "SIGKILL"),
+        ({"ended": 0, "oom": False}, "died", "exit code 0"),
+        (None, LINK, "the agent ended"),
+    ],
+)
+def test_a_worker_that_ended_while_it_was_parked_is_told_by_its_supervisor(
+    link: ScriptedLink, word: dict[str, Any] | None, kind: str, words: str
+) -> None:
+    data = b"" if word is None else pack({"arrays": [], **word})
+    code = f"import sys; sys.stdout.buffer.write({data!r})"
+    session = RemoteSession(0, link, [sys.executable, "-c", code])
+    session._process.wait(timeout=30)
+    session.park()
+    with pytest.raises(WorkerFault, match=words) as caught:
+        session.request("burst", 5.0, key="key")
+    assert caught.value.kind == kind
+    assert caught.value.lost
+
+
+def test_cooling_down_is_not_taken_for_a_hang(
+    link: ScriptedLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, float]] = []
+
+    def receive(self: Worker, op: str, timeout_s: float) -> wire.Frame:
+        asked.append((op, timeout_s))
+        return wire.Frame(header={})
+
+    monkeypatch.setattr(Worker, "receive", receive)
+    session = RemoteSession(0, link, ["sleep", "60"])
+    for op in ("compile", "burst"):
+        session.receive(op, 20.0)
+    session.kill()
+    assert asked == [("compile", 20.0), ("burst", 20.0 + COOL_LIMIT_S)]
 
 
 def test_commands_have_time_limits(link: ScriptedLink) -> None:

@@ -95,6 +95,11 @@ class Notes:
         self.finished.append(failure.workload.key)
 
 
+def is_worker_session(process: psutil.Process) -> bool:
+    """Return whether a child of this process is the session of a worker, not of the keeper."""
+    return process.name() == "ssh" and not any("keeper" in part for part in process.cmdline())
+
+
 def agent_files(board: Loopback, folder: str) -> list[Path]:
     return sorted((board.home / ".cache/hwprof" / folder).iterdir())
 
@@ -199,8 +204,12 @@ def test_a_lost_link_costs_no_burst_and_repeats_nothing(board: Loopback, victims
 
 def test_a_worker_that_is_killed_there_is_replaced_once(board: Loopback) -> None:
     def kill() -> None:
+        sessions = [p for p in psutil.Process().children() if is_worker_session(p)]
+        assert len(sessions) == SHORT.workers
         for child in timed_processes(board):
             child.kill()
+        # Else the next request may come before the session has ended, and take another way.
+        assert soon(lambda: all(p.status() == psutil.STATUS_ZOMBIE for p in sessions))
 
     (result,) = measure([block("a")], ref("null", board), SHORT, sink=Notes(after=3, act=kill))
     assert isinstance(result, Measurement)
@@ -248,6 +257,15 @@ def test_code_of_this_machine_does_not_go_there(board: Loopback) -> None:
     (result,) = measure([Workload.from_callable("my.module:Net", ())], ref("cpu", board), SHORT)
     assert isinstance(result, Failure)
     assert "export it to .onnx" in result.message
+
+
+@pytest.mark.parametrize(("cpus", "words"), [("1-0", "no CPU"), ("0,9999", "9999, which is not")])
+def test_cpus_that_are_not_there_are_the_user_s_to_mend(
+    board: Loopback, cpus: str, words: str
+) -> None:
+    there = device_ref(f"null@{board.url}?cpus={cpus}", DeviceOptions())
+    with pytest.raises(PlanError, match=f"cpus={cpus} names {words}"):
+        list(measure([block("a")], there, SHORT))
 
 
 def test_a_stranger_s_host_key_is_refused_whatever_the_user_s_configuration(
