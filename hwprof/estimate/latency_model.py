@@ -1,14 +1,14 @@
 """Latency of a network as a constant plus what stands in every slot, learnt from whole networks.
 
 The model is :mod:`hwprof.estimate.design_matrix`'s. Where networks are plenty it is ordinary least
-squares; below :data:`OLS_RATIO` networks a coefficient, or where some block was never seen, a
-ridge penalty on all effects, chosen by generalised cross-validation, takes its place. What was
-never seen is refused, not guessed.
+squares; where they are not, or where some block was never seen, a ridge penalty on all effects,
+chosen by generalised cross-validation, takes its place (:mod:`hwprof.estimate.latency_fit`). What
+was never seen is refused, not guessed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,8 +19,9 @@ import numpy as np
 from hwprof.errors import IncompatibleRunError, SpaceError
 from hwprof.estimate.crossval import HeldOut, cross_validate, holdout_figures, require_networks
 from hwprof.estimate.design_matrix import DesignMatrix
-from hwprof.estimate.interactions import Interactions, InteractionTest, choose, judge
-from hwprof.estimate.least_squares import Fit, column_rank, ordinary_fit, ridge_fit, t_quantile
+from hwprof.estimate.interactions import Interactions, InteractionTest
+from hwprof.estimate.latency_fit import OLS_RATIO, encoded, fit_rows, held_out, with_interactions
+from hwprof.estimate.least_squares import ordinary_fit, t_quantile
 from hwprof.estimate.level_tables import LevelTables
 from hwprof.measure.records import Fingerprint
 from hwprof.results import Holdout, Sample
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Codes = NDArray[np.int64]
 
-OLS_RATIO = 1.5
-"""Networks per coefficient above which nothing is gained by shrinking (p = 171: 257 networks)."""
 CHUNK_ROWS = 8192
 """Networks predicted at a time, so that what is needed for them stays in the cache."""
 
@@ -92,13 +91,13 @@ class AdditiveLatencyModel:
             SpaceError: a network is not of the space.
         """
         design = DesignMatrix(space)
-        codes, y = _encoded(design, samples)
+        codes, y = encoded(design, samples)
         X = design.rows(codes)
-        heldout = _heldout(design, codes, X, y, seed)
+        heldout = held_out(design, codes, X, y, seed)
         tested: tuple[InteractionTest, ...] = ()
         if interactions and len(y) > OLS_RATIO * design.n_coefficients:
-            X, heldout, tested = _with_interactions(design, codes, X, y, heldout, seed)
-        fit = _fit(design, X, y)
+            X, heldout, tested = with_interactions(design, codes, X, y, heldout, seed)
+        fit = fit_rows(design, X, y)
         return cls(
             space=space,
             coefficients=fit.coefficients,
@@ -348,68 +347,6 @@ def mac_baseline(space: DesignSpace, samples: Sequence[Sample], *, seed: int = 0
     return holdout_figures(
         cross_validate(X, y, ordinary_fit, lambda train, test: everything[test], seed=seed)
     )
-
-
-def _encoded(design: DesignMatrix, samples: Iterable[Sample]) -> tuple[Codes, Floats]:
-    timed = [s for s in samples if s.latency_s is not None]
-    require_networks(len(timed))
-    return design.encode([s.arch for s in timed]), np.array(
-        [s.latency_s for s in timed], dtype=np.float64
-    )
-
-
-def _fit(design: DesignMatrix, X: Floats, y: Floats) -> Fit:
-    """Fit by least squares where the data carries it, shrunk where not."""
-    n, p = X.shape
-    if n > OLS_RATIO * p and column_rank(X) == p:
-        return ordinary_fit(X, y)
-    own = [t.kind != "network" for t in design.terms]
-    effects = design.expansion[own, 1:]
-    # A QR of the expansion penalises every block alike, also the one the coding leaves out.
-    root = np.linalg.qr(effects)[1]
-    extra = p - design.n_coefficients
-    if extra:
-        root = np.block(
-            [[root, np.zeros((len(root), extra))], [np.zeros((extra, len(root))), np.eye(extra)]]
-        )
-    return ridge_fit(X, y, root)
-
-
-def _with_interactions(
-    design: DesignMatrix,
-    codes: Codes,
-    X: Floats,
-    y: Floats,
-    plain: tuple[HeldOut, ...],
-    seed: int,
-) -> tuple[Floats, tuple[HeldOut, ...], tuple[InteractionTest, ...]]:
-    """Return rows, held-out networks and tests with the family that pays, where one does."""
-    interactions = Interactions(design)
-    tests, rows, heldout = [], {"": X}, {"": plain}
-    for family in interactions.families:
-        extended = np.hstack([X, interactions.columns(family, codes)])
-        n_terms = extended.shape[1] - X.shape[1]
-        if len(y) <= OLS_RATIO * extended.shape[1] or column_rank(extended) < extended.shape[1]:
-            continue
-        rows[family] = extended
-        heldout[family] = _heldout(design, codes, extended, y, seed)
-        tests.append(judge(family, n_terms, plain, heldout[family]))
-    tested = choose(tests)
-    taken = next((t.family for t in tested if t.taken), "")
-    return rows[taken], heldout[taken], tested
-
-
-def _heldout(
-    design: DesignMatrix, codes: Codes, X: Floats, y: Floats, seed: int
-) -> tuple[HeldOut, ...]:
-    def known(train: NDArray[np.bool_], test: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Say which held-out networks hold only what the others have."""
-        can = np.ones(int(test.sum()), dtype=np.bool_)
-        for column, seen in zip(codes[test].T, design.levels_seen(codes[train]), strict=True):
-            can &= seen[column + 1] > 0
-        return can
-
-    return cross_validate(X, y, lambda rows, values: _fit(design, rows, values), known, seed=seed)
 
 
 def _shares(given: Any, n: int, what: str) -> Any:

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 from hwprof.campaign import LEAST_NETWORKS
 from hwprof.errors import PlanError
 from hwprof.estimate.design_matrix import depth_probability, n_coefficients
-from hwprof.estimate.latency_model import OLS_RATIO, AdditiveLatencyModel
+from hwprof.estimate.latency_fit import OLS_RATIO
+from hwprof.estimate.latency_model import AdditiveLatencyModel
 
 if TYPE_CHECKING:
     from hwprof.results import Sample

@@ -141,9 +141,15 @@ def conditions(cells: Cells, group: Group) -> dict[str, Any]:
         "seconds": float(np.median([c["seconds"] for c in runs])),
         "foreign cores": float(np.median([c["foreign_cores"] for c in runs])),
         "steal, %": 100 * float(np.median([c["steal_share"] for c in runs])),
+        "CV of level / clock, %": common.cv_pct(_over_clock(runs)) if len(runs) > 1 else np.nan,
         "quiet runs": sum(map(otherwork.is_quiet, runs)),
         "verdicts": ", ".join(f"{n} {verdict}" for verdict, n in verdicts.most_common()),
     }
+
+
+def _over_clock(runs: Sequence[Cell]) -> common.Floats:
+    """Return levels over the clock probe's time: without what the clock alone does to them."""
+    return np.array([c["level_s"] / c["probe_s"] for c in runs])
 
 
 def main() -> None:

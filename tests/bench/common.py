@@ -100,6 +100,8 @@ def engine_run(
         "evidence": list(found.evidence),
         "worker_levels_s": list(found.telemetry["worker_levels_s"].values()),
         "n_bursts": found.telemetry["n_bursts"],
+        "reference_level_s": found.telemetry.get("reference_level_s"),
+        "probe_s": 1e-9 * float(np.median([b.burst.probe_ns or np.nan for b in found.bursts])),
         "at_s": time.time(),
         **asdict(load),
     }
