@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from hwprof.parts.prefixes import PrefixCost
 from hwprof.parts.records import RECONCILED_PCT, Grouping, PartsResult, PartTime
 from hwprof.reports.text import measurement_text
 from hwprof.units import NOTHING, fixed, format_pct, format_seconds, format_share
@@ -29,6 +32,20 @@ def parts_text(result: PartsResult) -> RenderableType:
         _table(result),
         *(Text(line) for line in reconciliation_lines(result)),
     )
+
+
+def prefixes_text(costs: Sequence[PrefixCost]) -> RenderableType:
+    """Show what every part of a network adds to it."""
+    table = Table(box=box.SIMPLE_HEAD, header_style="")
+    for name in ("part", "block"):
+        table.add_column(name)
+    for name in ("up to here", "adds", "95 % interval"):
+        table.add_column(name, justify="right")
+    for cost in costs:
+        low, high = format_seconds(cost.added_s.lo), format_seconds(cost.added_s.hi)
+        times = format_seconds(cost.upto_s.value), format_seconds(cost.added_s.value)
+        table.add_row(cost.part, cost.block or NOTHING, *times, f"{low} to {high}")
+    return table
 
 
 def reconciliation_lines(result: PartsResult) -> list[str]:

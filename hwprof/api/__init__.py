@@ -13,7 +13,7 @@ from hwprof.api.comparing import compare
 from hwprof.api.exporting import export
 from hwprof.api.main_job import quickstart
 from hwprof.api.models import bench, cost, devices, spaces
-from hwprof.api.parts import bench_parts
+from hwprof.api.parts import bench_parts, bench_prefixes
 from hwprof.api.profiling import compare_effects, effects, import_, profile
 from hwprof.api.proxyless import ProxylessOptions
 from hwprof.api.reducing import predict, reduce
@@ -27,6 +27,7 @@ __all__ = [
     "add_device",
     "bench",
     "bench_parts",
+    "bench_prefixes",
     "check_device",
     "compare",
     "compare_effects",

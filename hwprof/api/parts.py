@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from hwprof.api.models import as_workload, raise_failure
+from hwprof.api.tables import Table
 from hwprof.errors import PlanError
 from hwprof.measure.records import Cache, DeviceOptions, Precision, plan_for
+from hwprof.parts.prefixes import PrefixCost
 from hwprof.parts.records import PartsResult
 from hwprof.space import Architecture
 from hwprof.workload import InputSpec
@@ -93,3 +95,48 @@ def bench_parts(
         return found
     layouts_s = {w.key: layout_of(w, t) for w, t in zip(alone, traces_alone, strict=True)}
     return compare_parts(found, beside, results, layouts_s)
+
+
+def bench_prefixes(
+    model: Architecture | str,
+    *,
+    device: str = "cpu",
+    preset: str = "standard",
+    cache: Cache = "hot",
+    threads: int = 1,
+    batch: int = 1,
+    precision: Precision = "fp32",
+    timeout_s: float = 120.0,
+    seed: int = 0,
+    script: str | None = None,
+    progress: Any = None,
+) -> Table[PrefixCost]:
+    """Return what every block of a network adds to it, on any device: by growing prefixes.
+
+    Args:
+        model: a network of a space; the arguments are those of :func:`hwprof.bench`.
+        device: any device; no operator trace is needed.
+        preset: how each prefix is measured.
+        cache: ``hot`` or ``cold``.
+        threads: threads of the runtime.
+        batch: batch size.
+        precision: arithmetic type.
+        timeout_s: longest a single step may take before it is ended.
+        seed: of random inputs, weights and the order of bursts.
+        script: steers the ``null`` device only.
+        progress: called with a progress record as measuring goes on.
+
+    Raises:
+        DeviceError: the device is not there, or gave no number for a prefix.
+        PlanError: the model is not a network of a space.
+    """
+    from hwprof.devices import device_ref
+    from hwprof.measure.engine import measure
+    from hwprof.parts import prefix_costs, prefixes
+
+    options = DeviceOptions(threads=threads, batch=batch, precision=precision, script=script)
+    plan = plan_for(preset, cache=cache, timeout_s=timeout_s, seed=seed)
+    cuts = prefixes(as_workload(model, seed=seed))
+    workloads = [cut.workload for cut in cuts]
+    results = measure(workloads, device_ref(device, options), plan, progress=progress)
+    return Table(prefix_costs(cuts, {r.workload.key: raise_failure(r) for r in results}))

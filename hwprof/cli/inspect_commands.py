@@ -101,6 +101,13 @@ def bench(
             help="With --parts, for a network of a space: each block alone, and left out.",
         ),
     ] = False,
+    prefixes: Annotated[
+        bool,
+        typer.Option(
+            "--prefixes",
+            help="For a network of a space, on any device: what each block adds to it.",
+        ),
+    ] = False,
     json_: opt.Json = False,
     script: opt.Script = None,
 ) -> None:
@@ -110,6 +117,8 @@ def bench(
 
     if isolated and not parts:
         raise typer.BadParameter("--isolated goes with --parts: give both")
+    if prefixes and (parts or sustained or input_):
+        raise typer.BadParameter("--prefixes goes without --parts, --sustained and --input")
     if sustained and parts:
         raise typer.BadParameter("--sustained times a whole model: leave out --parts")
     asked: dict[str, Any] = {
@@ -124,6 +133,14 @@ def bench(
         "seed": seed,
         "script": script,
     }
+    if prefixes:
+        from hwprof.reports.text_parts import prefixes_text
+
+        del asked["inputs"]
+        with ProgressLine() as progress:
+            costs = api.bench_prefixes(model, progress=progress, **asked)
+        print_json(costs.to_json()) if json_ else print_text(prefixes_text(costs))
+        return
     with ProgressLine() as progress:
         if parts:
             found = api.bench_parts(model, isolated=isolated, progress=progress, **asked)

@@ -18,6 +18,7 @@ from hwprof.space.pieces import (
     BottleneckPiece,
     CellOpPiece,
     CellPiece,
+    ChainPiece,
     ConvPiece,
     HeadPiece,
     MBConvPiece,
@@ -119,6 +120,14 @@ def _emit(builder: GraphBuilder, piece: Piece, x: str) -> str:
             f"{wanted}"
         )
     return y
+
+
+@emits(ChainPiece)
+def _chain(builder: GraphBuilder, piece: ChainPiece, x: str) -> str:
+    for index, part in enumerate(piece.pieces):
+        with builder.scope(f"p{index}"):
+            x = _emit(builder, part, x)
+    return x
 
 
 @emits(ConvPiece)

@@ -2,6 +2,7 @@
 
 from hwprof.parts.assembly import assemble, is_same_machine, layout_s
 from hwprof.parts.comparison import Comparison, compare_parts, comparison, distinct
+from hwprof.parts.prefixes import PrefixCost, prefix_costs, prefixes
 from hwprof.parts.records import PartsResult, PartTime
 from hwprof.parts.tracing import trace_workloads
 
@@ -9,11 +10,14 @@ __all__ = [
     "Comparison",
     "PartTime",
     "PartsResult",
+    "PrefixCost",
     "assemble",
     "compare_parts",
     "comparison",
     "distinct",
     "is_same_machine",
     "layout_s",
+    "prefix_costs",
+    "prefixes",
     "trace_workloads",
 ]

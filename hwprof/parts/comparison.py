@@ -107,22 +107,21 @@ def compare_parts(
 
     def compared(part: PartTime) -> PartTime:
         alone = beside.alone.get(part.part)
+        shorter = level(beside.without.get(part.part))
         if part.kind != "block" or alone is None:
             return part
         return replace(
             part,
             isolated_hot_s=level(alone),
             isolated_layout_s=layouts_s.get(alone.key),
-            differential_s=_difference(whole, level(beside.without.get(part.part))),
+            differential_s=None if shorter is None else difference(whole, shorter),
         )
 
     return replace(result, parts=tuple(compared(part) for part in result.parts))
 
 
-def _difference(whole: Interval, shorter: Interval | None) -> Interval | None:
+def difference(whole: Interval, shorter: Interval) -> Interval:
     """Return the difference of two levels; their errors are taken for independent."""
-    if shorter is None:
-        return None
     value = whole.value - shorter.value
     half = math.hypot(whole.half_width, shorter.half_width)
     return Interval(value, value - half, value + half)

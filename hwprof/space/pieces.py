@@ -9,7 +9,7 @@ All sizes are those of the piece's *input* (square, ``size_px``); layout is NCHW
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -173,6 +173,44 @@ class ReductionPiece(Piece):
     bn_eps: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class ChainPiece(Piece):
+    """Pieces in a row: the beginning of a network, up to one of its blocks."""
+
+    kind: ClassVar[str] = "chain"
+    pieces: tuple[Piece, ...]
+
+    def __post_init__(self) -> None:
+        """Read pieces that are plain data."""
+        read = (p if isinstance(p, Piece) else piece_from_json(p) for p in self.pieces)
+        object.__setattr__(self, "pieces", tuple(read))
+
+    @classmethod
+    def of(cls, pieces: Sequence[Piece]) -> ChainPiece:
+        """Return the chain of ``pieces``, at least one."""
+        first = pieces[0]
+        return cls(in_channels=first.in_channels, size_px=first.size_px, pieces=tuple(pieces))
+
+    @property
+    def n_out_channels(self) -> int:
+        """Channels of the last piece's output."""
+        return self.pieces[-1].n_out_channels
+
+    @property
+    def out_size_px(self) -> int:
+        """Side of the last piece's output."""
+        return self.pieces[-1].out_size_px
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the chain as plain data, the kinds of its pieces included."""
+        return {
+            "kind": self.kind,
+            "in_channels": self.in_channels,
+            "size_px": self.size_px,
+            "pieces": [piece.to_json() for piece in self.pieces],
+        }
+
+
 PIECES: dict[str, type[Piece]] = {
     cls.kind: cls
     for cls in (
@@ -185,6 +223,7 @@ PIECES: dict[str, type[Piece]] = {
         CellPiece,
         CellOpPiece,
         ReductionPiece,
+        ChainPiece,
     )
 }
 

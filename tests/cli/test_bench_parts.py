@@ -41,6 +41,7 @@ def test_a_device_without_a_trace_names_those_with_one(network: str) -> None:
     [
         (("--isolated",), "--parts"),
         (("--parts", "--cache", "cold"), "--cache cold"),
+        (("--parts", "--prefixes"), "--prefixes"),
     ],
 )
 def test_options_that_contradict_each_other(
@@ -67,3 +68,11 @@ def test_parts_of_a_network(network: str) -> None:
     assert data["reconciliation"]["residual_pct"] == pytest.approx(
         100 * (total_s / data["level_s"] - 1)
     )
+
+
+def test_prefixes_need_no_trace(network: str) -> None:
+    done = hwprof("bench", network, "--prefixes", "--device", "null", "--preset", "quick", "--json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    assert [rows[0]["part"], rows[-1]["part"]] == ["stem", "head"]
+    assert set(rows[0]) == {"part", "block", "upto_s", "added_s", "added_lo_s", "added_hi_s"}
