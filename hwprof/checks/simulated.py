@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from hwprof.checks.records import CheckResult, CheckSpec
 from hwprof.checks.workloads import BLOCK
+from hwprof.measure.floor import LEVEL_QUANTILE
 from hwprof.measure.level import estimate, is_settled, measurement_from
-from hwprof.measure.paired import judge_pairs, log_ratios
+from hwprof.measure.paired import judge_pairs, log_ratios, normal_quantile
 from hwprof.measure.records import (
     Burst,
     Fingerprint,
@@ -47,7 +48,6 @@ MOST_SLOWED = 100
 SLOWDOWN = 0.05
 TURN_S = 2e-3
 """From the end of one burst to the start of the next: a worker is parked, another resumed."""
-_P10_OF_HALF_NORMAL = 0.12566134685507402
 _FINGERPRINT = Fingerprint(stable={"device": "simulated", "hardware": "simulated", "threads": 1})
 _LOADED = Loaded(load_s=0.0, artifact_bytes=0, peak_memory_bytes=None)
 
@@ -65,6 +65,8 @@ class Machine:
     """Slow modes last log-uniformly long; the fast mode so that the share is right."""
     process_sd: float = 0.005
     """How processes differ for life, in logarithms."""
+    session_sd: float = 0.003
+    """How sessions differ, for all processes alike."""
     layout_sd: float = 0.003
     """How two candidates in one process differ for life."""
     stuck_share: float = 0.05
@@ -78,8 +80,13 @@ class Machine:
 
     @property
     def target_s(self) -> float:
-        """The level's stated target: p10 of a call in a typical worker that nothing disturbs."""
-        return self.floor_s * math.exp(self.noise * _P10_OF_HALF_NORMAL)
+        """The level's stated target: an undisturbed call in the lower quartile of the workers.
+
+        Stuck workers are at the upper end: the quartile is taken of the others.
+        """
+        own_sd = math.hypot(self.process_sd, self.layout_sd)
+        share = LEVEL_QUANTILE / (1.0 - self.stuck_share)
+        return self.floor_s * math.exp(own_sd * normal_quantile(share))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,11 +161,12 @@ def _burst_starts(session: Session, rng: np.random.Generator) -> tuple[Float64, 
 def _undisturbed(
     machine: Machine, shape: tuple[int, int, int, int], rng: np.random.Generator
 ) -> Float64:
-    """Return calls in the fast mode: the floor, what is its process's own, and noise upward."""
+    """Return calls in the fast mode: the floor, what is the session's and the process's own, noise."""
+    session = machine.session_sd * rng.standard_normal()
     own = machine.process_sd * rng.standard_normal((1, shape[1], 1, 1))
     layout = machine.layout_sd * rng.standard_normal((1, shape[1], shape[2], 1))
     noise = machine.noise * np.abs(rng.standard_normal(shape))
-    calls: Float64 = machine.floor_s * np.exp(own + layout + noise)
+    calls: Float64 = machine.floor_s * np.exp(session + own + layout + noise)
     return calls
 
 

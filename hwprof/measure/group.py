@@ -14,7 +14,7 @@ import numpy as np
 from hwprof.measure.crew import WARMUP_ROUND, Crew, LostError, Member, Seat, TimedBurst
 from hwprof.measure.labelling import WORTH_REPEATING, Labeller
 from hwprof.measure.level import (
-    burst_statistic_s,
+    burst_floor_s,
     estimate,
     is_settled,
     measurement_from,
@@ -319,9 +319,8 @@ class Group:
             return {}
         found = estimate(reference.bursts, self._threads)
         series = [
-            s / found.worker_levels_s[b.worker]
+            burst_floor_s(b.burst, self._threads) / found.worker_levels_s[b.worker]
             for b in used_bursts(reference.bursts)
-            if (s := burst_statistic_s(b.burst, self._threads))
         ]
         moved = trend(np.log(series))
         return {

@@ -1,14 +1,12 @@
 """From raw bursts to a level that repeats, with its interval: pure functions on arrays.
 
-The *floor* is the target: the tenth percentile of a call's time in a typical worker that nothing
-disturbs. It is estimated by lower quartiles, over a worker's bursts and then over the workers,
-of a burst's tenth percentile of wait-corrected time. What lies over 10 % above the fastest saw a
-slower mode of the machine and says nothing about the floor. More time in one process buys nothing
-on a shared machine (its modes last as long as a process), so the interval is drawn over workers;
-how often it holds the floor is tested on simulated machines whose floor is known.
+The *floor* is the target: the time of a call that nothing disturbs, in one of the faster workers
+(their lower quartile). A burst tells it by its fastest call, a worker by the lower tenth of its
+bursts (:mod:`hwprof.measure.floor`). Percentiles higher up repeat worse the more a machine is
+shared: its slow modes last from a millisecond to minutes and cost 10 to 40 %.
 
-Sources: the burst rules and the level were chosen on measured data; Mann (1945), Kendall (1975)
-and Theil (1950), Sen (1968) for the trend.
+Sources: the rules were chosen on measured data (``tests/bench/bench_repeatability.py`` repeats
+the comparison); Mann (1945), Kendall (1975) and Theil (1950), Sen (1968) for the trend.
 """
 
 from __future__ import annotations
@@ -22,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwprof.errors import MeasurementError
+from hwprof.measure.floor import SLOW_MODE, interval_s, level_of, worker_floors_s
 from hwprof.measure.records import (
     EXCLUDING_CAUSES,
     Burst,
@@ -40,7 +39,8 @@ LONG_CALL_S = 3e-3
 """A longer call outlives a time slice, so that bursts without any wait are rare."""
 WAITING_SHARE = 0.05
 FEW_SAMPLES = 10
-SLOW_MODE = 1.1
+NO_WAIT = 0.01
+"""A sample that stood in the run queue for at most so much of its time counts as undisturbed."""
 TREND_P = 0.01
 TREND_DRIFT = 0.02
 
@@ -119,6 +119,21 @@ def burst_statistic_s(burst: Burst, threads: int) -> float | None:
     return float(x.min() if x.size < FEW_SAMPLES else np.quantile(x, 0.1))
 
 
+def burst_floor_s(burst: Burst, threads: int) -> float:
+    """Return a burst's fastest call, of those that did not wait for a core if there are any.
+
+    Else of all, without their wait: a wait that is read a moment late makes a call too short,
+    which weighs little only where calls are long. The burst has at least two samples, for the
+    first finds caches cold.
+    """
+    x = corrected_s(burst, threads)
+    if threads == 1 and burst.wait_ns is not None:
+        undisturbed = burst.wait_ns[1:] <= NO_WAIT * burst.duration_ns[1:]
+        if undisturbed.any():
+            x = x[undisturbed]
+    return float(x.min())
+
+
 def used_bursts(bursts: Iterable[LabelledBurst]) -> list[LabelledBurst]:
     """Return the bursts that the level is made of.
 
@@ -136,32 +151,30 @@ def used_bursts(bursts: Iterable[LabelledBurst]) -> list[LabelledBurst]:
     return used
 
 
-def interval_s(levels_s: Float64, level_s: float) -> tuple[float, float]:
-    """Return a 95 % interval of the level: Student's t over ln(levels), widened to hold it.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FloorTable:
+    """The floors of a workload's bursts, by worker and round."""
 
-    Args:
-        levels_s: ``float64[n]``, one level a worker.
-        level_s: the level itself.
+    workers: tuple[str, ...]
+    floors_s: Float64
+    """``float64[workers, rounds]``, infinite where a worker has no burst in a round."""
+    series_s: Sequence[float]
+    """The same, burst by burst, in order of time."""
+
+
+def floor_table(used: Sequence[LabelledBurst], threads: int) -> FloorTable:
+    """Return the floors of bursts of at least two samples each.
+
+    Where a worker has several bursts in a round, none of them undisturbed, the fastest counts.
     """
-    from scipy.special import stdtrit
-
-    n = levels_s.size
-    if n < 2:
-        return (level_s, level_s)
-    logs = np.log(levels_s)
-    half = float(stdtrit(n - 1, 0.975)) * float(logs.std(ddof=1)) / math.sqrt(n)
-    centre, target = float(logs.mean()), math.log(level_s)
-    return (math.exp(min(centre - half, target)), math.exp(max(centre + half, target)))
-
-
-def in_floor_mode(values_s: Float64) -> Float64:
-    """Return the values within 10 % of the lowest: the others saw a slower mode of the machine."""
-    floor: Float64 = values_s[values_s <= SLOW_MODE * values_s.min()]
-    return floor
-
-
-def _at_least_two(some: Float64, all_of_them: Float64) -> Float64:
-    return some if some.size >= 2 else all_of_them
+    workers = list(dict.fromkeys(b.worker for b in used))
+    rounds = sorted({b.round_index for b in used})
+    series = [burst_floor_s(b.burst, threads) for b in used]
+    floors = np.full((len(workers), len(rounds)), np.inf)
+    for b, floor_s in zip(used, series, strict=True):
+        cell = workers.index(b.worker), rounds.index(b.round_index)
+        floors[cell] = min(floors[cell], floor_s)
+    return FloorTable(workers=tuple(workers), floors_s=floors, series_s=series)
 
 
 def is_confirmed(statistics_s: Sequence[float], workers: Sequence[str], level_s: float) -> bool:
@@ -204,33 +217,25 @@ def estimate(bursts: Sequence[LabelledBurst], threads: int) -> Estimate:
     Raises:
         MeasurementError: no burst is left once warm-up is set apart.
     """
-    used = [(b, s) for b in used_bursts(bursts) if (s := burst_statistic_s(b.burst, threads))]
+    used = [b for b in used_bursts(bursts) if b.burst.n_samples > 1]
     if not used:
         raise MeasurementError("no burst was timed, so there is no level to give")
-    workers = [b.worker for b, _ in used]
-    values = np.array([s for _, s in used])
-    levels = {
-        w: float(np.quantile(in_floor_mode(values[[v == w for v in workers]]), 0.25))
-        for w in dict.fromkeys(workers)
-    }
-    over_workers = np.array(list(levels.values()))
-    level_s = float(np.quantile(over_workers, 0.25))
-    # One worker says nothing about others: its bursts stand in, and nothing is confirmed.
-    single = len(levels) == 1
-    waits = [b.burst for b, _ in used if b.burst.wait_ns is not None]
+    table = floor_table(used, threads)
+    floors = worker_floors_s(table.floors_s)
+    level_s = float(level_of(floors))
+    own = dict(zip(table.workers, floors.tolist(), strict=True))
+    tenths_s = np.array([burst_statistic_s(b.burst, threads) for b in used], dtype=np.float64)
     n_timed = sum("first" not in b.causes for b in bursts)
     return Estimate(
         level_s=level_s,
-        ci95_s=interval_s(
-            values if single else _at_least_two(in_floor_mode(over_workers), over_workers), level_s
-        ),
-        worker_levels_s=levels,
-        confirmed=is_confirmed(values.tolist(), workers, level_s),
-        trend=trend(np.log(values / np.array([levels[w] for w in workers]))),
+        ci95_s=interval_s(table.floors_s),
+        worker_levels_s=own,
+        confirmed=is_confirmed(table.series_s, [b.worker for b in used], level_s),
+        trend=trend(np.log([s / own[b.worker] for s, b in zip(table.series_s, used, strict=True)])),
         n_bursts=len(used),
         n_excluded=n_timed - len(used),
-        slow_mode_share=float(np.mean(values > SLOW_MODE * level_s)),
-        preempted_share=_preempted_share(waits),
+        slow_mode_share=float(np.mean(tenths_s > SLOW_MODE * level_s)),
+        preempted_share=_preempted_share([b.burst for b in used]),
     )
 
 

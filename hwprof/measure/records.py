@@ -21,7 +21,7 @@ from hwprof.workload import Workload
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 """Changes whenever a number measured before could differ from one measured now."""
 
 Cache = Literal["hot", "cold"]
@@ -129,8 +129,12 @@ PRESETS: Mapping[str, MeasurePlan] = {
     "quick": MeasurePlan(
         preset="quick", workers=3, looks=(8,), burst_s=0.025, round_s=0.5, target_rel=0.02
     ),
-    "standard": MeasurePlan(preset="standard", workers=5, looks=(8, 16), burst_s=0.05),
-    "strict": MeasurePlan(preset="strict", workers=5, looks=(24,), burst_s=0.05, sessions=2),
+    "standard": MeasurePlan(
+        preset="standard", workers=5, looks=(16, 24, 32), burst_s=0.025, round_s=0.5
+    ),
+    "strict": MeasurePlan(
+        preset="strict", workers=5, looks=(32,), burst_s=0.025, round_s=0.5, sessions=2
+    ),
 }
 
 
@@ -273,7 +277,7 @@ class Measurement:
     """A tuple, or, out of a run folder, a sequence that is read when it is first used."""
     loaded: Loaded
     level_s: float
-    """The latency that repeats best: lower quartile over workers of the burst floor."""
+    """The latency that repeats best: that of a call which nothing disturbs."""
     ci95_s: tuple[float, float]
     median_s: float
     p90_s: float

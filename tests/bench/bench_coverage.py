@@ -2,8 +2,8 @@
 
     python -m tests.bench.bench_coverage [--out F.jsonl] [--also F2.jsonl]… [--max-time 10m] [--quick]
 
-The interval's stated target (:mod:`hwprof.measure.level`) is the tenth percentile of a call's
-time in a typical worker that nothing disturbs, estimated by the lower quartile over workers.
+The interval's stated target (:mod:`hwprof.measure.level`) is the time of a call that nothing
+disturbs, in the lower quartile of the workers, whatever the session.
 Fresh runs of the 0.5 ms block and the 10 ms network, quick and standard preset, take turns in
 random order. A run's truth is the same lower quartile over the workers of all *other* runs of
 that workload and preset, pooled: data independent of the run's own, from many times as many

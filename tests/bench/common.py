@@ -36,7 +36,9 @@ from hwprof.cli.options import parse_duration
 from hwprof.devices import device_ref
 from hwprof.measure import machine
 from hwprof.measure.engine import measure
-from hwprof.measure.records import DeviceOptions, plan_for
+from hwprof.measure.floor import SLOW_MODE
+from hwprof.measure.level import burst_statistic_s, used_bursts
+from hwprof.measure.records import DeviceOptions, Measurement, plan_for
 from hwprof.progress import Pace
 from hwprof.results import Interval
 from hwprof.space import Architecture, get_space
@@ -95,6 +97,8 @@ def engine_run(
     found = raise_failure(result)
     return {
         "level_s": found.level_s,
+        "tenths_s": level_of_tenths_s(found),
+        "median_s": found.median_s,
         "ci95_s": list(found.ci95_s),
         "verdict": found.verdict,
         "evidence": list(found.evidence),
@@ -105,6 +109,20 @@ def engine_run(
         "at_s": time.time(),
         **asdict(load),
     }
+
+
+def level_of_tenths_s(found: Measurement) -> float:
+    """Return what the level was before a burst stood for its fastest call.
+
+    A burst is its tenth percentile, a worker the lower quartile of its bursts within 10 % of the
+    fastest, the level the lower quartile of the workers.
+    """
+    by_worker: dict[str, list[float]] = {}
+    for b in used_bursts(found.bursts):
+        if (tenth_s := burst_statistic_s(b.burst, threads=1)) is not None:
+            by_worker.setdefault(b.worker, []).append(tenth_s)
+    rows = [np.array(values) for values in by_worker.values()]
+    return float(np.quantile([np.quantile(x[x <= SLOW_MODE * x.min()], 0.25) for x in rows], 0.25))
 
 
 def plain_run(

@@ -63,9 +63,9 @@ def test_seed_and_time_limit_keep_nothing_apart() -> None:
 
 
 def test_rounds_of_two_sessions_count_on() -> None:
-    assert plan_for("strict").looks_in(0) == (24,)
-    assert plan_for("strict").looks_in(1) == (48,)
-    assert plan_for("standard").looks_in(0) == (8, 16)
+    assert plan_for("strict").looks_in(0) == (32,)
+    assert plan_for("strict").looks_in(1) == (64,)
+    assert plan_for("standard").looks_in(0) == (16, 24, 32)
     two = plan_for("standard", sessions=2)
-    assert [two.looks_in(s) for s in (0, 1)] == [(16,), (24, 32)]  # only the last may end early
-    assert two.most_bursts == 2 * 16 * 5
+    assert [two.looks_in(s) for s in (0, 1)] == [(32,), (48, 56, 64)]  # the last may end early
+    assert two.most_bursts == 2 * 32 * 5

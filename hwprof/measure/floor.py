@@ -1,0 +1,100 @@
+"""The level of many bursts, and how far it can be trusted: pure functions on arrays.
+
+A workload's bursts are a table of floors, ``float64[workers, rounds]``, infinite where a worker
+has no burst in a round. A worker's floor is the lower tenth of its row, the level the lower
+quartile of the workers: on a shared machine the fast end of the times repeats, the middle does
+not, and of a few fresh workers one may stay in a slow mode for life.
+
+What makes a level move is sampled twice: by workers (where memory lies, for the life of a
+process) and by rounds (what the machine does to all of them at a time). Both are resampled, each
+by itself; the variances add, as in the pigeonhole bootstrap. How two sessions differ beyond that
+shows within none of them and is a constant of the protocol.
+
+Sources: Owen (2007), The pigeonhole bootstrap, Annals of Applied Statistics 1(2), for the sum of
+both; Satterthwaite (1946) for the degrees of freedom of a sum of variances.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float64 = NDArray[np.float64]
+
+SLOW_MODE = 1.1
+"""What lies over 10 % above a worker's fastest saw a slower mode and says nothing of the floor."""
+WORKER_QUANTILE = 0.1
+LEVEL_QUANTILE = 0.25
+SESSION_SD = 0.004
+"""Standard deviation of ln(level) from session to session that no session shows within itself.
+``tests/bench/bench_coverage.py`` tells whether it is enough on a machine."""
+N_RESAMPLES = 200
+SEED = 0x1E7E1
+"""The same bursts have the same interval: the resampling is part of the definition."""
+
+
+def worker_floors_s(floors_s: Float64) -> Float64:
+    """Return the floor of every worker: ``float64[..., rounds]`` → ``float64[...]``."""
+    fastest = floors_s.min(axis=-1, keepdims=True)
+    in_mode = np.where(floors_s <= SLOW_MODE * fastest, floors_s, np.inf)
+    return finite_quantile(in_mode, WORKER_QUANTILE)
+
+
+def level_of(worker_floors: Float64) -> Float64:
+    """Return the level: ``float64[..., workers]`` → ``float64[...]``."""
+    return finite_quantile(worker_floors, LEVEL_QUANTILE)
+
+
+def finite_quantile(values: Float64, q: float) -> Float64:
+    """Return a quantile over the last axis, linear, of what is finite; infinite where nothing is."""
+    ordered = np.sort(values, axis=-1)
+    place = q * np.maximum(np.isfinite(ordered).sum(axis=-1) - 1, 0)
+    below = np.floor(place).astype(np.int64)
+    above = np.ceil(place).astype(np.int64)
+    low = np.take_along_axis(ordered, below[..., None], axis=-1)[..., 0]
+    high = np.take_along_axis(ordered, above[..., None], axis=-1)[..., 0]
+    # An infinite pair would give a NaN; there below and above are the same place.
+    step = np.subtract(high, low, where=above > below, out=np.zeros_like(low))
+    found: Float64 = low + (place - below) * step
+    return found
+
+
+def interval_s(floors_s: Float64) -> tuple[float, float]:
+    """Return the 95 % interval of the level of ``float64[workers, rounds]``, symmetric in logs.
+
+    One worker says nothing about others, and one round nothing about other times: what cannot be
+    resampled adds nothing, so that the interval of so few bursts is too narrow.
+    """
+    from scipy.special import stdtrit
+
+    floors = worker_floors_s(floors_s)
+    level_s = float(level_of(floors))
+    parts = [(SESSION_SD**2, math.inf), *_variances(floors_s, floors)]
+    total = math.fsum(v for v, _ in parts)
+    freedom = total**2 / max(math.fsum(v**2 / df for v, df in parts), 1e-300)
+    half = float(stdtrit(min(freedom, 1e6), 0.975)) * math.sqrt(total)
+    return (level_s * math.exp(-half), level_s * math.exp(half))
+
+
+def _variances(floors_s: Float64, floors: Float64) -> list[tuple[float, float]]:
+    """Return variance of ln(level) and degrees of freedom: over workers, over rounds."""
+    rng = np.random.default_rng(SEED)
+    n_workers, n_rounds = floors_s.shape
+    found = []
+    if n_workers > 1:
+        some = rng.integers(0, n_workers, (N_RESAMPLES, n_workers))
+        found.append((_spread(level_of(floors[some]), n_workers), n_workers - 1.0))
+    if n_rounds > 1:
+        some = rng.integers(0, n_rounds, (N_RESAMPLES, n_rounds))
+        resampled = np.moveaxis(floors_s[:, some], 0, 1)
+        levels = level_of(worker_floors_s(resampled))
+        found.append((_spread(levels, n_rounds), n_rounds - 1.0))
+    return found
+
+
+def _spread(levels_s: Float64, n: int) -> float:
+    """Return the variance in logs, freed of the bias of resampling ``n`` of ``n``."""
+    known = levels_s[np.isfinite(levels_s)]
+    return float(np.log(known).var()) * n / (n - 1)

@@ -1,0 +1,90 @@
+"""Level and interval of a table of floors, against numpy, brute force and closed forms."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from hwprof.measure import floor
+
+
+def table(seed: int, workers: int, rounds: int, sd: float = 0.01) -> NDArray[np.float64]:
+    rng = np.random.default_rng(seed)
+    own = sd * rng.standard_normal((workers, 1))
+    when = sd * np.abs(rng.standard_normal((1, rounds)))
+    drawn: NDArray[np.float64] = 1e-3 * np.exp(own + when)
+    return drawn
+
+
+class TestFiniteQuantile:
+    @pytest.mark.parametrize("q", [0.0, 0.1, 0.25, 0.9, 1.0])
+    def test_is_numpys_where_all_is_finite(self, q: float) -> None:
+        values = np.random.default_rng(0).random((3, 4, 7))
+        assert floor.finite_quantile(values, q) == pytest.approx(np.quantile(values, q, axis=-1))
+
+    def test_what_is_infinite_is_not_there(self) -> None:
+        values = np.array([[3.0, np.inf, 1.0], [np.inf, np.inf, 5.0], [np.inf] * 3])
+        assert floor.finite_quantile(values, 0.25).tolist() == [1.5, 5.0, np.inf]
+
+
+class TestLevel:
+    def test_what_is_over_ten_percent_above_the_fastest_is_another_mode(self) -> None:
+        # Of 10, 11 and 12 the last is out: a tenth of the way from 10 to 11.
+        assert floor.worker_floors_s(np.array([[12.0, 10.0, 11.0]])) == pytest.approx([10.1])
+
+    def test_is_the_lower_quartile_of_the_workers(self) -> None:
+        assert floor.level_of(np.array([9.0, 1.0, 2.0, 3.0, 5.0])) == 2.0
+
+
+class TestInterval:
+    def test_equal_bursts_leave_what_sessions_differ_by(self) -> None:
+        low, high = floor.interval_s(np.full((5, 16), 2e-3))
+        half = 1.959963984540054 * floor.SESSION_SD  # z(.975), any table
+        assert (low, high) == pytest.approx((2e-3 * math.exp(-half), 2e-3 * math.exp(half)))
+
+    @pytest.mark.parametrize(("workers", "rounds"), [(5, 16), (3, 8)])
+    def test_variances_are_those_of_resampling_workers_and_rounds(
+        self, workers: int, rounds: int
+    ) -> None:
+        floors = table(1, workers, rounds)
+        rng = np.random.default_rng(7)
+
+        def level_log(some: NDArray[np.float64]) -> float:
+            own = [np.quantile(row[row <= 1.1 * row.min()], 0.1) for row in some]
+            return math.log(np.quantile(own, 0.25))
+
+        over_workers = [level_log(floors[rng.integers(0, workers, workers)]) for _ in range(3000)]
+        over_rounds = [level_log(floors[:, rng.integers(0, rounds, rounds)]) for _ in range(3000)]
+        expected = (
+            np.var(over_workers) * workers / (workers - 1),
+            np.var(over_rounds) * rounds / (rounds - 1),
+        )
+        (of_workers, df_workers), (of_rounds, df_rounds) = floor._variances(
+            floors, floor.worker_floors_s(floors)
+        )
+        assert (df_workers, df_rounds) == (workers - 1, rounds - 1)
+        # 200 resamples know a variance to about 10 %.
+        assert (of_workers, of_rounds) == pytest.approx(expected, rel=0.3)
+
+    def test_degrees_of_freedom_follow_the_larger_part(self) -> None:
+        # Workers differ by far more than anything else: Student's t of 4 degrees, not z.
+        floors = np.exp(0.04 * np.arange(5.0))[:, None] * np.ones((5, 16))
+        (variance, _), _ = floor._variances(floors, floor.worker_floors_s(floors))
+        low, high = floor.interval_s(floors)
+        half = 0.5 * math.log(high / low)
+        assert half == pytest.approx(2.776445105 * math.sqrt(variance), rel=0.06)
+
+    def test_workers_of_another_session_have_rounds_of_their_own(self) -> None:
+        one, two = table(2, 5, 8), table(3, 5, 8)
+        both = np.block([[one, np.full((5, 8), np.inf)], [np.full((5, 8), np.inf), two]])
+        low, high = floor.interval_s(both)
+        assert low < float(floor.level_of(floor.worker_floors_s(both))) < high
+        assert math.log(high / low) < 0.1
+
+    def test_one_burst_leaves_only_what_sessions_differ_by(self) -> None:
+        low, high = floor.interval_s(np.array([[1.0]]))
+        assert math.log(high) == pytest.approx(1.96 * floor.SESSION_SD, rel=1e-3)
+        assert low == pytest.approx(1 / high)
