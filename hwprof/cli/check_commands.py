@@ -9,9 +9,10 @@ import typer
 from hwprof.cli import options as opt
 from hwprof.cli.output import print_json, print_text
 from hwprof.cli.progress import ProgressLine
+from hwprof.errors import DeviceError
 
-UNFIT = 3
-"""As for a device that failed: the machine cannot do what is asked of it."""
+UNFIT = DeviceError.exit_code
+"""The machine cannot do what is asked of it."""
 
 
 def selftest(

@@ -31,7 +31,7 @@ def spaces(
 
 
 def cost(
-    arch: Annotated[str, typer.Argument(help="JSON file, '-', or a name such as proxyless-gpu.")],
+    arch: opt.Arch,
     json_: opt.Json = False,
 ) -> None:
     """Count the MACs and parameters of a network."""
@@ -43,7 +43,7 @@ def cost(
 
 
 def export(
-    arch: Annotated[str, typer.Argument(help="JSON file, '-', or a name such as proxyless-gpu.")],
+    arch: opt.Arch,
     out: opt.Out,
     format_: Annotated[
         str, typer.Option("--format", help="onnx, tflite (NHWC) or torch.")
@@ -73,10 +73,7 @@ def bench(
         ),
     ],
     device: opt.Device = "cpu",
-    input_: Annotated[
-        list[str] | None,
-        typer.Option("--input", help="NAME=1x3x224x224:float32; once for each input."),
-    ] = None,
+    input_: opt.Inputs = None,
     preset: opt.Preset = "standard",
     cache: Annotated[str, typer.Option("--cache", help="hot or cold.")] = "hot",
     threads: opt.Threads = 1,

@@ -10,14 +10,9 @@ from hwprof.cli import options as opt
 from hwprof.cli.output import print_json, print_text, say
 from hwprof.cli.progress import ProgressLine
 
-RunArgument = Annotated[str, typer.Argument(help="Run folder of `hwprof profile` or `import`.")]
-SpaceOption = Annotated[
-    str, typer.Option("--space", help="A name that `hwprof spaces` lists, or a reduced.yaml.")
-]
-
 
 def profile(
-    space: SpaceOption,
+    space: opt.Space,
     out: opt.Out,
     device: opt.Device = "cpu",
     networks: Annotated[
@@ -98,7 +93,7 @@ def profile(
 
 def import_(
     file: Annotated[str, typer.Argument(help="CSV or CSV.gz of networks or of blocks.")],
-    space: SpaceOption,
+    space: opt.Space,
     device_name: Annotated[str, typer.Option("--device-name", help="How the device is called.")],
     out: opt.Out,
     latency_column: Annotated[
@@ -151,7 +146,7 @@ def effects(
 
 
 def predict(
-    run: RunArgument,
+    run: Annotated[str, typer.Argument(help="Run folder of `hwprof profile` or `import`.")],
     archs: Annotated[
         list[str], typer.Argument(help="Architectures (JSON files, names), or one CSV file.")
     ],

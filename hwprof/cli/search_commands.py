@@ -47,7 +47,7 @@ def train(
 
 
 def search(
-    space: Annotated[str, typer.Option("--space", help="A space or a reduced.yaml.")],
+    space: opt.Space,
     latency: Annotated[
         str, typer.Option("--latency", help="Run folder of a profile, or TABLE.csv.")
     ],

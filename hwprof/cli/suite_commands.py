@@ -7,19 +7,10 @@ from typing import Annotated
 import typer
 
 from hwprof.cli import options as opt
-from hwprof.cli.compare_commands import (
-    AllowOption,
-    BadgeOption,
-    JunitOption,
-    MarkdownOption,
-    ThresholdOption,
-    allowed_verdicts,
-    finish,
-)
+from hwprof.cli.compare_commands import allowed_verdicts, finish
 from hwprof.cli.output import print_json, print_text, say
 from hwprof.cli.progress import ProgressLine
-
-DEVICE_FAILED = 3
+from hwprof.errors import DeviceError
 
 
 def run(
@@ -54,7 +45,7 @@ def run(
             f"{len(result.failures)} failures"
         )
     if result.failures:
-        raise typer.Exit(DEVICE_FAILED)
+        raise typer.Exit(DeviceError.exit_code)
 
 
 def compare(
@@ -65,18 +56,18 @@ def compare(
     commit: Annotated[
         str | None, typer.Option("--commit", help="The commit whose baseline is meant.")
     ] = None,
-    threshold: ThresholdOption = "1%",
-    allow: AllowOption = None,
-    markdown: MarkdownOption = None,
-    junit: JunitOption = None,
-    badge: BadgeOption = None,
+    threshold: opt.Threshold = "1%",
+    allow: opt.Allow = None,
+    markdown: opt.Markdown = None,
+    junit: opt.Junit = None,
+    badge: opt.Badge = None,
     json_: opt.Json = False,
 ) -> None:
     """Hold a suite against a stored baseline; exit codes as of `hwprof compare`."""
     from hwprof import api
 
     allowed = allowed_verdicts(allow)
-    share = opt.parse_percentage("--threshold", threshold) or 0.0
+    share = opt.percentage("--threshold", threshold)
     result = api.suite_compare(base, new, commit=commit, threshold=share)
     finish(result, allowed, json_=json_, markdown=markdown, junit=junit, badge=badge)
 
