@@ -39,11 +39,12 @@ def selftest(
     json_: opt.Json = False,
     script: opt.Script = None,
 ) -> None:
-    """Check whether this machine is fit for measuring and hwprof tells the truth on it.
+    """Check whether this machine is fit for measuring.
 
-    Takes about four minutes on two cores, with --quick half a minute. With --inject it prints instead
-    how often compare finds slowdowns made on purpose (some minutes). Exit code 0: fit;
-    3: unfit, or nothing could be checked (the reasons are printed).
+    Also, whether hwprof tells the truth on it. Takes about four minutes on two cores, with --quick
+    half a minute. With --inject it prints instead how often compare finds slowdowns made on
+    purpose (some minutes). Exit code 0: fit; 3: unfit, or nothing could be checked (the reasons
+    are printed).
     """
     from hwprof import api
     from hwprof.reports.check_text import power_text, selftest_text

@@ -43,7 +43,9 @@ def compare(
     json_: opt.Json = False,
     script: opt.Script = None,
 ) -> None:
-    """Say whether NEW is slower than BASE, with a stated false-alarm rate.
+    """Say whether NEW is slower than BASE.
+
+    Its false-alarm rate is stated in docs/regressions.md.
 
     Exit code 0: not slower; 1: regressed; 4: inconclusive; 5: not comparable.
     """

@@ -17,7 +17,7 @@ def spaces(
     ] = None,
     json_: opt.Json = False,
 ) -> None:
-    """List the design spaces: units, candidates, depths, number of architectures."""
+    """List the design spaces: units, candidates, depths, size."""
     from hwprof import api
     from hwprof.reports import text
 
@@ -44,7 +44,7 @@ def cost(
 
 def export(
     arch: opt.Arch,
-    out: opt.Out,
+    out: opt.FileOut,
     format_: Annotated[
         str, typer.Option("--format", help="onnx, tflite (NHWC) or torch.")
     ] = "onnx",
@@ -52,7 +52,7 @@ def export(
         str | None,
         typer.Option("--checkpoint", help="Weights of this supernet or network; else random."),
     ] = None,
-    data: opt.Data = None,
+    data: opt.SupernetImages = None,
     batch: opt.Batch = 1,
     seed: opt.Seed = 0,
 ) -> None:
@@ -85,7 +85,7 @@ def bench(
         bool,
         typer.Option(
             "--sustained",
-            help="After five minutes of load; for a device on another machine.",
+            help="Time after five minutes of load; for a device on another machine.",
         ),
     ] = False,
     parts: Annotated[
@@ -95,7 +95,10 @@ def bench(
         bool,
         typer.Option(
             "--isolated",
-            help="With --parts, for a network of a space: each block alone, and left out.",
+            help=(
+                "With --parts, for a network of a space: also time each block alone, and the "
+                "network without it."
+            ),
         ),
     ] = False,
     prefixes: Annotated[

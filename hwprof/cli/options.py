@@ -52,16 +52,27 @@ def parse_range_ms(option: str, text: str | None) -> float | tuple[float, float]
 
 
 Space = Annotated[
-    str, typer.Option("--space", help="A name that `hwprof spaces` lists, or a reduced.yaml.")
+    str,
+    typer.Option(
+        "--space",
+        help="A name that `hwprof spaces` lists, a reduced.yaml, or the YAML of your own space.",
+    ),
 ]
 Arch = Annotated[str, typer.Argument(help="JSON file, '-', or a name such as proxyless-gpu.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
-Out = Annotated[str, typer.Option("--out", help="Folder or file to write.")]
+RunOut = Annotated[
+    str, typer.Option("--out", help="Run folder to write; called again, it goes on there.")
+]
+FolderOut = Annotated[str, typer.Option("--out", help="Folder to write.")]
+FileOut = Annotated[str, typer.Option("--out", help="File to write.")]
 Device = Annotated[
     str,
-    typer.Option("--device", help="A device of `hwprof devices`, or NAME@ssh://user@host:port."),
+    typer.Option(
+        "--device",
+        help="A device of `hwprof devices`, or NAME@ssh://user@host:port, NAME@adb://SERIAL.",
+    ),
 ]
-Seed = Annotated[int, typer.Option("--seed", help="Same seed, same networks, order and search.")]
+Seed = Annotated[int, typer.Option("--seed", help="Same seed, same random choices.")]
 Preset = Annotated[
     str, typer.Option("--preset", help="How much measuring: quick, standard or strict.")
 ]
@@ -79,15 +90,22 @@ Inputs = Annotated[
     typer.Option("--input", help="NAME=1x3x224x224:float32; once for each input."),
 ]
 Resolution = Annotated[
-    int | None, typer.Option("--resolution", min=8, help="Input size in pixels.")
+    int | None,
+    typer.Option("--resolution", min=8, help="Input size in pixels; by default the space's own."),
 ]
 Accuracy = Annotated[
     str | None,
     typer.Option("--accuracy", help="supernet:CHECKPOINT, table:FILE.csv or predictor:FILE.npz."),
 ]
-Data = Annotated[
+TrainingImages = Annotated[
     str | None,
     typer.Option("--data", help="Folder of class folders, an .npz, or 'digits' (the default)."),
+]
+SupernetImages = Annotated[
+    str | None,
+    typer.Option(
+        "--data", help="Images of a supernet, as for `hwprof train`, where its own are not found."
+    ),
 ]
 AllowOtherDevice = Annotated[
     bool,
@@ -103,7 +121,7 @@ Markdown = Annotated[
     str | None, typer.Option("--markdown", help="Also write a Markdown table to this file.")
 ]
 Junit = Annotated[
-    str | None, typer.Option("--junit", help="Also write a JUnit file, a test a workload.")
+    str | None, typer.Option("--junit", help="Also write a JUnit file, one test per workload.")
 ]
 Badge = Annotated[str | None, typer.Option("--badge", help="Also write an SVG badge.")]
 Script = Annotated[

@@ -17,7 +17,7 @@ def run(
     suite: Annotated[
         str, typer.Argument(help="A suite file, or 'stock' for the one that comes with hwprof.")
     ],
-    out: opt.Out,
+    out: Annotated[str, typer.Option("--out", help="Folder of the baseline.")],
     sessions: Annotated[
         int, typer.Option("--sessions", min=1, help="Sessions to add to the baseline.")
     ] = 3,
@@ -25,9 +25,9 @@ def run(
     json_: opt.Json = False,
     script: opt.Script = None,
 ) -> None:
-    """Measure a suite into a baseline; called again it adds sessions to it.
+    """Measure a suite into a baseline.
 
-    Exit code 3 if a workload failed.
+    Called again, it adds sessions. Exit code 3 if a workload failed.
     """
     from hwprof import api
 
@@ -63,7 +63,10 @@ def compare(
     badge: opt.Badge = None,
     json_: opt.Json = False,
 ) -> None:
-    """Hold a suite against a stored baseline; exit codes as of `hwprof compare`."""
+    """Hold a suite against a stored baseline.
+
+    Exit codes are those of `hwprof compare`.
+    """
     from hwprof import api
 
     allowed = allowed_verdicts(allow)
@@ -75,7 +78,7 @@ def compare(
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
     suite = typer.Typer(
-        help="Guard a list of workloads: measure it into a baseline, compare with one.",
+        help="Guard a list of workloads against a stored baseline.",
         no_args_is_help=True,
     )
     suite.command()(run)
