@@ -21,18 +21,10 @@ from hwprof.errors import (
     StoreError,
 )
 from hwprof.graph import architecture_cost
-from hwprof.measure.records import (
-    Failure,
-    Fingerprint,
-    Loaded,
-    Measurement,
-    Result,
-    plan_for,
-)
+from hwprof.measure.records import Failure, Fingerprint, Loaded, Measurement, Result, plan_for
 from hwprof.pareto import front_indices
 from hwprof.progress import Progress
 from hwprof.results import SearchResult, Trial
-from hwprof.search.finalists import choose_finalists
 from hwprof.search.runner import PROPOSALS_PER_EVALUATION, run_search
 from hwprof.search.strategy import STRATEGIES, UsesForesight, make_strategy
 from hwprof.space import Architecture, get_space
@@ -389,38 +381,3 @@ def test_time_ends_a_search_at_the_next_request() -> None:
     result = search("random", max_evals=10**6, max_time_s=0.05)
     assert result.settings["ended_by"] == "time"
     assert 0 < len(result.trials) < 10**6
-
-
-def trial(latency_s: float, accuracy_pct: float, half_s: float, index: int) -> Trial:
-    arch = Architecture(space="none", resolution_px=32, widths=(index,))
-    return Trial(
-        arch=arch,
-        accuracy_pct=accuracy_pct,
-        accuracy_source="",
-        latency_s=latency_s,
-        latency_source="predicted",
-        macs=1,
-        params=1,
-        ci95_s=(latency_s - half_s, latency_s + half_s) if half_s else None,
-    )
-
-
-def chosen(points: list[tuple[float, float]], half_s: float, n: int, **target: Any) -> list[int]:
-    trials = [trial(t, a, half_s, i) for i, (t, a) in enumerate(points)]
-    found = choose_finalists(trials, n, target.get("target_s"))
-    return [t.arch.widths[0] for t in found if t.arch.widths]
-
-
-def test_finalists_are_the_front_and_who_could_be_on_it() -> None:
-    # 0, 1, 2 are the front; 3 and 4 miss it by 0.1 and 0.2, 5 by 2.
-    points = [(1.0, 70.0), (2.0, 72.0), (3.0, 74.0), (2.1, 71.0), (3.2, 73.0), (4.0, 71.5)]
-    assert chosen(points, 0.0, 10) == [0, 1, 2], "exact predictions leave no doubt"
-    assert chosen(points, 0.3, 10) == [0, 1, 3, 2, 4]
-    assert chosen(points, 0.3, 4) == [0, 1, 3, 2], "the likeliest first"
-    assert chosen(points, 0.3, 2) == [0, 2], "a long front is spread"
-
-
-def test_finalists_near_the_target_get_their_chance() -> None:
-    points = [(1.0, 70.0), (2.1, 75.0), (2.5, 80.0)]
-    assert chosen(points, 0.2, 10, target_s=2.0) == [0, 1]
-    assert chosen(points, 0.0, 10, target_s=2.0) == [0]
