@@ -12,7 +12,7 @@ from onnx import helper
 
 from hwprof.errors import PlanError
 from hwprof.graph import network_graph
-from hwprof.measure.records import Fingerprint, Loaded, Measurement, plan_for
+from hwprof.measure.records import Measurement
 from hwprof.parts import comparison, distinct
 from hwprof.parts.assembly import assemble, is_same_machine, join_parts, layout_s
 from hwprof.parts.comparison import compare_parts, without
@@ -23,6 +23,7 @@ from hwprof.protocols import OpTrace
 from hwprof.space import Slot, get_space
 from hwprof.workload import Workload
 from tests.core.operators import chain, onnx_file, op, trace
+from tests.made import measurement
 
 
 def test_processes_are_chosen_by_what_was_measured() -> None:
@@ -47,20 +48,7 @@ def test_parts_are_joined_by_name_not_by_order() -> None:
 
 
 def measured(workload: Workload, level_s: float = 12.0, half_s: float = 0.3) -> Measurement:
-    return Measurement(
-        workload=workload,
-        plan=plan_for("quick"),
-        fingerprint=Fingerprint(stable={"device": "cpu"}),
-        bursts=(),
-        loaded=Loaded(load_s=0.1, artifact_bytes=1, peak_memory_bytes=None),
-        level_s=level_s,
-        ci95_s=(level_s - half_s, level_s + half_s),
-        median_s=level_s,
-        p90_s=level_s,
-        p99_s=level_s,
-        verdict="clean",
-        evidence=(),
-    )
+    return measurement(workload, level_s, (level_s - half_s, level_s + half_s))
 
 
 def network(space: str = "mobile-mini", seed: int = 0) -> Workload:

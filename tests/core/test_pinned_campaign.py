@@ -16,12 +16,13 @@ from hwprof.estimate.design_matrix import DesignMatrix, n_coefficients
 from hwprof.estimate.pinning import pins_of
 from hwprof.estimate.precision import pilot_size
 from hwprof.measure import engine
-from hwprof.measure.records import Fingerprint, Loaded, Measurement, MeasurePlan, Result
+from hwprof.measure.records import Fingerprint, Measurement, MeasurePlan, Result
 from hwprof.protocols import Sink
 from hwprof.space import DesignSpace, get_space
 from hwprof.store import Run
 from hwprof.workload import Workload
 from tests.core.pinned_truth import additive, design_of, tiny_space
+from tests.made import measurement
 
 FINGERPRINT = Fingerprint(stable={"device": "null", "runtime": "null"})
 
@@ -58,20 +59,8 @@ class PricedEngine:
             noise = np.random.default_rng(int(workload.key, 16)).normal(0.0, self.noise_s)
             codes = self.design.encode([workload.arch])
             level = float(self.design.predictions(self.coefficients, codes)[0]) + noise
-        return Measurement(
-            workload=workload,
-            plan=plan,
-            fingerprint=FINGERPRINT,
-            bursts=(),
-            loaded=Loaded(load_s=0.0, artifact_bytes=0, peak_memory_bytes=None),
-            level_s=level,
-            ci95_s=(0.99 * level, 1.01 * level),
-            median_s=level,
-            p90_s=level,
-            p99_s=level,
-            verdict="clean",
-            evidence=(),
-        )
+        ci95_s = (0.99 * level, 1.01 * level)
+        return measurement(workload, level, ci95_s, plan=plan, fingerprint=FINGERPRINT)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from hwprof.errors import (
     StoreError,
 )
 from hwprof.graph import architecture_cost
-from hwprof.measure.records import Failure, Fingerprint, Loaded, Measurement, Result, plan_for
+from hwprof.measure.records import Failure, Fingerprint, Measurement, Result
 from hwprof.pareto import front_indices
 from hwprof.progress import Progress
 from hwprof.results import SearchResult, Trial
@@ -29,6 +29,7 @@ from hwprof.search.runner import PROPOSALS_PER_EVALUATION, run_search
 from hwprof.search.strategy import STRATEGIES, UsesForesight, make_strategy
 from hwprof.space import Architecture, get_space
 from hwprof.workload import Workload
+from tests.made import measurement
 
 SPACE = get_space("mobile-mini")
 
@@ -76,22 +77,11 @@ def predicted(archs: Sequence[Architecture]) -> list[tuple[float, float]]:
     return [(0.95 * true_latency_s(a), 0.1 * true_latency_s(a)) for a in archs]
 
 
-def measurement(arch: Architecture) -> Measurement:
+def measurement_of(arch: Architecture) -> Measurement:
     level_s = true_latency_s(arch) * (1.0 + code_of(arch) % 7 / 100)
-    return Measurement(
-        workload=Workload.network(arch),
-        plan=plan_for("quick"),
-        fingerprint=Fingerprint(stable={"device": "fake"}),
-        bursts=(),
-        loaded=Loaded(load_s=0.1, artifact_bytes=1, peak_memory_bytes=None),
-        level_s=level_s,
-        ci95_s=(0.99 * level_s, 1.01 * level_s),
-        median_s=level_s,
-        p90_s=level_s,
-        p99_s=level_s,
-        verdict="clean",
-        evidence=(),
-    )
+    ci95_s = (0.99 * level_s, 1.01 * level_s)
+    fingerprint = Fingerprint(stable={"device": "fake"})
+    return measurement(Workload.network(arch), level_s, ci95_s, fingerprint=fingerprint)
 
 
 def failure(arch: Architecture) -> Failure:
@@ -101,7 +91,7 @@ def failure(arch: Architecture) -> Failure:
 
 
 def measure_all(archs: Sequence[Architecture]) -> list[Result]:
-    return [measurement(a) for a in reversed(archs)]
+    return [measurement_of(a) for a in reversed(archs)]
 
 
 def search(name: str = "nsga2", *, seed: int = 3, **changes: Any) -> SearchResult:
@@ -158,7 +148,7 @@ def test_confirmed_front_is_the_front_of_the_measured() -> None:
     assert 1 <= len(result.finalists) <= 10
     for trial in result.finalists:
         assert trial.latency_source == "measured"
-        assert trial.latency_s == measurement(trial.arch).level_s
+        assert trial.latency_s == measurement_of(trial.arch).level_s
         assert trial.predicted_s == pytest.approx(0.95 * true_latency_s(trial.arch))
         assert trial.verdict == "clean"
     best = front_indices(
@@ -170,7 +160,7 @@ def test_confirmed_front_is_the_front_of_the_measured() -> None:
 
 def test_a_finalist_that_fails_is_a_state_and_not_on_the_front() -> None:
     def measure(archs: Sequence[Architecture]) -> list[Result]:
-        return [failure(archs[0]), *(measurement(a) for a in archs[1:-1])]
+        return [failure(archs[0]), *(measurement_of(a) for a in archs[1:-1])]
 
     result = search(measure=measure, n_finalists=8)
     failed = [t for t in result.finalists if t.state != "done"]
