@@ -14,15 +14,15 @@ others, least violation first.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hwprof.errors import PlanError
 from hwprof.search.members import Member
-from hwprof.search.strategy import Evaluate, NewNetworks, Outcome, Request
+from hwprof.search.proposer import Generations
 from hwprof.space import Architecture, DesignSpace
 
 if TYPE_CHECKING:
@@ -49,10 +49,11 @@ class EvolutionSettings:
             )
 
 
-class Evolution:
-    """The queue of living networks, renewed by :data:`BROOD` networks at a time."""
+class Evolution(Generations):
+    """The queue of living networks, oldest first, renewed by :data:`BROOD` at a time."""
 
     name = "evolution"
+    keys = ("alive", "brood")
 
     def __init__(
         self,
@@ -62,83 +63,23 @@ class Evolution:
         target_s: float | None = None,
         settings: EvolutionSettings | None = None,
     ) -> None:
-        self._space = space
-        self._rng = rng
-        self._target_s = target_s
         self._settings = settings or EvolutionSettings()
-        self._new = NewNetworks(space)
-        self._alive: list[Member] = []
-        """Oldest first."""
-        self._brood: list[Member] = []
-        self._n_told = 0
-        self._n_asked = 0
-        self._done = False
+        super().__init__(
+            space, rng, asdict(self._settings), size=BROOD, fewest=self._settings.population
+        )
+        self._target_s = target_s
 
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """Sizes of population and tournament."""
-        return asdict(self._settings)
+    def _breed(self) -> Architecture:
+        return self._space.mutate(self._winner(), self._rng)
 
-    @property
-    def done(self) -> bool:
-        """Whether neither mutating nor drawing brings up a new network."""
-        return self._done
-
-    def ask(self, n: int) -> Request:
-        """Return at most ``n`` networks of the present brood."""
-        archs: list[Architecture] = []
-        wanted = min(n, BROOD - self._n_asked)
-        while len(archs) < wanted and not self._done:
-            arch = self._propose()
-            if arch is None:
-                self._done = True
-            else:
-                archs.append(arch)
-        self._n_asked += len(archs)
-        return Evaluate(archs=tuple(archs))
-
-    def tell(self, outcome: Outcome) -> None:
-        """Take in what was judged; once the brood is whole, the oldest die."""
-        members = (Member.of(judged) for judged in outcome.outcomes)
-        self._brood += [member for member in members if member is not None]
-        self._n_told += len(outcome.outcomes)
-        if self._n_told >= BROOD:
-            self._alive = [*self._alive, *self._brood][-self._settings.population :]
-            self._brood, self._n_told, self._n_asked = [], 0, 0
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return generator state, who is alive and what was proposed."""
-        return {
-            "rng": self._rng.bit_generator.state,
-            "asked": self._new.state(),
-            "alive": [m.to_row() for m in self._alive],
-            "brood": [m.to_row() for m in self._brood],
-            "n_told": self._n_told,
-            "n_asked": self._n_asked,
-            "done": self._done,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from :meth:`state_dict`."""
-        self._rng.bit_generator.state = state["rng"]
-        self._new.load(state["asked"])
-        self._alive = [Member.from_row(row) for row in state["alive"]]
-        self._brood = [Member.from_row(row) for row in state["brood"]]
-        self._n_told, self._n_asked = state["n_told"], state["n_asked"]
-        self._done = state["done"]
-
-    def _propose(self) -> Architecture | None:
-        """Draw until the population is full, then mutate; where nothing new comes up, draw."""
-        if len(self._alive) >= self._settings.population:
-            child = self._new.first(lambda: self._space.mutate(self._winner(), self._rng))
-            if child is not None:
-                return child
-        return self._new.first(lambda: self._space.sample(self._rng))
+    def _survivors(self, members: Sequence[Member]) -> list[Member]:
+        """Let the oldest die."""
+        return list(members[-self._settings.population :])
 
     def _winner(self) -> Architecture:
-        drawn = self._rng.choice(len(self._alive), size=self._settings.sample, replace=False)
+        drawn = self._rng.choice(len(self._population), size=self._settings.sample, replace=False)
         angle = float(self._rng.random()) * np.pi / 2.0
-        entrants = [self._alive[i] for i in np.sort(drawn).tolist()]
+        entrants = [self._population[i] for i in np.sort(drawn).tolist()]
         return tournament(entrants, angle if self._target_s is None else 0.0, self._target_s)
 
 

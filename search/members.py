@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from hwprof.results import Trial
-from hwprof.search.strategy import Refusal
+from hwprof.search.strategy import Outcome, Refusal
 from hwprof.space import Architecture
 
 
@@ -50,3 +50,9 @@ class Member:
             latency_s=row["latency_s"],
             accuracy_pct=row["accuracy_pct"],
         )
+
+
+def members_of(outcome: Outcome) -> list[Member]:
+    """Return what takes part in selection, in the order told."""
+    members = (Member.of(judged) for judged in outcome.outcomes)
+    return [member for member in members if member is not None]

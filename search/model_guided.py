@@ -24,8 +24,9 @@ from hwprof.errors import PlanError
 from hwprof.pareto import domination_ranks
 from hwprof.search.candidates import Candidate, Pool
 from hwprof.search.improvement import Staircase
-from hwprof.search.members import Member
-from hwprof.search.strategy import Evaluate, Foresight, NewNetworks, Outcome, Request
+from hwprof.search.members import Member, members_of
+from hwprof.search.proposer import Proposer
+from hwprof.search.strategy import Evaluate, Foresight, Outcome, Request
 from hwprof.search.surrogate import Coding, Surrogate
 from hwprof.space import Architecture, DesignSpace
 
@@ -74,7 +75,7 @@ class ModelGuidedSettings:
                 raise PlanError(f"{name} is {getattr(self, name)}; expected at least {least}")
 
 
-class ModelGuided:
+class ModelGuided(Proposer):
     """Rounds of candidates, surrogate, choice; a round's networks wait in a queue."""
 
     name = "model-guided"
@@ -87,29 +88,16 @@ class ModelGuided:
         target_s: float | None = None,
         settings: ModelGuidedSettings | None = None,
     ) -> None:
-        self._space = space
-        self._rng = rng
-        self._ceiling_s = np.inf if target_s is None else target_s
         self._settings = settings or ModelGuidedSettings()
+        super().__init__(space, rng, asdict(self._settings))
+        self._ceiling_s = np.inf if target_s is None else target_s
         self._coding = Coding(space)
-        self._new = NewNetworks(space)
         self._foresight: Foresight | None = None
         self._members: list[Member] = []
         self._queue: list[Architecture] = []
         self._weights: list[float] | None = None
         self._n_learnt = 0
         """Networks that the weights were learnt from."""
-        self._done = False
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """How many networks are judged and looked at."""
-        return asdict(self._settings)
-
-    @property
-    def done(self) -> bool:
-        """Whether no new network comes up any more."""
-        return self._done
 
     def foresee(self, predict: Foresight) -> None:
         """Learn how to predict the latency of networks before they are judged."""
@@ -125,29 +113,23 @@ class ModelGuided:
 
     def tell(self, outcome: Outcome) -> None:
         """Remember what was judged."""
-        members = (Member.of(judged) for judged in outcome.outcomes)
-        self._members += [member for member in members if member is not None]
+        self._members += members_of(outcome)
 
     def state_dict(self) -> dict[str, Any]:
         """Return generator state, what was told and what waits to be asked."""
-        return {
-            "rng": self._rng.bit_generator.state,
-            "asked": self._new.state(),
+        return super().state_dict() | {
             "members": [m.to_row() for m in self._members],
             "queue": [arch.to_json() for arch in self._queue],
             "weights": self._weights,
             "n_learnt": self._n_learnt,
-            "done": self._done,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from :meth:`state_dict`."""
-        self._rng.bit_generator.state = state["rng"]
-        self._new.load(state["asked"])
+        super().load_state_dict(state)
         self._members = [Member.from_row(row) for row in state["members"]]
         self._queue = [Architecture.from_json(data) for data in state["queue"]]
         self._weights, self._n_learnt = state["weights"], state["n_learnt"]
-        self._done = state["done"]
 
     def _plan(self) -> list[Architecture]:
         """Return the networks of the next round; none where the space is exhausted."""
@@ -159,7 +141,7 @@ class ModelGuided:
             chosen = self._largest_gain(judged, size)
         queue = [self._new.admit(arch) for arch in chosen]
         # Candidates are drawn without insisting: only where they run out is every draw needed.
-        queue = queue or [self._new.first(lambda: self._space.sample(self._rng))]
+        queue = queue or [self._draw()]
         return [arch for arch in queue if arch is not None]
 
     def _least_violation(self, size: int) -> list[Architecture]:

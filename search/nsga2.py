@@ -8,16 +8,16 @@ whatever its encoding.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hwprof.errors import PlanError
 from hwprof.pareto import crowding_distances, domination_ranks
 from hwprof.search.members import Member
-from hwprof.search.strategy import Evaluate, NewNetworks, Outcome, Request
+from hwprof.search.proposer import Generations
 from hwprof.space import Architecture, DesignSpace
 
 if TYPE_CHECKING:
@@ -44,13 +44,11 @@ class Nsga2Settings:
                 raise PlanError(f"{name} is {getattr(self, name)}; expected a chance from 0 to 1")
 
 
-class Nsga2:
-    """The evolving population.
-
-    Generations are counted in networks told, so that requests may cut them anywhere.
-    """
+class Nsga2(Generations):
+    """The evolving population, best first: a tournament is won by the smaller position."""
 
     name = "nsga2"
+    keys = ("parents", "children")
 
     def __init__(
         self,
@@ -60,81 +58,11 @@ class Nsga2:
         target_s: float | None = None,
         settings: Nsga2Settings | None = None,
     ) -> None:
-        self._space = space
-        self._rng = rng
-        self._target_s = target_s
         self._settings = settings or Nsga2Settings()
-        self._new = NewNetworks(space)
-        self._parents: list[Member] = []
-        """Best first: a tournament is won by the smaller position."""
-        self._children: list[Member] = []
-        self._n_asked = 0
-        self._n_told = 0
-        self._done = False
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """Population size and the chances of the operators."""
-        return asdict(self._settings)
-
-    @property
-    def done(self) -> bool:
-        """Whether neither breeding nor drawing brings up a new network."""
-        return self._done
-
-    def ask(self, n: int) -> Request:
-        """Return at most ``n`` networks of the present generation."""
-        archs: list[Architecture] = []
-        wanted = min(n, self._settings.population - self._n_asked)
-        while len(archs) < wanted and not self._done:
-            arch = self._propose()
-            if arch is None:
-                self._done = True
-            else:
-                archs.append(arch)
-        self._n_asked += len(archs)
-        return Evaluate(archs=tuple(archs))
-
-    def tell(self, outcome: Outcome) -> None:
-        """Take in what was judged; at the end of a generation the best survive."""
-        for judged in outcome.outcomes:
-            member = Member.of(judged)
-            if member is not None:
-                self._children.append(member)
-        self._n_told += len(outcome.outcomes)
-        if self._n_told >= self._settings.population:
-            ordered = self._best_first([*self._parents, *self._children])
-            self._parents = ordered[: self._settings.population]
-            self._children, self._n_asked, self._n_told = [], 0, 0
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return generator state, population and what was proposed."""
-        return {
-            "rng": self._rng.bit_generator.state,
-            "asked": self._new.state(),
-            "parents": [m.to_row() for m in self._parents],
-            "children": [m.to_row() for m in self._children],
-            "n_asked": self._n_asked,
-            "n_told": self._n_told,
-            "done": self._done,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from :meth:`state_dict`."""
-        self._rng.bit_generator.state = state["rng"]
-        self._new.load(state["asked"])
-        self._parents = [Member.from_row(row) for row in state["parents"]]
-        self._children = [Member.from_row(row) for row in state["children"]]
-        self._n_asked, self._n_told = state["n_asked"], state["n_told"]
-        self._done = state["done"]
-
-    def _propose(self) -> Architecture | None:
-        """Breed a new network; where that brings up none any more, draw one."""
-        if self._parents:
-            child = self._new.first(self._breed)
-            if child is not None:
-                return child
-        return self._new.first(lambda: self._space.sample(self._rng))
+        super().__init__(
+            space, rng, asdict(self._settings), size=self._settings.population, fewest=1
+        )
+        self._target_s = target_s
 
     def _breed(self) -> Architecture:
         child = self._winner()
@@ -145,8 +73,12 @@ class Nsga2:
         return child
 
     def _winner(self) -> Architecture:
-        first, second = self._rng.integers(len(self._parents), size=2)
-        return self._parents[int(min(first, second))].arch
+        first, second = self._rng.integers(len(self._population), size=2)
+        return self._population[int(min(first, second))].arch
+
+    def _survivors(self, members: Sequence[Member]) -> list[Member]:
+        """Keep the best of parents and children."""
+        return self._best_first(members)[: self._settings.population]
 
     def _best_first(self, members: Sequence[Member]) -> list[Member]:
         """Order by violation, then rank, then crowding (lonely first); stable."""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hwprof.search.strategy import Evaluate, NewNetworks, Outcome, Request
-from hwprof.space import Architecture, DesignSpace
+from hwprof.search.proposer import Proposer
+from hwprof.search.strategy import Outcome, Request
+from hwprof.space import DesignSpace
 
 if TYPE_CHECKING:
     import numpy as np
 
 
-class RandomSearch:
+class RandomSearch(Proposer):
     """Draws networks as the space does, each once; a latency target does not steer it."""
 
     name = "random"
@@ -20,45 +20,11 @@ class RandomSearch:
     def __init__(
         self, space: DesignSpace, rng: np.random.Generator, *, target_s: float | None = None
     ) -> None:
-        self._space = space
-        self._rng = rng
-        self._new = NewNetworks(space)
-        self._done = False
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """There are none."""
-        return {}
-
-    @property
-    def done(self) -> bool:
-        """Whether no new network comes up any more."""
-        return self._done
+        super().__init__(space, rng, settings={})
 
     def ask(self, n: int) -> Request:
         """Return ``n`` random networks, fewer where the space is exhausted."""
-        archs: list[Architecture] = []
-        while len(archs) < n and not self._done:
-            arch = self._new.first(lambda: self._space.sample(self._rng))
-            if arch is None:
-                self._done = True
-            else:
-                archs.append(arch)
-        return Evaluate(archs=tuple(archs))
+        return self._request(n, self._draw)
 
     def tell(self, outcome: Outcome) -> None:
         """Learn nothing."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return generator state and what was drawn."""
-        return {
-            "rng": self._rng.bit_generator.state,
-            "asked": self._new.state(),
-            "done": self._done,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from :meth:`state_dict`."""
-        self._rng.bit_generator.state = state["rng"]
-        self._new.load(state["asked"])
-        self._done = state["done"]

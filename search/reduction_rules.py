@@ -216,24 +216,11 @@ def too_slow(evidence: Evidence) -> list[Proposal]:
 def _beyond(
     evidence: Evidence, slot: Slot, block: str, quickest: str, fastest_s: float
 ) -> Proposal:
-    latency, accuracy = evidence.intervals(evidence.here(slot, block, quickest))
-    why = (
-        f"{block} in unit {slot.unit} layer {slot.layer} takes {format_spread(latency)} longer than "
-        f"{quickest}; with it even the fastest network ({format_seconds(fastest_s)}) is over the target"
-    )
-    return Proposal(
-        drop=Drop(
-            rule="R7 over the target",
-            unit=slot.unit,
-            layer=slot.layer,
-            block=block,
-            latency_s=latency,
-            accuracy_pct=accuracy,
-            why=why,
-        ),
-        saving_s=evidence.reach(slot) * latency.value,
-        removes={slot: block},
-        instead=frozenset(evidence.space.choices(slot)) - {block},
+    found = evidence.intervals(evidence.here(slot, block, quickest))
+    clause = f"; with it even the fastest network ({format_seconds(fastest_s)}) is over the target"
+    others = frozenset(evidence.space.choices(slot)) - {block}
+    return _slower_here(
+        evidence, "R7 over the target", slot, block, quickest, found, clause, instead=others
     )
 
 
@@ -362,24 +349,47 @@ def _in_slot(evidence: Evidence, slot: Slot, block: str, rivals: list[str]) -> P
     if accuracy is None:
         raise ValueError("R5 needs accuracy effects")
     best = max(rivals, key=lambda b: (accuracy.values[evidence.place(slot, b)], b))
-    seconds, given_up = evidence.intervals(evidence.here(slot, block, best))
-    why = (
-        f"{block} in unit {slot.unit} layer {slot.layer} takes {format_spread(seconds)} longer than {best}"
-        f"{points(given_up)}: not shown to be worth the time"
+    found = evidence.intervals(evidence.here(slot, block, best))
+    clause = f"{points(found[1])}: not shown to be worth the time"
+    return _slower_here(
+        evidence,
+        "R5 dominated in its slot",
+        slot,
+        block,
+        best,
+        found,
+        clause,
+        instead=frozenset(rivals),
     )
+
+
+def _slower_here(
+    evidence: Evidence,
+    rule: str,
+    slot: Slot,
+    block: str,
+    other: str,
+    found: tuple[Interval, Interval | None],
+    clause: str,
+    *,
+    instead: frozenset[str],
+) -> Proposal:
+    """Propose to drop a block from one slot, for taking longer there than another one."""
+    latency, accuracy = found
+    place = f"unit {slot.unit} layer {slot.layer}"
     return Proposal(
         drop=Drop(
-            rule="R5 dominated in its slot",
+            rule=rule,
             unit=slot.unit,
             layer=slot.layer,
             block=block,
-            latency_s=seconds,
-            accuracy_pct=given_up,
-            why=why,
+            latency_s=latency,
+            accuracy_pct=accuracy,
+            why=f"{block} in {place} takes {format_spread(latency)} longer than {other}{clause}",
         ),
-        saving_s=evidence.reach(slot) * seconds.value,
+        saving_s=evidence.reach(slot) * latency.value,
         removes={slot: block},
-        instead=frozenset(rivals),
+        instead=instead,
     )
 
 

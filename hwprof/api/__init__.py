@@ -11,10 +11,11 @@ from hwprof.api.boards import add_device, check_device
 from hwprof.api.checking import power_curve, selftest
 from hwprof.api.comparing import compare
 from hwprof.api.exporting import export
+from hwprof.api.friendliness import compare_effects, effects
 from hwprof.api.main_job import quickstart
 from hwprof.api.models import bench, cost, devices, spaces
 from hwprof.api.parts import bench_parts, bench_prefixes
-from hwprof.api.profiling import compare_effects, effects, import_, profile
+from hwprof.api.profiling import import_, profile
 from hwprof.api.proxyless import ProxylessOptions
 from hwprof.api.reducing import predict, reduce
 from hwprof.api.reporting import insights, report

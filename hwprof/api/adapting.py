@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwprof.api.profiling import open_run
+from hwprof.api.runs import open_run
 from hwprof.errors import DataError
 from hwprof.measure.records import DeviceOptions, Precision, plan_for
 from hwprof.progress import ProgressCallback

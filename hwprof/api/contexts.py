@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hwprof.api.profiling import COLD_FOLDER, DIFFERENTIAL_FOLDER, open_run, run_space
+from hwprof.api.runs import COLD_FOLDER, DIFFERENTIAL_FOLDER, open_run, run_space
 
 if TYPE_CHECKING:
     from hwprof.estimate.mixing import Mixing

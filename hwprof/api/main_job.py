@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from hwprof.api.friendliness import effects
 from hwprof.api.models import write_file
-from hwprof.api.profiling import effects, profile
+from hwprof.api.profiling import profile
 from hwprof.api.reducing import reduce
 from hwprof.api.reporting import front_hypervolume, hypervolume_reference, report
 from hwprof.api.searching import load_search, search, train

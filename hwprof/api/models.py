@@ -184,6 +184,13 @@ def raise_failure(result: Any) -> Measurement:
     raise errors.get(result.kind, MeasurementError)(message)
 
 
+def as_space(space: str | DesignSpace, resolution_px: int | None = None) -> DesignSpace:
+    """Return the space itself, or the one of that name, at the resolution asked for."""
+    if isinstance(space, str):
+        return get_space(space, resolution_px)
+    return space if resolution_px is None else space.at_resolution(resolution_px)
+
+
 def as_architecture(arch: Architecture | str) -> Architecture:
     """Return ``arch`` itself, or read it from a file, standard input or by name."""
     return arch if isinstance(arch, Architecture) else _read_architecture(arch)

@@ -1,18 +1,18 @@
-"""``profile``, ``import`` and ``effects``: from a device to what its blocks cost."""
+"""``profile`` and ``import``: what makes a run of measurements."""
 
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwprof.api.models import write_file
+from hwprof.api.models import as_space
+from hwprof.api.runs import COLD_FOLDER, DIFFERENTIAL_FOLDER
 from hwprof.errors import PlanError
 from hwprof.measure.records import DeviceOptions, Precision, plan_for
-from hwprof.progress import Pace, Progress, ProgressCallback
+from hwprof.progress import ProgressCallback
 from hwprof.results import Holdout, Sample
 from hwprof.space import DesignSpace, get_space
 
@@ -20,19 +20,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from hwprof.campaign import Campaign, CampaignSummary
-    from hwprof.estimate.comparing import EffectsComparison
-    from hwprof.estimate.friendliness import Friendliness
-    from hwprof.estimate.latency_model import AdditiveLatencyModel
     from hwprof.estimate.precision import PrecisionPlan
     from hwprof.measure.records import DeviceRef, MeasurePlan
-    from hwprof.store import Run
-
-COLD_FOLDER = "cold"
-"""Inside a run: the run of the same blocks with cold caches."""
-DIFFERENTIAL_FOLDER = "differential"
-"""Inside a run: networks with and without every layer that may be absent."""
-SCORED_AT_ONCE = 8
-"""Networks between two writes: few enough to lose little, many enough to be worth a batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,6 +216,18 @@ def _planned(pilot: Campaign, samples: Sequence[Sample], half_width: float) -> P
     return plan_precision(pilot.space, [s for s in samples if s.arch.arch_id in first], half_width)
 
 
+def _holdout(space: DesignSpace, samples: Sequence[Sample]) -> Holdout | None:
+    """Return the held-out figures, or None where there are too few networks for a model."""
+    from hwprof.estimate.crossval import FOLDS
+    from hwprof.estimate.design_matrix import n_coefficients
+    from hwprof.estimate.latency_model import AdditiveLatencyModel
+
+    timed = [s for s in samples if s.latency_s is not None]
+    if len(timed) < max(FOLDS, n_coefficients(space)):
+        return None
+    return AdditiveLatencyModel.fit(space, timed).holdout
+
+
 def import_(
     file: str | Path,
     *,
@@ -251,165 +252,3 @@ def import_(
         latency_column=latency_column,
     ).close()
     return Path(out)
-
-
-def effects(
-    run: str | Path,
-    *,
-    accuracy: str | None = None,
-    data: str | None = None,
-    csv: str | Path | None = None,
-    progress: ProgressCallback | None = None,
-) -> Friendliness:
-    """Say how friendly every block is to the run's device, from its whole networks alone.
-
-    A pinned campaign is judged by the one-factor estimator. Of an imported table of blocks the
-    latency effects are the exact sums; accuracy needs networks to score, and takes random ones.
-
-    Args:
-        run: a run folder.
-        accuracy: an accuracy source (``supernet:``, ``table:``, ``predictor:``); without one
-            imported accuracies are used where the run has them.
-        data: images for ``supernet:``, where the checkpoint's own cannot be found.
-        csv: also write the effects to this file.
-        progress: called while networks are scored.
-    """
-    from hwprof.estimate.run_analysis import run_friendliness
-
-    with open_run(run) as opened:
-        result = run_friendliness(opened, scored_samples(opened, accuracy, data, progress))
-    if csv is not None:
-        write_file(Path(csv), result.to_csv().encode())
-    return result
-
-
-def compare_effects(
-    runs: Sequence[str | Path],
-    *,
-    accuracy: str | None = None,
-    data: str | None = None,
-    csv: str | Path | None = None,
-    progress: ProgressCallback | None = None,
-) -> EffectsComparison:
-    """Put the effects of several runs side by side: rank correlations, and verdicts that flip.
-
-    Args:
-        runs: folders of two or more runs of one space at one input size.
-        accuracy: an accuracy source for all of them, as in :func:`effects`.
-        data: images for ``supernet:``.
-        csv: also write the effects of all devices to this file, after a column ``device``.
-        progress: called while networks are scored.
-
-    Raises:
-        IncompatibleRunError: the runs differ in space, input size, depths or candidates.
-    """
-    from hwprof.estimate.comparing import DeviceEffects, compare_devices
-    from hwprof.estimate.run_analysis import run_friendliness
-
-    found = []
-    for path in runs:
-        with open_run(path) as run:
-            samples = scored_samples(run, accuracy, data, progress)
-            found.append((path, run_friendliness(run, samples), run.networks()))
-    shared = Counter(friendliness.device for _, friendliness, _ in found)
-    result = compare_devices(
-        [
-            DeviceEffects(
-                name=f.device if shared[f.device] == 1 else f"{f.device} ({path})",
-                run=str(path),
-                friendliness=f,
-                samples=measured,
-            )
-            for path, f, measured in found
-        ]
-    )
-    if csv is not None:
-        write_file(Path(csv), result.to_csv().encode())
-    return result
-
-
-def as_space(space: str | DesignSpace, resolution_px: int | None = None) -> DesignSpace:
-    """Return the space itself, or the one of that name, at the resolution asked for."""
-    if isinstance(space, str):
-        return get_space(space, resolution_px)
-    return space if resolution_px is None else space.at_resolution(resolution_px)
-
-
-def open_run(path: str | Path) -> Run:
-    """Open a run folder for reading."""
-    from hwprof.store import Run
-
-    return Run.open(path)
-
-
-def run_space(run: Run) -> DesignSpace:
-    """Return the space that a run's networks belong to, with what was alive in it."""
-    from hwprof.estimate.run_analysis import run_space as space_of_run
-
-    return space_of_run(run)
-
-
-def scored_samples(
-    run: Run,
-    accuracy: str | None,
-    data: str | None = None,
-    progress: ProgressCallback | None = None,
-) -> list[Sample]:
-    """Return the run's networks with accuracies of ``accuracy``, scoring those not yet known.
-
-    Scores are kept in the run by the source's hash where the folder can be written.
-    """
-    from hwprof.estimate.run_analysis import run_samples
-
-    samples = run_samples(run)
-    if accuracy is None:
-        return samples
-    from hwprof.search.accuracy import open_accuracy
-
-    source = open_accuracy(accuracy, data=data)
-    known = run.accuracies(source.digest)
-    missing = [s.arch for s in samples if s.arch.arch_id not in known]
-    pace = Pace(total=len(missing))
-    for start in range(0, len(missing), SCORED_AT_ONCE):
-        part = missing[start : start + SCORED_AT_ONCE]
-        for arch, value in zip(part, source.score(part), strict=True):
-            known[arch.arch_id] = value
-            if value is not None and run.writable:
-                run.put_accuracy(source.digest, source.name, arch, value)
-        if progress is not None:
-            done = start + len(part)
-            progress(
-                Progress(
-                    stage="scoring networks",
-                    done=done,
-                    total=len(missing),
-                    eta_s=pace.eta_s(done),
-                )
-            )
-    return [replace(s, accuracy_pct=known[s.arch.arch_id]) for s in samples]
-
-
-def latency_model(run: str | Path) -> tuple[AdditiveLatencyModel, str]:
-    """Return the latency model of a run with the run's device name.
-
-    Fitted to the run's networks, or the exact sums of an imported table of blocks.
-
-    Raises:
-        StoreError: the run has no measured networks.
-    """
-    from hwprof.estimate.run_analysis import run_latency_model
-
-    with open_run(run) as opened:
-        return run_latency_model(opened), str(opened.fingerprint.stable["device"])
-
-
-def _holdout(space: DesignSpace, samples: Sequence[Sample]) -> Holdout | None:
-    """Return the held-out figures, or None where there are too few networks for a model."""
-    from hwprof.estimate.crossval import FOLDS
-    from hwprof.estimate.design_matrix import n_coefficients
-    from hwprof.estimate.latency_model import AdditiveLatencyModel
-
-    timed = [s for s in samples if s.latency_s is not None]
-    if len(timed) < max(FOLDS, n_coefficients(space)):
-        return None
-    return AdditiveLatencyModel.fit(space, timed).holdout

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hwprof.api.profiling import latency_model
+from hwprof.api.runs import latency_model
 from hwprof.errors import MissingExtraError, PlanError
 from hwprof.measure.records import Result
 from hwprof.progress import ProgressCallback

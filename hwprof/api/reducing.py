@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from hwprof.api.adapting import require_same_device
+from hwprof.api.friendliness import effects as block_effects
 from hwprof.api.models import as_architecture, write_file
-from hwprof.api.profiling import effects as block_effects
-from hwprof.api.profiling import latency_model, open_run, run_space
+from hwprof.api.runs import latency_model, open_run, run_space
 from hwprof.api.tables import Table
 from hwprof.errors import PlanError
 from hwprof.measure.records import DeviceOptions, Precision

@@ -11,12 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from hwprof.api.contexts import cold_isolated, differential_costs, mixing
 from hwprof.api.courses import read_courses
-from hwprof.api.profiling import (
-    compare_effects,
-    open_run,
-    run_space,
-    scored_samples,
-)
+from hwprof.api.friendliness import compare_effects
+from hwprof.api.runs import open_run, run_space, scored_samples
 from hwprof.api.searching import load_search
 from hwprof.errors import DataError, IncompatibleRunError, StoreError
 from hwprof.pareto import hypervolume

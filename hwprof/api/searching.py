@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from hwprof.api.adapting import require_same_device
 from hwprof.api.boards import device_label, refuse_emulated
-from hwprof.api.models import as_architecture, write_file
-from hwprof.api.profiling import as_space, latency_model
+from hwprof.api.models import as_architecture, as_space, write_file
 from hwprof.api.proxyless import STRATEGY as PROXYLESS
 from hwprof.api.proxyless import ProxylessOptions, is_table, search_proxyless
+from hwprof.api.runs import latency_model
 from hwprof.errors import MissingExtraError, PlanError, StoreError
 from hwprof.measure.records import DeviceOptions, Precision, Result, plan_for
 from hwprof.progress import ProgressCallback

@@ -9,9 +9,10 @@ import typer
 from hwprof.cli import options as opt
 from hwprof.cli.output import print_json, print_text
 from hwprof.cli.progress import ProgressLine
+from hwprof.errors import DeviceError
 
-UNFIT = 3
-"""As for a device that failed: the machine cannot do what is asked of it."""
+UNFIT = DeviceError.exit_code
+"""The machine cannot do what is asked of it."""
 
 
 def selftest(
@@ -38,11 +39,12 @@ def selftest(
     json_: opt.Json = False,
     script: opt.Script = None,
 ) -> None:
-    """Check whether this machine is fit for measuring and hwprof tells the truth on it.
+    """Check whether this machine is fit for measuring.
 
-    Takes about four minutes on two cores, with --quick half a minute. With --inject it prints instead
-    how often compare finds slowdowns made on purpose (some minutes). Exit code 0: fit;
-    3: unfit, or nothing could be checked (the reasons are printed).
+    Also, whether hwprof tells the truth on it. Takes about four minutes on two cores, with --quick
+    half a minute. With --inject it prints instead how often compare finds slowdowns made on
+    purpose (some minutes). Exit code 0: fit; 3: unfit, or nothing could be checked (the reasons
+    are printed).
     """
     from hwprof import api
     from hwprof.reports.check_text import power_text, selftest_text

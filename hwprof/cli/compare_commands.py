@@ -13,20 +13,6 @@ from hwprof.cli.progress import ProgressLine
 if TYPE_CHECKING:
     from hwprof.regression.records import CompareResult
 
-ThresholdOption = Annotated[
-    str, typer.Option("--threshold", help="Smallest slowdown that matters; at least 1%.")
-]
-AllowOption = Annotated[
-    str | None, typer.Option("--allow", help="inconclusive: exit 0 instead of 4.")
-]
-MarkdownOption = Annotated[
-    str | None, typer.Option("--markdown", help="Also write a Markdown table to this file.")
-]
-JunitOption = Annotated[
-    str | None, typer.Option("--junit", help="Also write a JUnit file, a test a workload.")
-]
-BadgeOption = Annotated[str | None, typer.Option("--badge", help="Also write an SVG badge.")]
-
 
 def compare(
     base: Annotated[
@@ -37,11 +23,8 @@ def compare(
     threads: opt.Threads = 1,
     batch: opt.Batch = 1,
     precision: opt.Precision = "fp32",
-    threshold: ThresholdOption = "1%",
-    input_: Annotated[
-        list[str] | None,
-        typer.Option("--input", help="NAME=1x3x224x224:float32; once for each input."),
-    ] = None,
+    threshold: opt.Threshold = "1%",
+    input_: opt.Inputs = None,
     base_python: Annotated[
         str | None,
         typer.Option(
@@ -52,15 +35,17 @@ def compare(
     max_time: Annotated[
         str, typer.Option("--max-time", help="Longest for one pair of models.")
     ] = "60s",
-    allow: AllowOption = None,
-    markdown: MarkdownOption = None,
-    junit: JunitOption = None,
-    badge: BadgeOption = None,
+    allow: opt.Allow = None,
+    markdown: opt.Markdown = None,
+    junit: opt.Junit = None,
+    badge: opt.Badge = None,
     seed: opt.Seed = 0,
     json_: opt.Json = False,
     script: opt.Script = None,
 ) -> None:
-    """Say whether NEW is slower than BASE, with a stated false-alarm rate.
+    """Say whether NEW is slower than BASE.
+
+    Its false-alarm rate is stated in docs/regressions.md.
 
     Exit code 0: not slower; 1: regressed; 4: inconclusive; 5: not comparable.
     """
@@ -75,10 +60,10 @@ def compare(
             threads=threads,
             batch=batch,
             precision=opt.precision_of(precision),
-            threshold=opt.parse_percentage("--threshold", threshold) or 0.0,
+            threshold=opt.percentage("--threshold", threshold),
             inputs=input_ or (),
             base_python=base_python,
-            max_time_s=opt.parse_duration(max_time) or 0.0,
+            max_time_s=opt.seconds(max_time),
             seed=seed,
             script=script,
             progress=progress,

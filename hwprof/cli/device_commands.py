@@ -10,7 +10,7 @@ from hwprof.cli import options as opt
 from hwprof.cli.output import print_json, print_text, say
 
 devices = typer.Typer(
-    help="List the devices, whether each is usable here and, if not, what would fix it.",
+    help="List the devices. Says whether each is usable here and, if not, what would fix it.",
     invoke_without_command=True,
     rich_markup_mode=None,
 )
@@ -24,7 +24,7 @@ def _devices(context: typer.Context, json_: opt.Json = False) -> None:
 
 @devices.command("list")
 def list_(json_: opt.Json = False) -> None:
-    """List the devices, and those on other machines that were given a name."""
+    """List the devices, here and on machines that were named."""
     from hwprof import api
     from hwprof.reports import text
 
@@ -49,7 +49,10 @@ def check(
     place: Annotated[str, typer.Argument(help="A remembered name, or an address.")],
     json_: opt.Json = False,
 ) -> None:
-    """Say what is on another machine: cores, clocks, temperature, runtimes, free space."""
+    """Say what another machine has.
+
+    Its cores, clocks, temperature, runtimes and free space.
+    """
     from hwprof import api
     from hwprof.reports import text
 

@@ -17,7 +17,7 @@ def spaces(
     ] = None,
     json_: opt.Json = False,
 ) -> None:
-    """List the design spaces: units, candidates, depths, number of architectures."""
+    """List the design spaces: units, candidates, depths, size."""
     from hwprof import api
     from hwprof.reports import text
 
@@ -31,7 +31,7 @@ def spaces(
 
 
 def cost(
-    arch: Annotated[str, typer.Argument(help="JSON file, '-', or a name such as proxyless-gpu.")],
+    arch: opt.Arch,
     json_: opt.Json = False,
 ) -> None:
     """Count the MACs and parameters of a network."""
@@ -43,8 +43,8 @@ def cost(
 
 
 def export(
-    arch: Annotated[str, typer.Argument(help="JSON file, '-', or a name such as proxyless-gpu.")],
-    out: opt.Out,
+    arch: opt.Arch,
+    out: opt.FileOut,
     format_: Annotated[
         str, typer.Option("--format", help="onnx, tflite (NHWC) or torch.")
     ] = "onnx",
@@ -52,7 +52,7 @@ def export(
         str | None,
         typer.Option("--checkpoint", help="Weights of this supernet or network; else random."),
     ] = None,
-    data: opt.Data = None,
+    data: opt.SupernetImages = None,
     batch: opt.Batch = 1,
     seed: opt.Seed = 0,
 ) -> None:
@@ -73,10 +73,7 @@ def bench(
         ),
     ],
     device: opt.Device = "cpu",
-    input_: Annotated[
-        list[str] | None,
-        typer.Option("--input", help="NAME=1x3x224x224:float32; once for each input."),
-    ] = None,
+    input_: opt.Inputs = None,
     preset: opt.Preset = "standard",
     cache: Annotated[str, typer.Option("--cache", help="hot or cold.")] = "hot",
     threads: opt.Threads = 1,
@@ -88,7 +85,7 @@ def bench(
         bool,
         typer.Option(
             "--sustained",
-            help="After five minutes of load; for a device on another machine.",
+            help="Time after five minutes of load; for a device on another machine.",
         ),
     ] = False,
     parts: Annotated[
@@ -98,7 +95,10 @@ def bench(
         bool,
         typer.Option(
             "--isolated",
-            help="With --parts, for a network of a space: each block alone, and left out.",
+            help=(
+                "With --parts, for a network of a space: also time each block alone, and the "
+                "network without it."
+            ),
         ),
     ] = False,
     prefixes: Annotated[

@@ -29,9 +29,12 @@ def seconds(text: str) -> float:
 
 
 def parse_percentage(option: str, text: str | None) -> float | None:
+    """Return the share of a percentage that may be left out."""
+    return None if text is None else percentage(option, text)
+
+
+def percentage(option: str, text: str) -> float:
     """Return the share in ``1%``: 0.01."""
-    if text is None:
-        return None
     match = PERCENTAGE.fullmatch(text.strip())
     if match is None or not 0.0 < float(match[1]) < 100.0:
         raise typer.BadParameter(f"{option} is {text!r}; expected a percentage such as 1%")
@@ -48,13 +51,28 @@ def parse_range_ms(option: str, text: str | None) -> float | tuple[float, float]
     return float(match[1]) if match[2] is None else (float(match[1]), float(match[2]))
 
 
+Space = Annotated[
+    str,
+    typer.Option(
+        "--space",
+        help="A name that `hwprof spaces` lists, a reduced.yaml, or the YAML of your own space.",
+    ),
+]
+Arch = Annotated[str, typer.Argument(help="JSON file, '-', or a name such as proxyless-gpu.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
-Out = Annotated[str, typer.Option("--out", help="Folder or file to write.")]
+RunOut = Annotated[
+    str, typer.Option("--out", help="Run folder to write; called again, it goes on there.")
+]
+FolderOut = Annotated[str, typer.Option("--out", help="Folder to write.")]
+FileOut = Annotated[str, typer.Option("--out", help="File to write.")]
 Device = Annotated[
     str,
-    typer.Option("--device", help="A device of `hwprof devices`, or NAME@ssh://user@host:port."),
+    typer.Option(
+        "--device",
+        help="A device of `hwprof devices`, or NAME@ssh://user@host:port, NAME@adb://SERIAL.",
+    ),
 ]
-Seed = Annotated[int, typer.Option("--seed", help="Same seed, same networks, order and search.")]
+Seed = Annotated[int, typer.Option("--seed", help="Same seed, same random choices.")]
 Preset = Annotated[
     str, typer.Option("--preset", help="How much measuring: quick, standard or strict.")
 ]
@@ -67,16 +85,27 @@ MaxTime = Annotated[
 Timeout = Annotated[
     str, typer.Option("--timeout", help="End a step that gives no answer for so long, e.g. 10m.")
 ]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option("--input", help="NAME=1x3x224x224:float32; once for each input."),
+]
 Resolution = Annotated[
-    int | None, typer.Option("--resolution", min=8, help="Input size in pixels.")
+    int | None,
+    typer.Option("--resolution", min=8, help="Input size in pixels; by default the space's own."),
 ]
 Accuracy = Annotated[
     str | None,
     typer.Option("--accuracy", help="supernet:CHECKPOINT, table:FILE.csv or predictor:FILE.npz."),
 ]
-Data = Annotated[
+TrainingImages = Annotated[
     str | None,
     typer.Option("--data", help="Folder of class folders, an .npz, or 'digits' (the default)."),
+]
+SupernetImages = Annotated[
+    str | None,
+    typer.Option(
+        "--data", help="Images of a supernet, as for `hwprof train`, where its own are not found."
+    ),
 ]
 AllowOtherDevice = Annotated[
     bool,
@@ -84,6 +113,17 @@ AllowOtherDevice = Annotated[
         "--allow-other-device", help="Use a latency model of another device or other options."
     ),
 ]
+Threshold = Annotated[
+    str, typer.Option("--threshold", help="Smallest slowdown that matters; at least 1%.")
+]
+Allow = Annotated[str | None, typer.Option("--allow", help="inconclusive: exit 0 instead of 4.")]
+Markdown = Annotated[
+    str | None, typer.Option("--markdown", help="Also write a Markdown table to this file.")
+]
+Junit = Annotated[
+    str | None, typer.Option("--junit", help="Also write a JUnit file, one test per workload.")
+]
+Badge = Annotated[str | None, typer.Option("--badge", help="Also write an SVG badge.")]
 Script = Annotated[
     str | None, typer.Option("--script", help="Script of the null device.", hidden=True)
 ]

@@ -10,15 +10,10 @@ from hwprof.cli import options as opt
 from hwprof.cli.output import print_json, print_text, say
 from hwprof.cli.progress import ProgressLine
 
-RunArgument = Annotated[str, typer.Argument(help="Run folder of `hwprof profile` or `import`.")]
-SpaceOption = Annotated[
-    str, typer.Option("--space", help="A name that `hwprof spaces` lists, or a reduced.yaml.")
-]
-
 
 def profile(
-    space: SpaceOption,
-    out: opt.Out,
+    space: opt.Space,
+    out: opt.RunOut,
     device: opt.Device = "cpu",
     networks: Annotated[
         int | None,
@@ -35,7 +30,10 @@ def profile(
         str | None,
         typer.Option(
             "--half-width",
-            help="Choose the networks: slot effects known to this share of the mean, e.g. 1%.",
+            help=(
+                "Choose the number of networks so that slot effects are known to this share of "
+                "the mean latency, e.g. 1%."
+            ),
         ),
     ] = None,
     design: Annotated[
@@ -53,7 +51,9 @@ def profile(
     ] = False,
     differential: Annotated[
         bool,
-        typer.Option("--differential", help="Time networks with and without every optional layer."),
+        typer.Option(
+            "--differential", help="Also time networks with and without every optional layer."
+        ),
     ] = False,
     preset: opt.Preset = "quick",
     max_time: opt.MaxTime = None,
@@ -66,7 +66,7 @@ def profile(
     json_: opt.Json = False,
     script: opt.Script = None,
 ) -> None:
-    """Time every distinct block alone, then random networks; resumable."""
+    """Time every block alone, then random networks."""
     from hwprof import api
     from hwprof.reports import text
 
@@ -98,9 +98,9 @@ def profile(
 
 def import_(
     file: Annotated[str, typer.Argument(help="CSV or CSV.gz of networks or of blocks.")],
-    space: SpaceOption,
+    space: opt.Space,
     device_name: Annotated[str, typer.Option("--device-name", help="How the device is called.")],
-    out: opt.Out,
+    out: opt.FolderOut,
     latency_column: Annotated[
         str | None,
         typer.Option("--latency-column", help="Column to read; its name ends in _ms or _s."),
@@ -127,11 +127,14 @@ def effects(
         typer.Argument(help="Run folder of `hwprof profile` or `import`; several are compared."),
     ],
     accuracy: opt.Accuracy = None,
-    data: opt.Data = None,
+    data: opt.SupernetImages = None,
     csv: Annotated[str | None, typer.Option("--csv", help="Also write the effects here.")] = None,
     json_: opt.Json = False,
 ) -> None:
-    """Say how friendly every block is to the device, or to several, with intervals."""
+    """Say how friendly every block is to a device, or to several.
+
+    Every effect comes with its interval.
+    """
     from hwprof import api
     from hwprof.reports import text
     from hwprof.reports.device_text import devices_text
@@ -151,7 +154,7 @@ def effects(
 
 
 def predict(
-    run: RunArgument,
+    run: Annotated[str, typer.Argument(help="Run folder of `hwprof profile` or `import`.")],
     archs: Annotated[
         list[str], typer.Argument(help="Architectures (JSON files, names), or one CSV file.")
     ],
@@ -165,7 +168,10 @@ def predict(
     allow_other_device: opt.AllowOtherDevice = False,
     json_: opt.Json = False,
 ) -> None:
-    """Predict latencies on the run's device, with intervals, without measuring."""
+    """Predict latencies on the run's device, without measuring.
+
+    Every latency comes with its interval.
+    """
     from hwprof import api
     from hwprof.reports import text
 
@@ -186,7 +192,7 @@ def adapt(
         list[str],
         typer.Option("--from", help="Run of another device, of the same space; repeat for more."),
     ],
-    out: opt.Out,
+    out: opt.RunOut,
     device: opt.Device = "cpu",
     networks: Annotated[
         int, typer.Option("--networks", min=5, help="Networks to measure; they are chosen.")
@@ -199,7 +205,10 @@ def adapt(
     json_: opt.Json = False,
     script: opt.Script = None,
 ) -> None:
-    """Make a latency model for a device from a few networks, starting from other runs."""
+    """Make a latency model for a device from a few networks.
+
+    It starts from runs on other devices.
+    """
     from hwprof import api
 
     with ProgressLine() as progress:
@@ -225,7 +234,7 @@ def reduce(
     ] = None,
     out: Annotated[str | None, typer.Option("--out", help="Write reduced.yaml here.")] = None,
     accuracy: opt.Accuracy = None,
-    data: opt.Data = None,
+    data: opt.SupernetImages = None,
     max_accuracy_drop_pp: Annotated[
         float | None,
         typer.Option(
@@ -246,7 +255,10 @@ def reduce(
     space: Annotated[str | None, typer.Option("--space", help="The space of that CSV.")] = None,
     json_: opt.Json = False,
 ) -> None:
-    """Cut the space down to what suits the device, with the evidence beside every cut."""
+    """Cut the space down to what suits the device.
+
+    The evidence stands beside every cut.
+    """
     import yaml
 
     from hwprof import api

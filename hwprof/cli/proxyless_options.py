@@ -8,47 +8,47 @@ import typer
 
 
 def _option(name: str, text: str, *, least: int | None = None) -> Any:
-    return typer.Option(name, help=text, rich_help_panel="With --strategy proxyless", min=least)
+    return typer.Option(name, help=f"With proxyless: {text}", min=least)
 
 
 Mode = Annotated[str, _option("--mode", "recompute, two-path or reinforce.")]
 Penalty = Annotated[str | None, _option("--penalty", "linear, power, hinge or legacy_mul_log.")]
 LatencyWeights = Annotated[
     str | None,
-    _option("--latency-weights", "One search for each, e.g. 0,0.1,0.3; 0 is blind to latency."),
+    _option("--latency-weights", "one search for each, e.g. 0,0.1,0.3; 0 is blind to latency."),
 ]
 TargetsMs = Annotated[
-    str | None, _option("--targets-ms", "One search for each of these ceilings, e.g. 2,3,5.")
+    str | None, _option("--targets-ms", "one search for each of these ceilings, e.g. 2,3,5.")
 ]
 Supernet = Annotated[
     str | None,
-    _option("--supernet", "Start from this checkpoint (of the same images), not from a warm-up."),
+    _option("--supernet", "start from this checkpoint (of the same images), not from a warm-up."),
 ]
 WarmupEpochs = Annotated[
-    int | None, _option("--warmup-epochs", "Epochs of weights alone, first (40).", least=1)
+    int | None, _option("--warmup-epochs", "epochs of weights alone, first (40).", least=1)
 ]
 Epochs = Annotated[
-    int | None, _option("--epochs", "Epochs of weights and architecture in turn (120).", least=1)
+    int | None, _option("--epochs", "epochs of weights and architecture in turn (120).", least=1)
 ]
 RetrainEpochs = Annotated[
     int,
     _option(
         "--retrain-epochs",
-        "Train every derived network alone for so long (the paper: 300); 0 keeps the supernet's "
+        "train every derived network alone for so long (the paper: 300); 0 keeps the supernet's "
         "weights.",
         least=0,
     ),
 ]
 TrainBatch = Annotated[
-    int | None, _option("--train-batch", "Images of a training step (256).", least=2)
+    int | None, _option("--train-batch", "images of a training step (256).", least=2)
 ]
 AlphaLr = Annotated[
-    float | None, _option("--alpha-lr", "Learning rate of the architecture parameters (0.001).")
+    float | None, _option("--alpha-lr", "learning rate of the architecture parameters (0.001).")
 ]
 LimitImages = Annotated[
-    int | None, _option("--limit-images", "Use so many images of each split at most.", least=1)
+    int | None, _option("--limit-images", "use so many images of each split at most.", least=1)
 ]
-TrainDevice = Annotated[str, _option("--train-device", "cpu or cuda: where to train.")]
+TrainDevice = Annotated[str, _option("--train-device", "train on cpu or cuda.")]
 TrainPrecision = Annotated[str, _option("--train-precision", "fp32, or bf16 (mixed).")]
 
 

@@ -13,14 +13,16 @@ from hwprof.cli.progress import ProgressLine
 
 
 def train(
-    out: opt.Out,
+    out: Annotated[
+        str, typer.Option("--out", help="Checkpoint to write; called again, training goes on.")
+    ],
     space: Annotated[
         str | None, typer.Option("--space", help="Train the supernet of this space.")
     ] = None,
     arch: Annotated[
         str | None, typer.Option("--arch", help="Train this one network instead.")
     ] = None,
-    data: opt.Data = None,
+    data: opt.TrainingImages = None,
     epochs: Annotated[
         int | None, typer.Option("--epochs", min=1, help="Passes over the training images.")
     ] = None,
@@ -28,7 +30,7 @@ def train(
     seed: opt.Seed = 0,
     json_: opt.Json = False,
 ) -> None:
-    """Train a supernet to take accuracies from, or one derived network; resumable."""
+    """Train a supernet to take accuracies from, or one network."""
     from hwprof import api
     from hwprof.reports import text
 
@@ -47,11 +49,11 @@ def train(
 
 
 def search(
-    space: Annotated[str, typer.Option("--space", help="A space or a reduced.yaml.")],
+    space: opt.Space,
     latency: Annotated[
         str, typer.Option("--latency", help="Run folder of a profile, or TABLE.csv.")
     ],
-    out: opt.Out,
+    out: opt.RunOut,
     accuracy: opt.Accuracy = None,
     strategy: Annotated[
         str,
@@ -76,7 +78,7 @@ def search(
         typer.Option("--measure-on", help="Measure the finalists here, so the front is confirmed."),
     ] = None,
     allow_emulated: Annotated[
-        bool, typer.Option("--allow-emulated", help="Take the times of an emulated device.")
+        bool, typer.Option("--allow-emulated", help="Take the times of an emulated device, too.")
     ] = False,
     finalists: Annotated[
         int, typer.Option("--finalists", min=1, help="How many are measured at most.")
@@ -86,7 +88,10 @@ def search(
     batch: opt.Batch = 1,
     precision: opt.Precision = "fp32",
     allow_other_device: opt.AllowOtherDevice = False,
-    data: opt.Data = None,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help="Images to train on with proxyless, or of the supernet."),
+    ] = None,
     seed: opt.Seed = 0,
     mode: own.Mode = "recompute",
     penalty: own.Penalty = None,
@@ -104,7 +109,7 @@ def search(
     json_: opt.Json = False,
     script: opt.Script = None,
 ) -> None:
-    """Search a space for the best trades of accuracy against latency; resumable."""
+    """Search a space for the best trades of accuracy and latency."""
     from hwprof import api
     from hwprof.reports import text
 
@@ -154,9 +159,9 @@ def report(
         list[str],
         typer.Argument(help="Folders of `hwprof profile`, `search` or `quickstart`, reduced.yaml."),
     ],
-    out: opt.Out,
+    out: opt.FolderOut,
     accuracy: opt.Accuracy = None,
-    data: opt.Data = None,
+    data: opt.SupernetImages = None,
 ) -> None:
     """Make one self-contained page, its figures and its tables."""
     from hwprof import api
@@ -167,13 +172,13 @@ def report(
 
 
 def quickstart(
-    out: opt.Out = "quickstart",
+    out: opt.RunOut = "quickstart",
     device: opt.Device = "cpu",
-    data: opt.Data = None,
+    data: opt.TrainingImages = None,
     seed: opt.Seed = 0,
     json_: opt.Json = False,
 ) -> None:
-    """Do the whole job on this machine in a few minutes; called again, it goes on."""
+    """Do the whole job on this machine in a few minutes."""
     from hwprof import api
     from hwprof.reports import text
 

@@ -7,26 +7,17 @@ from typing import Annotated
 import typer
 
 from hwprof.cli import options as opt
-from hwprof.cli.compare_commands import (
-    AllowOption,
-    BadgeOption,
-    JunitOption,
-    MarkdownOption,
-    ThresholdOption,
-    allowed_verdicts,
-    finish,
-)
+from hwprof.cli.compare_commands import allowed_verdicts, finish
 from hwprof.cli.output import print_json, print_text, say
 from hwprof.cli.progress import ProgressLine
-
-DEVICE_FAILED = 3
+from hwprof.errors import DeviceError
 
 
 def run(
     suite: Annotated[
         str, typer.Argument(help="A suite file, or 'stock' for the one that comes with hwprof.")
     ],
-    out: opt.Out,
+    out: Annotated[str, typer.Option("--out", help="Folder of the baseline.")],
     sessions: Annotated[
         int, typer.Option("--sessions", min=1, help="Sessions to add to the baseline.")
     ] = 3,
@@ -34,9 +25,9 @@ def run(
     json_: opt.Json = False,
     script: opt.Script = None,
 ) -> None:
-    """Measure a suite into a baseline; called again it adds sessions to it.
+    """Measure a suite into a baseline.
 
-    Exit code 3 if a workload failed.
+    Called again, it adds sessions. Exit code 3 if a workload failed.
     """
     from hwprof import api
 
@@ -54,7 +45,7 @@ def run(
             f"{len(result.failures)} failures"
         )
     if result.failures:
-        raise typer.Exit(DEVICE_FAILED)
+        raise typer.Exit(DeviceError.exit_code)
 
 
 def compare(
@@ -65,18 +56,21 @@ def compare(
     commit: Annotated[
         str | None, typer.Option("--commit", help="The commit whose baseline is meant.")
     ] = None,
-    threshold: ThresholdOption = "1%",
-    allow: AllowOption = None,
-    markdown: MarkdownOption = None,
-    junit: JunitOption = None,
-    badge: BadgeOption = None,
+    threshold: opt.Threshold = "1%",
+    allow: opt.Allow = None,
+    markdown: opt.Markdown = None,
+    junit: opt.Junit = None,
+    badge: opt.Badge = None,
     json_: opt.Json = False,
 ) -> None:
-    """Hold a suite against a stored baseline; exit codes as of `hwprof compare`."""
+    """Hold a suite against a stored baseline.
+
+    Exit codes are those of `hwprof compare`.
+    """
     from hwprof import api
 
     allowed = allowed_verdicts(allow)
-    share = opt.parse_percentage("--threshold", threshold) or 0.0
+    share = opt.percentage("--threshold", threshold)
     result = api.suite_compare(base, new, commit=commit, threshold=share)
     finish(result, allowed, json_=json_, markdown=markdown, junit=junit, badge=badge)
 
@@ -84,7 +78,7 @@ def compare(
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
     suite = typer.Typer(
-        help="Guard a list of workloads: measure it into a baseline, compare with one.",
+        help="Guard a list of workloads against a stored baseline.",
         no_args_is_help=True,
     )
     suite.command()(run)

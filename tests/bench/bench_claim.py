@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 
 from hwprof import api
-from hwprof.api.profiling import latency_model, open_run, run_space, scored_samples
+from hwprof.api.runs import latency_model, open_run, run_space, scored_samples
 from hwprof.estimate.friendliness import fit_friendliness
 from hwprof.estimate.least_squares import t_quantile
 from hwprof.pareto import hypervolume

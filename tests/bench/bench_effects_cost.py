@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hwprof.api.profiling import open_run
+from hwprof.api.runs import open_run
 from hwprof.estimate.responses import Friendliness
 from hwprof.estimate.run_analysis import run_friendliness, run_samples
 

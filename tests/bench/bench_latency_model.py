@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from hwprof import api
-from hwprof.api.profiling import open_run, run_space
+from hwprof.api.runs import open_run, run_space
 from hwprof.estimate.crossval import spearman
 from hwprof.estimate.latency_model import AdditiveLatencyModel
 from hwprof.graph import architecture_cost, piece_cost

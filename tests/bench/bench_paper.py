@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwprof import api
-from hwprof.api.profiling import latency_model
+from hwprof.api.runs import latency_model
 from hwprof.campaign import sample_networks
 from hwprof.estimate.crossval import spearman
 from hwprof.estimate.design_matrix import DesignMatrix
@@ -149,7 +149,7 @@ def open_sources(data: Path, n_per_pin: int) -> Sources:
             )
             notes[resolution_px] = api.effects(run)
         model, _ = latency_model(Path(folder) / "224")
-        with api.profiling.open_run(Path(folder) / "224") as opened:
+        with api.runs.open_run(Path(folder) / "224") as opened:
             fixed = [b.latency_s for b in opened.imported_blocks(224) if b.unit is None]
     return Sources(
         notes=notes,

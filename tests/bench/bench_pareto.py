@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t
 
-from hwprof.api.profiling import latency_model
+from hwprof.api.runs import latency_model
 from hwprof.importing import import_csv
 from hwprof.pareto import hypervolume
 from hwprof.results import Trial

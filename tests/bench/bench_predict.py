@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hwprof.api.profiling import latency_model
+from hwprof.api.runs import latency_model
 from hwprof.estimate.block_table import table_model
 from hwprof.estimate.latency_model import AdditiveLatencyModel
 from hwprof.importing import import_csv

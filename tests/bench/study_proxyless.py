@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import hwprof.api as hwprof
-from hwprof.api.profiling import as_space
+from hwprof.api.models import as_space
 from hwprof.cli.options import parse_duration
 from hwprof.results import SearchResult
 from hwprof.search.proxyless import ProxylessConfig

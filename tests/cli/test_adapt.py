@@ -12,7 +12,8 @@ import pytest
 from hwprof import api
 from hwprof.errors import IncompatibleRunError
 from hwprof.space import get_space
-from tests.cli.test_devices_compared import COST_MS, hwprof, make_run
+from tests.cli.running import hwprof
+from tests.cli.test_devices_compared import COST_MS, make_run
 
 SCRIPT = json.dumps({"latency": {"base_s": 2e-3, "per_operator_s": 2e-5}})
 CELL = {

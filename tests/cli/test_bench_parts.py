@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hwprof.space import get_space
-
-
-def hwprof(*argv: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "hwprof", *argv], capture_output=True, text=True, check=False
-    )
+from tests.cli.running import hwprof
 
 
 @pytest.fixture

@@ -13,14 +13,10 @@ import pytest
 
 from hwprof import api
 from hwprof.errors import PlanError
+from tests.cli.running import hwprof
 
 BASE, NEW = "proxyless-gpu", "proxyless-mobile"
 KEYS = {"workload", "verdict", "shift", "shift_ci99", "detectable"}
-
-
-def hwprof(*argv: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "hwprof", *argv]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
 
 
 def compared(

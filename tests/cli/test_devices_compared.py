@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ import pytest
 
 from hwprof import api
 from hwprof.space import get_space
+from tests.cli.running import hwprof
 
 COST_MS = {"nor_conv_3x3": 3.0, "nor_conv_1x1": 1.0, "avg_pool_3x3": 0.5, "skip_connect": 0.1}
 
@@ -38,16 +37,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_run(path, "phone", COST_MS)
     make_run(path, "npu", {**COST_MS, "nor_conv_3x3": 0.2, "avg_pool_3x3": 4.0})
     return path
-
-
-def hwprof(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "hwprof", *argv],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def test_effects_of_two_runs(folder: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 import hwprof
 from hwprof.api.adapting import require_same_device
-from hwprof.api.profiling import latency_model
+from hwprof.api.runs import latency_model
 from hwprof.errors import IncompatibleRunError
 from hwprof.measure.records import DeviceOptions
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hwprof import api
-from hwprof.api.profiling import latency_model
+from hwprof.api.runs import latency_model
 from hwprof.campaign import default_n_networks
 from hwprof.errors import DataError
 from hwprof.estimate.block_table import (

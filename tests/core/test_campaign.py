@@ -27,8 +27,6 @@ from hwprof.measure.records import (
     Failure,
     Fingerprint,
     LabelledBurst,
-    Loaded,
-    Measurement,
     MeasurePlan,
     Result,
 )
@@ -36,6 +34,7 @@ from hwprof.protocols import Sink
 from hwprof.space import DesignSpace, Slot, get_space
 from hwprof.store import Run
 from hwprof.workload import Workload
+from tests.made import measurement
 
 DEVICE = DeviceRef(name="null", factory="nowhere:Null")
 PLAN = PRESETS["quick"]
@@ -111,22 +110,16 @@ class FakeEngine:
             bursts.append(LabelledBurst(burst=made, worker="w0", round_index=len(bursts)))
             sink.burst(workload, bursts[-1])
         level = level_s(workload)
-        measurement = Measurement(
-            workload=workload,
+        found = measurement(
+            workload,
+            level,
+            (0.9 * level, 1.2 * level),
             plan=plan,
             fingerprint=FINGERPRINT,
-            bursts=tuple(bursts),
-            loaded=Loaded(load_s=0.0, artifact_bytes=0, peak_memory_bytes=None),
-            level_s=level,
-            ci95_s=(0.9 * level, 1.2 * level),
-            median_s=level,
-            p90_s=level,
-            p99_s=level,
-            verdict="clean",
-            evidence=(),
+            bursts=bursts,
         )
-        sink.done(measurement)
-        return measurement
+        sink.done(found)
+        return found
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ import pytest
 from numpy.typing import NDArray
 
 from hwprof import api
-from hwprof.api.profiling import latency_model
+from hwprof.api.runs import latency_model
 from hwprof.estimate.crossval import spearman
 from hwprof.estimate.design_matrix import DesignMatrix
 from hwprof.estimate.friendliness import Friendliness, fit_friendliness

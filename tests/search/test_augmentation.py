@@ -1,4 +1,4 @@
-"""Random crops and colours of photographs; shifts are tested with the batches."""
+"""Shifts and mirrors of small images; random crops and colours of photographs."""
 
 from __future__ import annotations
 
@@ -61,3 +61,30 @@ def test_scans_of_any_size_are_only_shifted():
     images = np.full((8, SIDE, SIDE, 3), 200, dtype=np.uint8)
     found = augmented(images, np.random.default_rng(0), photographs=False)
     assert set(np.unique(found)) == {0, 200}
+
+
+def test_shifts_move_a_pixel_and_bring_in_black():
+    images = np.zeros((500, 16, 16, 3), dtype=np.uint8)
+    images[:, 5, 9] = 255
+    shifted = augmented(images, np.random.default_rng(0), photographs=False)
+    where = np.argwhere(shifted[..., 0] == 255)
+    assert len(where) == 500
+    offsets = where[:, 1:] - (5, 9)
+    # 16 px: up to 2 px every way, all of them.
+    assert set(map(tuple, offsets)) == {(y, x) for y in range(-2, 3) for x in range(-2, 3)}
+    bright = np.full((50, 16, 16, 3), 200, dtype=np.uint8)
+    assert set(np.unique(augmented(bright, np.random.default_rng(0), photographs=False))) == {
+        0,
+        200,
+    }
+
+
+def test_mirrors_half_of_the_images_only_where_allowed():
+    images = np.zeros((400, 16, 16, 3), dtype=np.uint8)
+    images[:, 8, 3] = 255
+    plain, mirrored = (
+        augmented(images, np.random.default_rng(0), photographs=m) for m in (False, True)
+    )
+    left = [np.argwhere(i[..., 0] == 255)[:, 2] < 8 for i in (plain, mirrored)]
+    assert left[0].all()
+    assert 150 < left[1].sum() < 250

@@ -11,10 +11,9 @@ import pytest
 
 from hwprof.errors import PlanError, SpaceError
 from hwprof.estimate.design_matrix import DesignMatrix
-from hwprof.estimate.friendliness import Friendliness, fit_friendliness, friendliness_from_csv
-from hwprof.results import Reduction, Sample
+from hwprof.estimate.friendliness import Friendliness, friendliness_from_csv
+from hwprof.results import Reduction
 from hwprof.search.additive_front import Alternatives, PriceSweep
-from hwprof.search.posterior import draw_effects
 from hwprof.search.reducer import reduce_space
 from hwprof.space import (
     SKIP,
@@ -25,7 +24,7 @@ from hwprof.space import (
     reduction_from_yaml,
     reduction_to_yaml,
 )
-from hwprof.space.slotted import SlottedSpace
+from tests.search.planted import LAST, MINI, coefficients, measured, noisy, random_truth
 
 OFA, PN = "ofa-mbv3-w1.2", "ofa-proxylessnas-w1.3"
 
@@ -125,62 +124,6 @@ def test_published_profiles_give_the_published_max_accuracy_reduction(
     assert dropped(reduction) == {"k3_e3", "k5_e3", "k7_e3", "k3_e4"}
 
 
-MINI = "mobile-mini"
-BLOCKS = ("mbconv_k3_e3", "mbconv_k5_e3", "mbconv_k7_e3", "mbconv_k3_e6", "mbconv_k5_e6")
-LAST = "mbconv_k7_e6"
-
-
-def coefficients(
-    design: DesignMatrix,
-    mean: float,
-    depth: float,
-    blocks: dict[str, float],
-    rng: np.random.Generator | None = None,
-    spread: float = 0.0,
-) -> np.ndarray:
-    """Return free coefficients in which every slot has these block effects (centred).
-
-    With ``rng`` every slot's own effects differ from them by normal noise of sd ``spread``.
-    """
-    out = np.zeros(design.n_coefficients)
-    out[0] = mean
-    for decision in design.decisions:
-        if decision.slot is None:
-            continue
-        if decision.has_depth:
-            out[decision.columns.start] = depth
-        alive = design.space.choices(decision.slot)
-        values = np.array([blocks.get(b, 0.0) for b in alive])
-        if rng is not None:
-            values = values + rng.normal(0.0, spread, len(values))
-        values = values - values.mean()
-        out[decision.columns.start + decision.has_depth : decision.columns.stop] = values[:-1]
-    return out
-
-
-def measured(
-    space: DesignSpace,
-    seconds: np.ndarray,
-    points: np.ndarray | None,
-    *,
-    seed: int,
-    n: int = 200,
-    noise_s: float = 5e-5,
-    noise_pct: float = 0.3,
-) -> Friendliness:
-    design = DesignMatrix(space)
-    rng = np.random.default_rng(seed)
-    archs = [space.sample(rng) for _ in range(n)]
-    X = design.rows(design.encode(archs))
-    latency = X @ seconds + rng.normal(0.0, noise_s, n)
-    accuracy = [None] * n if points is None else X @ points + rng.normal(0.0, noise_pct, n)
-    samples = [
-        Sample(arch=a, latency_s=float(y), accuracy_pct=None if p is None else float(p))
-        for a, y, p in zip(archs, latency, accuracy, strict=True)
-    ]
-    return fit_friendliness(space, samples, device="dev", fingerprint={"digest": "d"})
-
-
 def costly_block(accuracy_of_last: float) -> Friendliness:
     """One block takes 1 ms longer in every slot of 10 ms networks and gives so much accuracy."""
     space = get_space(MINI)
@@ -212,28 +155,6 @@ def test_a_costly_block_that_earns_its_time_stays() -> None:
     reduction = reduce_space(found.space, found, max_accuracy_drop_pp=1.0)
     kept = [slot for slot in found.space.slots if LAST in reduction.alive[slot]]
     assert len(kept) == len(found.space.slots)
-
-
-def random_truth(seed: int) -> tuple[DesignSpace, np.ndarray, np.ndarray]:
-    """A small space as a laptop shows it: bigger blocks slower and mostly better."""
-    space = get_space(MINI)
-    design = DesignMatrix(space)
-    rng = np.random.default_rng(seed)
-    size = {b: i for i, b in enumerate((*BLOCKS, LAST))}
-    slower, better = (
-        {b: 0.12e-3 * i for b, i in size.items()},
-        {b: 0.1 * i for b, i in size.items()},
-    )
-    seconds = coefficients(design, 10e-3, 1.2e-3, slower, rng, 0.05e-3)
-    points = coefficients(design, 70.0, 0.7, better, rng, 0.2)
-    return space, seconds, points
-
-
-def noisy(seed: int, noise_pct: float = 1.5) -> Friendliness:
-    space, seconds, points = random_truth(seed)
-    return measured(
-        space, seconds, points, seed=1000 + seed, n=160, noise_s=1.5e-4, noise_pct=noise_pct
-    )
 
 
 @lru_cache
@@ -356,56 +277,3 @@ def test_wrong_requests_are_refused() -> None:
     blind = measured(space, coefficients(DesignMatrix(space), 1e-2, 1e-3, {}), None, seed=0)
     with pytest.raises(PlanError, match="needs accuracies"):
         reduce_space(space, blind, goal="accuracy")
-
-
-def test_loss_equals_that_of_all_networks_enumerated() -> None:
-    """Every network of a small space, concave envelopes over a fine grid of latencies."""
-    base = get_space(MINI).restrict({}, (2, 1, 1))
-    space = base.restrict({s: base.choices(s)[:3] for s in base.slots})
-    assert isinstance(space, SlottedSpace)
-    design = DesignMatrix(space)
-    rng = np.random.default_rng(3)
-    blocks = {b: i * 1e-3 for i, b in enumerate(BLOCKS[:3])}
-    seconds = coefficients(design, 10e-3, 2e-3, blocks, rng, 0.3e-3)
-    points = coefficients(design, 70.0, 1.0, {b: 1e3 * v for b, v in blocks.items()}, rng, 0.8)
-    whole = Alternatives(alive=dict(space.alive), max_depth=(2, 1, 1))
-    # The fastest candidate of every slot, the first, stays: then prices and latencies agree.
-    left = Alternatives(
-        alive={s: (b[0], b[1]) for s, b in space.alive.items()}, max_depth=(2, 1, 1)
-    )
-
-    def networks(alive) -> tuple[np.ndarray, np.ndarray]:
-        layers = [[(b,) for b in alive[s]] for s in space.slots]
-        firsts = [*layers[0], *(a + b for a in layers[0] for b in layers[1])]
-        archs = [space.assemble(u, ()) for u in itertools.product(firsts, *layers[2:])]
-        X = design.rows(design.encode(archs))
-        return X @ seconds, X @ points
-
-    def envelope(latency, accuracy, at) -> np.ndarray:
-        prices = np.concatenate([[0.0], np.logspace(1, 5, 2000)])
-        best = (accuracy - prices[:, None] * latency).max(axis=1)
-        return np.asarray((best[:, None] + prices[:, None] * at).min(axis=0))
-
-    full, reduced = networks(whole.alive), networks(left.alive)
-    assert reduced[0].min() == pytest.approx(full[0].min())
-    at = np.linspace(full[0].min(), full[0].max(), 1000)
-    expected = (envelope(*full, at) - envelope(*reduced, at)).max()
-    sweep = PriceSweep(design, design.expansion @ seconds, (design.expansion @ points)[None])
-    loss = sweep.loss(sweep.support(whole), sweep.support(left))[0]
-    assert expected > 1.0
-    assert loss == pytest.approx(expected, rel=0.02)
-
-
-def test_posterior_believes_exact_estimates_and_doubts_noisy_ones() -> None:
-    exact = noisy(0, noise_pct=0.0)
-    assert exact.accuracy is not None
-    draws = draw_effects(exact.design, exact.accuracy, 50, np.random.default_rng(0))
-    np.testing.assert_allclose(draws.mean(axis=0), exact.accuracy.values, atol=1e-6)
-    rough = noisy(0, noise_pct=5.0)
-    assert rough.accuracy is not None
-    draws = draw_effects(rough.design, rough.accuracy, 400, np.random.default_rng(0))
-    blocks = [i for i, t in enumerate(rough.design.terms) if t.kind == "block"]
-    believed = draws[:, blocks].mean(axis=0)
-    truth = rough.design.expansion[blocks] @ random_truth(0)[2]
-    raw_error = np.mean((rough.accuracy.values[blocks] - truth) ** 2)
-    assert np.mean((believed - truth) ** 2) < 0.5 * raw_error

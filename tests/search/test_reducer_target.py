@@ -14,7 +14,7 @@ from hwprof.search.additive_front import Alternatives, PriceSweep
 from hwprof.search.evidence import Evidence
 from hwprof.search.reducer import reduce_space
 from hwprof.space import DesignSpace, Slot, get_space
-from tests.search.test_reducer import coefficients, measured
+from tests.search.planted import coefficients, measured
 
 FAST, MIDDLE, SLOW = "mbconv_k3_e3", "mbconv_k5_e3", "mbconv_k7_e3"
 COST_S = {FAST: 0.0, MIDDLE: 1e-3, SLOW: 6e-3}

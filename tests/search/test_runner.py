@@ -21,22 +21,15 @@ from hwprof.errors import (
     StoreError,
 )
 from hwprof.graph import architecture_cost
-from hwprof.measure.records import (
-    Failure,
-    Fingerprint,
-    Loaded,
-    Measurement,
-    Result,
-    plan_for,
-)
+from hwprof.measure.records import Failure, Fingerprint, Measurement, Result
 from hwprof.pareto import front_indices
 from hwprof.progress import Progress
 from hwprof.results import SearchResult, Trial
-from hwprof.search.finalists import choose_finalists
 from hwprof.search.runner import PROPOSALS_PER_EVALUATION, run_search
 from hwprof.search.strategy import STRATEGIES, UsesForesight, make_strategy
 from hwprof.space import Architecture, get_space
 from hwprof.workload import Workload
+from tests.made import measurement
 
 SPACE = get_space("mobile-mini")
 
@@ -84,22 +77,11 @@ def predicted(archs: Sequence[Architecture]) -> list[tuple[float, float]]:
     return [(0.95 * true_latency_s(a), 0.1 * true_latency_s(a)) for a in archs]
 
 
-def measurement(arch: Architecture) -> Measurement:
+def measurement_of(arch: Architecture) -> Measurement:
     level_s = true_latency_s(arch) * (1.0 + code_of(arch) % 7 / 100)
-    return Measurement(
-        workload=Workload.network(arch),
-        plan=plan_for("quick"),
-        fingerprint=Fingerprint(stable={"device": "fake"}),
-        bursts=(),
-        loaded=Loaded(load_s=0.1, artifact_bytes=1, peak_memory_bytes=None),
-        level_s=level_s,
-        ci95_s=(0.99 * level_s, 1.01 * level_s),
-        median_s=level_s,
-        p90_s=level_s,
-        p99_s=level_s,
-        verdict="clean",
-        evidence=(),
-    )
+    ci95_s = (0.99 * level_s, 1.01 * level_s)
+    fingerprint = Fingerprint(stable={"device": "fake"})
+    return measurement(Workload.network(arch), level_s, ci95_s, fingerprint=fingerprint)
 
 
 def failure(arch: Architecture) -> Failure:
@@ -109,7 +91,7 @@ def failure(arch: Architecture) -> Failure:
 
 
 def measure_all(archs: Sequence[Architecture]) -> list[Result]:
-    return [measurement(a) for a in reversed(archs)]
+    return [measurement_of(a) for a in reversed(archs)]
 
 
 def search(name: str = "nsga2", *, seed: int = 3, **changes: Any) -> SearchResult:
@@ -166,7 +148,7 @@ def test_confirmed_front_is_the_front_of_the_measured() -> None:
     assert 1 <= len(result.finalists) <= 10
     for trial in result.finalists:
         assert trial.latency_source == "measured"
-        assert trial.latency_s == measurement(trial.arch).level_s
+        assert trial.latency_s == measurement_of(trial.arch).level_s
         assert trial.predicted_s == pytest.approx(0.95 * true_latency_s(trial.arch))
         assert trial.verdict == "clean"
     best = front_indices(
@@ -178,7 +160,7 @@ def test_confirmed_front_is_the_front_of_the_measured() -> None:
 
 def test_a_finalist_that_fails_is_a_state_and_not_on_the_front() -> None:
     def measure(archs: Sequence[Architecture]) -> list[Result]:
-        return [failure(archs[0]), *(measurement(a) for a in archs[1:-1])]
+        return [failure(archs[0]), *(measurement_of(a) for a in archs[1:-1])]
 
     result = search(measure=measure, n_finalists=8)
     failed = [t for t in result.finalists if t.state != "done"]
@@ -389,38 +371,3 @@ def test_time_ends_a_search_at_the_next_request() -> None:
     result = search("random", max_evals=10**6, max_time_s=0.05)
     assert result.settings["ended_by"] == "time"
     assert 0 < len(result.trials) < 10**6
-
-
-def trial(latency_s: float, accuracy_pct: float, half_s: float, index: int) -> Trial:
-    arch = Architecture(space="none", resolution_px=32, widths=(index,))
-    return Trial(
-        arch=arch,
-        accuracy_pct=accuracy_pct,
-        accuracy_source="",
-        latency_s=latency_s,
-        latency_source="predicted",
-        macs=1,
-        params=1,
-        ci95_s=(latency_s - half_s, latency_s + half_s) if half_s else None,
-    )
-
-
-def chosen(points: list[tuple[float, float]], half_s: float, n: int, **target: Any) -> list[int]:
-    trials = [trial(t, a, half_s, i) for i, (t, a) in enumerate(points)]
-    found = choose_finalists(trials, n, target.get("target_s"))
-    return [t.arch.widths[0] for t in found if t.arch.widths]
-
-
-def test_finalists_are_the_front_and_who_could_be_on_it() -> None:
-    # 0, 1, 2 are the front; 3 and 4 miss it by 0.1 and 0.2, 5 by 2.
-    points = [(1.0, 70.0), (2.0, 72.0), (3.0, 74.0), (2.1, 71.0), (3.2, 73.0), (4.0, 71.5)]
-    assert chosen(points, 0.0, 10) == [0, 1, 2], "exact predictions leave no doubt"
-    assert chosen(points, 0.3, 10) == [0, 1, 3, 2, 4]
-    assert chosen(points, 0.3, 4) == [0, 1, 3, 2], "the likeliest first"
-    assert chosen(points, 0.3, 2) == [0, 2], "a long front is spread"
-
-
-def test_finalists_near_the_target_get_their_chance() -> None:
-    points = [(1.0, 70.0), (2.1, 75.0), (2.5, 80.0)]
-    assert chosen(points, 0.2, 10, target_s=2.0) == [0, 1]
-    assert chosen(points, 0.0, 10, target_s=2.0) == [0]

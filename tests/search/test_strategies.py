@@ -127,6 +127,17 @@ def test_it_goes_on_from_its_state(name: str, space: DesignSpace, stop: int) -> 
     assert first + list(run(after, space, 110 - stop)) == uninterrupted
 
 
+def test_a_state_keeps_the_keys_that_checkpoints_have(name: str) -> None:
+    """As in checkpoint.json, format 1: a search begun with an older version goes on."""
+    own = {
+        "random": set(),
+        "evolution": {"alive", "brood", "n_asked", "n_told"},
+        "nsga2": {"parents", "children", "n_asked", "n_told"},
+        "model-guided": {"members", "queue", "weights", "n_learnt"},
+    }
+    assert made(name, MINI).state_dict().keys() == {"rng", "asked", "done"} | own[name]
+
+
 @pytest.mark.parametrize("n_free", [0, 1, 3, 5])
 def test_a_tiny_space_is_searched_whole_and_ends(name: str, n_free: int) -> None:
     tiny = tiny_cells(n_free)

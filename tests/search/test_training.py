@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,51 +15,27 @@ from hwprof.api import train
 from hwprof.errors import (
     DataError,
     DeviceUnavailableError,
-    FormatVersionError,
     IncompatibleRunError,
     MissingExtraError,
     SpaceError,
     StoreError,
 )
 from hwprof.progress import Progress
-from hwprof.search import parallel, sgd, training
-from hwprof.search.augmentation import augmented
-from hwprof.search.batches import TrainingBatches, normalised, plain_batches
-from hwprof.search.checkpoint import load_checkpoint, only_writer, space_from_json, task_from_json
+from hwprof.search import sgd
+from hwprof.search.checkpoint import load_checkpoint, only_writer
 from hwprof.search.sgd import TrainSettings
-from hwprof.search.tasks import DIGITS, ImageTask, load_task
+from hwprof.search.tasks import DIGITS, load_task
 from hwprof.search.training import default_settings, train_network, train_supernet
-from hwprof.space import Architecture, DesignSpace, Slot, get_space
+from hwprof.space import Architecture, Slot, get_space
+from tests.search.mini import FEW
 
-FEW = {
-    Slot(unit, layer): ("mbconv_k3_e3", "mbconv_k5_e3") for unit in range(3) for layer in range(2)
-}
+pytestmark = pytest.mark.usefixtures("small_and_quick")
+
 ARCH = Architecture(
     space="mobile-mini",
     resolution_px=32,
     units=(("mbconv_k3_e3",), ("mbconv_k5_e3",), ("mbconv_k3_e3",)),
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small_and_quick() -> Iterator[None]:
-    # Tiny tensors: threads would only wait for each other.
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "JUDGED_NETWORKS", 2)
-        yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def task() -> ImageTask:
-    return load_task(DIGITS, resolution_px=32, limit_images=80)
-
-
-@pytest.fixture(scope="module")
-def space() -> DesignSpace:
-    return get_space("mobile-mini").restrict(FEW, (2, 1, 1))
 
 
 SETTINGS = TrainSettings(epochs=3, batch=16, lr=0.05, warmup_epochs=1.0, seed=5)
@@ -317,131 +292,3 @@ class TestSchedule:
     def test_few_images_make_a_smaller_batch(self):
         task = load_task(DIGITS, resolution_px=8, limit_images=30)
         assert default_settings(task).batch == len(task.train) == 18
-
-
-class TestBatches:
-    def test_an_epoch_shows_every_image_once(self, task: ImageTask):
-        batches = TrainingBatches(task=task, size=8, seed=0)
-        labels = torch.cat([b.labels for b in batches.epoch(0)])
-        assert batches.per_epoch == 6
-        assert np.array_equal(np.bincount(labels, minlength=10), np.bincount(task.train.labels))
-
-    def test_going_on_inside_an_epoch_gives_the_same_batches(self, task: ImageTask):
-        batches = TrainingBatches(task=task, size=8, seed=0)
-        for late, full in zip(batches.epoch(3, first=4), list(batches.epoch(3))[4:], strict=True):
-            assert torch.equal(late.images, full.images)
-            assert torch.equal(late.labels, full.labels)
-
-    def test_held_out_images_are_shared_evenly_by_any_number_of_processes(
-        self, task: ImageTask, monkeypatch: pytest.MonkeyPatch
-    ):
-        monkeypatch.setattr(parallel, "world_size", lambda: 3)
-        monkeypatch.setattr(parallel, "rank", lambda: 1)
-        batches = TrainingBatches(task=task, size=8, seed=0)
-        assert len(task.validation) == 16
-        assert [len(batches.held_out(0, size).labels) for size in (10, 12, 1000)] == [3, 4, 5]
-
-    def test_epochs_and_seeds_differ(self, task: ImageTask):
-        def first(seed: int, epoch: int) -> torch.Tensor:
-            return next(TrainingBatches(task=task, size=8, seed=seed).epoch(epoch)).images
-
-        assert not torch.equal(first(0, 0), first(0, 1))
-        assert not torch.equal(first(0, 0), first(1, 0))
-
-    def test_normalised_is_standard_and_channels_last(self, task: ImageTask):
-        images = normalised(task.train.images, task)
-        assert images.mean().item() == pytest.approx(0.0, abs=1e-4)
-        assert images.std().item() == pytest.approx(1.0, abs=1e-3)
-        assert images.is_contiguous(memory_format=torch.channels_last)
-
-    def test_shifts_move_a_pixel_and_bring_in_black(self):
-        images = np.zeros((500, 16, 16, 3), dtype=np.uint8)
-        images[:, 5, 9] = 255
-        shifted = augmented(images, np.random.default_rng(0), photographs=False)
-        where = np.argwhere(shifted[..., 0] == 255)
-        assert len(where) == 500
-        offsets = where[:, 1:] - (5, 9)
-        # 16 px: up to 2 px every way, all of them.
-        assert set(map(tuple, offsets)) == {(y, x) for y in range(-2, 3) for x in range(-2, 3)}
-        bright = np.full((50, 16, 16, 3), 200, dtype=np.uint8)
-        assert set(np.unique(augmented(bright, np.random.default_rng(0), photographs=False))) == {
-            0,
-            200,
-        }
-
-    def test_mirrors_half_of_the_images_only_where_allowed(self):
-        images = np.zeros((400, 16, 16, 3), dtype=np.uint8)
-        images[:, 8, 3] = 255
-        plain, mirrored = (
-            augmented(images, np.random.default_rng(0), photographs=m) for m in (False, True)
-        )
-        left = [np.argwhere(i[..., 0] == 255)[:, 2] < 8 for i in (plain, mirrored)]
-        assert left[0].all()
-        assert 150 < left[1].sum() < 250
-
-    def test_plain_batches_are_in_order_and_complete(
-        self, task: ImageTask, monkeypatch: pytest.MonkeyPatch
-    ):
-        monkeypatch.setattr("hwprof.search.batches.PLAIN_PIXELS", 20 * 32 * 32)
-        batches = list(plain_batches(task, task.train))
-        assert [len(b.labels) for b in batches] == [16, 16, 16]
-        assert torch.equal(
-            torch.cat([b.images for b in batches]), normalised(task.train.images, task)
-        )
-
-
-@pytest.fixture(scope="module")
-def finished(space, task, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path: Path = tmp_path_factory.mktemp("finished") / "s.pt"
-    train_supernet(space, task, replace(SETTINGS, epochs=1), path)
-    return path
-
-
-class TestCheckpoint:
-    def test_brings_back_space_and_images(self, finished: Path, space, task):
-        meta = load_checkpoint(finished).meta
-        assert space_from_json(meta.space) == space
-        again = task_from_json(meta.task, resolution_px=32)
-        assert again.digest == task.digest
-
-    def test_finished_it_carries_no_optimizer(self, finished: Path):
-        assert load_checkpoint(finished).optimizer is None
-
-    def test_only_its_lock_is_left_beside_it(self, finished: Path):
-        """Whether a lock's file stays is up to filelock and the system."""
-        left = {p.name for p in finished.parent.iterdir()}
-        assert left - {".s.pt.lock"} == {"s.pt"}
-
-    def test_other_images_are_refused(self, finished: Path):
-        meta = load_checkpoint(finished).meta
-        with pytest.raises(DataError, match="other images than the checkpoint was trained on"):
-            task_from_json(dict(meta.task) | {"split_seed": 1}, resolution_px=32)
-
-    @pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04"])
-    def test_a_file_that_is_none(self, content: bytes, tmp_path: Path):
-        path = tmp_path / "x.pt"
-        path.write_bytes(content)
-        with pytest.raises(DataError, match="no checkpoint or is damaged"):
-            load_checkpoint(path)
-
-    def test_a_file_cut_short(self, finished: Path, tmp_path: Path):
-        short = tmp_path / "x.pt"
-        short.write_bytes(finished.read_bytes()[:-1000])
-        with pytest.raises(DataError, match="damaged"):
-            load_checkpoint(short)
-
-    def test_a_torch_file_of_something_else(self, tmp_path: Path):
-        path = tmp_path / "x.pt"
-        torch.save({"weight": torch.zeros(2)}, path)
-        with pytest.raises(DataError, match="no checkpoint"):
-            load_checkpoint(path)
-
-    def test_missing(self, tmp_path: Path):
-        with pytest.raises(DataError, match="No such file"):
-            load_checkpoint(tmp_path / "x.pt")
-
-    def test_another_version(self, finished: Path, tmp_path: Path):
-        content = torch.load(finished, weights_only=True) | {"format": 2}
-        torch.save(content, tmp_path / "x.pt")
-        with pytest.raises(FormatVersionError, match="format 2"):
-            load_checkpoint(tmp_path / "x.pt")

@@ -1,0 +1,74 @@
+"""What a checkpoint brings back, and files that are none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from hwprof.errors import DataError, FormatVersionError
+from hwprof.search.checkpoint import load_checkpoint, space_from_json, task_from_json
+from hwprof.search.sgd import TrainSettings
+from hwprof.search.training import train_supernet
+
+pytestmark = pytest.mark.usefixtures("small_and_quick")
+
+
+@pytest.fixture(scope="module")
+def finished(space, task, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = tmp_path_factory.mktemp("finished") / "s.pt"
+    train_supernet(
+        space, task, TrainSettings(epochs=1, batch=16, lr=0.05, warmup_epochs=1.0, seed=5), path
+    )
+    return path
+
+
+class TestCheckpoint:
+    def test_brings_back_space_and_images(self, finished: Path, space, task):
+        meta = load_checkpoint(finished).meta
+        assert space_from_json(meta.space) == space
+        again = task_from_json(meta.task, resolution_px=32)
+        assert again.digest == task.digest
+
+    def test_finished_it_carries_no_optimizer(self, finished: Path):
+        assert load_checkpoint(finished).optimizer is None
+
+    def test_only_its_lock_is_left_beside_it(self, finished: Path):
+        """Whether a lock's file stays is up to filelock and the system."""
+        left = {p.name for p in finished.parent.iterdir()}
+        assert left - {".s.pt.lock"} == {"s.pt"}
+
+    def test_other_images_are_refused(self, finished: Path):
+        meta = load_checkpoint(finished).meta
+        with pytest.raises(DataError, match="other images than the checkpoint was trained on"):
+            task_from_json(dict(meta.task) | {"split_seed": 1}, resolution_px=32)
+
+    @pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04"])
+    def test_a_file_that_is_none(self, content: bytes, tmp_path: Path):
+        path = tmp_path / "x.pt"
+        path.write_bytes(content)
+        with pytest.raises(DataError, match="no checkpoint or is damaged"):
+            load_checkpoint(path)
+
+    def test_a_file_cut_short(self, finished: Path, tmp_path: Path):
+        short = tmp_path / "x.pt"
+        short.write_bytes(finished.read_bytes()[:-1000])
+        with pytest.raises(DataError, match="damaged"):
+            load_checkpoint(short)
+
+    def test_a_torch_file_of_something_else(self, tmp_path: Path):
+        path = tmp_path / "x.pt"
+        torch.save({"weight": torch.zeros(2)}, path)
+        with pytest.raises(DataError, match="no checkpoint"):
+            load_checkpoint(path)
+
+    def test_missing(self, tmp_path: Path):
+        with pytest.raises(DataError, match="No such file"):
+            load_checkpoint(tmp_path / "x.pt")
+
+    def test_another_version(self, finished: Path, tmp_path: Path):
+        content = torch.load(finished, weights_only=True) | {"format": 2}
+        torch.save(content, tmp_path / "x.pt")
+        with pytest.raises(FormatVersionError, match="format 2"):
+            load_checkpoint(tmp_path / "x.pt")
