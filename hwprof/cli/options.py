@@ -7,7 +7,7 @@ from typing import Annotated, Literal, cast, get_args
 
 import typer
 
-PrecisionName = Literal["fp32", "fp16", "bf16", "int8", "int8-dynamic"]
+PrecisionName = Literal["fp32", "tf32", "fp16", "bf16", "int8", "int8-dynamic"]
 PRECISIONS: tuple[str, ...] = get_args(PrecisionName)
 DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)?")
 PERCENTAGE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*%")

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwprof.errors import MeasurementError
+from hwprof.measure.host_times import host_times
 from hwprof.measure.records import (
     EXCLUDING_CAUSES,
     Burst,
@@ -342,4 +343,5 @@ def _derived(found: Estimate, used: Sequence[LabelledBurst]) -> dict[str, Any]:
         "foreign_cores": float(np.mean([b.foreign_cores for b in used])),
         "page_faults_per_call": sum(b.burst.page_faults for b in used) / calls,
         "involuntary_switches": sum(b.burst.involuntary_switches for b in used),
+        **host_times(used),
     }
