@@ -199,11 +199,9 @@ class GpuTimer:
             end_to_end_ns=end_to_end,
         )
 
-    def gpu_times_s(self, n_samples: int, work: Work | None = None) -> list[float]:
-        """Return the GPU time of single runs (of ``work``, else of one call), launches hidden."""
-        return [
-            1e-9 * self._sample(work or self._once, None, hide=True)[1] for _ in range(n_samples)
-        ]
+    def gpu_times_s(self, n_samples: int, *, hide: bool = True) -> list[float]:
+        """Return the GPU time of single calls; not hidden each of them runs exactly once."""
+        return [1e-9 * self._sample(self._once, None, hide)[1] for _ in range(n_samples)]
 
     def clock_probe_ns(self) -> int:
         """Time a kernel of a fixed number of SM cycles, best of three: it tells the SM clock."""

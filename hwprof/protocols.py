@@ -166,6 +166,16 @@ class ReportsDisturbance(Protocol):
         ...
 
 
+@runtime_checkable
+class ReportsWarnings(Protocol):
+    """An adapter that knows, once open, what must be said beside every result."""
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What widens results or is not known, each with what would mend it."""
+        ...
+
+
 class Sink(Protocol):
     """Where results go as soon as they exist (a run folder, or memory)."""
 

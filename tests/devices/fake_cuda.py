@@ -39,8 +39,12 @@ class FakeGpu:
     now_ns: int = 0
     free_ns: int = 0
     is_cold: bool = False
-    captured: list[int] | None = None
+    captured: FakeGraph | None = None
     launched: list[str] = field(default_factory=list)
+    allocated_bytes: int = 0
+    peak_bytes: int = 0
+    on_replay: Callable[[], object] | None = None
+    """Computes what a replay computes, where a test looks at the outputs."""
 
     def clock_ns(self) -> int:
         self.now_ns += 20
@@ -51,7 +55,7 @@ class FakeGpu:
         if self.captured is not None:
             if self.refuses_capture:
                 raise RuntimeError(self.refuses_capture)
-            self.captured.append(work_ns)
+            self.captured.work.append(work_ns)
             return
         self.launched.append(name)
         if name == "kernel" and self.is_cold:
@@ -88,6 +92,12 @@ class FakeEvent:
         self.reached_ns = 0
 
     def record(self, stream: object = None) -> None:
+        if self._gpu.captured is not None:
+            if not self.options.get("external"):
+                raise RuntimeError("an internal event cannot be timed in a graph")
+            done_ns = sum(self._gpu.captured.work)
+            self._gpu.captured.events.append((self, done_ns))
+            return
         self._gpu.now_ns += self._gpu.host_launch_ns // 5
         self.reached_ns = max(self._gpu.now_ns, self._gpu.free_ns)
 
@@ -106,6 +116,7 @@ class FakeGraph:
     def __init__(self, gpu: FakeGpu) -> None:
         self._gpu = gpu
         self.work: list[int] = []
+        self.events: list[tuple[FakeEvent, int]] = []
         self.n_replays = 0
 
     def replay(self) -> None:
@@ -117,6 +128,10 @@ class FakeGraph:
             total += round(self.work[0] * (gpu.cold_factor - 1.0))
             gpu.is_cold = False
         gpu.free_ns = max(gpu.free_ns, gpu.now_ns) + total
+        for event, offset_ns in self.events:
+            event.reached_ns = gpu.free_ns - total + offset_ns
+        if gpu.on_replay is not None:
+            gpu.on_replay()
 
 
 class FakeBuffer:
@@ -132,7 +147,7 @@ def fake_torch(gpu: FakeGpu) -> Any:
 
     @contextmanager
     def graph(captured: FakeGraph, stream: object = None) -> Iterator[None]:
-        gpu.captured = captured.work
+        gpu.captured = captured
         try:
             yield
         finally:
@@ -169,6 +184,9 @@ def fake_torch(gpu: FakeGpu) -> Any:
         is_available=lambda: True,
         device_count=lambda: 1,
         _sleep=gpu.sleep,
+        memory_allocated=lambda: gpu.allocated_bytes,
+        max_memory_allocated=lambda: gpu.peak_bytes,
+        reset_peak_memory_stats=lambda: None,
     )
     return SimpleNamespace(
         __version__="2.13.0+cu130",
@@ -189,3 +207,40 @@ def network(gpu: FakeGpu, n_kernels: int, kernel_ns: int) -> Callable[[object], 
             gpu.kernel(kernel_ns)
 
     return launch
+
+
+CALL_NS = 30_000
+
+
+class TorchOnFakeGpu:
+    """The real torch, computing on the CPU, with the scripted GPU for ``torch.cuda``.
+
+    Every inference (entered by ``inference_mode``) enqueues one kernel of 30 µs. ``calls`` adds to
+    or replaces what torch has.
+    """
+
+    def __init__(self, gpu: FakeGpu, **replaced: Any) -> None:
+        import torch
+
+        fake = fake_torch(gpu)
+        self._torch, self._gpu = torch, gpu
+        self.cuda, self.OutOfMemoryError = fake.cuda, OutOfMemoryError
+        self.version = fake.version
+        self.backends = SimpleNamespace(
+            cuda=SimpleNamespace(matmul=SimpleNamespace(allow_tf32=None)),
+            cudnn=SimpleNamespace(allow_tf32=None, benchmark=None, version=lambda: 91000),
+        )
+        self.empty = fake.empty
+        self.__dict__.update(replaced)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._torch, name)
+
+    @contextmanager
+    def inference_mode(self) -> Iterator[None]:
+        self._gpu.kernel(CALL_NS)
+        with self._torch.inference_mode():
+            yield
+
+    def set_num_threads(self, count: int) -> None:
+        """Leave the process of the tests as it is."""
