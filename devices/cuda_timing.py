@@ -114,6 +114,7 @@ class GpuTimer:
         launch: enqueues one inference on a stream.
         capture: try to capture it into a CUDA graph; where that fails, :attr:`refusal` says why
             and calls are timed as they are launched.
+        stream: where it runs; a new one by default.
         clock_ns: the host's clock.
 
     Raises:
@@ -126,11 +127,12 @@ class GpuTimer:
         launch: Launch,
         *,
         capture: bool = True,
+        stream: Any = None,
         clock_ns: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
         self._torch, self._cuda = torch, torch.cuda
         self._launch, self._clock_ns = launch, clock_ns
-        self.stream = self._cuda.Stream()
+        self.stream = self._cuda.Stream() if stream is None else stream
         self._start = self._cuda.Event(enable_timing=True)
         self._end = self._cuda.Event(enable_timing=True)
         self._spin_cycles = FIRST_SPIN_CYCLES

@@ -184,6 +184,7 @@ def fake_torch(gpu: FakeGpu) -> Any:
         is_available=lambda: True,
         device_count=lambda: 1,
         _sleep=gpu.sleep,
+        mem_get_info=lambda: (gpu.memory_bytes - gpu.allocated_bytes, gpu.memory_bytes),
         memory_allocated=lambda: gpu.allocated_bytes,
         max_memory_allocated=lambda: gpu.peak_bytes,
         reset_peak_memory_stats=lambda: None,
