@@ -69,7 +69,7 @@ def shown(renderable: Any) -> str:
 
 def test_the_table_names_a_failure_beside_what_worked() -> None:
     times = {"gpu_median_s": 2e-3, "enqueue_median_s": 1e-5, "end_to_end_median_s": 2.1e-3}
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"batch": 8, "per_image_s": 2.5e-4, "failure": None, "measurement": measured(**times)},
         {"batch": 128, "per_image_s": None, "failure": "out of memory", "measurement": None},
     ]

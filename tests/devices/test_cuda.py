@@ -11,6 +11,7 @@ import pytest
 
 from hwprof.devices.cuda import CudaAdapter, CudaCompiledAdapter, CudaEagerAdapter, CudaExecutable
 from hwprof.devices.cuda_trace import kernel_times_s
+from hwprof.devices.host import max_rel_error
 from hwprof.errors import CompileError, DeviceError, DeviceUnavailableError, ModelError
 from hwprof.measure.records import DeviceOptions, plan_for
 from hwprof.protocols import ReportsDisturbance, ReportsWarnings
@@ -57,7 +58,7 @@ def test_outputs_are_those_of_what_is_timed(kind: type[CudaAdapter]) -> None:
     given = {"input": np.random.default_rng(5).standard_normal((1, 8, 8, 8), dtype=np.float32)}
     (expected,) = reference_outputs(block("mbconv"), given)
     found = executable.outputs(given)[0]
-    np.testing.assert_allclose(found, expected, atol=TOLERANCE * float(np.abs(expected).max()))
+    assert max_rel_error([found], [expected]) <= TOLERANCE
     np.testing.assert_array_equal(executable.outputs()[0], own)
     with pytest.raises(ModelError, match=r"compiled for inputs of the shapes \[\(1, 8, 8, 8\)\]"):
         executable.outputs({"input": np.zeros((2, 8, 8, 8), np.float32)})

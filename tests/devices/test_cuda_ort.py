@@ -19,8 +19,10 @@ from hwprof.devices.cuda_ort import (
     CudaOrtExecutable,
     cpu_operators,
 )
+from hwprof.devices.host import max_rel_error
 from hwprof.errors import CompileError, DeviceError, DeviceUnavailableError, ModelError
-from hwprof.measure.records import DeviceOptions, plan_for
+from hwprof.measure.engine import measure
+from hwprof.measure.records import DeviceOptions, DeviceRef, Failure, Measurement, plan_for
 from hwprof.testing import TOLERANCE, block, reference_outputs
 from hwprof.workload import InputSpec, Workload
 from tests.devices.fake_cuda import FakeGpu, fake_torch
@@ -132,7 +134,7 @@ def test_outputs_go_through_the_binding() -> None:
     given = {"input": np.random.default_rng(5).standard_normal((1, 8, 8, 8), dtype=np.float32)}
     (expected,) = reference_outputs(block("mbconv"), given)
     found = executable.outputs(given)[0]
-    np.testing.assert_allclose(found, expected, atol=TOLERANCE * float(np.abs(expected).max()))
+    assert max_rel_error([found], [expected]) <= TOLERANCE
     np.testing.assert_array_equal(executable.outputs()[0], own)
     with pytest.raises(ModelError, match=r"the shape \[1, 8, 8, 8\], not \[2, 8, 8, 8\]"):
         executable.outputs({"input": np.zeros((2, 8, 8, 8), np.float32)})
@@ -244,3 +246,44 @@ def test_refusals_say_what_would_help(options: Any, workload: Workload, words: s
 def test_trace_is_refused_with_the_reason() -> None:
     with pytest.raises(DeviceError, match="times launches on the host"):
         compiled().trace()
+
+
+def open_fake(options: DeviceOptions) -> CudaOrtAdapter:
+    """Open the scripted GPU in a worker process; NVML is there and says the power cap is on."""
+    nvml = FakeNvml(sm=1500, reasons=0x4, MigMode=[1, 1])
+    ort = OrtOnFakeGpu(FakeGpu())
+    return CudaOrtAdapter(options, fake_torch(ort.gpu), nvml, ort)
+
+
+def test_through_the_engine() -> None:
+    """From real workers over the wire: three times, sensors, warnings, memory, all in the JSON."""
+    device = DeviceRef(name="cuda-ort", factory="tests.devices.test_cuda_ort:open_fake")
+    plan = plan_for("quick", workers=2, looks=(3,), round_s=0.0)
+    (found,) = measure([block("skip")], device, plan)
+    assert isinstance(found, Measurement), found
+    row = found.to_json()
+    assert row["level_s"] == pytest.approx(RUN_NS * 1e-9, rel=0.05)
+    telemetry = row["telemetry"]
+    assert telemetry["gpu_median_s"] == pytest.approx(RUN_NS * 1e-9, rel=0.05)
+    assert telemetry["enqueue_median_s"] > 0
+    assert telemetry["end_to_end_median_s"] >= telemetry["enqueue_median_s"]
+    assert telemetry["sensors"]["power_capped"] == [1.0, 1.0]
+    assert telemetry["sensors"]["sm_mhz"] == [1500.0, 1500.0]
+    assert any("MIG" in line for line in telemetry["warnings"])
+    assert any("MIG" in line for line in row["evidence"])
+    assert row["fingerprint"]["stable"]["hardware"] == "NVIDIA Scripted GPU"
+    assert not any("throttled" in b.causes for b in found.bursts)
+
+
+def test_a_silent_fallback_is_a_failure_without_a_number() -> None:
+    device = DeviceRef(name="cuda-ort", factory="tests.devices.test_cuda_ort:open_falling_back")
+    plan = plan_for("quick", workers=1, looks=(2,), round_s=0.0)
+    (found,) = measure([block("mbconv")], device, plan)
+    assert isinstance(found, Failure)
+    assert found.kind == "fallback"
+    assert "GlobalAveragePool" in found.message
+
+
+def open_falling_back(options: DeviceOptions) -> CudaOrtAdapter:
+    ort = OrtOnFakeGpu(FakeGpu(), on_cpu=("GlobalAveragePool",))
+    return CudaOrtAdapter(options, fake_torch(ort.gpu), FakeNvml(reasons=0), ort)
