@@ -94,8 +94,8 @@ class GpuSensors:
         found: dict[str, float | None] = {
             "sm_mhz": self.sm_mhz(),
             "memory_mhz": self._ask("nvmlDeviceGetClockInfo", _CLOCK_MEMORY),
-            "power_w": self._scaled("nvmlDeviceGetPowerUsage", 1e-3),
-            "temperature_c": self._ask("nvmlDeviceGetTemperature", _TEMPERATURE_GPU),
+            "gpu_power_w": self._scaled("nvmlDeviceGetPowerUsage", 1e-3),
+            "gpu_temperature_c": self._ask("nvmlDeviceGetTemperature", _TEMPERATURE_GPU),
         }
         if (others := self.other_processes()) is not None:
             found["other_gpu_processes"] = len(others)

@@ -16,7 +16,7 @@ from hwprof.progress import Progress, ProgressCallback
 from hwprof.protocols import OpTime, OpTrace
 from hwprof.workload import Workload
 
-TRACING_DEVICES = ("cpu", "cpu-torch")
+TRACING_DEVICES = ("cpu", "cpu-torch", "cuda", "cuda-eager", "cuda-compiled")
 _ERRORS: dict[str, type[HwprofError]] = {
     "model": ModelError,
     "refused": CompileError,

@@ -33,8 +33,8 @@ def test_readings_have_units() -> None:
         {
             "sm_mhz": 1980.0,
             "memory_mhz": 2619.0,
-            "power_w": 351.5,
-            "temperature_c": 61.0,
+            "gpu_power_w": 351.5,
+            "gpu_temperature_c": 61.0,
             "other_gpu_processes": 0.0,
             "power_capped": 0.0,
         }
