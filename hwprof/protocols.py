@@ -68,6 +68,8 @@ class OpTime:
     """What was taken off for the tracer."""
     outputs: tuple[str, ...] = ()
     """Tensors that it makes, where they are known: a fused operator keeps them, not its name."""
+    members: tuple[str, ...] = ()
+    """Operators of the written model that were fused into it, where the runtime names them."""
 
 
 @dataclass(frozen=True, kw_only=True)
