@@ -124,6 +124,16 @@ BUILTIN: Mapping[str, Registration] = {
         model_format="onnx",
         converter="onnx",
     ),
+    "tensorrt": Registration(
+        factory="hwprof.devices.tensorrt:TensorrtAdapter",
+        runtime="tensorrt",
+        hardware=NVIDIA_GPU,
+        package="tensorrt",
+        distribution="tensorrt",
+        install="pip install 'hwprof[tensorrt]'",
+        check="hwprof.devices.cuda_presence:timing_lacks",
+        converter="onnx",
+    ),
     "null": Registration(
         factory="hwprof.devices.null:NullAdapter", runtime="scripted", hardware="scripted"
     ),
@@ -248,9 +258,9 @@ def _status(name: str, found: Registration) -> DeviceStatus:
     if not available and found.instead is not None and _importable(found.instead[0]):
         runtime, distribution, available = found.instead[1], found.instead[1], True
     reason = "" if available else f"{found.package} is not installed: run {found.install}"
-    if available and found.check:
-        reason = _ask(found.check)
-        available = not reason
+    # First what is hardest to mend: without a GPU no package would help.
+    if found.check and (lack := _ask(found.check)):
+        reason, available = lack, False
     return DeviceStatus(
         name=name,
         available=available,

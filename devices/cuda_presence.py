@@ -37,12 +37,22 @@ def torch_lacks() -> str:
     return ""
 
 
+def timing_lacks() -> str:
+    """Return why nothing can be timed on a GPU; empty where nothing speaks against it.
+
+    For runtimes of their own, which torch only times and holds memory for.
+    """
+    if _folder("torch") is not None:
+        return torch_lacks()
+    return no_gpu() or (
+        "torch, which times GPU work, is not installed: run pip install 'hwprof[search]'"
+    )
+
+
 def onnxruntime_lacks() -> str:
     """Return why ONNX Runtime cannot reach a GPU; empty where nothing speaks against it."""
-    if no := torch_lacks() if _folder("torch") is not None else no_gpu():
+    if no := timing_lacks():
         return no
-    if _folder("torch") is None:
-        return "torch, which times GPU work, is not installed: run pip install 'hwprof[search]'"
     folder = _folder("onnxruntime")
     if folder is not None and not list((folder / "capi").glob(f"{_ORT_CUDA}*")):
         return (

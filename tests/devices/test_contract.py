@@ -15,7 +15,7 @@ from hwprof.protocols import DeviceAdapter
 from hwprof.testing import PIECES, DeviceContract
 from hwprof.workload import Workload
 
-GPU_DEVICES = ["cuda", "cuda-eager", "cuda-compiled", "cuda-ort"]
+GPU_DEVICES = ["cuda", "cuda-eager", "cuda-compiled", "cuda-ort", "tensorrt"]
 DEVICES = [
     *("null", "cpu", "cpu-torch", "openvino", "tflite"),
     *(pytest.param(name, marks=pytest.mark.gpu) for name in GPU_DEVICES),
