@@ -10,7 +10,7 @@ import difflib
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import metadata, util
+from importlib import import_module, metadata, util
 from typing import TYPE_CHECKING
 
 from hwprof._callable import make_callable
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 ENTRY_POINTS = "hwprof.devices"
 THIS_CPU = "this CPU"
+NVIDIA_GPU = "NVIDIA GPU"
 REMOTE_LAUNCHER = "hwprof.devices.remote.launcher:launch"
 
 
@@ -45,6 +46,9 @@ class Registration:
     machine; empty where the adapter builds them there."""
     instead: tuple[str, str] | None = None
     """Import name and distribution of a runtime that is taken where ``package`` is missing."""
+    check: str = ""
+    """``package.module:function`` that says, without importing a runtime, what else is missing;
+    it returns an empty text where nothing is."""
     converter: str = ""
     """Import name of what hwprof writes the runtime's models with, where that is needed."""
 
@@ -92,6 +96,43 @@ BUILTIN: Mapping[str, Registration] = {
         install="pip install 'hwprof[tflite]'",
         instead=("tflite_runtime", "tflite-runtime"),
         model_format="tflite",
+    ),
+    **{
+        name: Registration(
+            factory=f"hwprof.devices.cuda:{adapter}",
+            runtime="torch",
+            hardware=NVIDIA_GPU,
+            package="torch",
+            distribution="torch",
+            install="pip install 'hwprof[search,cuda]'",
+            check="hwprof.devices.cuda_presence:torch_lacks",
+        )
+        for name, adapter in (
+            ("cuda", "CudaAdapter"),
+            ("cuda-eager", "CudaEagerAdapter"),
+            ("cuda-compiled", "CudaCompiledAdapter"),
+        )
+    },
+    "cuda-ort": Registration(
+        factory="hwprof.devices.cuda_ort:CudaOrtAdapter",
+        runtime="onnxruntime",
+        hardware=NVIDIA_GPU,
+        package="onnxruntime",
+        distribution="onnxruntime-gpu",
+        install="pip install onnxruntime-gpu",
+        check="hwprof.devices.cuda_presence:onnxruntime_lacks",
+        model_format="onnx",
+        converter="onnx",
+    ),
+    "tensorrt": Registration(
+        factory="hwprof.devices.tensorrt:TensorrtAdapter",
+        runtime="tensorrt",
+        hardware=NVIDIA_GPU,
+        package="tensorrt",
+        distribution="tensorrt",
+        install="pip install 'hwprof[tensorrt]'",
+        check="hwprof.devices.cuda_presence:timing_lacks",
+        converter="onnx",
     ),
     "null": Registration(
         factory="hwprof.devices.null:NullAdapter", runtime="scripted", hardware="scripted"
@@ -217,6 +258,9 @@ def _status(name: str, found: Registration) -> DeviceStatus:
     if not available and found.instead is not None and _importable(found.instead[0]):
         runtime, distribution, available = found.instead[1], found.instead[1], True
     reason = "" if available else f"{found.package} is not installed: run {found.install}"
+    # First what is hardest to mend: without a GPU no package would help.
+    if found.check and (lack := _ask(found.check)):
+        reason, available = lack, False
     return DeviceStatus(
         name=name,
         available=available,
@@ -225,6 +269,12 @@ def _status(name: str, found: Registration) -> DeviceStatus:
         runtime_version=_version(distribution) if available else None,
         hardware=_hardware(found),
     )
+
+
+def _ask(check: str) -> str:
+    module, _, name = check.partition(":")
+    reason: str = getattr(import_module(module), name)()
+    return reason
 
 
 def _importable(package: str) -> bool:

@@ -129,7 +129,7 @@ class CpuAdapter:
         try:
             session = self._ort.InferenceSession(source, options, providers=[PROVIDER])
         except Exception as error:  # the runtime's exceptions share no base class of their own
-            raise _refusal(error, source) from error
+            raise refusal(error, source) from error
         if session.get_providers()[0] != PROVIDER:
             raise CompileError(f"onnxruntime took {session.get_providers()[0]}, not {PROVIDER}")
         return session
@@ -141,7 +141,7 @@ class CpuAdapter:
         return self._tracer
 
 
-def _refusal(error: Exception, source: str | bytes) -> ModelError | CompileError | MemoryError:
+def refusal(error: Exception, source: str | bytes) -> ModelError | CompileError | MemoryError:
     """Tell a damaged file from one that is too large or not for this runtime."""
     text = " ".join(str(error).split())
     if any(words in text for words in _OUT_OF_MEMORY):
@@ -154,7 +154,7 @@ def _refusal(error: Exception, source: str | bytes) -> ModelError | CompileError
     return CompileError(f"onnxruntime refuses the model: {text}")
 
 
-def _model_inputs(session: Any) -> list[ModelInput]:
+def model_inputs(session: Any) -> list[ModelInput]:
     """Return what a session says about its inputs, symbolic dimensions included."""
     return [
         ModelInput(
@@ -184,7 +184,7 @@ class CpuExecutable(HostExecutable):
     ) -> None:
         super().__init__(load_s=load_s, artifact_bytes=artifact_bytes)
         self._adapter, self._session, self._source = adapter, session, source
-        specs = bind_inputs(_model_inputs(session), workload.inputs)
+        specs = bind_inputs(model_inputs(session), workload.inputs)
         self._names = [o.name for o in session.get_outputs()]
         self._inputs = accepted_inputs(specs, workload.seed, self._run)
         self._binding = self._bound(session)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,12 +17,11 @@ from hwprof.devices.host import (
     Array,
     HostExecutable,
     host_fingerprint,
-    load_callable,
     only_fp32,
     random_inputs,
 )
+from hwprof.devices.torch_module import leaves, module_of, no_model_files, not_taken
 from hwprof.errors import DeviceUnavailableError, ModelError
-from hwprof.graph import to_torch, workload_graph
 from hwprof.measure.records import DeviceOptions, Fingerprint, MeasurePlan
 from hwprof.measure.timing import timed_burst
 from hwprof.protocols import OpTime, OpTrace, Support
@@ -73,13 +72,11 @@ class CpuTorchAdapter:
 
     def supports(self, workload: Workload) -> Support:
         """Take networks and blocks of a space and torch callables, in fp32."""
-        if workload.path is not None:
-            return Support(
-                ok=False,
-                reason=f"{workload.label!r} is a model file, which torch does not run: use "
-                "--device cpu, or name the module as package.module:callable",
-            )
-        return only_fp32(self._options, "cpu-torch") or Support(ok=True)
+        return (
+            no_model_files(workload, "cpu")
+            or only_fp32(self._options, "cpu-torch")
+            or Support(ok=True)
+        )
 
     def compile(self, workload: Workload, plan: MeasurePlan) -> CpuTorchExecutable:
         """Make the module and run it once on seeded inputs.
@@ -88,41 +85,13 @@ class CpuTorchAdapter:
             ModelError: the callable fails, gives no module, or does not take the inputs.
         """
         start_s = time.perf_counter()
-        if workload.target is not None:
-            module, specs = self._user_module(workload.target), list(workload.inputs)
-            if not specs:
-                raise ModelError(
-                    f"{workload.target!r} needs its inputs' shapes: give each in order, e.g. "
-                    "--input x=1x3x224x224:float32"
-                )
-        else:
-            graph = workload_graph(workload)
-            module = to_torch(graph, seed=workload.seed)
-            first = graph.inputs[0]
-            specs = [InputSpec(name=first.name, shape=(self._options.batch, *first.shape))]
+        module, specs = module_of(workload, self._options.batch)
         module.eval()
         load_s = time.perf_counter() - start_s
         return CpuTorchExecutable(module, specs, workload, load_s=load_s)
 
     def close(self) -> None:
         """Nothing to free: modules belong to executables."""
-
-    def _user_module(self, target: str) -> nn.Module:
-        found = load_callable(target)
-        if not isinstance(found, self._torch.nn.Module):
-            if not callable(found):
-                raise ModelError(f"{target!r} is a {type(found).__name__}; expected a callable")
-            try:
-                found = found()
-            except Exception as error:  # a user's callable may raise anything
-                raise ModelError(
-                    f"calling {target!r} failed: {type(error).__name__}: {error}"
-                ) from error
-        if not isinstance(found, self._torch.nn.Module):
-            raise ModelError(
-                f"{target!r} gave a {type(found).__name__}; expected a torch.nn.Module"
-            )
-        return found
 
 
 class CpuTorchExecutable(HostExecutable):
@@ -161,11 +130,8 @@ class CpuTorchExecutable(HostExecutable):
                 result = self._module(*tensors)
         except Exception as error:  # a user's module may raise anything
             shapes = [list(t.shape) for t in tensors]
-            raise ModelError(
-                f"{self._label!r} does not take inputs of the shapes {shapes}: "
-                f"{type(error).__name__}: {error}; give them in order with --input"
-            ) from error
-        found = [t.detach().numpy() for t in _flat(result) if isinstance(t, self._torch.Tensor)]
+            raise not_taken(self._label, shapes, error) from error
+        found = [t.detach().numpy() for t in leaves(result) if isinstance(t, self._torch.Tensor)]
         if not found:
             raise ModelError(f"{self._label!r} returned {type(result).__name__}; expected tensors")
         return found
@@ -202,12 +168,3 @@ class CpuTorchExecutable(HostExecutable):
 
     def _tensors(self, inputs: Mapping[str, Array]) -> list[torch.Tensor]:
         return [self._torch.from_numpy(np.ascontiguousarray(a)) for a in inputs.values()]
-
-
-def _flat(result: Any) -> list[Any]:
-    """Return the leaves of nested tuples, lists and mappings, in order."""
-    if isinstance(result, Mapping):
-        return [leaf for value in result.values() for leaf in _flat(value)]
-    if isinstance(result, tuple | list):
-        return [leaf for value in result for leaf in _flat(value)]
-    return [result]

@@ -68,6 +68,8 @@ class OpTime:
     """What was taken off for the tracer."""
     outputs: tuple[str, ...] = ()
     """Tensors that it makes, where they are known: a fused operator keeps them, not its name."""
+    members: tuple[str, ...] = ()
+    """Operators of the written model that were fused into it, where the runtime names them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +165,16 @@ class ReportsDisturbance(Protocol):
 
     def disturbance(self) -> Disturbance:
         """Return what disturbed the last burst."""
+        ...
+
+
+@runtime_checkable
+class ReportsWarnings(Protocol):
+    """An adapter that knows, once open, what must be said beside every result."""
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What widens results or is not known, each with what would mend it."""
         ...
 
 

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hwprof.measure.records import Measurement
+from hwprof.reports.batch_text import gpu_times
 from hwprof.reports.fronts import strategy_name, unit_texts
 from hwprof.reports.sentences import EMULATED, VERDICT_MEANINGS
 from hwprof.reports.views import (
@@ -157,6 +158,7 @@ def measurement_text(measurement: Measurement) -> RenderableType:
         ("size on disk", format_bytes(m.loaded.artifact_bytes)),
         ("peak memory", format_bytes(m.loaded.peak_memory_bytes)),
         *(("", line) for line in m.loaded.warnings),
+        *gpu_times(m.telemetry),
         ("device", setting),
         ("ran on", str(m.telemetry.get("provider", NOTHING))),
     ]

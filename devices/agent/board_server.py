@@ -28,6 +28,7 @@ from hwprof.protocols import (
     Executable,
     OpTrace,
     ReportsDisturbance,
+    ReportsWarnings,
     Support,
 )
 from hwprof.workload import Workload
@@ -196,8 +197,14 @@ class BoardAdapter:
         """
         seen = self._conditions.last
         if isinstance(self._inner, ReportsDisturbance):
-            return replace(self._inner.disturbance(), readings=seen.readings)
+            known = self._inner.disturbance()
+            return replace(known, readings={**seen.readings, **known.readings})
         return seen
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What the adapter has to say beside every result."""
+        return self._inner.warnings if isinstance(self._inner, ReportsWarnings) else ()
 
     def close(self) -> None:
         """Free the device."""

@@ -7,6 +7,7 @@ This is the one layer, with the command line, that joins devices, search and rep
 from __future__ import annotations
 
 from hwprof.api.adapting import adapt
+from hwprof.api.batches import bench_batches
 from hwprof.api.boards import add_device, check_device
 from hwprof.api.checking import power_curve, selftest
 from hwprof.api.comparing import compare
@@ -27,6 +28,7 @@ __all__ = [
     "adapt",
     "add_device",
     "bench",
+    "bench_batches",
     "bench_parts",
     "bench_prefixes",
     "check_device",

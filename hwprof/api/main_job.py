@@ -37,6 +37,8 @@ class QuickstartSettings:
     max_accuracy_drop_pp: float = 1.0
     preset: str = "quick"
     epochs: int | None = None
+    batch: int = 1
+    """Batch size of every latency: one front a batch size, each in a folder of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +79,9 @@ class _Journal:
                 raise StoreError(
                     f"{str(self.path)!r} cannot be read ({error}); name another --out"
                 ) from error
-            differing = [k for k in request if earlier.get(k) != request[k]]
+            # What a setting was before there was a choice.
+            usual = asdict(QuickstartSettings())
+            differing = [k for k in request if earlier.get(k, usual.get(k)) != request[k]]
             if differing:
                 name = differing[0]
                 raise StoreError(
@@ -152,6 +156,7 @@ def quickstart(
             device=device,
             networks=chosen.networks,
             preset=chosen.preset,
+            batch=chosen.batch,
             seed=seed,
             progress=p,
         ),
@@ -235,6 +240,7 @@ def _searched(
         measure_on=device,
         n_finalists=chosen.n_finalists,
         preset=chosen.preset,
+        batch=chosen.batch,
         data=data,
         seed=seed,
         progress=progress,

@@ -77,7 +77,7 @@ def bench(
     preset: opt.Preset = "standard",
     cache: Annotated[str, typer.Option("--cache", help="hot or cold.")] = "hot",
     threads: opt.Threads = 1,
-    batch: opt.Batch = 1,
+    batch: opt.Batches = "1",
     precision: opt.Precision = "fp32",
     timeout: opt.Timeout = "2m",
     seed: opt.Seed = 0,
@@ -121,13 +121,18 @@ def bench(
         raise typer.BadParameter("--prefixes goes without --parts, --sustained and --input")
     if sustained and parts:
         raise typer.BadParameter("--sustained times a whole model: leave out --parts")
+    batches = opt.batches_of(batch)
+    if len(batches) > 1 and (parts or prefixes or sustained):
+        raise typer.BadParameter(
+            "several batch sizes go without --parts, --prefixes and --sustained: give one"
+        )
     asked: dict[str, Any] = {
         "device": device,
         "inputs": input_ or (),
         "preset": preset,
         "cache": opt.one_of("--cache", cache, ("hot", "cold")),
         "threads": threads,
-        "batch": batch,
+        "batch": batches[0],
         "precision": opt.precision_of(precision),
         "timeout_s": opt.seconds(timeout),
         "seed": seed,
@@ -140,6 +145,14 @@ def bench(
         with ProgressLine() as progress:
             costs = api.bench_prefixes(model, progress=progress, **asked)
         print_json(costs.to_json()) if json_ else print_text(prefixes_text(costs))
+        return
+    if len(batches) > 1:
+        from hwprof.reports.batch_text import batches_text
+
+        del asked["batch"]
+        with ProgressLine() as progress:
+            rows = api.bench_batches(model, batches, progress=progress, **asked).to_json()
+        print_json(rows) if json_ else print_text(batches_text(rows))
         return
     with ProgressLine() as progress:
         if parts:

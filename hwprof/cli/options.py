@@ -7,7 +7,7 @@ from typing import Annotated, Literal, cast, get_args
 
 import typer
 
-PrecisionName = Literal["fp32", "fp16", "bf16", "int8", "int8-dynamic"]
+PrecisionName = Literal["fp32", "tf32", "fp16", "bf16", "int8", "int8-dynamic"]
 PRECISIONS: tuple[str, ...] = get_args(PrecisionName)
 DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)?")
 PERCENTAGE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*%")
@@ -78,6 +78,9 @@ Preset = Annotated[
 ]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads of the runtime.")]
 Batch = Annotated[int, typer.Option("--batch", min=1, help="Batch size.")]
+Batches = Annotated[
+    str, typer.Option("--batch", help="Batch size, or several of them: 1,8,32,128.")
+]
 Precision = Annotated[str, typer.Option("--precision", help=f"{', '.join(PRECISIONS)}.")]
 MaxTime = Annotated[
     str | None, typer.Option("--max-time", help="Stop after this long, e.g. 30m; resumable.")
@@ -127,6 +130,14 @@ Badge = Annotated[str | None, typer.Option("--badge", help="Also write an SVG ba
 Script = Annotated[
     str | None, typer.Option("--script", help="Script of the null device.", hidden=True)
 ]
+
+
+def batches_of(text: str) -> tuple[int, ...]:
+    """Return the batch sizes in ``1,8,32``, each once."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise typer.BadParameter(f"--batch is {text!r}; expected a size, or several: 1,8,32,128")
+    return tuple(dict.fromkeys(int(part) for part in parts))
 
 
 def one_of(option: str, value: str, allowed: tuple[str, ...]) -> str:

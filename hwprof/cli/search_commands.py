@@ -175,15 +175,24 @@ def quickstart(
     out: opt.RunOut = "quickstart",
     device: opt.Device = "cpu",
     data: opt.TrainingImages = None,
+    batch: opt.Batch = 1,
     seed: opt.Seed = 0,
     json_: opt.Json = False,
 ) -> None:
     """Do the whole job on this machine in a few minutes."""
     from hwprof import api
+    from hwprof.api.main_job import QuickstartSettings
     from hwprof.reports import text
 
     with ProgressLine() as progress:
-        result = api.quickstart(out=out, device=device, data=data, seed=seed, progress=progress)
+        result = api.quickstart(
+            out=out,
+            device=device,
+            data=data,
+            seed=seed,
+            settings=QuickstartSettings(batch=batch),
+            progress=progress,
+        )
     print_json(result.to_json()) if json_ else print_text(text.quickstart_text(result.to_json()))
 
 

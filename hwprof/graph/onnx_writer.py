@@ -1,13 +1,14 @@
 """From a graph to ONNX, written directly: no tracing, batch norm folded into convolutions.
 
-Opset 20 and IR version 9 are read by every runtime that hwprof drives.
+Opset 20 and IR version 9 are read by every runtime that hwprof drives; bfloat16 needs later ones,
+in which convolutions, pools and hard activations take it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -26,17 +27,28 @@ if TYPE_CHECKING:
 
 OPSET = 20
 IR_VERSION = 9
+BF16_OPSET = 22
+BF16_IR_VERSION = 10
+
+FloatType = Literal["fp32", "fp16", "bf16"]
 
 _ZERO, _SIX = "const.0", "const.6"
+_BF16_NAN = np.uint32(0x7FC0)
 
 
 def to_onnx(
-    graph: Graph, *, seed: int = 0, weights: Weights | None = None, batch: int = 1
+    graph: Graph,
+    *,
+    seed: int = 0,
+    weights: Weights | None = None,
+    batch: int = 1,
+    float_type: FloatType = "fp32",
 ) -> bytes:
     """Return the graph as a serialised ONNX model with the fixed input (batch, C, H, W).
 
     Every operator bears its node's name, so a runtime's trace maps back to blocks. ``weights``
-    are folded (:mod:`hwprof.graph.weights`); without them they are drawn from ``seed``.
+    are folded (:mod:`hwprof.graph.weights`); without them they are drawn from ``seed``. All
+    tensors are of ``float_type``, input and output too; weights are rounded to nearest even.
 
     Zeros are written as the input times zero, as in NAS-Bench-201's code: a constant would let
     a runtime fold away convolutions that the cost counts, and a `none` alone would not use its
@@ -46,7 +58,7 @@ def to_onnx(
     Raises:
         ModelError: the weights are not those of the graph.
     """
-    from onnx import TensorProto, helper
+    from onnx import helper
 
     if weights is None:
         weights = random_weights(graph, seed=seed)
@@ -54,21 +66,22 @@ def to_onnx(
         check_weights(graph, weights)
     arrays: dict[str, NDArray[np.float32]] = {}
     nodes = [_node_proto(node, weights, arrays) for node in graph.live_nodes]
-    float32 = TensorProto.FLOAT
-    output = helper.make_tensor_value_info(graph.output, float32, (batch, *graph.output_shape))
+    element = _element_type(float_type)
+    output = helper.make_tensor_value_info(graph.output, element, (batch, *graph.output_shape))
     proto = helper.make_graph(
         nodes,
         graph.name,
-        [helper.make_tensor_value_info(t.name, float32, (batch, *t.shape)) for t in graph.inputs],
+        [helper.make_tensor_value_info(t.name, element, (batch, *t.shape)) for t in graph.inputs],
         [output],
     )
+    is_late = float_type == "bf16"
     model = helper.make_model(
         proto,
         producer_name="hwprof",
-        ir_version=IR_VERSION,
-        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=BF16_IR_VERSION if is_late else IR_VERSION,
+        opset_imports=[helper.make_opsetid("", BF16_OPSET if is_late else OPSET)],
     )
-    return _with_initializers(model, arrays)
+    return _with_initializers(model, arrays, float_type)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +155,28 @@ def _node_proto(node: Node, weights: Weights, arrays: dict[str, NDArray[np.float
     return helper.make_node(op.op_type, inputs, [node.name], name=node.name, **op.attributes)
 
 
-def _with_initializers(model: ModelProto, arrays: Mapping[str, NDArray[np.float32]]) -> bytes:
+def _element_type(float_type: FloatType) -> int:
+    from onnx import TensorProto
+
+    types = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+    return int(types[float_type])
+
+
+def _encoded(array: NDArray[np.float32], float_type: FloatType) -> NDArray[np.generic]:
+    """Return an array as ONNX keeps it: little-endian, bfloat16 as its 16 bits."""
+    if float_type == "fp32":
+        return np.ascontiguousarray(array, dtype="<f4")
+    if float_type == "fp16":
+        return np.ascontiguousarray(array, dtype="<f2")
+    bits = np.ascontiguousarray(array, dtype="<f4").view("<u4")
+    # The upper half of a float32, rounded to nearest, ties to even. A NaN's bits would overflow.
+    rounded = bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))
+    return np.where(np.isnan(bits.view("<f4")), _BF16_NAN, rounded >> np.uint32(16)).astype("<u2")
+
+
+def _with_initializers(
+    model: ModelProto, arrays: Mapping[str, NDArray[np.float32]], float_type: FloatType
+) -> bytes:
     """Serialise the model with ``arrays`` as the initializers of its graph.
 
     The weights are laid into the byte string by hand (a field of a protobuf message is its
@@ -153,9 +187,10 @@ def _with_initializers(model: ModelProto, arrays: Mapping[str, NDArray[np.float3
 
     graph: list[bytes | memoryview] = [model.graph.SerializeToString()]
     n_bytes = len(graph[0])
+    element = _element_type(float_type)
     for name, array in arrays.items():
-        data = np.ascontiguousarray(array, dtype="<f4")
-        header = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=array.shape)
+        data = _encoded(array, float_type)
+        header = TensorProto(name=name, data_type=element, dims=array.shape)
         start = header.SerializeToString()
         start += _field_key(TensorProto.RAW_DATA_FIELD_NUMBER, data.nbytes)
         start = _field_key(GraphProto.INITIALIZER_FIELD_NUMBER, len(start) + data.nbytes) + start

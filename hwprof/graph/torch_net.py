@@ -240,9 +240,14 @@ def _module_class() -> Callable[[Graph], nn.Module]:
                 for node in graph.live_nodes
             ]
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
+        def forward(
+            self, x: torch.Tensor, before: Callable[[str], None] | None = None
+        ) -> torch.Tensor:
+            """Run; ``before`` is called with the name of every operator, before it."""
             values = {self.graph.inputs[0].name: x}
             for run, inputs, output, frees in self._steps:
+                if before is not None:
+                    before(output)
                 values[output] = run(*[values[name] for name in inputs])
                 for name in frees:
                     del values[name]

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from hwprof.errors import MeasurementError
 from hwprof.measure.floor import SLOW_MODE, interval_s, level_of, worker_floors_s
+from hwprof.measure.host_times import host_times
 from hwprof.measure.records import (
     EXCLUDING_CAUSES,
     Burst,
@@ -125,8 +126,12 @@ def burst_floor_s(burst: Burst, threads: int) -> float:
     Else of all, without their wait: a wait that is read a moment late makes a call too short,
     which weighs little only where calls are long. The burst has at least two samples, for the
     first finds caches cold.
+
+    A GPU's own time waits for nobody, and cold silicon is faster: there it is the median.
     """
     x = corrected_s(burst, threads)
+    if burst.enqueue_ns is not None:
+        return float(np.median(x))
     if threads == 1 and burst.wait_ns is not None:
         undisturbed = burst.wait_ns[1:] <= NO_WAIT * burst.duration_ns[1:]
         if undisturbed.any():
@@ -347,4 +352,5 @@ def _derived(found: Estimate, used: Sequence[LabelledBurst]) -> dict[str, Any]:
         "foreign_cores": float(np.mean([b.foreign_cores for b in used])),
         "page_faults_per_call": sum(b.burst.page_faults for b in used) / calls,
         "involuntary_switches": sum(b.burst.involuntary_switches for b in used),
+        **host_times(used),
     }

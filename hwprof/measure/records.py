@@ -25,8 +25,8 @@ PROTOCOL_VERSION = 3
 """Changes whenever a number measured before could differ from one measured now."""
 
 Cache = Literal["hot", "cold"]
-Precision = Literal["fp32", "fp16", "bf16", "int8", "int8-dynamic"]
-"""``int8``: weights and activations, calibrated; ``int8-dynamic``: activations as they come."""
+Precision = Literal["fp32", "tf32", "fp16", "bf16", "int8", "int8-dynamic"]
+"""``tf32``: fp32 in memory, multiplied in TensorFloat-32 (NVIDIA GPUs). ``int8``: weights and activations, calibrated; ``int8-dynamic``: activations as they come."""
 Stage = Literal["supports", "start", "compile", "check", "warmup", "burst", "link"]
 
 
@@ -208,7 +208,13 @@ class Burst:
     cpu_ns: int = 0
     """CPU time of the whole worker process during the burst."""
     probe_ns: int | None = None
-    """Duration of the clock probe (fixed SHA-256 work) run right before the burst."""
+    """Duration of the clock probe (fixed SHA-256 work; on a GPU fixed SM cycles) run right before
+    the burst."""
+    enqueue_ns: NDArray[np.int64] | None = None
+    """Where the samples are a GPU's own time: what the host took to hand one call over, timed
+    beside every sample. None where the host's clock times the samples."""
+    end_to_end_ns: NDArray[np.int64] | None = None
+    """The same call until the host knew that it was done."""
 
     @property
     def n_samples(self) -> int:

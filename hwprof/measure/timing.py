@@ -105,7 +105,7 @@ def timed_burst(
         The samples with the run-queue wait that falls into each, and the burst's counters.
     """
     probe_ns = clock_probe_ns()
-    with _schedstat() as wait_fd, _no_garbage_collection():
+    with _schedstat() as wait_fd, no_garbage_collection():
         before = resource.getrusage(resource.RUSAGE_SELF)
         cpu_before = time.process_time_ns()
         starts, ends, stats = _loop(call, duration_s, min_calls, per_sample, flush, wait_fd)
@@ -204,7 +204,8 @@ def _schedstat() -> Iterator[int | None]:
 
 
 @contextmanager
-def _no_garbage_collection() -> Iterator[None]:
+def no_garbage_collection() -> Iterator[None]:
+    """Keep the collector from running inside what is timed."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

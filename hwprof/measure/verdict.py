@@ -71,7 +71,7 @@ def _throttled(signs: Signs) -> Iterator[tuple[Verdict, str]]:
             "throttled",
             (
                 f"only {signs.full_clock_share:.0%} of the bursts ran at the best clock seen in this "
-                "run: the CPU was throttled or the host shares the core; let it cool or measure when "
+                "run: the processor was throttled or the host shares the core; let it cool or measure when "
                 "the host is quieter"
             ),
         )

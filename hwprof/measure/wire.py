@@ -26,6 +26,7 @@ from hwprof.measure.records import Burst, DeviceOptions, DeviceRef, MeasurePlan
 __all__ = ["Frame", "StreamClosedError", "WireError", "decode", "encode", "plain"]
 
 _INT64 = np.dtype("<i8")
+_HOST_TIMES = ("enqueue_ns", "end_to_end_ns")
 _COUNTERS = ("calls_per_sample", "involuntary_switches", "page_faults", "cpu_ns")
 
 Int64 = NDArray[np.int64]
@@ -108,6 +109,9 @@ def burst_frame(burst: Burst, extra: Mapping[str, Any]) -> Frame:
     arrays = {"start_ns": burst.start_ns, "duration_ns": burst.duration_ns}
     if burst.wait_ns is not None:
         arrays["wait_ns"] = burst.wait_ns
+    for name in _HOST_TIMES:
+        if (values := getattr(burst, name)) is not None:
+            arrays[name] = values
     counters = {name: getattr(burst, name) for name in _COUNTERS}
     return Frame(header={**extra, **counters, "probe_ns": burst.probe_ns}, arrays=arrays)
 
@@ -139,7 +143,19 @@ def burst_from(frame: Frame) -> Burst:
         raise WireError(f"a call took {int(duration.min())} ns; expected more than 0")
     if wait is not None and (int(wait.min()) < 0 or bool(np.any(wait > duration))):
         raise WireError("a call waited for less than 0 ns or longer than it took")
-    return Burst(start_ns=start, duration_ns=duration, wait_ns=wait, probe_ns=probe, **counters)
+    host = {name: arrays[name] for name in _HOST_TIMES if name in arrays}
+    for name, values in host.items():
+        if values.size != duration.size or int(values.min()) < 0:
+            raise WireError(f"the burst's {name} are not one time from 0 up for every sample")
+    return Burst(
+        start_ns=start,
+        duration_ns=duration,
+        wait_ns=wait,
+        probe_ns=probe,
+        enqueue_ns=host.get("enqueue_ns"),
+        end_to_end_ns=host.get("end_to_end_ns"),
+        **counters,
+    )
 
 
 def device_json(ref: DeviceRef) -> dict[str, Any]:

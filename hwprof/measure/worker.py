@@ -31,7 +31,7 @@ from hwprof.measure import wire
 from hwprof.measure.framing import read_from, write_all
 from hwprof.measure.memory import MemoryMeter
 from hwprof.measure.records import PROTOCOL_VERSION, DeviceRef
-from hwprof.protocols import DeviceAdapter, Executable, ReportsDisturbance
+from hwprof.protocols import DeviceAdapter, Executable, ReportsDisturbance, ReportsWarnings
 from hwprof.workload import Workload
 
 logger = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ class AdapterServer(Server):
                 "protocol": PROTOCOL_VERSION,
                 "fingerprint": self._adapter.fingerprint().to_json(),
                 "reports_disturbance": isinstance(self._adapter, ReportsDisturbance),
-                "warnings": self.warnings(),
+                "warnings": [*self.warnings(), *_adapter_warnings(self._adapter)],
             }
         )
 
@@ -196,6 +196,10 @@ class AdapterServer(Server):
             self._adapter.close()
             self._adapter = None
         return wire.Frame(header={"closed": True})
+
+
+def _adapter_warnings(adapter: DeviceAdapter) -> list[str]:
+    return list(adapter.warnings) if isinstance(adapter, ReportsWarnings) else []
 
 
 def _error_frame(kind: str, message: str) -> wire.Frame:

@@ -20,6 +20,9 @@ LEAST_SCOPED = 0.5
 """Share of the operators that must stand in a module for modules to be what is shown."""
 OUTSIDE_MODULES = "outside modules"
 OUTSIDE_OPERATORS = "start and end"
+BEHIND = frozenset({"ReorderOutput", "ReformatOutput"})
+FUSED = " + "
+"""Joins the names of parts that a runtime fused into one operator."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +50,15 @@ def group_operators(
     layout = [finder.is_layout(op) for op in ops]
     found = [None if moved else finder.find(op) for op, moved in zip(ops, layout, strict=True)]
     known = frozenset(scopes)
-    labels = [n.path[0] if n is not None and n.path[0] in known else None for n in found]
+    fused = [
+        finder.find_members(op) or ([] if n is None else [n])
+        for op, n in zip(ops, found, strict=True)
+    ]
+    scope_of = {n.name: n.path[0] if n.path[0] in known else None for m in fused for n in m}
+    labels = _joined(fused, scope_of)
     grouped_by: Grouping = "blocks"
     if not any(labels):
-        grouped_by, labels = _labels(ops, nodes, found)
+        grouped_by, labels = _labels(ops, nodes, found, fused)
     return Groups(
         grouped_by=grouped_by,
         parts=tuple(_filled(ops, labels)),
@@ -89,8 +97,22 @@ def part_times(trace: OpTrace, groups: Groups, blocks: Mapping[str, str]) -> tup
     return with_shares([*parts, outside])
 
 
+def _joined(
+    fused: Sequence[Sequence[ModelNode]], label_of: Mapping[str, str | None]
+) -> list[str | None]:
+    """Return the part of every traced operator; the parts, where it was fused out of several.
+
+    Nothing tells how the time of a fused operator falls to its members, so it is not divided.
+    """
+    joined = (dict.fromkeys(label_of[node.name] for node in nodes) for nodes in fused)
+    return [FUSED.join(label for label in labels if label) or None for labels in joined]
+
+
 def _labels(
-    ops: Sequence[OpTime], nodes: Sequence[ModelNode], found: Sequence[ModelNode | None]
+    ops: Sequence[OpTime],
+    nodes: Sequence[ModelNode],
+    found: Sequence[ModelNode | None],
+    fused: Sequence[Sequence[ModelNode]],
 ) -> tuple[Grouping, list[str | None]]:
     """Return the first grouping that says something about a model of the user's own."""
     one_by_one = [op.name if n is None else n.name for op, n in zip(ops, found, strict=True)]
@@ -98,13 +120,15 @@ def _labels(
         return "operators", list(one_by_one)
     scoped = sum(n is not None and len(n.path) > 1 for n in found)
     if scoped >= LEAST_SCOPED * sum(n is not None for n in found) and scoped > 0:
-        modules = module_parts(found, MOST_PARTS)
+        members = [node for group in fused for node in group]
+        modules = module_parts(members, MOST_PARTS)
         if len(set(modules) - {None}) > 1:
-            return "modules", modules
+            module_of = {node.name: name for node, name in zip(members, modules, strict=True)}
+            return "modules", _joined(fused, module_of)
     names = repeated_parts(nodes, MOST_PARTS) if any(found) else None
     if names is not None:
         by_name = {node.name: name for node, name in zip(nodes, names, strict=True)}
-        return "repeats", [None if n is None else by_name[n.name] for n in found]
+        return "repeats", _joined(fused, by_name)
     if len(ops) <= MOST_PARTS and any(found):
         return "operators", list(one_by_one)
     return "types", [op.op_type for op in ops]
@@ -157,13 +181,13 @@ def _levels(nodes: Sequence[ModelNode]) -> dict[str, tuple[str, ...]]:
 def _filled(ops: Sequence[OpTime], labels: Sequence[str | None]) -> list[str]:
     """Give what the runtime inserted to its neighbour.
 
-    A runtime converts what an operator made behind it (``ReorderOutput``), and what an operator
-    needs right before it (everything else).
+    A runtime converts what an operator made behind it (``ReorderOutput``, ``ReformatOutput``), and
+    what an operator needs right before it (everything else).
     """
     filled = list(labels)
     before: str | None = None
     for index, op in enumerate(ops):
-        if filled[index] is None and op.op_type == "ReorderOutput":
+        if filled[index] is None and op.op_type in BEHIND:
             filled[index] = before
         before = filled[index] or before
     behind: str | None = None

@@ -18,8 +18,8 @@ from hwprof.errors import ModelError
 from hwprof.graph import Graph
 from hwprof.protocols import OpTime
 
-LAYOUT_TYPES = frozenset({"ReorderInput", "ReorderOutput"})
-"""Inserted by ONNX Runtime only: between plain and blocked channels."""
+LAYOUT_TYPES = frozenset({"ReorderInput", "ReorderOutput", "Reformat", "ReformatOutput"})
+"""Inserted by ONNX Runtime (Reorder...) and TensorRT (Reformat...): how channels lie in memory."""
 HEAVY = frozenset({"conv", "convtranspose", "gemm", "matmul"})
 ELEMENTWISE = frozenset(
     {
@@ -133,10 +133,23 @@ class NodeFinder:
 
     def find(self, op: OpTime) -> ModelNode | None:
         """Return the node; the heavy one where several were fused; None where none is known."""
+        if members := self.find_members(op):
+            return next((n for n in members if n.op_type.lower() in HEAVY), members[0])
         node = self._by_name.get(op.name) or self._by_tensor(op.outputs)
         node = node or self._by_tensor([op.name.removesuffix("_nchwc")])
         node = node or self._by_prefix(op.name)
         return None if node is None else self._heavy(node, op)
+
+    def find_members(self, op: OpTime) -> list[ModelNode]:
+        """Return all nodes that were fused into the operator, as far as the runtime names them.
+
+        TensorRT calls an operator without a name after its output.
+        """
+        found = (
+            self._by_name.get(name) or self._by_output.get(name.removeprefix("node_of_"))
+            for name in op.members
+        )
+        return [node for node in found if node is not None]
 
     def is_layout(self, op: OpTime) -> bool:
         """Return whether the runtime put the operator there to change a tensor's layout."""

@@ -16,7 +16,7 @@ from hwprof.progress import Progress, ProgressCallback
 from hwprof.protocols import OpTime, OpTrace
 from hwprof.workload import Workload
 
-TRACING_DEVICES = ("cpu", "cpu-torch")
+TRACING_DEVICES = ("cpu", "cpu-torch", "cuda", "cuda-eager", "cuda-compiled", "tensorrt")
 _ERRORS: dict[str, type[HwprofError]] = {
     "model": ModelError,
     "refused": CompileError,
@@ -79,5 +79,8 @@ def _trace(worker: Worker, workload: Workload, plan: MeasurePlan, device: str) -
             f"{device!r} gives no operator trace ({fault}); devices that do: "
             f"{', '.join(TRACING_DEVICES)}"
         ) from fault
-    ops = tuple(OpTime(**{**op, "outputs": tuple(op["outputs"])}) for op in header["ops"])
+    ops = tuple(
+        OpTime(**{**op, "outputs": tuple(op["outputs"]), "members": tuple(op["members"])})
+        for op in header["ops"]
+    )
     return OpTrace(**{**header, "ops": ops})

@@ -34,6 +34,8 @@ BURST_COLUMNS = (
     "start_ns",
     "duration_ns",
     "wait_ns",
+    "enqueue_ns",
+    "end_to_end_ns",
 )
 
 
@@ -68,6 +70,10 @@ def decode(data: bytes, encoding: str, n_samples: int) -> NDArray[np.int64]:
     return values
 
 
+def _encoded(values: NDArray[np.int64] | None) -> bytes | None:
+    return None if values is None else encode(values)
+
+
 def burst_row(labelled: LabelledBurst) -> tuple[Any, ...]:
     """Return the values of :data:`BURST_COLUMNS`."""
     burst = labelled.burst
@@ -86,23 +92,31 @@ def burst_row(labelled: LabelledBurst) -> tuple[Any, ...]:
         ENCODING,
         encode(burst.start_ns),
         encode(burst.duration_ns),
-        None if burst.wait_ns is None else encode(burst.wait_ns),
+        *(_encoded(a) for a in (burst.wait_ns, burst.enqueue_ns, burst.end_to_end_ns)),
     )
 
 
 def burst_from_row(row: sqlite3.Row, causes: tuple[str, ...] | None = None) -> LabelledBurst:
     """Rebuild a burst; ``causes`` replaces the labels it had when it was taken."""
     n_samples, encoding = row["n_samples"], row["encoding"]
-    wait = row["wait_ns"]
+    known = row.keys()
+
+    def optional(name: str) -> NDArray[np.int64] | None:
+        # Runs that were written before a column existed lack it.
+        data = row[name] if name in known else None
+        return None if data is None else decode(data, encoding, n_samples)
+
     burst = Burst(
         start_ns=decode(row["start_ns"], encoding, n_samples),
         duration_ns=decode(row["duration_ns"], encoding, n_samples),
-        wait_ns=None if wait is None else decode(wait, encoding, n_samples),
+        wait_ns=optional("wait_ns"),
         calls_per_sample=row["calls_per_sample"],
         involuntary_switches=row["involuntary_switches"],
         page_faults=row["page_faults"],
         cpu_ns=row["cpu_ns"],
         probe_ns=row["probe_ns"],
+        enqueue_ns=optional("enqueue_ns"),
+        end_to_end_ns=optional("end_to_end_ns"),
     )
     return LabelledBurst(
         burst=burst,

@@ -17,6 +17,8 @@ from hwprof.errors import FormatVersionError, StoreError
 DATABASE = "run.db"
 SCHEMA_VERSION = 1
 BUSY_TIMEOUT_S = 10.0
+LATER_COLUMNS = ("enqueue_ns", "end_to_end_ns")
+"""Of ``bursts``, absent from the first runs of this format: they are read without."""
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS events (
@@ -34,7 +36,8 @@ CREATE TABLE IF NOT EXISTS bursts (
     calls_per_sample INTEGER NOT NULL, involuntary_switches INTEGER NOT NULL,
     page_faults INTEGER NOT NULL, cpu_ns INTEGER NOT NULL, probe_ns INTEGER,
     n_samples INTEGER NOT NULL, encoding TEXT NOT NULL,
-    start_ns BLOB NOT NULL, duration_ns BLOB NOT NULL, wait_ns BLOB);
+    start_ns BLOB NOT NULL, duration_ns BLOB NOT NULL, wait_ns BLOB, enqueue_ns BLOB,
+    end_to_end_ns BLOB);
 CREATE INDEX IF NOT EXISTS bursts_of_workload ON bursts (workload);
 CREATE TABLE IF NOT EXISTS measurements (
     id INTEGER PRIMARY KEY, workload TEXT NOT NULL REFERENCES workloads (key),
@@ -125,10 +128,19 @@ def open_for_writing(folder: Path) -> sqlite3.Connection:
             db.execute("PRAGMA foreign_keys=ON")
             _check_schema(folder, db)
             db.executescript(f"BEGIN;{TABLES}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
+            _add_columns(db)
         except BaseException:
             db.close()
             raise
         return db
+
+
+def _add_columns(db: sqlite3.Connection) -> None:
+    """Give a run of an earlier version the columns that came later; its rows have none there."""
+    known = {row["name"] for row in db.execute("PRAGMA table_info(bursts)")}
+    for name in LATER_COLUMNS:
+        if name not in known:
+            db.execute(f"ALTER TABLE bursts ADD COLUMN {name} BLOB")
 
 
 @dataclass(frozen=True, kw_only=True)

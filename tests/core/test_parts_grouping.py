@@ -183,3 +183,45 @@ def test_never_more_parts_than_a_person_reads(n_blocks: int) -> None:
     nodes = chain(*((n, "Conv") for n in names), ("/s9/Gemm", "Gemm"))
     parts = parts_of([op(n.name, n.op_type) for n in nodes], nodes)
     assert 1 < len(set(parts)) <= MOST_PARTS
+
+
+def fused(name: str, op_type: str, *members: str) -> OpTime:
+    return OpTime(name=name, op_type=op_type, time_s=1.0, members=members)
+
+
+def test_fused_layers_go_to_the_block_of_their_members() -> None:
+    """As TensorRT traces: layers name their members, and some are made of none."""
+    nodes = chain(
+        ("stem/conv", "Conv"),
+        ("u0.l0/expand", "Conv"),
+        ("u0.l0/expand/relu6", "relu6"),
+        ("u0.l0/se/pool", "global_pool"),
+        ("u0.l0/project", "Conv"),
+        ("u0.l1/expand", "Conv"),
+    )
+    ops = [
+        op("Reformatting CopyNode for Input Tensor 0", "Reformat"),
+        fused("stem/conv", "CaskConvolution", "stem/conv"),
+        fused("fused", "CaskConvolution", "u0.l0/expand", "u0.l0/expand/relu6"),
+        fused("__myl_Mean_myl0_1", "kgen", "u0.l0/se/pool"),
+        fused("to u0.l0/project", "Reformat", "u0.l0/project"),
+        fused("u0.l0/project + u0.l1/expand", "kgen", "u0.l0/project", "u0.l1/expand"),
+        op("made up", "ReformatOutput"),
+    ]
+    groups = group_operators(ops, nodes, ("stem", "u0.l0", "u0.l1"))
+    both = "u0.l0 + u0.l1"  # nothing tells how its time falls to them: it is not divided
+    assert groups.parts == ("stem", "stem", "u0.l0", "u0.l0", "u0.l0", both, both)
+    assert groups.kinds == ("layout", *["block"] * 3, "layout", "block", "layout")
+    parts = {(p.part, p.kind): p for p in part_times(trace(*ops), groups, {"u0.l0": "mbconv"})}
+    assert parts["u0.l0", "block"].block == "mbconv"
+    assert parts[both, "block"].block is None
+    assert math.fsum(p.traced_s for p in parts.values()) == pytest.approx(len(ops) + 0.5)
+
+
+def test_a_layer_fused_across_modules_of_a_users_model_names_both() -> None:
+    nodes = chain(*((f"m/{i}/{kind}", kind) for i in range(30) for kind in ("Conv", "Add")))
+    ops = [fused(n.name, "kgen", n.name) for n in nodes[:57]]
+    ops.append(fused("tail", "kgen", *(n.name for n in nodes[57:])))
+    groups = group_operators(ops, nodes)
+    assert groups.grouped_by == "modules"
+    assert groups.parts[-1] == "m/28 + m/29"

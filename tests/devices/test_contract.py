@@ -15,14 +15,18 @@ from hwprof.protocols import DeviceAdapter
 from hwprof.testing import PIECES, DeviceContract
 from hwprof.workload import Workload
 
-DEVICES = ["null", "cpu", "cpu-torch", "openvino", "tflite"]
+GPU_DEVICES = ["cuda", "cuda-eager", "cuda-compiled", "cuda-ort", "tensorrt"]
+DEVICES = [
+    *("null", "cpu", "cpu-torch", "openvino", "tflite"),
+    *(pytest.param(name, marks=pytest.mark.gpu) for name in GPU_DEVICES),
+]
 
 
 @pytest.fixture(params=DEVICES)
 def device(request: pytest.FixtureRequest) -> DeviceRef:
     status = {s.name: s for s in list_devices()}[request.param]
     if not status.available:
-        pytest.skip(status.reason)
+        pytest.skip(f"{request.param}: {status.reason}")
     return device_ref(request.param, DeviceOptions())
 
 

@@ -33,6 +33,23 @@ def test_listing_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.reason == "torch is not installed: run pip install 'hwprof[search]'"
 
 
+@pytest.mark.parametrize(
+    ("gpu", "reason"),
+    [
+        ("no NVIDIA GPU is here", "no NVIDIA GPU is here"),
+        ("", "tensorrt is not installed: run pip install 'hwprof[tensorrt]'"),
+    ],
+)
+def test_listing_tells_first_what_no_package_would_mend(
+    monkeypatch: pytest.MonkeyPatch, gpu: str, reason: str
+) -> None:
+    monkeypatch.setattr("hwprof.devices.cuda_presence.timing_lacks", lambda: gpu)
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    status = {s.name: s for s in registry.list_devices()}["tensorrt"]
+    assert not status.available
+    assert status.reason == reason
+
+
 def test_listing_imports_no_runtime() -> None:
     code = (
         "import sys; from hwprof.devices import list_devices; list_devices();"

@@ -1,0 +1,252 @@
+"""PyTorch on an NVIDIA GPU: the devices ``cuda``, ``cuda-eager`` and ``cuda-compiled``.
+
+They differ in how a call reaches the GPU, so they are devices of their own, with keys of their own:
+``cuda`` replays a CUDA graph of the eager module, ``cuda-eager`` launches kernel by kernel, as
+users' scripts do (a small batch then waits for the host), ``cuda-compiled`` replays a graph of what
+``torch.compile`` made. Plain contiguous (NCHW) tensors; batch norms are not folded (except by the
+compiler); cuDNN chooses kernels by its heuristics, not by trying, so that processes agree.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from hwprof.devices.cuda_device import GpuAdapter, GpuExecutable
+from hwprof.devices.cuda_timing import GpuTimer, device_memory, one_line
+from hwprof.devices.cuda_trace import trace_blocks, trace_operators
+from hwprof.devices.host import Array, random_inputs
+from hwprof.devices.torch_module import leaves, module_of, no_model_files, not_taken
+from hwprof.errors import CompileError, ModelError
+from hwprof.measure.records import DeviceOptions, Fingerprint, MeasurePlan
+from hwprof.protocols import OpTrace, Support
+from hwprof.workload import Workload
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from hwprof.protocols import Arrays
+
+Mode = Literal["graph", "eager", "compiled"]
+DTYPES: Mapping[str, str] = {
+    "fp32": "float32",
+    "tf32": "float32",
+    "fp16": "float16",
+    "bf16": "bfloat16",
+}
+"""Precisions, and the type that weights and inputs have in them."""
+PLACE = "cuda"
+
+
+class CudaAdapter(GpuAdapter):
+    """Opens torch on the current GPU; calls are replays of a CUDA graph.
+
+    Args:
+        options: the axes of every adapter.
+        torch: stands in for torch in tests.
+        nvml: stands in for pynvml in tests.
+        place: where tensors go; tests compute on the CPU.
+
+    Raises:
+        DeviceUnavailableError: torch or the GPU is not there.
+    """
+
+    device: ClassVar[str] = "cuda"
+    mode: ClassVar[Mode] = "graph"
+
+    def __init__(
+        self, options: DeviceOptions, torch: Any = None, nvml: Any = None, place: str = PLACE
+    ) -> None:
+        super().__init__(self.device, options, torch, nvml)
+        self.place = place
+        is_tf32 = options.precision == "tf32"
+        backends = self.torch.backends
+        backends.cuda.matmul.allow_tf32 = is_tf32
+        backends.cudnn.allow_tf32 = is_tf32
+        backends.cudnn.benchmark = False
+        self.torch.set_num_threads(options.threads)
+
+    def fingerprint(self) -> Fingerprint:
+        """Return the facts about GPU, host, runtime and options."""
+        return self.gpu_fingerprint(
+            runtime="torch",
+            runtime_version=str(self.torch.__version__),
+            settings={
+                "provider": f"torch {self.mode} CUDA",
+                "mode": self.mode,
+                "layout": "NCHW",
+                "cudnn": self.torch.backends.cudnn.version(),
+                "cudnn_benchmark": False,
+            },
+        )
+
+    def supports(self, workload: Workload) -> Support:
+        """Take networks and blocks of a space and torch callables, in any float type."""
+        precision = self.options.precision
+        if precision not in DTYPES:
+            return Support(
+                ok=False,
+                reason=f"{self.device} runs {', '.join(DTYPES)}, not {precision!r}: give one of "
+                "them with --precision",
+            )
+        return no_model_files(workload, "cuda-ort") or Support(ok=True)
+
+    def compile(self, workload: Workload, plan: MeasurePlan) -> CudaExecutable:
+        """Put the module on the GPU, run it once on seeded inputs, and capture it.
+
+        Raises:
+            ModelError: the callable fails, gives no module, or does not take the inputs.
+            CompileError: ``torch.compile`` refuses it.
+            MemoryError: the GPU's memory does not hold it.
+        """
+        with device_memory(self.torch, repr(workload.label)):
+            return CudaExecutable(self, workload)
+
+
+class CudaEagerAdapter(CudaAdapter):
+    """The same, kernel by kernel: what the host takes to launch them is in it."""
+
+    device = "cuda-eager"
+    mode = "eager"
+
+
+class CudaCompiledAdapter(CudaAdapter):
+    """The same, of what ``torch.compile`` makes of the module."""
+
+    device = "cuda-compiled"
+    mode = "compiled"
+
+
+class CudaExecutable(GpuExecutable):
+    """A module on the GPU, its seeded inputs, and the timer of its calls."""
+
+    def __init__(self, adapter: CudaAdapter, workload: Workload) -> None:
+        start_s = time.perf_counter()
+        self._torch, self._place = adapter.torch, adapter.place
+        self._label, self._mode = workload.label, adapter.mode
+        self._dtype = getattr(self._torch, DTYPES[adapter.options.precision])
+        cuda = self._torch.cuda
+        cuda.reset_peak_memory_stats()
+        before_bytes = cuda.memory_allocated()
+        module, specs = module_of(workload, adapter.options.batch)
+        self._eager = module.eval().to(device=self._place, dtype=self._dtype)
+        size = sum(t.numel() * t.element_size() for t in module.state_dict().values())
+        self._seeded = random_inputs(specs, workload.seed)
+        self._inputs = self._tensors(self._seeded)
+        self._result = self._first_run()
+        cuda.synchronize()
+        peak_bytes = cuda.max_memory_allocated() - before_bytes
+        self._module = self._compiled()
+        self.timer = GpuTimer(self._torch, self._launch, capture=adapter.mode != "eager")
+        # The graph writes where the captured call wrote; later captures make results elsewhere.
+        self._replayed = self._result if self.timer.is_graph else None
+        refusal = self.timer.refusal
+        self.provider = f"torch {adapter.mode} CUDA{', no graph' if refusal else ''}"
+        super().__init__(
+            adapter,
+            load_s=time.perf_counter() - start_s,
+            artifact_bytes=size,
+            peak_memory_bytes=peak_bytes,
+            warnings=()
+            if refusal is None
+            else (f"no CUDA graph ({refusal}): launched kernel by kernel, host's time included",),
+        )
+
+    def outputs(self, inputs: Arrays | None = None) -> list[Array]:
+        """Run once as it is timed and return the outputs, whatever they are nested in, in order.
+
+        Raises:
+            ModelError: the inputs are not of the shapes that it was compiled for.
+        """
+        if inputs is not None:
+            self._fill(inputs)
+        self.timer.run()
+        result = self._result if self._replayed is None else self._replayed
+        found = [self._array(t) for t in leaves(result) if isinstance(t, self._torch.Tensor)]
+        if inputs is not None:
+            self._fill(self._seeded)
+        return found
+
+    def trace(self) -> OpTrace:
+        """Time blocks by events between them in a graph; a user's module by torch's profiler.
+
+        Raises:
+            DeviceError: no graph with events can be captured.
+        """
+        if hasattr(self._eager, "graph") and self._mode == "graph":
+            return trace_blocks(self._torch, self.timer, self._eager, self._inputs[0])
+        return trace_operators(self._torch, self.timer, self._launch)
+
+    def close(self) -> None:
+        """Free module, inputs and graphs."""
+        super().close()
+        self._result = self._replayed = None
+
+    def _launch(self, stream: object) -> None:
+        with self._torch.inference_mode():
+            self._result = self._module(*self._inputs)
+
+    def _first_run(self) -> Any:
+        """Run the module as it is, so that a user's mistake shows as one.
+
+        Raises:
+            ModelError: it does not take the inputs or gives no tensors.
+        """
+        try:
+            with self._torch.inference_mode():
+                result = self._eager(*self._inputs)
+        except self._torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # a user's module may raise anything
+            raise not_taken(self._label, [list(t.shape) for t in self._inputs], error) from error
+        if not any(isinstance(t, self._torch.Tensor) for t in leaves(result)):
+            raise ModelError(f"{self._label!r} returned {type(result).__name__}; expected tensors")
+        return result
+
+    def _compiled(self) -> nn.Module | Any:
+        """Return what is timed: the module, or what the compiler makes of it.
+
+        Raises:
+            CompileError: the compiler refuses it.
+        """
+        if self._mode != "compiled":
+            return self._eager
+        compiled = self._torch.compile(self._eager, dynamic=False)
+        try:
+            with self._torch.inference_mode():
+                compiled(*self._inputs)
+        except self._torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever compiler, triton or a C compiler raise
+            raise CompileError(
+                f"torch.compile refuses {self._label!r}: {type(error).__name__}: {one_line(error)}"
+            ) from error
+        return compiled
+
+    def _fill(self, inputs: Arrays) -> None:
+        """Write values where the graph reads its inputs."""
+        given = self._tensors(inputs)
+        shapes = [tuple(t.shape) for t in given]
+        if shapes != (wanted := [tuple(t.shape) for t in self._inputs]):
+            raise ModelError(
+                f"{self._label!r} was compiled for inputs of the shapes {wanted}, not {shapes}"
+            )
+        for tensor, values in zip(self._inputs, given, strict=True):
+            tensor.copy_(values)
+        self._torch.cuda.synchronize()
+
+    def _tensors(self, inputs: Mapping[str, Array]) -> list[torch.Tensor]:
+        made = [self._torch.from_numpy(np.ascontiguousarray(a)) for a in inputs.values()]
+        return [
+            t.to(self._place, self._dtype if t.is_floating_point() else t.dtype, copy=True)
+            for t in made
+        ]
+
+    def _array(self, tensor: torch.Tensor) -> Array:
+        wide = tensor.float() if tensor.dtype == self._torch.bfloat16 else tensor
+        array: Array = wide.detach().cpu().numpy().copy()
+        return array

@@ -1,0 +1,182 @@
+"""What adapters of an NVIDIA GPU share: opening it, its facts, its state round every burst."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from hwprof.devices.cuda_presence import torch_lacks
+from hwprof.devices.cuda_timing import GpuTimer, hold_clock
+from hwprof.devices.host import HostExecutable
+from hwprof.devices.nvml import GpuConditions, GpuSensors, NvmlError
+from hwprof.errors import DeviceUnavailableError
+from hwprof.measure import machine
+from hwprof.measure.records import Burst, Cache, DeviceOptions, Fingerprint, Loaded
+from hwprof.protocols import Disturbance
+
+BUSY_S = 0.01
+"""Work between two looks at the clock while the GPU warms up."""
+_HOST_FACTS = ("machine", "os", "kernel", "hypervisor")
+
+
+def open_cuda(device: str) -> Any:
+    """Return torch, with a GPU behind it.
+
+    Raises:
+        DeviceUnavailableError: torch or the GPU is not there.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise DeviceUnavailableError(
+            f"the device {device!r} needs torch ({error}): run pip install 'hwprof[search,cuda]'"
+        ) from error
+    if not torch.cuda.is_available():
+        reason = torch_lacks() or (
+            f"torch {torch.__version__} finds no GPU: see whether nvidia-smi lists one, and whether "
+            "CUDA_VISIBLE_DEVICES hides it"
+        )
+        raise DeviceUnavailableError(f"the device {device!r} cannot be opened: {reason}")
+    return torch
+
+
+class GpuAdapter:
+    """The current GPU (``CUDA_VISIBLE_DEVICES`` chooses it), with its sensors.
+
+    Args:
+        device: the adapter's registered name.
+        options: the axes of every adapter.
+        torch: stands in for torch in tests.
+        nvml: stands in for pynvml in tests.
+
+    Raises:
+        DeviceUnavailableError: torch or the GPU is not there.
+    """
+
+    def __init__(
+        self, device: str, options: DeviceOptions, torch: Any = None, nvml: Any = None
+    ) -> None:
+        self.torch = open_cuda(device) if torch is None else torch
+        self.options = options
+        self._device = device
+        cuda = self.torch.cuda
+        self._properties = cuda.get_device_properties(cuda.current_device())
+        uuid = getattr(self._properties, "uuid", None)
+        self._uuid = None if uuid is None else str(uuid)
+        self.sensors: GpuSensors | None = None
+        self.warnings: tuple[str, ...] = ()
+        """What must be said beside every result."""
+        try:
+            self.sensors = GpuSensors.open(self._uuid, nvml)
+            self.warnings = tuple(self.sensors.warnings())
+        except NvmlError as error:
+            self.warnings = (
+                f"clocks, power, heat and other processes of the GPU are not known: {error}",
+            )
+        self.conditions = GpuConditions(self.sensors)
+        self._clock_held: bool | None = None
+
+    def disturbance(self) -> Disturbance:
+        """Return what disturbed the last burst, as the GPU knows it."""
+        return self.conditions.last
+
+    def warm_up(self, timer: GpuTimer) -> bool:
+        """Work until the GPU's clock holds, once a process; return whether it did."""
+        if self._clock_held is None:
+            sensors = self.sensors
+            self._clock_held = sensors is not None and hold_clock(
+                sensors.sm_mhz, lambda: _work_for(timer, BUSY_S)
+            )
+        return self._clock_held
+
+    def gpu_fingerprint(
+        self, *, runtime: str, runtime_version: str, settings: Mapping[str, machine.Fact]
+    ) -> Fingerprint:
+        """Return the facts about GPU, host, driver, runtime and options."""
+        found, host = self._properties, machine.stable_facts()
+        options, torch = self.options, self.torch
+        return Fingerprint(
+            stable={
+                "device": self._device,
+                "hardware": str(found.name),
+                "host": host["hardware"],
+                **{name: host[name] for name in _HOST_FACTS},
+                "compute_capability": f"{found.major}.{found.minor}",
+                "multiprocessors": int(found.multi_processor_count),
+                "gpu_memory_gib": round(found.total_memory / 2**30),
+                **(self.sensors.stable_facts() if self.sensors is not None else {}),
+                "cuda": torch.version.cuda,
+                "runtime": runtime,
+                "runtime_version": runtime_version,
+                "timer": f"torch {torch.__version__} events",
+                "threads": options.threads,
+                "batch": options.batch,
+                "precision": options.precision,
+                **settings,
+            },
+            volatile={
+                **machine.volatile_facts(),
+                "gpu_uuid": self._uuid,
+                "python": sys.version.split()[0],
+            },
+        )
+
+    def close(self) -> None:
+        """Nothing to free: what is on the GPU belongs to executables."""
+
+
+def _work_for(timer: GpuTimer, seconds: float) -> None:
+    stop_s = time.monotonic() + seconds
+    while time.monotonic() < stop_s:
+        timer.run()
+
+
+class GpuExecutable(HostExecutable):
+    """A workload on the GPU. Subclasses give a timer, :meth:`outputs` and :meth:`trace`."""
+
+    timer: GpuTimer
+
+    def __init__(
+        self,
+        adapter: GpuAdapter,
+        *,
+        load_s: float,
+        artifact_bytes: int,
+        peak_memory_bytes: int | None,
+        warnings: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(load_s=load_s, artifact_bytes=artifact_bytes)
+        self._adapter = adapter
+        self._peak_memory_bytes, self._warnings = peak_memory_bytes, warnings
+
+    def call(self) -> object:
+        """Run once on the seeded inputs, and wait."""
+        self.timer.run()
+        return None
+
+    def burst(self, duration_s: float, min_calls: int, cache: Cache) -> Burst:
+        """Time a burst on the GPU, its state noted before and after."""
+        conditions = self._adapter.conditions
+        held = self._adapter.warm_up(self.timer)
+        conditions.before()
+        burst = self.timer.burst(duration_s, min_calls, cache)
+        share = {"unhidden_share": self.timer.unhidden_share, "clock_held": float(held)}
+        conditions.after(share)
+        return burst
+
+    @property
+    def loaded(self) -> Loaded:
+        """Load time, size, and the GPU memory that the workload came to add."""
+        return Loaded(
+            load_s=self._load_s,
+            artifact_bytes=self._artifact_bytes,
+            peak_memory_bytes=self._peak_memory_bytes,
+            warnings=self._warnings,
+        )
+
+    def close(self) -> None:
+        """Free what the workload holds on the GPU."""
+        super().close()
+        self.timer.close()

@@ -1,0 +1,327 @@
+"""ONNX Runtime on an NVIDIA GPU: the device ``cuda-ort``.
+
+Inputs and outputs are bound on the GPU, on a stream that torch's events time; torch also brings
+the CUDA libraries. The runtime replays a CUDA graph of its own where it can (every operator on the
+GPU, fixed shapes) and else launches kernel by kernel. What it silently runs on the CPU is found in
+its own profile, operator by operator, and is a failure: the number would be of two devices.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hwprof.devices.binding import accepted_inputs, bind_inputs, model_path
+from hwprof.devices.cpu import QUIET, model_inputs, refusal
+from hwprof.devices.cuda_device import GpuAdapter, GpuExecutable
+from hwprof.devices.cuda_timing import GpuTimer
+from hwprof.devices.host import Array
+from hwprof.errors import (
+    CompileError,
+    DeviceError,
+    DeviceUnavailableError,
+    MeasurementError,
+    ModelError,
+)
+from hwprof.graph import to_onnx, workload_graph
+from hwprof.measure.records import DeviceOptions, Fingerprint, MeasurePlan
+from hwprof.protocols import Check, OpTrace, Support
+from hwprof.workload import Workload
+
+if TYPE_CHECKING:
+    from hwprof.protocols import Arrays
+
+PROVIDER, CPU_PROVIDER = "CUDAExecutionProvider", "CPUExecutionProvider"
+PRECISIONS = ("fp32", "tf32")
+CONV_SEARCH = "EXHAUSTIVE"
+"""The runtime's default: it tries every algorithm of cuDNN in the first calls."""
+NO_WAIT = "disable_synchronize_execution_providers"
+_CLOSED: Any = None
+_NO_GRAPH = "CUDA Graph feature"
+"""In what the runtime says where it cannot capture."""
+
+
+class CudaOrtAdapter(GpuAdapter):
+    """Opens ONNX Runtime with its CUDA provider.
+
+    Args:
+        options: the axes of every adapter.
+        torch: stands in for torch in tests.
+        nvml: stands in for pynvml in tests.
+        ort: stands in for onnxruntime in tests.
+
+    Raises:
+        DeviceUnavailableError: the GPU, torch, or the CUDA build of onnxruntime is not there.
+    """
+
+    def __init__(
+        self, options: DeviceOptions, torch: Any = None, nvml: Any = None, ort: Any = None
+    ) -> None:
+        # torch first: it loads the CUDA libraries that onnxruntime then finds.
+        super().__init__("cuda-ort", options, torch, nvml)
+        if ort is None:
+            try:
+                import onnxruntime
+            except ImportError as error:
+                raise DeviceUnavailableError(
+                    f"the device 'cuda-ort' needs onnxruntime-gpu ({error}): run pip install "
+                    "onnxruntime-gpu"
+                ) from error
+            ort = onnxruntime
+        if PROVIDER not in ort.get_available_providers():
+            raise DeviceUnavailableError(
+                f"onnxruntime {ort.__version__} is built without CUDA: run pip uninstall -y "
+                "onnxruntime && pip install onnxruntime-gpu"
+            )
+        self.ort = ort
+
+    def fingerprint(self) -> Fingerprint:
+        """Return the facts about GPU, host, runtime and options."""
+        return self.gpu_fingerprint(
+            runtime="onnxruntime",
+            runtime_version=str(self.ort.__version__),
+            settings={
+                "provider": PROVIDER,
+                "cudnn_conv_algo_search": CONV_SEARCH,
+                "cuda_graph": "where allowed",
+            },
+        )
+
+    def supports(self, workload: Workload) -> Support:
+        """Take networks and blocks of a space and ``.onnx`` files, in fp32 or tf32."""
+        if workload.target is not None:
+            return Support(
+                ok=False,
+                reason=f"{workload.target!r} is a torch callable: use --device cuda, or export it "
+                "to .onnx",
+            )
+        if workload.path is not None and not workload.path.endswith(".onnx"):
+            name = Path(workload.path).name
+            return Support(ok=False, reason=f"{name!r} is no .onnx file, which cuda-ort reads")
+        if self.options.precision not in PRECISIONS:
+            return Support(
+                ok=False,
+                reason=f"cuda-ort runs {' and '.join(PRECISIONS)}, not {self.options.precision!r}: "
+                "leave --precision out and give a model file that holds the precision itself, or "
+                "use --device cuda",
+            )
+        return Support(ok=True)
+
+    def compile(self, workload: Workload, plan: MeasurePlan) -> CudaOrtExecutable:
+        """Load the workload into a session on the GPU and bind its inputs and outputs there.
+
+        Raises:
+            ModelError: the file is damaged, was edited, or its inputs cannot be bound.
+            CompileError: the runtime refuses it.
+            DeviceUnavailableError: the runtime cannot load its CUDA provider.
+        """
+        if workload.path is not None:
+            return CudaOrtExecutable(self, workload, model_path(workload))
+        graph = workload_graph(workload)
+        model = to_onnx(graph, seed=workload.seed, batch=self.options.batch)
+        return CudaOrtExecutable(self, workload, model)
+
+    def open_session(
+        self, source: str | bytes, stream: Any, *, graph: bool, profile_prefix: str | None = None
+    ) -> Any:
+        """Return a session of a model on a stream.
+
+        Raises:
+            ModelError: the model is damaged.
+            CompileError: the runtime refuses it; the text says so where it is only the graph.
+            DeviceUnavailableError: the runtime cannot load its CUDA provider.
+        """
+        options = self.ort.SessionOptions()
+        options.intra_op_num_threads = self.options.threads
+        options.log_severity_level = QUIET
+        if profile_prefix is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = profile_prefix
+        provider = {
+            "device_id": str(self.torch.cuda.current_device()),
+            "user_compute_stream": str(stream.cuda_stream),
+            "enable_cuda_graph": str(int(graph)),
+            "use_tf32": str(int(self.options.precision == "tf32")),
+            "cudnn_conv_algo_search": CONV_SEARCH,
+        }
+        try:
+            session = self.ort.InferenceSession(
+                source, options, providers=[(PROVIDER, provider), CPU_PROVIDER]
+            )
+        except Exception as error:  # the runtime's exceptions share no base class of their own
+            raise refusal(error, source) from error
+        if session.get_providers()[0] != PROVIDER:
+            raise DeviceUnavailableError(
+                f"onnxruntime {self.ort.__version__} cannot load its CUDA provider and took "
+                f"{session.get_providers()[0]}: it needs the CUDA and cuDNN major versions of its "
+                f"release; torch here brings CUDA {self.torch.version.cuda}"
+            )
+        return session
+
+
+class CudaOrtExecutable(GpuExecutable):
+    """A session with inputs and outputs on the GPU."""
+
+    provider = PROVIDER
+
+    def __init__(self, adapter: CudaOrtAdapter, workload: Workload, source: str | bytes) -> None:
+        start_s = time.perf_counter()
+        self._ort, self._source, self._opener = adapter.ort, source, adapter
+        cuda = adapter.torch.cuda
+        free_bytes = cuda.mem_get_info()[0]
+        self._stream = cuda.Stream()
+        self._session: Any
+        refused = self._open()
+        self._device_id = cuda.current_device()
+        specs = bind_inputs(model_inputs(self._session), workload.inputs)
+        self._names = [o.name for o in self._session.get_outputs()]
+        self._plain_outputs: list[Array] = []
+        self._seeded = accepted_inputs(specs, workload.seed, self._probe)
+        if not self._plain_outputs:
+            self._probe(self._seeded)
+        self._inputs, self._results, self._binding = self._bound(self._session)
+        self._run_options = self._ort.RunOptions()
+        self._run_options.add_run_config_entry(NO_WAIT, "1")
+        # The runtime's own graph is replayed by its run: there is nothing for torch to capture.
+        self.timer = GpuTimer(adapter.torch, self._launch, capture=False, stream=self._stream)
+        self._fallback: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+        size = len(source) if isinstance(source, bytes) else os.path.getsize(source)
+        super().__init__(
+            adapter,
+            load_s=time.perf_counter() - start_s,
+            artifact_bytes=size,
+            peak_memory_bytes=max(free_bytes - cuda.mem_get_info()[0], 0) or None,
+            warnings=() if refused is None else (f"no CUDA graph: {refused}",),
+        )
+
+    def check(self, reference: Sequence[Array] | None = None) -> Check:
+        """Run once; also name the operators that the runtime put on the CPU."""
+        if self._fallback is None:
+            self._fallback = self._on_cpu()
+        fallback_ops, outside_ops = self._fallback
+        found = super().check(reference)
+        return replace(found, fallback_ops=fallback_ops, outside_ops=outside_ops)
+
+    def outputs(self, inputs: Arrays | None = None) -> list[Array]:
+        """Run once as it is timed and return the outputs.
+
+        Raises:
+            ModelError: the inputs are not of the shapes that it was compiled for.
+        """
+        if inputs is not None:
+            self._fill(inputs)
+        self.timer.run()
+        found = [value.numpy() for value in self._results]
+        if inputs is not None:
+            self._fill(self._seeded)
+        return found
+
+    def trace(self) -> OpTrace:
+        """Refuse: the runtime's profiler times how the host launches operators on the GPU.
+
+        Raises:
+            DeviceError: always.
+        """
+        raise DeviceError(
+            "ONNX Runtime's profiler times launches on the host, not the GPU's work: use "
+            "--device cuda, or bench --prefixes"
+        )
+
+    def close(self) -> None:
+        """Free the session and its buffers."""
+        super().close()
+        self._binding = self._session = _CLOSED
+
+    def _open(self) -> str | None:
+        """Open the session, with a CUDA graph if it may have one; else return why not."""
+        try:
+            self._session = self._opener.open_session(self._source, self._stream, graph=True)
+        except CompileError as error:
+            if _NO_GRAPH not in str(error):
+                raise
+            self._session = self._opener.open_session(self._source, self._stream, graph=False)
+            return str(error)
+        return None
+
+    def _launch(self, stream: object) -> None:
+        self._session.run_with_iobinding(self._binding, self._run_options)
+
+    def _probe(self, inputs: Arrays) -> None:
+        """Run once without a graph, in a session of its own: a graph takes bound buffers only.
+
+        Raises:
+            MeasurementError: the runtime cannot run the model on these inputs.
+        """
+        session = self._opener.open_session(self._source, self._stream, graph=False)
+        try:
+            self._plain_outputs = session.run(self._names, dict(inputs))
+        except Exception as error:  # the runtime's exceptions share no base class of their own
+            text = " ".join(str(error).split())
+            raise MeasurementError(f"onnxruntime cannot run the model: {text}") from error
+
+    def _bound(self, session: Any) -> tuple[dict[str, Any], list[Any], Any]:
+        """Return inputs and outputs on the GPU, and the binding that holds them."""
+        values = self._ort.OrtValue
+        binding = session.io_binding()
+        inputs = {
+            name: values.ortvalue_from_numpy(array, "cuda", self._device_id)
+            for name, array in self._seeded.items()
+        }
+        for name, value in inputs.items():
+            binding.bind_ortvalue_input(name, value)
+        results = []
+        for name, output in zip(self._names, self._plain_outputs, strict=True):
+            result = values.ortvalue_from_shape_and_type(
+                output.shape, output.dtype.type, "cuda", self._device_id
+            )
+            binding.bind_ortvalue_output(name, result)
+            results.append(result)
+        return inputs, results, binding
+
+    def _fill(self, inputs: Arrays) -> None:
+        """Write values where the binding reads them."""
+        for name, array in inputs.items():
+            wanted = self._seeded[name]
+            if array.shape != wanted.shape:
+                raise ModelError(
+                    f"input {name!r} was compiled for the shape {list(wanted.shape)}, not "
+                    f"{list(array.shape)}"
+                )
+            self._inputs[name].update_inplace(array.astype(wanted.dtype, copy=False))
+
+    def _on_cpu(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Profile one call; return the operators on the CPU: misplaced ones, and shape sums."""
+        with tempfile.TemporaryDirectory() as folder:
+            session = self._opener.open_session(
+                self._source, self._stream, graph=False, profile_prefix=str(Path(folder) / "run")
+            )
+            session.run(self._names, dict(self._seeded))
+            events = json.loads(Path(session.end_profiling()).read_text())
+        return cpu_operators(events)
+
+
+def cpu_operators(events: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the operators of a profile that ran on the CPU, named ``name (type)``.
+
+    Returns:
+        Those that fell back, and those that only reckon with shapes (every output holds
+        integers or truth values): the runtime keeps these on the host on purpose.
+    """
+    fallback: dict[str, None] = {}
+    shapes: dict[str, None] = {}
+    for event in events:
+        arguments = event.get("args", {})
+        if event.get("cat") != "Node" or arguments.get("provider") != CPU_PROVIDER:
+            continue
+        name = event["name"].removesuffix("_kernel_time")
+        label = f"{name} ({arguments.get('op_name', '?')})"
+        types = [kind for entry in arguments.get("output_type_shape", ()) for kind in entry]
+        is_shape = bool(types) and all(kind.startswith(("int", "bool")) for kind in types)
+        (shapes if is_shape else fallback)[label] = None
+    return tuple(fallback), tuple(shapes)

@@ -1,0 +1,81 @@
+"""From a workload to a torch module with its inputs, for every device that runs torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from hwprof.devices.host import load_callable
+from hwprof.errors import ModelError
+from hwprof.graph import to_torch, workload_graph
+from hwprof.protocols import Support
+from hwprof.workload import InputSpec, Workload
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def no_model_files(workload: Workload, other: str) -> Support | None:
+    """Return why a model file is not taken; None for anything else."""
+    if workload.path is None:
+        return None
+    return Support(
+        ok=False,
+        reason=f"{workload.label!r} is a model file, which torch does not run: use "
+        f"--device {other}, or name the module as package.module:callable",
+    )
+
+
+def module_of(workload: Workload, batch: int) -> tuple[nn.Module, list[InputSpec]]:
+    """Return the module of a network, a block or a callable, and its inputs.
+
+    Raises:
+        ModelError: the callable fails, gives no module, or its inputs are not told.
+    """
+    if workload.target is not None:
+        module, specs = _user_module(workload.target), list(workload.inputs)
+        if not specs:
+            raise ModelError(
+                f"{workload.target!r} needs its inputs' shapes: give each in order, e.g. "
+                "--input x=1x3x224x224:float32"
+            )
+        return module, specs
+    graph = workload_graph(workload)
+    first = graph.inputs[0]
+    specs = [InputSpec(name=first.name, shape=(batch, *first.shape))]
+    return to_torch(graph, seed=workload.seed), specs
+
+
+def leaves(result: Any) -> list[Any]:
+    """Return the leaves of nested tuples, lists and mappings, in order."""
+    if isinstance(result, Mapping):
+        return [leaf for value in result.values() for leaf in leaves(value)]
+    if isinstance(result, tuple | list):
+        return [leaf for value in result for leaf in leaves(value)]
+    return [result]
+
+
+def not_taken(label: str, shapes: list[list[int]], error: Exception) -> ModelError:
+    """Return the error for a module that does not take its inputs."""
+    return ModelError(
+        f"{label!r} does not take inputs of the shapes {shapes}: "
+        f"{type(error).__name__}: {error}; give them in order with --input"
+    )
+
+
+def _user_module(target: str) -> nn.Module:
+    from torch import nn
+
+    found = load_callable(target)
+    if not isinstance(found, nn.Module):
+        if not callable(found):
+            raise ModelError(f"{target!r} is a {type(found).__name__}; expected a callable")
+        try:
+            found = found()
+        except Exception as error:  # a user's callable may raise anything
+            raise ModelError(
+                f"calling {target!r} failed: {type(error).__name__}: {error}"
+            ) from error
+    if not isinstance(found, nn.Module):
+        raise ModelError(f"{target!r} gave a {type(found).__name__}; expected a torch.nn.Module")
+    return found

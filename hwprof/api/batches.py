@@ -1,0 +1,74 @@
+"""``bench --batch 1,8,32,128``: one network at several batch sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hwprof.api.models import as_workload, bench
+from hwprof.api.tables import Table
+from hwprof.errors import CompileError, MeasurementError, PlanError
+from hwprof.measure.records import Measurement
+from hwprof.space import Architecture
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchRow:
+    """The measurement at one batch size, or why there is none."""
+
+    batch: int
+    measurement: Measurement | None
+    failure: str = ""
+
+    @property
+    def per_image_s(self) -> float | None:
+        """The level over the images of a call."""
+        return None if self.measurement is None else self.measurement.level_s / self.batch
+
+    def to_row(self) -> dict[str, Any]:
+        """Return the documented keys of ``hwprof bench --batch N,M --json``, one entry each."""
+        found = self.measurement
+        return {
+            "batch": self.batch,
+            "per_image_s": self.per_image_s,
+            "failure": self.failure or None,
+            "measurement": None if found is None else found.to_json(),
+        }
+
+
+def bench_batches(
+    model: Architecture | str | Path, batches: Sequence[int], **asked: Any
+) -> Table[BatchRow]:
+    """Time a network of a space at several batch sizes, one after another.
+
+    A size that the device refuses or cannot hold leaves its reason, and the others their numbers.
+
+    Args:
+        model: a network of a space.
+        batches: the batch sizes, in the order in which they are measured.
+        **asked: the other arguments of :func:`hwprof.bench`.
+
+    Raises:
+        PlanError: the model is a user's own, which has its batch in its inputs.
+        DeviceError: the device is not there, or no size gave a number.
+    """
+    workload = as_workload(model, asked.get("inputs", ()))
+    if workload.arch is None:
+        raise PlanError(
+            f"{workload.label!r} has its batch size in its inputs: give one batch size, and "
+            "the inputs' shapes with --input"
+        )
+    rows: list[BatchRow] = []
+    errors: list[CompileError | MeasurementError] = []
+    for batch in batches:
+        try:
+            found = bench(model, batch=batch, **asked)
+            rows.append(BatchRow(batch=batch, measurement=found))
+        except (CompileError, MeasurementError) as error:
+            errors.append(error)
+            rows.append(BatchRow(batch=batch, measurement=None, failure=str(error)))
+    if len(errors) == len(rows):
+        raise errors[0]
+    return Table(tuple(rows))

@@ -1,0 +1,75 @@
+"""A scripted pynvml: what it answers is set, what is not set is not supported."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+
+class NVMLError(Exception):
+    pass
+
+
+class FakeNvml:
+    """Answers ``nvmlDevice…`` calls from ``answers``; a list is answered one entry a call."""
+
+    NVMLError = NVMLError
+
+    def __init__(self, **answers: Any) -> None:
+        self.answers: dict[str, Any] = {"MigMode": [0, 0], **answers}
+        self.asked_uuid: str | None = None
+        self.driver: Any = "580.65.06"
+
+    def nvmlInit(self) -> None:  # noqa: N802 - NVML's own name
+        if "init" in self.answers:
+            raise NVMLError(self.answers["init"])
+
+    def nvmlSystemGetDriverVersion(self) -> Any:  # noqa: N802
+        return self.driver
+
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+        return int(self.answers.get("count", 1))
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:  # noqa: N802
+        self.asked_uuid = uuid
+        return "handle"
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> str:  # noqa: N802
+        return f"handle {index}"
+
+    def nvmlDeviceGetClockInfo(self, handle: str, kind: int) -> Any:  # noqa: N802
+        return self._answer({1: "sm", 2: "memory"}[kind])
+
+    def nvmlDeviceGetMaxClockInfo(self, handle: str, kind: int) -> Any:  # noqa: N802
+        return self._answer("max_sm")
+
+    def nvmlDeviceGetTemperature(self, handle: str, kind: int) -> Any:  # noqa: N802
+        return self._answer("temperature")
+
+    def nvmlDeviceGetPowerUsage(self, handle: str) -> Any:  # noqa: N802
+        return self._answer("power_mw")
+
+    def nvmlDeviceGetPowerManagementLimit(self, handle: str) -> Any:  # noqa: N802
+        return self._answer("limit_mw")
+
+    def nvmlDeviceGetCurrentClocksEventReasons(self, handle: str) -> Any:  # noqa: N802
+        return self._answer("reasons")
+
+    def nvmlDeviceGetMigMode(self, handle: str) -> Any:  # noqa: N802
+        if self.answers["MigMode"] is None:
+            raise NVMLError("Not Supported")
+        return self.answers["MigMode"]
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: str) -> Any:  # noqa: N802
+        return [SimpleNamespace(pid=pid) for pid in self._answer("pids")]
+
+    def nvmlDeviceGetMPSComputeRunningProcesses(self, handle: str) -> Any:  # noqa: N802
+        return self._answer("mps_pids")
+
+    def _answer(self, name: str) -> Any:
+        if name not in self.answers:
+            raise NVMLError("Not Supported")
+        value = self.answers[name]
+        if name == "reasons" and isinstance(value, list):
+            return value.pop(0) if len(value) > 1 else value[0]
+        return value

@@ -1,0 +1,269 @@
+"""The torch adapters of a GPU: real modules on the CPU, a scripted GPU round them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hwprof.devices.cuda import CudaAdapter, CudaCompiledAdapter, CudaEagerAdapter, CudaExecutable
+from hwprof.devices.cuda_trace import kernel_times_s
+from hwprof.devices.host import max_rel_error
+from hwprof.errors import CompileError, DeviceError, DeviceUnavailableError, ModelError
+from hwprof.measure.records import DeviceOptions, plan_for
+from hwprof.protocols import ReportsDisturbance, ReportsWarnings
+from hwprof.testing import TOLERANCE, block, reference_outputs
+from hwprof.workload import InputSpec, Workload
+from tests.devices.fake_cuda import CALL_NS, FakeGpu, OutOfMemoryError, TorchOnFakeGpu
+from tests.devices.fake_nvml import FakeNvml
+
+torch = pytest.importorskip("torch")
+PLAN = plan_for("quick")
+READINGS = {"sm": 1980, "memory": 2619, "power_mw": 350_000, "temperature": 60, "reasons": 0}
+
+
+def adapter(
+    gpu: FakeGpu | None = None,
+    kind: type[CudaAdapter] = CudaAdapter,
+    nvml: FakeNvml | None = None,
+    replaced: dict[str, Any] | None = None,
+    **options: Any,
+) -> CudaAdapter:
+    stand_in = TorchOnFakeGpu(gpu or FakeGpu(), **(replaced or {}))
+    return kind(DeviceOptions(**options), stand_in, nvml or FakeNvml(**READINGS), place="cpu")
+
+
+def compiled(gpu: FakeGpu, workload: Workload | None = None, **how: Any) -> CudaExecutable:
+    """Return an executable whose replays compute, as a GPU's do."""
+    executable = adapter(gpu, **how).compile(workload or block("mbconv"), PLAN)
+    if executable.timer.is_graph:
+
+        def replay() -> None:
+            written: Any = executable._replayed
+            with torch.inference_mode():
+                written.copy_(executable._module(*executable._inputs))
+
+        gpu.on_replay = replay
+    return executable
+
+
+@pytest.mark.parametrize("kind", [CudaAdapter, CudaEagerAdapter])
+def test_outputs_are_those_of_what_is_timed(kind: type[CudaAdapter]) -> None:
+    """A graph reads its inputs where it was captured: they are filled, run, and put back."""
+    executable = compiled(FakeGpu(), kind=kind)
+    own = executable.outputs()[0]
+    given = {"input": np.random.default_rng(5).standard_normal((1, 8, 8, 8), dtype=np.float32)}
+    (expected,) = reference_outputs(block("mbconv"), given)
+    found = executable.outputs(given)[0]
+    assert max_rel_error([found], [expected]) <= TOLERANCE
+    np.testing.assert_array_equal(executable.outputs()[0], own)
+    with pytest.raises(ModelError, match=r"compiled for inputs of the shapes \[\(1, 8, 8, 8\)\]"):
+        executable.outputs({"input": np.zeros((2, 8, 8, 8), np.float32)})
+
+
+def test_inputs_are_random_never_zero() -> None:
+    executable = compiled(FakeGpu())
+    assert all(float((t != 0).float().mean()) > 0.99 for t in executable._inputs)
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_graph", "provider"),
+    [
+        (CudaAdapter, True, "torch graph CUDA"),
+        (CudaEagerAdapter, False, "torch eager CUDA"),
+    ],
+)
+def test_modes(kind: type[CudaAdapter], is_graph: bool, provider: str) -> None:
+    opened = adapter(kind=kind)
+    executable = opened.compile(block("mbconv"), PLAN)
+    assert executable.timer.is_graph is is_graph
+    assert executable.check().provider == provider
+    assert executable.loaded.warnings == ()
+    assert opened.fingerprint().stable["device"] == kind.device
+    assert opened.fingerprint().stable["mode"] == kind.mode
+
+
+def test_a_refused_capture_is_said_beside_the_result() -> None:
+    executable = compiled(FakeGpu(refuses_capture="not permitted when stream is capturing"))
+    assert "no graph" in executable.provider
+    assert "not permitted" in executable.loaded.warnings[0]
+
+
+def test_a_burst_with_what_the_gpu_says_of_it() -> None:
+    opened = adapter(nvml=FakeNvml(**{**READINGS, "reasons": 0x4}))
+    executable = opened.compile(block("mbconv"), PLAN)
+    # The scripted clock stands still for the host's own: whether it holds is tested elsewhere.
+    opened._clock_held = True
+    burst = executable.burst(0.0, 5, "hot")
+    assert burst.duration_ns / burst.calls_per_sample == pytest.approx(CALL_NS, abs=500)
+    assert burst.enqueue_ns is not None
+    assert isinstance(opened, ReportsDisturbance)
+    seen = opened.disturbance()
+    assert not seen.throttled
+    assert seen.readings["power_capped"] == 1.0
+    assert seen.readings["sm_mhz"] == 1980.0
+    assert seen.readings["clock_held"] == 1.0
+    assert seen.readings["unhidden_share"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype", "is_tf32"),
+    [
+        ("fp32", "float32", False),
+        ("tf32", "float32", True),
+        ("fp16", "float16", False),
+        ("bf16", "bfloat16", False),
+    ],
+)
+def test_precisions(precision: Any, dtype: str, is_tf32: bool) -> None:
+    opened = adapter(precision=precision)
+    executable = opened.compile(block("bottleneck"), PLAN)
+    assert {p.dtype for p in executable._eager.parameters()} == {getattr(torch, dtype)}
+    assert executable._inputs[0].dtype == getattr(torch, dtype)
+    backends = opened.torch.backends
+    assert backends.cuda.matmul.allow_tf32 is backends.cudnn.allow_tf32 is is_tf32
+    assert executable.outputs()[0].dtype.kind == "f"
+    assert executable.check().finite
+
+
+def test_batch() -> None:
+    executable = compiled(FakeGpu(), batch=32)
+    assert executable.outputs()[0].shape[0] == 32
+
+
+def test_memory_is_what_the_workload_adds() -> None:
+    gpu = FakeGpu(allocated_bytes=1_000, peak_bytes=9_000)
+    assert compiled(gpu).loaded.peak_memory_bytes == 8_000
+
+
+@pytest.mark.parametrize(
+    ("options", "workload", "words"),
+    [
+        ({"precision": "int8"}, "block", "fp32, tf32, fp16, bf16, not 'int8'"),
+        ({}, "file", "use --device cuda-ort"),
+    ],
+)
+def test_refusals_say_what_would_help(
+    options: Any, workload: str, words: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "m.onnx"
+    file.write_bytes(b"?")
+    asked = block("mbconv") if workload == "block" else Workload.from_file(file)
+    support = adapter(**options).supports(asked)
+    assert not support.ok
+    assert words in support.reason
+
+
+def test_a_full_gpu_is_a_failure_of_its_own() -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    with pytest.raises(MemoryError, match="Tried to allocate 2 GiB"):
+        adapter(replaced={"from_numpy": full}).compile(block("mbconv"), PLAN)
+
+
+def test_a_compiler_that_refuses() -> None:
+    def refuse(module: object, **_: object) -> Any:
+        def call(*_: object) -> None:
+            raise RuntimeError("no triton here\nwith a long trace")
+
+        return call
+
+    opened = adapter(kind=CudaCompiledAdapter, replaced={"compile": refuse})
+    with pytest.raises(CompileError, match=r"refuses 'mbconv': RuntimeError: no triton here$"):
+        opened.compile(block("mbconv"), PLAN)
+
+
+def test_a_users_mistake_is_a_model_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gpu_user_model.py").write_text("import torch\nlinear = torch.nn.Linear(4, 2)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    wrong = Workload.from_callable("gpu_user_model:linear", (InputSpec(name="x", shape=(1, 5)),))
+    with pytest.raises(ModelError, match="does not take inputs"):
+        adapter().compile(wrong, PLAN)
+
+
+def test_without_nvml_it_runs_and_says_what_is_not_known() -> None:
+    opened = adapter(nvml=FakeNvml(init="Driver Not Loaded"))
+    assert isinstance(opened, ReportsWarnings)
+    assert "are not known: NVML says: Driver Not Loaded" in opened.warnings[0]
+    executable = opened.compile(block("mbconv"), PLAN)
+    executable.burst(0.0, 2, "hot")
+    assert opened.disturbance().readings["clock_held"] == 0.0
+    assert "driver" not in opened.fingerprint().stable
+
+
+def test_facts_in_the_key() -> None:
+    stable = adapter(batch=8, precision="bf16").fingerprint().stable
+    expected = {
+        "device": "cuda",
+        "hardware": "NVIDIA Scripted GPU",
+        "compute_capability": "9.0",
+        "gpu_memory_gib": 80,
+        "driver": "580.65.06",
+        "cuda": "13.0",
+        "batch": 8,
+        "precision": "bf16",
+        "mig": False,
+        "cudnn": 91000,
+    }
+    assert {name: stable[name] for name in expected} == expected
+
+
+def test_trace_times_the_blocks_of_a_network_between_events() -> None:
+    """In a graph of 30 µs all kernels belong to the first block: the intervals add up to it."""
+    executable = compiled(FakeGpu(), block("mbconv"))
+    trace = executable.trace()
+    names = {op.name for op in trace.ops}
+    assert all(name.startswith("mbconv") for name in names)
+    assert len(names) == len(trace.ops) > 3
+    assert sum(op.time_s for op in trace.ops) + trace.outside_s == pytest.approx(trace.traced_s)
+    assert trace.untraced_s == pytest.approx(CALL_NS * 1e-9, abs=0.5e-6)
+
+
+def test_trace_needs_events_inside_graphs() -> None:
+    executable = compiled(FakeGpu())
+
+    def event(**options: object) -> None:
+        raise TypeError("unexpected keyword argument 'external'")
+
+    executable._torch.cuda.Event = event
+    with pytest.raises(DeviceError, match="no events inside graphs"):
+        executable.trace()
+
+
+def _event(name: str, kernels: tuple[float, ...] = (), parent: Any = None) -> Any:
+    found = [SimpleNamespace(duration=us) for us in kernels]
+    return SimpleNamespace(name=name, kernels=found, cpu_parent=parent)
+
+
+def test_kernels_are_summed_by_operator_or_by_the_scope_round_it() -> None:
+    first, second = _event("u0.l1"), _event("u0.l2")
+    conv = _event("aten::conv2d", parent=first)
+    events = [
+        first,
+        conv,
+        _event("aten::cudnn_convolution", (5.0, 2.5), conv),
+        _event("aten::add", (1.5,), second),
+        _event("aten::add", (1.0,), None),
+    ]
+    assert kernel_times_s(events) == pytest.approx(
+        {"aten::cudnn_convolution": 7.5e-6, "aten::add": 2.5e-6}
+    )
+    assert kernel_times_s(events, {"u0.l1", "u0.l2"}) == pytest.approx(
+        {"u0.l1": 7.5e-6, "u0.l2": 1.5e-6}
+    )
+
+
+def test_closing_twice() -> None:
+    executable = compiled(FakeGpu())
+    for _ in range(2):
+        executable.close()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_without_a_gpu_it_says_what_is_missing() -> None:
+    with pytest.raises(DeviceUnavailableError, match=r"no NVIDIA GPU|without CUDA|finds no GPU"):
+        CudaAdapter(DeviceOptions())

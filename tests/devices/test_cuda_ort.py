@@ -1,0 +1,289 @@
+"""ONNX Runtime's CUDA adapter: the real runtime on the CPU plays the provider of a scripted GPU."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+
+from hwprof.devices.cuda_ort import (
+    CPU_PROVIDER,
+    PROVIDER,
+    CudaOrtAdapter,
+    CudaOrtExecutable,
+    cpu_operators,
+)
+from hwprof.devices.host import max_rel_error
+from hwprof.errors import CompileError, DeviceError, DeviceUnavailableError, ModelError
+from hwprof.measure.engine import measure
+from hwprof.measure.records import DeviceOptions, DeviceRef, Failure, Measurement, plan_for
+from hwprof.testing import TOLERANCE, block, reference_outputs
+from hwprof.workload import InputSpec, Workload
+from tests.devices.fake_cuda import FakeGpu, fake_torch
+from tests.devices.fake_nvml import FakeNvml
+
+PLAN = plan_for("quick")
+RUN_NS = 40_000
+GRAPH_REFUSED = (
+    "This session cannot use the CUDA Graph feature as requested by the user as all the graph "
+    "nodes have not been partitioned to the CUDA EP."
+)
+
+
+class OrtOnFakeGpu:
+    """onnxruntime with a CUDA provider that computes on the CPU and takes 40 µs of the GPU."""
+
+    __version__ = "1.31.1"
+
+    def __init__(self, gpu: FakeGpu, *, on_cpu: tuple[str, ...] = (), loads: bool = True) -> None:
+        self.gpu, self.on_cpu, self.loads = gpu, on_cpu, loads
+        self.opened: list[dict[str, str]] = []
+        self.SessionOptions, self.RunOptions = onnxruntime.SessionOptions, onnxruntime.RunOptions
+        self.OrtValue = _Values()
+
+    def get_available_providers(self) -> list[str]:
+        return [PROVIDER, CPU_PROVIDER]
+
+    def InferenceSession(  # noqa: N802 - the runtime's own name
+        self, source: str | bytes, options: Any, providers: list[Any]
+    ) -> Any:
+        (name, settings), _ = providers
+        assert name == PROVIDER
+        self.opened.append(settings)
+        if self.on_cpu and settings["enable_cuda_graph"] == "1":
+            raise RuntimeError(GRAPH_REFUSED)
+        return _Session(
+            self, onnxruntime.InferenceSession(source, options, providers=[CPU_PROVIDER])
+        )
+
+
+class _Session:
+    def __init__(self, ort: OrtOnFakeGpu, real: Any) -> None:
+        self._ort, self._real = ort, real
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def get_providers(self) -> list[str]:
+        return [PROVIDER, CPU_PROVIDER] if self._ort.loads else [CPU_PROVIDER]
+
+    def run_with_iobinding(self, binding: Any, options: Any) -> None:
+        self._ort.gpu.kernel(RUN_NS)
+        self._real.run_with_iobinding(binding, options)
+
+    def end_profiling(self) -> str:
+        """Return the profile with every operator on the GPU but those told."""
+        path = Path(self._real.end_profiling())
+        events = json.loads(path.read_text())
+        for event in events:
+            if event.get("args", {}).get("op_name") not in (None, *self._ort.on_cpu):
+                event["args"]["provider"] = PROVIDER
+        path.write_text(json.dumps(events))
+        return str(path)
+
+
+class _Values:
+    def ortvalue_from_numpy(self, array: Any, place: str, device_id: int) -> Any:
+        assert (place, device_id) == ("cuda", 0)
+        return onnxruntime.OrtValue.ortvalue_from_numpy(array)
+
+    def ortvalue_from_shape_and_type(
+        self, shape: Any, kind: Any, place: str, device_id: int
+    ) -> Any:
+        assert (place, device_id) == ("cuda", 0)
+        return onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, kind)
+
+
+def adapter(
+    ort: OrtOnFakeGpu | None = None, gpu: FakeGpu | None = None, **options: Any
+) -> CudaOrtAdapter:
+    gpu = gpu or FakeGpu()
+    stand_in = ort or OrtOnFakeGpu(gpu)
+    return CudaOrtAdapter(
+        DeviceOptions(**options), fake_torch(stand_in.gpu), FakeNvml(reasons=0), stand_in
+    )
+
+
+def compiled(workload: Workload | None = None, **how: Any) -> CudaOrtExecutable:
+    return adapter(**how).compile(workload or block("mbconv"), PLAN)
+
+
+def shaped(path: Path) -> Workload:
+    """A reshape to sizes that are reckoned from the input's own shape."""
+    nodes = [
+        helper.make_node("Relu", ["x"], ["r"], name="relu"),
+        helper.make_node("Shape", ["x"], ["s"], name="shape"),
+        helper.make_node("Reshape", ["r", "s"], ["y"], name="reshape"),
+    ]
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", 4]) for n in ("x", "y")]
+    graph = helper.make_graph(nodes, "shaped", ends[:1], ends[1:])
+    model = helper.make_model(graph, ir_version=9, opset_imports=[helper.make_opsetid("", 20)])
+    onnx.save(model, str(path))
+    return Workload.from_file(path, (InputSpec(name="x", shape=(2, 4)),))
+
+
+def test_outputs_go_through_the_binding() -> None:
+    executable = compiled()
+    own = executable.outputs()[0]
+    given = {"input": np.random.default_rng(5).standard_normal((1, 8, 8, 8), dtype=np.float32)}
+    (expected,) = reference_outputs(block("mbconv"), given)
+    found = executable.outputs(given)[0]
+    assert max_rel_error([found], [expected]) <= TOLERANCE
+    np.testing.assert_array_equal(executable.outputs()[0], own)
+    with pytest.raises(ModelError, match=r"the shape \[1, 8, 8, 8\], not \[2, 8, 8, 8\]"):
+        executable.outputs({"input": np.zeros((2, 8, 8, 8), np.float32)})
+
+
+@pytest.mark.parametrize(("precision", "tf32"), [("fp32", "0"), ("tf32", "1")])
+def test_what_the_provider_is_told(precision: Any, tf32: str) -> None:
+    ort = OrtOnFakeGpu(FakeGpu())
+    compiled(ort=ort, precision=precision)
+    assert ort.opened[0] == {
+        "device_id": "0",
+        "user_compute_stream": str(0x5EED),
+        "enable_cuda_graph": "1",
+        "use_tf32": tf32,
+        "cudnn_conv_algo_search": "EXHAUSTIVE",
+    }
+
+
+def test_times_are_the_gpus() -> None:
+    gpu = FakeGpu()
+    executable = compiled(gpu=gpu)
+    executable.timer._clock_ns = gpu.clock_ns
+    burst = executable.timer.burst(0.0, 5, "hot")
+    assert burst.duration_ns / burst.calls_per_sample == pytest.approx(RUN_NS, rel=0.05)
+    assert burst.end_to_end_ns is not None
+
+
+def test_all_on_the_gpu_is_no_fallback() -> None:
+    executable = compiled()
+    check = executable.check()
+    assert check.fallback_ops == check.outside_ops == ()
+    assert check.provider == PROVIDER
+    assert executable.loaded.warnings == ()
+
+
+def test_operators_on_the_cpu_are_named() -> None:
+    """Silently placed there by the runtime, which then also refuses a graph."""
+    executable = compiled(ort=OrtOnFakeGpu(FakeGpu(), on_cpu=("GlobalAveragePool",)))
+    found = executable.check().fallback_ops
+    assert [name.partition(" ")[2] for name in found] == ["(GlobalAveragePool)"]
+    assert all(name.startswith("mbconv/") for name in found)
+    assert GRAPH_REFUSED in executable.loaded.warnings[0]
+
+
+def test_shape_sums_stay_on_the_host_on_purpose(tmp_path: Path) -> None:
+    ort = OrtOnFakeGpu(FakeGpu(), on_cpu=("Shape",))
+    check = compiled(shaped(tmp_path / "m.onnx"), ort=ort).check()
+    assert check.fallback_ops == ()
+    assert check.outside_ops == ("shape (Shape)",)
+
+
+def test_an_operator_that_makes_integers_and_floats_is_a_fallback() -> None:
+    event = {
+        "cat": "Node",
+        "name": "top_kernel_time",
+        "args": {
+            "provider": CPU_PROVIDER,
+            "op_name": "TopK",
+            "output_type_shape": [{"float": [1, 3]}, {"int64": [1, 3]}],
+        },
+    }
+    assert cpu_operators([event]) == (("top (TopK)",), ())
+    assert cpu_operators([{"cat": "Session", "name": "model_run"}]) == ((), ())
+
+
+def test_a_provider_that_does_not_load_is_no_device() -> None:
+    with pytest.raises(DeviceUnavailableError, match=r"cannot load its CUDA provider.*CUDA 13\.0"):
+        compiled(ort=OrtOnFakeGpu(FakeGpu(), loads=False))
+
+
+def test_a_cpu_build_is_named() -> None:
+    class CpuBuild(OrtOnFakeGpu):
+        def get_available_providers(self) -> list[str]:
+            return [CPU_PROVIDER]
+
+    with pytest.raises(DeviceUnavailableError, match="pip install onnxruntime-gpu"):
+        adapter(CpuBuild(FakeGpu()))
+
+
+def test_damaged_files(tmp_path: Path) -> None:
+    file = tmp_path / "m.onnx"
+    file.write_bytes(b"no model at all" * 20)
+    with pytest.raises(ModelError, match="export it again"):
+        compiled(Workload.from_file(file))
+
+
+def test_another_refusal_is_not_taken_for_the_graphs() -> None:
+    class Refusing(OrtOnFakeGpu):
+        def InferenceSession(self, *_: Any, **__: Any) -> Any:  # noqa: N802
+            raise RuntimeError("no kernel for FancyOp")
+
+    with pytest.raises(CompileError, match="FancyOp"):
+        compiled(ort=Refusing(FakeGpu()))
+
+
+@pytest.mark.parametrize(
+    ("options", "workload", "words"),
+    [
+        ({"precision": "fp16"}, block("mbconv"), "fp32 and tf32, not 'fp16'"),
+        ({}, Workload.from_callable("a:b", ()), "use --device cuda"),
+    ],
+)
+def test_refusals_say_what_would_help(options: Any, workload: Workload, words: str) -> None:
+    support = adapter(**options).supports(workload)
+    assert not support.ok
+    assert words in support.reason
+
+
+def test_trace_is_refused_with_the_reason() -> None:
+    with pytest.raises(DeviceError, match="times launches on the host"):
+        compiled().trace()
+
+
+def open_fake(options: DeviceOptions) -> CudaOrtAdapter:
+    """Open the scripted GPU in a worker process; NVML is there and says the power cap is on."""
+    nvml = FakeNvml(sm=1500, reasons=0x4, MigMode=[1, 1])
+    ort = OrtOnFakeGpu(FakeGpu())
+    return CudaOrtAdapter(options, fake_torch(ort.gpu), nvml, ort)
+
+
+def test_through_the_engine() -> None:
+    """From real workers over the wire: three times, sensors, warnings, memory, all in the JSON."""
+    device = DeviceRef(name="cuda-ort", factory="tests.devices.test_cuda_ort:open_fake")
+    plan = plan_for("quick", workers=2, looks=(3,), round_s=0.0)
+    (found,) = measure([block("skip")], device, plan)
+    assert isinstance(found, Measurement), found
+    row = found.to_json()
+    assert row["level_s"] == pytest.approx(RUN_NS * 1e-9, rel=0.05)
+    telemetry = row["telemetry"]
+    assert telemetry["gpu_median_s"] == pytest.approx(RUN_NS * 1e-9, rel=0.05)
+    assert telemetry["enqueue_median_s"] > 0
+    assert telemetry["end_to_end_median_s"] >= telemetry["enqueue_median_s"]
+    assert telemetry["sensors"]["power_capped"] == [1.0, 1.0]
+    assert telemetry["sensors"]["sm_mhz"] == [1500.0, 1500.0]
+    assert any("MIG" in line for line in telemetry["warnings"])
+    assert any("MIG" in line for line in row["evidence"])
+    assert row["fingerprint"]["stable"]["hardware"] == "NVIDIA Scripted GPU"
+    assert not any("throttled" in b.causes for b in found.bursts)
+
+
+def test_a_silent_fallback_is_a_failure_without_a_number() -> None:
+    device = DeviceRef(name="cuda-ort", factory="tests.devices.test_cuda_ort:open_falling_back")
+    plan = plan_for("quick", workers=1, looks=(2,), round_s=0.0)
+    (found,) = measure([block("mbconv")], device, plan)
+    assert isinstance(found, Failure)
+    assert found.kind == "fallback"
+    assert "GlobalAveragePool" in found.message
+
+
+def open_falling_back(options: DeviceOptions) -> CudaOrtAdapter:
+    ort = OrtOnFakeGpu(FakeGpu(), on_cpu=("GlobalAveragePool",))
+    return CudaOrtAdapter(options, fake_torch(ort.gpu), FakeNvml(reasons=0), ort)

@@ -1,0 +1,142 @@
+"""GPU timing against a scripted GPU, whose own times are known exactly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hwprof.devices.cuda_timing import GpuTimer, calls_between_events, hold_clock
+from hwprof.errors import MeasurementError
+from tests.devices.fake_cuda import EVENT_NS, FakeGpu, fake_torch, network
+
+
+def timer(gpu: FakeGpu, n_kernels: int, kernel_ns: int, **options: Any) -> GpuTimer:
+    launch = network(gpu, n_kernels, kernel_ns)
+    return GpuTimer(fake_torch(gpu), launch, clock_ns=gpu.clock_ns, **options)
+
+
+@pytest.mark.parametrize(("n_kernels", "kernel_ns"), [(1, 3_000), (50, 2_000), (50, 100_000)])
+def test_a_graph_gives_the_gpus_own_time(n_kernels: int, kernel_ns: int) -> None:
+    """The host takes 5 µs a kernel: a launch-bound network's GPU time must not hold that."""
+    burst = timer(FakeGpu(), n_kernels, kernel_ns).burst(0.0, 7, "hot")
+    per_call = burst.duration_ns / burst.calls_per_sample
+    resolution = EVENT_NS / burst.calls_per_sample
+    assert per_call == pytest.approx(n_kernels * kernel_ns, abs=resolution)
+    assert burst.duration_ns.min() >= 200_000 - EVENT_NS
+    assert np.all(burst.start_ns[1:] >= burst.start_ns[:-1] + burst.duration_ns[:-1])
+
+
+def test_three_times_are_kept_apart() -> None:
+    """A replay costs the host one launch; end to end is that, the GPU's time, and the waiting."""
+    gpu = FakeGpu()
+    burst = timer(gpu, 50, 20_000).burst(0.0, 5, "hot")
+    assert burst.enqueue_ns is not None
+    assert burst.end_to_end_ns is not None
+    assert burst.enqueue_ns.shape == burst.end_to_end_ns.shape == burst.duration_ns.shape
+    assert burst.enqueue_ns == pytest.approx(gpu.host_launch_ns, abs=100)
+    assert burst.end_to_end_ns == pytest.approx(gpu.host_launch_ns + 50 * 20_000, rel=0.01)
+    assert burst.wait_ns is None
+
+
+def test_without_a_graph_a_launch_bound_network_takes_the_hosts_time() -> None:
+    """50 kernels of 2 µs that the host launches in 5 µs each: the GPU waits, and that is said."""
+    found = timer(FakeGpu(), 50, 2_000, capture=False)
+    assert not found.is_graph
+    burst = found.burst(0.0, 5, "hot")
+    per_call = burst.duration_ns / burst.calls_per_sample
+    assert per_call == pytest.approx(50 * 5_000, rel=0.02)
+
+
+def test_a_refused_capture_says_why_and_goes_on() -> None:
+    gpu = FakeGpu(refuses_capture="operation not permitted when stream is capturing\nmore")
+    found = timer(gpu, 3, 50_000)
+    assert found.refusal == "operation not permitted when stream is capturing"
+    assert not found.is_graph
+    assert found.burst(0.0, 3, "hot").n_samples >= 3
+
+
+@pytest.mark.parametrize("capture", [True, False])
+def test_cold_calls_are_flushed_and_their_launch_is_hidden(capture: bool) -> None:
+    """Even where the host needs longer than the GPU: 40 launches of 5 µs, 40 kernels of 1 µs."""
+    gpu = FakeGpu(cold_factor=9.0)
+    found = timer(gpu, 40, 1_000, capture=capture)
+    gpu.launched.clear()
+    burst = found.burst(0.0, 4, "cold")
+    assert burst.calls_per_sample == 1
+    assert burst.duration_ns == pytest.approx(40 * 1_000 + 8 * 1_000, abs=EVENT_NS)
+    assert found.unhidden_share == 0.0
+    assert gpu.launched.count("flush") >= 8, "the call timed by the host is cold as well"
+
+
+def test_what_cannot_be_hidden_is_counted() -> None:
+    """A host so slow that no spin covers it: 100,000 launches a call."""
+    gpu = FakeGpu(host_launch_ns=2_000_000)
+    found = timer(gpu, 60, 1_000, capture=False)
+    found.burst(0.0, 2, "cold")
+    assert found.unhidden_share == 1.0
+
+
+def test_the_probe_tells_the_clock() -> None:
+    slow, fast = (timer(FakeGpu(ghz=ghz), 1, 9_000).clock_probe_ns() for ghz in (1.0, 2.0))
+    assert slow == pytest.approx(2 * fast, rel=0.01)
+
+
+def test_the_probe_goes_with_the_burst() -> None:
+    assert timer(FakeGpu(ghz=2.0), 1, 9_000).burst(0.0, 2, "hot").probe_ns == 100_000
+
+
+def test_work_on_another_stream_is_seen() -> None:
+    gpu = FakeGpu()
+    found = GpuTimer(fake_torch(gpu), lambda _: None, clock_ns=gpu.clock_ns)
+    with pytest.raises(MeasurementError, match="must use that stream"):
+        found.burst(0.0, 2, "hot")
+
+
+def test_a_full_gpu_is_out_of_memory() -> None:
+    found = timer(FakeGpu(memory_bytes=2**20), 1, 9_000)
+    with pytest.raises(MemoryError, match="Tried to allocate"):
+        found.burst(0.0, 2, "cold")
+
+
+@pytest.mark.parametrize(
+    ("call_s", "expected"), [(1e-3, 1), (200e-6, 1), (199e-6, 2), (2e-6, 100), (0.0, 1000)]
+)
+def test_calls_between_events(call_s: float, expected: int) -> None:
+    assert calls_between_events(call_s) == expected
+
+
+class Clock:
+    """A clock of the GPU that follows a list, one reading every 50 ms."""
+
+    def __init__(self, *mhz: float | None) -> None:
+        self._mhz, self.now_s = list(mhz), 0.0
+
+    def read(self) -> float | None:
+        return self._mhz.pop(0) if len(self._mhz) > 1 else self._mhz[0]
+
+    def tick(self) -> None:
+        self.now_s += 0.05
+
+
+@pytest.mark.parametrize(
+    ("mhz", "held", "took_s"),
+    [
+        ((1500.0,), True, 0.25),
+        ((300.0, 900.0, 1500.0, 1980.0), True, 0.40),
+        ((None,), False, 0.05),
+    ],
+)
+def test_the_clock_must_hold_for_200_ms(
+    mhz: tuple[float | None, ...], held: bool, took_s: float
+) -> None:
+    clock = Clock(*mhz)
+    assert hold_clock(clock.read, clock.tick, lambda: clock.now_s) is held
+    assert clock.now_s == pytest.approx(took_s, abs=0.051)
+
+
+def test_a_clock_that_never_holds_is_given_up() -> None:
+    clock = Clock(*(1000.0 + 200 * (i % 2) for i in range(500)))
+    assert not hold_clock(clock.read, clock.tick, lambda: clock.now_s)
+    assert clock.now_s == pytest.approx(5.05, abs=0.06)

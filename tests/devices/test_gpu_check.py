@@ -1,0 +1,87 @@
+"""The script for GPU machines, as far as it goes without one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hwprof.campaign import plan_campaign
+from hwprof.devices.cuda_presence import torch_lacks
+from hwprof.graph import piece_graph
+from hwprof.results import Sample
+from hwprof.space import get_space
+from hwprof.space.pieces import ConvPiece
+from tests.hardware import gpu_effects
+from tests.hardware.gpu_check import SECTIONS
+from tests.hardware.gpu_effects import depths_r2, effects
+from tests.hardware.gpu_floor import moved_bytes
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def script(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tests.hardware.gpu_check", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_help_names_every_section() -> None:
+    found = script("--help")
+    assert found.returncode == 0
+    assert all(name in found.stdout for name in SECTIONS)
+
+
+@pytest.mark.skipif(not torch_lacks(), reason="a GPU is here")
+def test_without_a_gpu_it_ends_plainly(tmp_path: Path) -> None:
+    found = script("--out", str(tmp_path / "out"))
+    assert found.returncode == 3
+    assert "nothing to check: " in found.stderr
+    assert "Traceback" not in found.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_section_is_named() -> None:
+    found = script("--sections", "floor,ceiling")
+    assert found.returncode == 2
+    assert "ceiling" in found.stderr
+
+
+def test_bytes_of_a_convolution() -> None:
+    """3x8x8 in, 4 channels out at stride 2 (3x3, bias folded): every tensor once, in fp32."""
+    piece = ConvPiece(
+        in_channels=3, size_px=8, out_channels=4, kernel=3, stride=2, act="relu", bn_eps=1e-5
+    )
+    graph = piece_graph(piece)
+    image, output = 3 * 8 * 8, 4 * 4 * 4
+    # The convolution reads the image and writes; the activation reads that and writes.
+    assert moved_bytes(graph, 2) == 4 * (2 * (image + 3 * output) + graph.params)
+
+
+def test_variance_that_depths_explain() -> None:
+    space = get_space("mobile-mini")
+    archs = plan_campaign(space, 0, 60, isolated=False).networks
+    layers = [sum(map(len, w.arch.units)) for w in archs if w.arch is not None]
+    by_depth = [
+        Sample(arch=w.arch, latency_s=1e-3 * n)
+        for w, n in zip(archs, layers, strict=True)
+        if w.arch is not None
+    ]
+    assert depths_r2(by_depth) == pytest.approx(1.0)
+
+
+def test_effects_from_campaigns_that_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_effects, "DEVICE", "null")
+    monkeypatch.setattr(gpu_effects, "SPACES", ("mobile-mini",))
+    few = list(effects(tmp_path, 20, (1,), time.monotonic() + 60))
+    assert "20 networks cannot price the 52 coefficients" in few[-1].what
+    rows = list(effects(tmp_path, 120, (8,), time.monotonic() + 60))
+    measured = [row for row in rows if "networks measured" in row.what]
+    assert [row.value for row in measured] == ["120 of 120"]
+    assert all(row.holds for row in measured)
+    for words in ("depths alone explain", "effect in its slot", "a layer more"):
+        assert sum(words in row.what for row in rows) == 1
+    late = list(effects(tmp_path, 120, (1,), time.monotonic() - 1))
+    assert [row.holds for row in late] == [False]

@@ -1,0 +1,144 @@
+"""What NVML says, mapped on disturbances, facts and warnings."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+
+from hwprof.devices.nvml import (
+    COOL_LIMIT_S,
+    GpuConditions,
+    GpuSensors,
+    NvmlError,
+    reason_names,
+)
+from tests.devices.fake_nvml import FakeNvml
+
+QUIET = {"sm": 1980, "memory": 2619, "power_mw": 351_500, "temperature": 61, "reasons": 0}
+
+
+def sensors(**answers: object) -> GpuSensors:
+    return GpuSensors.open("1111", FakeNvml(**{**QUIET, **answers}))
+
+
+def conditions(**answers: object) -> tuple[GpuConditions, list[float]]:
+    slept: list[float] = []
+    return GpuConditions(sensors(**answers), slept.append), slept
+
+
+def test_readings_have_units() -> None:
+    assert dict(sensors(pids=[os.getpid()]).state().readings) == pytest.approx(
+        {
+            "sm_mhz": 1980.0,
+            "memory_mhz": 2619.0,
+            "gpu_power_w": 351.5,
+            "gpu_temperature_c": 61.0,
+            "other_gpu_processes": 0.0,
+            "power_capped": 0.0,
+        }
+    )
+
+
+# Bits of nvmlClocksEventReasons in nvml.h.
+@pytest.mark.parametrize(
+    ("bits", "names", "excluded"),
+    [
+        (0x0, (), False),
+        (0x1, ("idle",), False),
+        (0x4, ("software power cap",), False),
+        (0x8, ("hardware slowdown",), True),
+        (0x20, ("software thermal slowdown",), True),
+        (0x40, ("hardware thermal slowdown",), True),
+        (0x80, ("power brake",), True),
+        (0x44, ("software power cap", "hardware thermal slowdown"), True),
+    ],
+)
+def test_heat_and_power_brake_exclude_and_the_power_cap_labels(
+    bits: int, names: tuple[str, ...], excluded: bool
+) -> None:
+    watch, slept = conditions(reasons=bits)
+    watch.before()
+    watch.after({"unhidden_share": 0.0})
+    assert reason_names(bits) == names
+    assert watch.last.throttled is excluded
+    assert watch.last.readings["power_capped"] == float(bool(bits & 0x4))
+    assert watch.last.readings["unhidden_share"] == 0.0
+    assert sum(slept) == (COOL_LIMIT_S if excluded else 0.0)
+
+
+def test_it_cools_down_before_the_burst() -> None:
+    watch, slept = conditions(reasons=[0x40, 0x40, 0, 0])
+    watch.before()
+    watch.after({})
+    assert len(slept) == 2
+    assert not watch.last.throttled
+
+
+def test_throttling_that_began_in_the_burst_is_seen() -> None:
+    watch, _ = conditions(reasons=[0, 0x20])
+    watch.before()
+    watch.after({})
+    assert watch.last.throttled
+
+
+def test_what_a_gpu_does_not_tell_is_absent() -> None:
+    bare = GpuSensors.open("1111", FakeNvml(MigMode=None))
+    assert bare.state().readings == {}
+    assert bare.state().reasons is None
+    assert bare.stable_facts() == {
+        "driver": "580.65.06",
+        "max_sm_mhz": None,
+        "power_limit_w": None,
+        "mig": None,
+        "mps": False,
+    }
+    assert bare.warnings() == []
+
+
+def test_facts_of_the_set_up() -> None:
+    facts = sensors(max_sm=1980, limit_mw=700_000, MigMode=[1, 1], mps_pids=[7]).stable_facts()
+    assert facts == {
+        "driver": "580.65.06",
+        "max_sm_mhz": 1980,
+        "power_limit_w": 700,
+        "mig": True,
+        "mps": True,
+    }
+
+
+def test_who_shares_the_gpu_is_said_with_what_would_help() -> None:
+    found = sensors(MigMode=[1, 1], mps_pids=[7], pids=[os.getpid(), 2**22 + 1]).warnings()
+    assert len(found) == 3
+    for words in ("MIG", "nvidia-cuda-mps-control", "1 other process"):
+        assert any(words in line for line in found)
+
+
+def test_processes_of_another_namespace_say_nothing() -> None:
+    """In a container NVML gives the host's ids: ours is not among them."""
+    assert sensors(pids=[2**22 + 1]).other_processes() is None
+
+
+def test_the_gpu_is_found_by_torchs_uuid() -> None:
+    nvml = FakeNvml()
+    GpuSensors.open("4a5b", nvml)
+    assert nvml.asked_uuid == "GPU-4a5b"
+    with pytest.raises(NvmlError, match="2 GPUs"):
+        GpuSensors.open(None, FakeNvml(count=2))
+
+
+def test_without_nvml_there_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(NvmlError, match="Driver Not Loaded; see whether nvidia-smi works"):
+        GpuSensors.open("1", FakeNvml(init="Driver Not Loaded"))
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    with pytest.raises(NvmlError, match=r"pip install 'hwprof\[cuda\]'"):
+        GpuSensors.open("1")
+
+
+def test_nothing_is_known_without_sensors() -> None:
+    watch = GpuConditions(None)
+    watch.before()
+    watch.after({"unhidden_share": 0.5})
+    assert not watch.last.throttled
+    assert dict(watch.last.readings) == {"unhidden_share": 0.5}

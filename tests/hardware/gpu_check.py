@@ -1,0 +1,114 @@
+"""Does hwprof tell the truth on this GPU, and what does it find? Ten minutes, one table.
+
+    python -m tests.hardware.gpu_check --out gpu-check [--max-time 10m] [--networks 300]
+                                       [--batches 1,32] [--sections outputs,agreement,...]
+
+Sections, in order: ``facts`` (device, driver, clocks), ``outputs`` (every device and precision
+against a float64 reference), ``agreement`` (golden check 13: spin, graph against stream, events
+inside a graph and the profiler against the whole, cache flush), ``batches`` (a network at batch 1,
+8, 32, 128 on every device), ``floor`` (distance to bytes over bandwidth, MACs over the matrix rate,
+launches times launch cost), ``search`` (peak memory and images/s of search steps), ``effects``
+(block effects of two spaces). ``effects`` takes the time that is left; called again it goes on.
+
+Writes ``gpu-check.json`` and the run folders into --out. Exit code 0: every check held; 1: one did
+not; 3: no GPU is here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hwprof.devices.cuda_presence import torch_lacks
+from hwprof.errors import HwprofError
+
+if TYPE_CHECKING:
+    from tests.hardware.gpu_sections import Row
+
+NO_GPU = 3
+SECTIONS = ("facts", "outputs", "agreement", "batches", "floor", "search", "effects")
+
+
+def arguments() -> argparse.Namespace:
+    """Return what was asked."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("gpu-check"))
+    parser.add_argument("--max-time", default="10m", help="of all sections together")
+    parser.add_argument("--networks", type=int, default=300, help="of a space and batch size")
+    parser.add_argument("--batches", default="1,32", help="of the block effects")
+    parser.add_argument("--sections", default=",".join(SECTIONS), help="only these")
+    asked = parser.parse_args()
+    unknown = set(asked.sections.split(",")) - set(SECTIONS)
+    if unknown:
+        parser.error(f"--sections has {sorted(unknown)}; expected some of {', '.join(SECTIONS)}")
+    return asked
+
+
+def run(asked: argparse.Namespace) -> list[Row]:
+    """Run the sections, printing every row as soon as it is known."""
+    from hwprof.cli.options import batches_of, seconds
+    from tests.hardware import gpu_effects, gpu_floor, gpu_sections
+    from tests.hardware.gpu_sections import Row
+
+    deadline_s = time.monotonic() + seconds(asked.max_time)
+    asked.out.mkdir(parents=True, exist_ok=True)
+    sections: dict[str, Callable[[], Iterator[Row]]] = {
+        "facts": gpu_sections.facts,
+        "outputs": gpu_sections.outputs,
+        "agreement": gpu_sections.agreement,
+        "batches": gpu_sections.batches,
+        "floor": gpu_floor.floors,
+        "search": gpu_floor.search_steps,
+        "effects": lambda: gpu_effects.effects(
+            asked.out, asked.networks, batches_of(asked.batches), deadline_s
+        ),
+    }
+    rows: list[Row] = []
+    for name in (n for n in SECTIONS if n in asked.sections.split(",")):
+        if time.monotonic() > deadline_s:
+            rows.append(Row(section=name, what="no time was left", value="-", holds=False))
+            show(rows[-1])
+            continue
+        try:
+            for row in sections[name]():
+                rows.append(row)
+                show(row)
+        except Exception as error:  # noqa: BLE001 - a row that fails; the other sections go on
+            if not isinstance(error, HwprofError):
+                traceback.print_exc()
+            what = f"ended by {type(error).__name__}: {error}"
+            rows.append(Row(section=name, what=what, value="-", holds=False))
+            show(rows[-1])
+    return rows
+
+
+def show(row: Row) -> None:
+    """Print one row."""
+    mark = {True: "holds", False: "FAILS", None: ""}[row.holds]
+    print(f"{row.section:<10}{row.what:<64}{row.value:>22}  {row.bar:<16}{mark}", flush=True)
+
+
+def main() -> int:
+    """Check, print, write; return the exit code."""
+    asked = arguments()
+    if reason := torch_lacks():
+        print(f"nothing to check: {reason}", file=sys.stderr)
+        return NO_GPU
+    rows = run(asked)
+    (asked.out / "gpu-check.json").write_text(json.dumps([asdict(r) for r in rows], indent=1))
+    failing = [row for row in rows if row.holds is False]
+    print(f"\n{len(rows)} rows in {asked.out / 'gpu-check.json'}; {len(failing)} checks fail")
+    return 1 if failing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,190 @@
+"""Facts, outputs, agreement of the instruments, batch sizes: sections of ``gpu_check.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from statistics import median
+from typing import Any, cast
+
+import numpy as np
+
+import hwprof
+from hwprof.devices import device_ref, list_devices, open_device
+from hwprof.devices.cuda import CudaAdapter, CudaExecutable
+from hwprof.devices.cuda_timing import GpuTimer
+from hwprof.devices.cuda_trace import profiled_blocks_s
+from hwprof.devices.host import max_rel_error, random_inputs
+from hwprof.errors import HwprofError
+from hwprof.graph import to_torch, workload_graph
+from hwprof.measure.records import DeviceOptions, Precision, plan_for
+from hwprof.space import read_architecture
+from hwprof.workload import InputSpec, Workload
+
+GPU_DEVICES = ("cuda", "cuda-eager", "cuda-compiled", "cuda-ort", "tensorrt")
+NETWORK = "proxyless-gpu"
+ROUND_OFF = {"fp32": 2.0**-24, "tf32": 2.0**-11, "fp16": 2.0**-11, "bf16": 2.0**-8}
+"""Unit round-off of each type's significand."""
+LAYERS_OF_ERROR = 50
+"""Errors of so many layers in a row, as if none cancelled; fp32 has the contract tests' bar."""
+FP32_BAR = 1e-4
+SWEEP = (1, 8, 32, 128)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the table; ``holds`` None where nothing is claimed."""
+
+    section: str
+    what: str
+    value: str
+    bar: str = ""
+    holds: bool | None = None
+
+
+def usable() -> list[str]:
+    """Return the GPU devices that can be used here."""
+    return [s.name for s in list_devices() if s.name in GPU_DEVICES and s.available]
+
+
+def facts() -> Iterator[Row]:
+    """Say what is here, and what is missing."""
+    row = partial(Row, section="facts")
+    for status in list_devices():
+        if status.name in GPU_DEVICES:
+            yield row(what=status.name, value=status.runtime_version or "-", bar=status.reason)
+    adapter = open_gpu(1, "fp32")
+    for name, value in adapter.fingerprint().stable.items():
+        yield row(what=name, value=str(value))
+    for name, reading in (adapter.sensors.state().readings if adapter.sensors else {}).items():
+        yield row(what=name, value=f"{reading:g}")
+    for warning in adapter.warnings:
+        yield row(what=warning, value="warning")
+
+
+def open_gpu(batch: int, precision: Precision) -> CudaAdapter:
+    """Return the torch adapter."""
+    return CudaAdapter(DeviceOptions(batch=batch, precision=precision))
+
+
+def network() -> Workload:
+    """Return the network of all sections but the effects."""
+    return Workload.network(read_architecture(NETWORK), NETWORK)
+
+
+def compiled(batch: int = 1, precision: Precision = "fp32") -> CudaExecutable:
+    """Return that network on the GPU."""
+    return open_gpu(batch, precision).compile(network(), plan_for("quick"))
+
+
+def outputs() -> Iterator[Row]:
+    """Compare every device and precision with float64 on the host."""
+    import torch
+
+    workload = network()
+    graph = workload_graph(workload)
+    first = graph.inputs[0]
+    inputs = random_inputs([InputSpec(name=first.name, shape=(1, *first.shape))], seed=7)
+    module = to_torch(graph, seed=workload.seed).eval().double()
+    with torch.inference_mode():
+        expected = module(torch.from_numpy(inputs[first.name]).double()).numpy()
+    for device in usable():
+        for precision, round_off in ROUND_OFF.items():
+            what = f"{device} {precision}: largest relative error"
+            options = DeviceOptions(precision=cast(Precision, precision))
+            adapter = open_device(device_ref(device, options))
+            if not (support := adapter.supports(workload)).ok:
+                yield Row(section="outputs", what=f"{device} {precision}", value=support.reason)
+                continue
+            bar = FP32_BAR if precision == "fp32" else LAYERS_OF_ERROR * round_off
+            try:
+                executable = adapter.compile(workload, plan_for("quick"))
+                error = max_rel_error(executable.outputs(inputs), [expected])
+                executable.close()
+            except HwprofError as refused:
+                yield Row(section="outputs", what=what, value=str(refused), holds=False)
+                continue
+            yield Row(
+                section="outputs",
+                what=what,
+                value=f"{error:.1e}",
+                bar=f"<= {bar:.1e}",
+                holds=error <= bar,
+            )
+
+
+def agreement() -> Iterator[Row]:
+    """Golden check 13: independent instruments must agree, and a flush must show."""
+    import torch
+
+    def spin(cycles: int) -> float:
+        timer = GpuTimer(torch, lambda _: torch.cuda._sleep(cycles))
+        return median(timer.gpu_times_s(9))
+
+    yield _close("a spin of four times the cycles takes four times as long", spin, 0.01)
+    executable = compiled(batch=32)
+    whole_s = median(executable.timer.gpu_times_s(15))
+    stream = GpuTimer(torch, executable._launch, capture=False)
+    yield _ratio("stream, launch hidden, over graph", median(stream.gpu_times_s(15)), whole_s, 0.03)
+    trace = executable.trace()
+    blocks_s = sum(op.time_s for op in trace.ops)
+    yield _ratio("blocks between events in the graph, over the whole", blocks_s, whole_s, 0.01)
+    network_, image = executable._eager, executable._inputs[0]
+    kernels_s = sum(profiled_blocks_s(torch, network_, image, calls=10).values())
+    yield _ratio("kernels of the profiler, over the whole", kernels_s, whole_s, 0.01)
+    executable.close()
+    yield _flush(torch)
+
+
+def _close(what: str, spin: Any, within: float) -> Row:
+    return _ratio(what, spin(2_000_000), 4 * spin(500_000), within)
+
+
+def _ratio(what: str, one_s: float, other_s: float, within: float) -> Row:
+    ratio = one_s / other_s
+    return Row(
+        section="agreement",
+        what=what,
+        value=f"{ratio:.4f}",
+        bar=f"1 ± {within:g}",
+        holds=abs(ratio - 1.0) <= within,
+    )
+
+
+def _flush(torch: Any) -> Row:
+    """Copy what fits into the L2 cache, with and without a flush."""
+    l2_bytes = torch.cuda.get_device_properties(0).L2_cache_size
+    source = torch.randn(l2_bytes // 16, device="cuda")
+    target = torch.empty_like(source)
+    timer = GpuTimer(torch, lambda _: target.copy_(source))
+    hot, cold = (timer.burst(0.05, 10, cache) for cache in ("hot", "cold"))
+    times = [float(np.median(b.duration_ns[1:] / b.calls_per_sample)) for b in (hot, cold)]
+    return Row(
+        section="agreement",
+        what="cold over hot, for a copy of a quarter of the L2 cache",
+        value=f"{times[1] / times[0]:.2f}",
+        bar="> 1.05",
+        holds=times[1] > 1.05 * times[0],
+    )
+
+
+def batches() -> Iterator[Row]:
+    """Time a network at several batch sizes on every device."""
+    for device in usable():
+        for found in hwprof.bench_batches(NETWORK, SWEEP, device=device, preset="quick"):
+            what = f"{device}, batch {found.batch}"
+            measured = found.measurement
+            if measured is None:
+                yield Row(section="batches", what=what, value=found.failure, holds=False)
+                continue
+            times = [
+                1e6 * measured.telemetry[f"{name}_median_s"]
+                for name in ("gpu", "enqueue", "end_to_end")
+            ]
+            yield Row(
+                section="batches",
+                what=f"{what}: level; GPU, enqueue, end to end in µs",
+                value=f"{1e3 * measured.level_s:.3f} ms",
+                bar=" ".join(f"{t:.0f}" for t in times) + f" {measured.verdict}",
+            )
