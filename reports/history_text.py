@@ -35,7 +35,7 @@ def history_text(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
             )
         if not row["changes"]:
             said = "none found" if row["is_long_enough"] else "too few sessions"
-            table.add_row(*begin, Text(str(row["since"])), *[NOTHING] * 3, said, NOTHING)
+            table.add_row(*begin, Text(str(row["since"] or NOTHING)), *[NOTHING] * 3, said, NOTHING)
     return Group(table, *map(Text, sentences(rows)))
 
 

@@ -20,7 +20,7 @@ from hwprof.errors import StoreError
 from hwprof.measure.records import Measurement, differing
 from hwprof.regression.baseline import is_baseline, match_of, sessions_of, suite_facts
 from hwprof.regression.change_points import FEWEST_POINTS, change_points
-from hwprof.regression.stored import REFERENCE_MOVED, Session, session_of
+from hwprof.regression.stored import REFERENCE_MOVED, Missing, Session, session_of
 from hwprof.store import Run
 from hwprof.store.folder import RunFile
 
@@ -89,9 +89,10 @@ class Series:
         return "; ".join([*parts, *([self.left_out] if self.left_out else [])])
 
     @property
-    def since(self) -> str:
-        """The first session of the level that holds now."""
-        return self.changes[-1].session if self.changes else self.points[0].session
+    def since(self) -> str | None:
+        """The first session of the level that holds now; None where there is no session."""
+        first = [*self.points[:1], *self.changes]
+        return first[-1].session if first else None
 
     def to_row(self) -> dict[str, Any]:
         """Return what ``hwprof suite history --json`` prints for the workload."""
@@ -117,14 +118,21 @@ def histories(folder: Path, rng: np.random.Generator) -> tuple[Series, ...]:
         StoreError: there is no baseline, or no session in it.
     """
     by_match: dict[str, list[Visit]] = {}
-    for visit in sorted(_visits(folder), key=lambda v: (v.at, v.session)):
-        by_match.setdefault(visit.match, []).append(visit)
-    if not by_match:
+    failed: dict[str, list[Missing]] = {}
+    for found in _visits(folder):
+        if isinstance(found, Missing):
+            failed.setdefault(found.match, []).append(found)
+        else:
+            by_match.setdefault(found.match, []).append(found)
+    if not by_match and not failed:
         raise StoreError(f"{str(folder)!r} holds no session; run `hwprof suite run` to make one")
-    return tuple(_series(found, rng) for found in by_match.values())
+    return tuple(
+        _series(by_match.get(match, []), failed.get(match, []), rng)
+        for match in dict.fromkeys([*by_match, *failed])
+    )
 
 
-def _visits(folder: Path) -> Iterator[Visit]:
+def _visits(folder: Path) -> Iterator[Visit | Missing]:
     whole = is_baseline(folder)
     inside = [] if whole or not folder.is_dir() else sorted(folder.iterdir())
     baselines = [folder] if whole else [p for p in inside if is_baseline(p)]
@@ -141,6 +149,12 @@ def _visits(folder: Path) -> Iterator[Visit]:
                 with Run.open(run_folder) as run:
                     for m in run.measurements():
                         yield _visit(name, at, run_folder.name, m)
+                    for f in run.failures():
+                        yield Missing(
+                            label=f"{f.workload.label} [{run_folder.name}]",
+                            match=match_of(run_folder.name, f.workload),
+                            reason=f"{name}: {f.stage} failed ({f.kind})",
+                        )
 
 
 def _visit(session: str, at: str, config: str, found: Measurement) -> Visit:
@@ -154,13 +168,15 @@ def _visit(session: str, at: str, config: str, found: Measurement) -> Visit:
     )
 
 
-def _series(visits: Sequence[Visit], rng: np.random.Generator) -> Series:
+def _series(visits: Sequence[Visit], failed: Sequence[Missing], rng: np.random.Generator) -> Series:
+    notes = [f"it failed in {len(failed)} sessions, last in {failed[-1].reason}"] if failed else []
+    if not visits:
+        return Series(workload=failed[-1].label, points=(), changes=(), left_out=notes[0])
+    visits = sorted(visits, key=lambda v: (v.at, v.session))
     newest = visits[-1]
     kept = [v for v in visits if not differing(v.facts, newest.facts)]
-    others = {name for v in visits for name in differing(v.facts, newest.facts)}
-    left_out = ""
-    if others:
-        left_out = (
+    if others := {name for v in visits for name in differing(v.facts, newest.facts)}:
+        notes.append(
             f"{len(visits) - len(kept)} sessions differ from the newest in "
             f"{', '.join(sorted(others))} and are left out"
         )
@@ -181,7 +197,9 @@ def _series(visits: Sequence[Visit], rng: np.random.Generator) -> Series:
                 reference_shift=_reference_shift(before, after),
             )
         )
-    return Series(workload=newest.label, points=points, changes=tuple(changes), left_out=left_out)
+    return Series(
+        workload=newest.label, points=points, changes=tuple(changes), left_out="; ".join(notes)
+    )
 
 
 def _typical(levels_s: Sequence[float]) -> float:

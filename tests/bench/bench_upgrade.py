@@ -7,7 +7,8 @@ The old versions are installed from the package index into throw-away environmen
 for the device ``cpu``, ``ai-edge-litert`` for ``tflite``); the new ones are those that run this
 script. Every workload is timed on both, side by side, in interleaved bursts of workers of either
 environment, as ``hwprof compare --base-python`` does; all of a runtime are judged together (Holm).
-Blocks are taken evenly over the distinct ones of a space.
+Blocks are taken evenly over the distinct ones of a space. LiteRT before 2.1 lacks what hwprof writes
+its models with, and every row then says so.
 
 Both runtimes with ten blocks and two networks each should take about five minutes on two quiet
 cores, a minute of it installing. ``--max-time`` is shared out: what is left, over the workloads that

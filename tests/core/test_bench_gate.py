@@ -53,8 +53,9 @@ def test_half_the_groups_are_about_half_of_every_part() -> None:
     ],
 )
 def test_the_other_rules(shift: float, called: dict[str, bool]) -> None:
-    base = 1e-3 * (1 + 0.001 * np.arange(20))
-    assert bench_gate.other_rules(base, (1 + shift) * base) == called
+    base = np.linspace(1e-3, 1.019e-3, 20)
+    new = np.linspace((1 + shift) * 1e-3, (1 + shift) * 1.019e-3, 20)
+    assert bench_gate.other_rules(base, new) == called
 
 
 def test_the_mean_rule_holds_the_mean_not_the_median() -> None:

@@ -66,8 +66,8 @@ class TestStudent:
     def test_processes_apart_must_agree_beyond_their_own_spread(self) -> None:
         # Five processes shifted by 2, 1, 3, 2 and -1 %, each steadily: forty pairs, and no more
         # evidence than five. t = 1.4/(1.517/√5) = 2.06, p = 0.054.
-        d = {
-            f"seat {i}": s + 1e-4 * (np.arange(8) - 3.5)
+        d: dict[str, Float64] = {
+            f"seat {i}": s + 1e-4 * (np.arange(8, dtype=np.float64) - 3.5)
             for i, s in enumerate((0.02, 0.01, 0.03, 0.02, -0.01))
         }
         assert paired.judge_pairs(d).verdict == "regressed"

@@ -13,7 +13,7 @@ import pytest
 from hwprof import api
 from hwprof.errors import StoreError
 from hwprof.regression.history import Series, Visit, _series
-from hwprof.regression.stored import Session
+from hwprof.regression.stored import Missing, Session
 from hwprof.reports.history_text import sentences
 
 SUITE = """
@@ -45,8 +45,8 @@ def visits(levels_s: Sequence[float], references_s: Sequence[float] | None = Non
     ]
 
 
-def series(found: Sequence[Visit]) -> Series:
-    return _series(found, np.random.default_rng(1))
+def series(found: Sequence[Visit], *failed: Missing) -> Series:
+    return _series(found, failed, np.random.default_rng(1))
 
 
 CHANGED = [1e-3] * 8 + [1.04e-3] * 8
@@ -84,6 +84,16 @@ def test_too_few_sessions_are_said_not_passed_off_as_no_change() -> None:
     row = found.to_row()
     assert "too few sessions (12): fewer than 14" in row["note"]
     assert row["is_long_enough"] is False
+
+
+def test_sessions_in_which_it_failed_are_said() -> None:
+    gone = Missing(label="net", match="k", reason="0016: compile failed (refused)")
+    found = series(visits(CHANGED), gone)
+    assert len(found.changes) == 1
+    assert found.note == "it failed in 1 sessions, last in 0016: compile failed (refused)"
+    never = series([], gone).to_row()
+    assert (never["n_sessions"], never["since"]) == (0, None)
+    assert "it failed in 1 sessions" in never["note"]
 
 
 @pytest.fixture(scope="module")
