@@ -91,8 +91,9 @@ class Series:
     @property
     def since(self) -> str | None:
         """The first session of the level that holds now; None where there is no session."""
-        first = [*self.points[:1], *self.changes]
-        return first[-1].session if first else None
+        if self.changes:
+            return self.changes[-1].session
+        return self.points[0].session if self.points else None
 
     def to_row(self) -> dict[str, Any]:
         """Return what ``hwprof suite history --json`` prints for the workload."""
