@@ -38,7 +38,7 @@ def power_text(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
     """Show the power curve (rows of ``hwprof selftest --inject --json``)."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     heads = ("slowed by", "size", "called regressed", "95 % interval", "equivalent")
-    for head in (*heads, "inconclusive", "improved", "median shift", "median time"):
+    for head in (*heads, "open", "improved", "median shift", "median time"):
         table.add_column(head, justify="right")
     for row in rows:
         low, high = row["regressed_ci95"]
@@ -56,7 +56,7 @@ def power_text(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
         Text(
             "Each comparison is of a block with itself, one side made slower on purpose. At +0% "
             "every regression is a false alarm; +1% is the threshold, which may fall on either side; "
-            "from +2% on every regression should be found. The interval is that of the share called "
-            "regressed: --trials narrows it."
+            "from +2% on every regression should be found; open: neither could be said. The interval "
+            "is that of the share called regressed: --trials narrows it."
         ),
     )
