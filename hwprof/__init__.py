@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         selftest,
         spaces,
         suite_compare,
+        suite_history,
         suite_run,
         train,
     )
@@ -65,6 +66,7 @@ _HOME = {
             "selftest",
             "spaces",
             "suite_compare",
+            "suite_history",
             "suite_run",
             "train",
         ),
@@ -102,6 +104,7 @@ __all__ = [  # noqa: RUF022 - commands first, then types
     "selftest",
     "spaces",
     "suite_compare",
+    "suite_history",
     "suite_run",
     "train",
     "Architecture",

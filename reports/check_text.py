@@ -31,21 +31,32 @@ def selftest_text(result: Mapping[str, Any]) -> RenderableType:
     return Group(table, Text(result["verdict"]))
 
 
+_INJECTIONS = {"delay": "busy wait", "work": "real work"}
+
+
 def power_text(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
     """Show the power curve (rows of ``hwprof selftest --inject --json``)."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    heads = ("injection", "slowdown", "regressed", "equivalent", "open", "improved")
-    for head in (*heads, "median shift", "median time"):
+    heads = ("slowed by", "size", "called regressed", "95 % interval", "equivalent")
+    for head in (*heads, "open", "improved", "median shift", "median time"):
         table.add_column(head, justify="right")
     for row in rows:
-        counts = (f"{row[name]} of {row['n_trials']}" for name in ("regressed", "equivalent"))
+        low, high = row["regressed_ci95"]
         table.add_row(
-            row["injection"],
+            _INJECTIONS[row["injection"]],
             f"+{row['slowdown']:.0%}",
-            *counts,
-            str(row["inconclusive"]),
-            str(row["improved"]),
+            f"{row['regressed']} of {row['n_trials']}",
+            f"{low:.0%} to {high:.0%}",
+            *(str(row[name]) for name in ("equivalent", "inconclusive", "improved")),
             f"{row['median_shift']:+.2%}",
             f"{row['median_seconds']:.1f} s",
         )
-    return Group(table, Text("Regressed at +0 % are false alarms."))
+    return Group(
+        table,
+        Text(
+            "Each comparison is of a block with itself, one side made slower on purpose. At +0% "
+            "every regression is a false alarm; +1% is the threshold, which may fall on either side; "
+            "from +2% on every regression should be found; open: neither could be said. The interval "
+            "is that of the share called regressed: --trials narrows it."
+        ),
+    )

@@ -70,5 +70,6 @@ def _pct(share: float | None) -> str:
 def _interval(pair: Sequence[float | None] | None) -> str:
     if pair is None:
         return "–"
-    low, high = ("open" if v is None else f"{v:+.2%}" for v in pair)
+    # Nothing takes less than no time: -100 % is no bound.
+    low, high = ("open" if v is None or v <= -1.0 else f"{v:+.2%}" for v in pair)
     return f"{low} to {high}"

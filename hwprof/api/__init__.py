@@ -21,7 +21,7 @@ from hwprof.api.proxyless import ProxylessOptions
 from hwprof.api.reducing import predict, reduce
 from hwprof.api.reporting import insights, report
 from hwprof.api.searching import search, train
-from hwprof.api.suites import suite_compare, suite_run
+from hwprof.api.suites import suite_compare, suite_history, suite_run
 
 __all__ = [
     "ProxylessOptions",
@@ -50,6 +50,7 @@ __all__ = [
     "selftest",
     "spaces",
     "suite_compare",
+    "suite_history",
     "suite_run",
     "train",
 ]

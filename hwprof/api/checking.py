@@ -96,7 +96,14 @@ def power_curve(
     """
     from hwprof.checks.workloads import BLOCK
     from hwprof.devices import device_ref
-    from hwprof.regression.injection import KINDS, SIZES, floor_s, power_points, run_trial
+    from hwprof.regression.injection import (
+        KINDS,
+        SIZES,
+        Slowdown,
+        floor_s,
+        power_points,
+        run_trial,
+    )
 
     options = DeviceOptions(threads=threads, batch=batch, precision=precision, script=script)
     ref = device_ref(device, options)
@@ -113,7 +120,6 @@ def power_curve(
         if progress is not None:
             label = f"{kind} of {size:.0%}"
             progress(Progress(stage="inject", done=done, total=len(cells), label=label))
-        found.append(
-            run_trial(BLOCK, ref, kind=kind, size=size, level_s=level_s, seed=seed + index)
-        )
+        slowdown = Slowdown(kind=kind, size=size, level_s=level_s)
+        found.append(run_trial(BLOCK, ref, slowdown, seed=seed + index))
     return Table(tuple(power_points(found)))

@@ -110,8 +110,8 @@ def compare(
 
 def _stored(source: Comparable) -> list[Stored | Missing] | None:
     """Return what is stored in a folder or a file; None for a model."""
+    from hwprof.regression.baseline import is_baseline, read_baseline
     from hwprof.regression.pytest_file import is_pytest_file, read_pytest_file
-    from hwprof.regression.suite import is_baseline, read_baseline
 
     if isinstance(source, Architecture) or not Path(source).exists():
         return None

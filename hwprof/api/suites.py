@@ -1,4 +1,4 @@
-"""``suite run`` and ``suite compare``: what is guarded, measured and held against a baseline."""
+"""``suite``: what is guarded, measured, held against a baseline, and followed over sessions."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwprof.api.models import as_workload
+from hwprof.api.tables import Table
 from hwprof.errors import PlanError
 from hwprof.measure.records import DeviceOptions, Failure, plan_for
 from hwprof.progress import ProgressCallback
@@ -15,6 +16,7 @@ from hwprof.regression.records import CompareResult
 from hwprof.workload import Workload
 
 if TYPE_CHECKING:
+    from hwprof.regression.history import Series
     from hwprof.regression.suite import Config, Entry, Suite
 
 
@@ -63,7 +65,8 @@ def suite_run(
     """
     from hwprof.devices import device_ref
     from hwprof.measure.engine import measure
-    from hwprof.regression.suite import next_session, read_suite, write_suite
+    from hwprof.regression.baseline import next_session, write_suite
+    from hwprof.regression.suite import read_suite
     from hwprof.store import Run
 
     asked = read_suite(suite)
@@ -100,18 +103,35 @@ def suite_compare(
     Args:
         base: a baseline, or with ``commit`` a folder of baselines named after commits.
         new: the folder of ``suite run`` that is judged.
-        commit: the commit (or its beginning) whose baseline is meant.
+        commit: the commit whose baseline is meant: its beginning, or what git calls it here.
         threshold: the smallest relative slowdown that matters; stored levels allow 2 % at best.
 
     Raises:
         StoreError: there is no such baseline.
     """
+    from hwprof.regression.baseline import find_baseline, read_baseline
     from hwprof.regression.stored import compare_stored
-    from hwprof.regression.suite import find_baseline, read_baseline
 
     ours = read_baseline(find_baseline(Path(base), commit))
     theirs = read_baseline(find_baseline(Path(new)))
     return CompareResult(rows=compare_stored(ours, theirs, threshold))
+
+
+def suite_history(folder: str | Path, *, seed: int = 0) -> Table[Series]:
+    """Say of every workload when its level changed: E-divisive over one point a session.
+
+    Args:
+        folder: a baseline, or a folder of baselines named after commits.
+        seed: of the permutation test.
+
+    Raises:
+        StoreError: there is no baseline, or no session in it.
+    """
+    import numpy as np
+
+    from hwprof.regression.history import histories
+
+    return Table(histories(Path(folder), np.random.default_rng(seed)))
 
 
 def suite_workloads(suite: Suite, seed: int) -> list[Workload]:

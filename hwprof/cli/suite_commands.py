@@ -1,4 +1,4 @@
-"""``suite run`` and ``suite compare``."""
+"""``suite run``, ``suite compare`` and ``suite history``."""
 
 from __future__ import annotations
 
@@ -54,7 +54,10 @@ def compare(
     ],
     new: Annotated[str, typer.Argument(help="The --out of `hwprof suite run` that is judged.")],
     commit: Annotated[
-        str | None, typer.Option("--commit", help="The commit whose baseline is meant.")
+        str | None,
+        typer.Option(
+            "--commit", help="The commit whose baseline is meant: 4f2a91c, HEAD~1, a tag."
+        ),
     ] = None,
     threshold: opt.Threshold = "1%",
     allow: opt.Allow = None,
@@ -75,12 +78,28 @@ def compare(
     finish(result, allowed, json_=json_, markdown=markdown, junit=junit, badge=badge)
 
 
+def history(
+    baselines: Annotated[
+        str, typer.Argument(help="A baseline, or a folder of baselines named by commits.")
+    ],
+    seed: opt.Seed = 0,
+    json_: opt.Json = False,
+) -> None:
+    """Say when each workload became slower or faster, over all sessions that are stored."""
+    from hwprof import api
+    from hwprof.reports.history_text import history_text
+
+    rows = api.suite_history(baselines, seed=seed).to_json()
+    print_json(rows) if json_ else print_text(history_text(rows))
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
     suite = typer.Typer(
-        help="Guard a list of workloads against a stored baseline.",
+        help="Guard a list of workloads: measure it into a baseline, compare, follow its history.",
         no_args_is_help=True,
     )
     suite.command()(run)
     suite.command()(compare)
+    suite.command()(history)
     app.add_typer(suite, name="suite")

@@ -48,10 +48,12 @@ class Gate:
         delta: the smallest relative change that matters.
         family: how many workloads are judged together; measuring goes on until a verdict would
             stand among so many.
+        apart: the two sides run in different processes (:func:`hwprof.measure.paired.judge_pairs`).
     """
 
     delta: float = SMALLEST_SHIFT
     family: int = 1
+    apart: bool = False
     p_slower: float = 1.0
     p_faster: float = 1.0
     n_looks: int = 0
@@ -80,7 +82,8 @@ class Gate:
         return self._judge(ratios, 1.0)
 
     def _judge(self, ratios: Mapping[str, Float64], share: float) -> PairedVerdict:
-        found = judge_pairs(ratios, self.delta, confidence=1.0 - (1.0 - CONFIDENCE) * share)
+        confidence = 1.0 - (1.0 - CONFIDENCE) * share
+        found = judge_pairs(ratios, self.delta, confidence, apart=self.apart)
         self.p_slower = min(self.p_slower, found.p_slower / share)
         self.p_faster = min(self.p_faster, found.p_faster / share)
         self.latest = found

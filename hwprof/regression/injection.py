@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from hwprof.checks.probing import WORK, probing_ref
 from hwprof.errors import MeasurementError
 from hwprof.measure.engine import measure
 from hwprof.measure.paired import SIGNIFICANCE
+from hwprof.measure.process import Interpreter
 from hwprof.measure.records import DeviceRef, Failure, plan_for
 from hwprof.regression.gate import Gate
 from hwprof.regression.side_by_side import (
@@ -26,6 +28,8 @@ from hwprof.regression.side_by_side import (
     Pair,
     PairFailed,
     PairTimed,
+    Workers,
+    running_workers,
     side_by_side,
 )
 from hwprof.workload import Workload
@@ -48,6 +52,7 @@ class Trial:
     shift: float
     detectable: float
     seconds: float
+    """What the comparison took, the start of its workers included also where they were shared."""
     timed: PairTimed
 
 
@@ -66,6 +71,14 @@ class PowerPoint:
     median_shift: float
     median_seconds: float
 
+    @property
+    def regressed_ci95(self) -> tuple[float, float]:
+        """The 95 % interval of the share called regressed (Clopper and Pearson, 1934)."""
+        from scipy.stats import binomtest
+
+        low, high = binomtest(self.n_regressed, self.n_trials).proportion_ci(0.95, method="exact")
+        return float(low), float(high)
+
     def to_row(self) -> dict[str, Any]:
         """Return what ``hwprof selftest --inject --json`` prints for the size."""
         return {
@@ -74,6 +87,7 @@ class PowerPoint:
             "slowdown": self.size,
             "n_trials": self.n_trials,
             "regressed": self.n_regressed,
+            "regressed_ci95": list(self.regressed_ci95),
             "improved": self.n_improved,
             "equivalent": self.n_equivalent,
             "inconclusive": self.n_inconclusive,
@@ -110,48 +124,86 @@ def _hashing_s(n_bytes: int, repeats: int = 50) -> float:
     return best_s
 
 
+@dataclass(frozen=True, kw_only=True)
+class Slowdown:
+    """What is put behind every call of the new side: ``size`` is a share of ``level_s``."""
+
+    kind: Kind
+    size: float
+    level_s: float
+
+    def put_into(self, device: DeviceRef) -> DeviceRef:
+        """Return how a worker opens the device so that the new side is slower by it."""
+        if not self.size:
+            return device
+        delay_s = self.size * self.level_s
+        what = delay_s if self.kind == "delay" else f"{WORK}{work_bytes(delay_s)}"
+        return probing_ref(device, {_SLOWED: what})
+
+
+@contextmanager
+def shared_workers(device: DeviceRef, slowdown: Slowdown) -> Iterator[Workers]:
+    """Start workers on which several comparisons with the same slowdown come in turn.
+
+    Every comparison compiles both sides anew, from other weights; what it saves is the start.
+
+    Raises:
+        DeviceUnavailableError: the device cannot be opened.
+    """
+    with running_workers(slowdown.put_into(device)) as workers:
+        yield workers
+
+
 def run_trial(
     workload: Workload,
     device: DeviceRef,
+    slowdown: Slowdown,
     *,
-    kind: Kind,
-    size: float,
-    level_s: float,
     seed: int,
     cap_s: float = CAP_S,
+    workers: Workers | None = None,
+    base_python: Interpreter | None = None,
 ) -> Trial:
-    """Compare a workload with itself, the new side slowed by ``size`` of ``level_s``.
+    """Compare a workload with itself, the new side slowed down.
+
+    Args:
+        workload: what is timed.
+        device: where.
+        slowdown: what makes the new side slower; nothing at size 0.
+        seed: of weights, inputs and orders.
+        cap_s: longest, start of the workers included.
+        workers: those of :func:`shared_workers` for this device and slowdown; fresh ones without.
+        base_python: the base's workers run on this Python.
 
     Raises:
         MeasurementError: a side failed, or nothing can be put into this device's calls.
         DeviceUnavailableError: the device cannot be opened.
     """
-    delay_s = size * level_s
-    slowed = replace(workload, label=_SLOWED, seed=workload.seed + seed + 1)
-    if size:
-        what = delay_s if kind == "delay" else f"{WORK}{work_bytes(delay_s)}"
-        device = probing_ref(device, {_SLOWED: what})
-    gate = Gate()
     began_s = time.monotonic()
+    base = replace(workload, seed=workload.seed + 2 * seed)
+    slowed = replace(workload, label=_SLOWED, seed=workload.seed + 2 * seed + 1)
+    pair = Pair(label=workload.label, base=base, new=slowed, base_python=base_python)
+    gate = Gate(apart=pair.is_apart(device.options.threads))
     timed = side_by_side(
-        Pair(label=workload.label, base=workload, new=slowed),
-        device,
+        pair,
+        slowdown.put_into(device) if workers is None else device,
         gate,
         plan=replace(PLAN, seed=seed),
-        cap_s=cap_s,
+        cap_s=cap_s if workers is None else cap_s - workers.start_s,
+        workers=workers,
     )
     if isinstance(timed, PairFailed):
-        raise MeasurementError(f"{workload.label} ({kind}): {timed.failure.message}")
+        raise MeasurementError(f"{workload.label} ({slowdown.kind}): {timed.failure.message}")
     assert gate.latest is not None
     verdict = gate.verdict(slower=gate.p_slower < SIGNIFICANCE, faster=gate.p_faster < SIGNIFICANCE)
     return Trial(
         workload=workload.label,
-        kind=kind,
-        size=size,
+        kind=slowdown.kind,
+        size=slowdown.size,
         verdict=verdict,
         shift=gate.latest.shift,
         detectable=gate.latest.detectable,
-        seconds=time.monotonic() - began_s,
+        seconds=time.monotonic() - began_s + (0.0 if workers is None else workers.start_s),
         timed=timed,
     )
 

@@ -68,7 +68,8 @@ def compare_pairs(
     """
     found: list[_Judged | Comparison] = []
     for index, pair in enumerate(pairs):
-        gate = Gate(delta=threshold, family=len(pairs))
+        apart = pair.is_apart(device.options.threads)
+        gate = Gate(delta=threshold, family=len(pairs), apart=apart)
         tell = _teller(progress, index, len(pairs), pair.label)
         timed = side_by_side(pair, device, gate, plan=plan, cap_s=cap_s, tell=tell)
         if isinstance(timed, PairFailed):
@@ -119,7 +120,7 @@ def _with_tail(one: _Judged, device: DeviceRef) -> _Judged:
     elif not ratios:
         one.tail_note = "a burst holds fewer than 10 calls, too few for a 90th percentile"
     else:
-        one.tail = Gate(delta=TAIL_SHIFT)
+        one.tail = Gate(delta=TAIL_SHIFT, apart=one.gate.apart)
         # Looked at once, when all is timed: it may spend its whole rate.
         one.tail.look_once(ratios)
     return one

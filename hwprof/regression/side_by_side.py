@@ -2,13 +2,15 @@
 
 Bursts of a pair stand next to each other in time, in random order, so that what the machine does
 falls on both. With one thread and one interpreter both live in the same worker process; several
-threads, or two interpreters, need a process each, and then pairs are of the same seat.
+threads, or two interpreters, need a process each, and then pairs are of the same seat. Pairs that
+share processes may come one after another on the same workers (:class:`Workers`).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -51,6 +53,10 @@ class Pair:
     new: Workload
     base_python: Interpreter | None = None
 
+    def is_apart(self, threads: int) -> bool:
+        """Whether the two sides need a process each, so that a gate must be told."""
+        return self.base_python is not None or threads > 1
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PairTimed:
@@ -73,6 +79,35 @@ class PairFailed:
     failure: Failure
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Workers:
+    """Running workers that several comparisons of one device use in turn.
+
+    ``start_s`` is what starting them took, which a comparison of its own would have paid too.
+    """
+
+    pool: Pool
+    seats: tuple[Seat, ...]
+    hello: Hello
+    start_s: float
+
+
+@contextmanager
+def running_workers(device: DeviceRef, plan: MeasurePlan = PLAN) -> Iterator[Workers]:
+    """Start workers for comparisons of one thread on this interpreter.
+
+    Raises:
+        DeviceUnavailableError: the device cannot be opened.
+    """
+    with Pool(device, 0) as pool:
+        began_s = time.monotonic()
+        seats = _seats(plan)
+        started, hello = pool.start(len(seats))
+        for seat, worker in zip(seats, started, strict=True):
+            seat.worker = worker
+        yield Workers(pool=pool, seats=seats, hello=hello, start_s=time.monotonic() - began_s)
+
+
 def side_by_side(
     pair: Pair,
     device: DeviceRef,
@@ -82,25 +117,47 @@ def side_by_side(
     cap_s: float = CAP_S,
     tell: Tell | None = None,
     clock: Callable[[], float] = time.monotonic,
+    workers: Workers | None = None,
 ) -> PairTimed | PairFailed:
     """Time a pair until ``gate`` decides, its looks are spent, or ``cap_s`` is over.
 
     When the time is up, what was timed since the last look gets a look of its own.
 
+    Args:
+        pair: base and new.
+        device: where.
+        gate: judges the pairs of bursts at every look.
+        plan: how they are timed.
+        cap_s: longest, start of the workers included.
+        tell: called after every round.
+        clock: seconds; tests hand in their own.
+        workers: of the same device and plan, to use instead of fresh ones; both sides leave them
+            when all is timed.
+
     Raises:
         DeviceUnavailableError: the device cannot be opened, on either interpreter.
         PlanError: the machine grants fewer cores than threads are asked for.
+        ValueError: the sides need a process each, so they cannot share ``workers``.
     """
+    if workers is not None:
+        return _timed(_Race(pair, device, plan, workers.pool, workers), gate, cap_s, tell, clock)
     with Pool(device, 0) as pool:
-        race = _Race(pair, device, plan, pool)
-        began_s = clock()
-        try:
-            race.prepare()
-            capped = _until_decided(race, gate, plan, lambda: clock() - began_s >= cap_s, tell)
-        except LostError as lost:
-            side = "base" if lost.failure.workload is race.base.workload else "new"
-            return PairFailed(side=side, failure=lost.failure)
-        return race.finish(capped)
+        return _timed(_Race(pair, device, plan, pool), gate, cap_s, tell, clock)
+
+
+def _timed(
+    race: _Race, gate: Gate, cap_s: float, tell: Tell | None, clock: Callable[[], float]
+) -> PairTimed | PairFailed:
+    began_s = clock()
+    try:
+        race.prepare()
+        capped = _until_decided(race, gate, race.plan, lambda: clock() - began_s >= cap_s, tell)
+    except LostError as lost:
+        side = "base" if lost.failure.workload is race.base.workload else "new"
+        return PairFailed(side=side, failure=lost.failure)
+    finally:
+        race.leave()
+    return race.finish(capped)
 
 
 def _until_decided(
@@ -124,18 +181,32 @@ def _until_decided(
     return False
 
 
+def _seats(plan: MeasurePlan, interpreter: Interpreter | None = None) -> tuple[Seat, ...]:
+    return tuple(Seat(interpreter=interpreter) for _ in range(plan.workers))
+
+
 class _Race:
     """Two members on their seats."""
 
-    def __init__(self, pair: Pair, device: DeviceRef, plan: MeasurePlan, pool: Pool) -> None:
-        self._device, self._plan = device, plan
+    def __init__(
+        self,
+        pair: Pair,
+        device: DeviceRef,
+        plan: MeasurePlan,
+        pool: Pool,
+        workers: Workers | None = None,
+    ) -> None:
+        self.plan = plan
         self._threads = device.options.threads
         self._rng = np.random.default_rng(plan.seed)
         self._labeller, self._monitor = Labeller(), LoadMonitor(living_pids)
         self._crew = Crew(pool, plan, self._keep_warmup)
-        base_seats = self._seats(pair.base_python)
-        apart = pair.base_python is not None or self._threads > 1
-        new_seats = self._seats(None) if apart else base_seats
+        self._workers = workers
+        apart = pair.is_apart(self._threads)
+        if apart and workers is not None:
+            raise ValueError("two interpreters, or several threads, need a process each")
+        base_seats = _seats(plan, pair.base_python) if workers is None else workers.seats
+        new_seats = _seats(plan) if apart else base_seats
         # Equal keys would be one executable in the worker: other weights, same work.
         is_same = not apart and pair.new.key == pair.base.key
         new = replace(pair.new, seed=pair.new.seed + is_same)
@@ -145,19 +216,20 @@ class _Race:
         self._seat_of: dict[str, int] = {}
         self.rounds = 0
 
-    def _seats(self, interpreter: Interpreter | None) -> tuple[Seat, ...]:
-        return tuple(Seat(interpreter=interpreter) for _ in range(self._plan.workers))
-
     def prepare(self) -> None:
         """Start the workers; compile and warm up, in another order on every seat."""
-        self._hellos[self.base] = self._crew.start(list(self.base.seats))
+        self._hellos[self.base] = (
+            self._crew.start(list(self.base.seats))
+            if self._workers is None
+            else self._workers.hello
+        )
         shared = self.new.seats is self.base.seats
         self._hellos[self.new] = (
             self._hellos[self.base] if shared else self._crew.start(list(self.new.seats))
         )
         if not self._hellos[self.new].reports_disturbance:
             require_fit(self._monitor, self._threads)
-        for index in range(self._plan.workers):
+        for index in range(self.plan.workers):
             order = self._in_random_order()
             for member in order:
                 self._crew.prepare(member, member.seats[index])
@@ -166,7 +238,7 @@ class _Race:
 
     def round(self) -> None:
         """Time a burst of both on every seat, the two of a seat next to each other."""
-        for index in self._rng.permutation(self._plan.workers):
+        for index in self._rng.permutation(self.plan.workers):
             for member in self._in_random_order():
                 worker, timed = self._crew.burst(member, member.seats[index])
                 self._seat_of[worker.label] = int(index)
@@ -177,6 +249,12 @@ class _Race:
         """Return the log-ratios so far, by seat."""
         base, new = self._by_seat(self.base), self._by_seat(self.new)
         return log_ratios(base, new, self._threads)
+
+    def leave(self) -> None:
+        """Free what both hold in workers that go on."""
+        if self._workers is not None:
+            for member in (self.base, self.new):
+                self._crew.drop(member)
 
     def finish(self, capped: bool) -> PairTimed:
         """Return all that was timed."""
@@ -217,5 +295,5 @@ class _Race:
         fingerprint: Fingerprint = hello.fingerprint
         bursts = [self._labeller.relabel(b) for b in member.bursts]
         return measurement_from(
-            member.workload, self._plan, fingerprint, bursts, member.loaded, telemetry
+            member.workload, self.plan, fingerprint, bursts, member.loaded, telemetry
         )

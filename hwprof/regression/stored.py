@@ -57,6 +57,8 @@ class Stored:
     method: Method = "stored"
     caveat: str = ""
     """What numbers of this kind cannot support, in words."""
+    note: str = ""
+    """What was left out, in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,6 +272,7 @@ def _reason(q: _Question, family: int, *, is_unclear: bool) -> str:
         )
     else:
         parts.append(f"the base's sessions allow calls above {q.limit:.1%}")
+    parts += [side.note for side in (q.base, q.new) if side.note]
     if is_unclear:
         parts.append("the 99 % interval between sessions holds 0, and more sessions narrow it")
     if caveat := q.new.caveat or q.base.caveat:

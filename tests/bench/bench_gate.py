@@ -1,200 +1,304 @@
-"""False alarms and power of `hwprof compare`, beside two rules that many use. Resumable.
+"""False alarms and power of `hwprof compare`, beside two rules that many use.
 
-    python tests/bench/bench_gate.py --out gate.jsonl --same 400               # as found: let it be quiet
-    python tests/bench/bench_gate.py --out gate.jsonl --same 400 --competing   # a busy process
-    python tests/bench/bench_gate.py --out gate.jsonl --slowed 40 [--competing]
-    python tests/bench/bench_gate.py --out gate.jsonl --summary
+    python -m tests.bench.bench_gate [--out F.jsonl] [--max-time 30m] [--quick]
+    python -m tests.bench.bench_gate --competing [--out F.jsonl] ...
 
-Every comparison is a line of the file; called again with the same file the script goes on where
-it was, so a study may take several runs. ``--same`` compares a block and a network of some
-milliseconds with themselves, half of them each; ``--slowed`` slows them by 1, 2, 3, 5 and 10 %,
-with a busy wait and with real work.
+Parts, and about how many minutes they should take on two quiet cores; each says what is left as it
+goes, may be stopped by ``--max-time``, and goes on with the same command:
 
-The other two rules judge the very same raw calls, so they get the same seconds, and what is more,
-interleaved ones: pytest-benchmark's ``--benchmark-compare-fail=mean:5%`` (mean of the new over
-mean of the base above 1.05), and Mann-Whitney's test on raw calls, one-sided p < 0.05.
+========================================================================  =====  =============
+part                                                                      quiet  ``--competing``
+========================================================================  =====  =============
+``same``: 400 comparisons of equals, 340 of a 0.5 ms block, 60 of a 9 ms     15             22
+network
+``slowed``: block +3 %, network +5 %, by a busy wait and by real work;       10              8
+40 comparisons of each (20 with ``--competing``)
+``environments``: 40 of the block with itself on the same ONNX Runtime in     4              –
+two virtual environments (``--base-python``)
+========================================================================  =====  =============
 
-``foreign cores`` tells how busy others kept the machine, so that a noisy study shows as one.
+With ``--competing`` a process keeps a core busy meanwhile.
 
-The bars: at most 1 % false alarms over 400 comparisons; at least 95 % of +3 % on the block and of
-+5 % on the network found, within 60 s each. Run it on a machine with two cores or more.
+Ten comparisons take turns on one set of five workers, which saves nine starts; each compiles both
+sides anew, from weights of its own, and may end at its first look. A group's workers are fresh.
+``environments`` shares nothing, because there the processes themselves are compared. The seconds of
+a comparison include the start of its workers, shared or not.
+
+The other rules judge the same raw calls: pytest-benchmark's own ``--benchmark-compare-fail=mean:5%``
+(its class, called as it calls it) and Mann-Whitney on raw calls, one-sided p < 0.05. *Side by side*
+they get the very calls that hwprof judged, which is more than they ask for; *stored* they hold the
+new side against the base of an earlier group, minutes before in other processes, as
+``--benchmark-compare`` does.
+
+The bars: at most 1 % of equals called slower; at least 95 % of the slowdowns found, within 60 s each.
+Intervals are 95 % by Clopper and Pearson. ``foreign cores`` is what others kept busy, by a monitor
+of its own; more than 0.05 was no quiet machine.
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from pathlib import Path
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest, mannwhitneyu
+from pytest_benchmark.utils import PercentageRegressionCheck
+from scipy.stats import mannwhitneyu
 
-from hwprof.checks.workloads import BLOCK, network
-from hwprof.devices import device_ref
-from hwprof.measure.records import DeviceOptions, DeviceRef, LabelledBurst, concatenate
-from hwprof.regression.injection import KINDS, SIZES, Trial, floor_s, run_trial
+from hwprof.devices import device_ref, registrations
+from hwprof.measure.process import Interpreter
+from hwprof.measure.records import DeviceOptions, DeviceRef, concatenate
+from hwprof.regression.environments import interpreter_of
+from hwprof.regression.injection import (
+    KINDS,
+    Kind,
+    Slowdown,
+    Trial,
+    floor_s,
+    run_trial,
+    shared_workers,
+)
 from hwprof.regression.side_by_side import CAP_S
+from tests.bench import common, otherwork
+from tests.bench.common import Cell, Cells, Floats, Job
+from tests.bench.environments import environment, installed
 
-Row = dict[str, Any]
-Cell = tuple[str, str, str, float, int]
-"""Regime, workload, injection, size, number of the trial."""
+GROUP = 10
+"""Comparisons on one set of workers."""
+SHARES = {"block": 0.85, "network": 0.15}
+SIZES = {"block": 0.03, "network": 0.05}
+EXPECTED_S = {"block": 1.5, "network": 6.0, "environments": 5.0}
+"""A comparison, and its share of starting workers."""
+MEAN_5PCT = PercentageRegressionCheck("mean", 5.0)
+RULES = ("mean:5%", "Mann-Whitney")
+MOST_FALSE_PCT, LEAST_FOUND_PCT = 1, 95
 
 
-def cells(args: argparse.Namespace) -> list[Cell]:
-    """Return every comparison that is asked for, in an order that mixes sizes and workloads."""
-    regime = "competing" if args.competing else "as found"
-    names = ("block", "network")
-    if args.same:
-        return [(regime, names[i % 2], "delay", 0.0, i // 2) for i in range(args.same)]
-    kinds = KINDS[:1] if args.device == "null" else KINDS
+@dataclass(kw_only=True)
+class Study:
+    """What the groups share: the device, levels that slowdowns are shares of, earlier raw calls."""
+
+    device: str
+    seed: int
+    cap_s: float
+    levels_s: dict[str, float] = field(default_factory=dict)
+    earlier: dict[tuple[str, str], list[Floats]] = field(default_factory=dict)
+    """Raw calls of the base, of the last group of a part and workload."""
+    interpreter: Interpreter | None = None
+
+    @property
+    def ref(self) -> DeviceRef:
+        """Where everything is measured."""
+        return device_ref(self.device, DeviceOptions())
+
+    def level_s(self, workload: str) -> float:
+        """Return a workload's floor, measured once a call."""
+        if workload not in self.levels_s:
+            self.levels_s[workload] = floor_s(common.WORKLOADS[workload](), self.ref, self.seed)
+        return self.levels_s[workload]
+
+
+def measured(study: Study, key: Mapping[str, Any], n: int) -> Cell:
+    """Make the comparisons of one group."""
+    size = float(key["size"])
+    slowdown = Slowdown(
+        kind=key["injection"],
+        size=size,
+        level_s=study.level_s(key["workload"]) if size else 0.0,
+    )
+    apart = key["part"] == "environments"
+    with ExitStack() as stack:
+        beside = stack.enter_context(otherwork.competitor(key["load"]))
+        watch = otherwork.Watch(beside)
+        workers = None if apart else stack.enter_context(shared_workers(study.ref, slowdown))
+        trials = [
+            run_trial(
+                common.WORKLOADS[key["workload"]](),
+                study.ref,
+                slowdown,
+                seed=study.seed + GROUP * key["group"] + i,
+                cap_s=study.cap_s,
+                workers=workers,
+                base_python=study.interpreter if apart else None,
+            )
+            for i in range(n)
+        ]
+        load = watch.load()
+    return {"trials": _judged(study, key, trials), "at_s": time.time(), **asdict(load)}
+
+
+def _judged(study: Study, key: Mapping[str, Any], trials: Sequence[Trial]) -> list[Cell]:
+    """Return what every rule says of every comparison."""
+    which = (str(key["load"]), str(key["workload"]))
+    earlier: Sequence[Floats | None] = study.earlier.get(which, [])
+    bases = [concatenate(t.timed.base_bursts) for t in trials]
+    found = []
+    for trial, base, before in itertools.zip_longest(
+        trials, bases, earlier[: len(trials)], fillvalue=None
+    ):
+        assert trial is not None
+        assert base is not None
+        new = concatenate(trial.timed.new_bursts)
+        found.append(
+            {
+                "verdict": trial.verdict,
+                "shift": trial.shift,
+                "detectable": trial.detectable,
+                "rounds": trial.timed.rounds,
+                "seconds": trial.seconds,
+                "n_calls": int(base.size + new.size),
+                "side by side": other_rules(base, new),
+                "stored": None if before is None else other_rules(before, new),
+            }
+        )
+    study.earlier[which] = bases
+    return found
+
+
+def other_rules(base: Floats, new: Floats) -> dict[str, bool]:
+    """Return whether the two other rules call ``new`` slower; seconds a call, ``float64[n]``."""
+    means = ({"mean": float(new.mean())}, {"mean": float(base.mean())})
+    p = float(mannwhitneyu(new, base, alternative="greater").pvalue)
+    return dict(zip(RULES, (bool(MEAN_5PCT.fails(*means)), p < 0.05), strict=True))
+
+
+# What there is to do
+
+
+def groups(options: Any) -> list[tuple[dict[str, Any], int]]:
+    """Return the key and the number of comparisons of every group.
+
+    The parts are mixed, so that whenever the time is up, each has had its share.
+    """
+    load = "busy" if options.competing else "quiet"
+    kinds: Sequence[Kind] = KINDS[:1] if options.device == "null" else KINDS
+    asked: list[tuple[dict[str, Any], int]] = []
+    for name, share in SHARES.items():
+        asked.append((_key(load, "same", name), round(options.same * share)))
+    for name, kind in itertools.product(SIZES, kinds):
+        asked.append((_key(load, "slowed", name, kind, SIZES[name]), options.slowed))
+    asked.append((_key(load, "environments", "block"), options.environments))
+    placed = [(place, key, n) for key, total in asked for place, n, key in _split(key, total)]
+    return [(key, n) for _, key, n in sorted(placed, key=lambda found: found[0])]
+
+
+def _key(
+    load: str, part: str, workload: str, kind: Kind = "delay", size: float = 0.0
+) -> dict[str, Any]:
+    return {"load": load, "part": part, "workload": workload, "injection": kind, "size": size}
+
+
+def _split(key: dict[str, Any], total: int) -> Iterator[tuple[float, int, dict[str, Any]]]:
+    """Yield how far through its part a group stands, its size and its key."""
+    for group, first in enumerate(range(0, total, GROUP)):
+        n = min(GROUP, total - first)
+        yield first / total, n, {**key, "group": group, "n": n}
+
+
+def jobs(study: Study, options: Any) -> list[Job]:
+    """Return every group that is asked for."""
     return [
-        (regime, name, kind, size, i)
-        for i in range(args.slowed)
-        for name, kind, size in itertools.product(names, kinds, SIZES[1:])
+        Job(
+            key=key,
+            run=partial(measured, study, key, n),
+            expected_s=n
+            * EXPECTED_S["environments" if key["part"] == "environments" else key["workload"]],
+        )
+        for key, n in groups(options)
     ]
 
 
-def judged(trial: Trial, cell: Cell) -> Row:
-    """Return a comparison as a line: the gate's verdict and the other rules'."""
-    base, new = (concatenate(b) for b in (trial.timed.base_bursts, trial.timed.new_bursts))
-    regime, workload, kind, size, number = cell
+# What is said
+
+
+def false_alarms(cells: Cells) -> list[dict[str, Any]]:
+    """Return a row for all equals of a regime, and for each workload."""
+    rows = []
+    for load in ("quiet", "busy"):
+        everything = cells.select(load=load, part="same")
+        rows.append(row(load, "all equals", everything, f"at most {MOST_FALSE_PCT}"))
+        for name in SHARES:
+            some = [c for c in everything if c["key"]["workload"] == name]
+            rows.append(row(load, name, some, ""))
+        others = cells.select(load=load, part="environments")
+        rows.append(row(load, "block, two environments", others, f"at most {MOST_FALSE_PCT}"))
+    return [r for r in rows if r["n"]]
+
+
+def power(cells: Cells) -> list[dict[str, Any]]:
+    """Return a row for every slowdown."""
+    rows = []
+    for load, (name, size), kind in itertools.product(("quiet", "busy"), SIZES.items(), KINDS):
+        found = cells.select(load=load, part="slowed", workload=name, injection=kind, size=size)
+        label = f"{name} +{size:.0%}, {'busy wait' if kind == 'delay' else 'real work'}"
+        rows.append(row(load, label, found, f"at least {LEAST_FOUND_PCT}"))
+    return [r for r in rows if r["n"]]
+
+
+def row(load: str, label: str, found: Sequence[Cell], bar: str) -> dict[str, Any]:
+    """Return how often each rule called the new side slower."""
+    trials = [t for cell in found for t in cell["trials"]]
+    n = len(trials)
+    said = [t["verdict"] for t in trials]
+    others = {
+        f"{rule}, {how}, %": common.share_pct(
+            sum(t[how][rule] for t in trials if t[how]), sum(t[how] is not None for t in trials)
+        )
+        for how in ("side by side", "stored")
+        for rule in RULES
+    }
+    seconds = [t["seconds"] for t in trials] or [np.nan]
     return {
-        "regime": regime,
-        "workload": workload,
-        "injection": kind,
-        "size": size,
-        "number": number,
-        "verdict": trial.verdict,
-        "shift": trial.shift,
-        "seconds": trial.seconds,
-        "n_calls": int(base.size + new.size),
-        "foreign_cores": _foreign(trial.timed.base_bursts),
-        **other_rules(base, new),
+        "machine": {"quiet": "quiet", "busy": "a core busy"}[load],
+        "what": label,
+        "n": n,
+        "hwprof: slower, %": common.share_pct(said.count("regressed"), n),
+        "bar": bar or "–",
+        "faster": said.count("improved"),
+        "equivalent": said.count("equivalent"),
+        "open": said.count("inconclusive"),
+        **others,
+        "median s": float(np.median(seconds)),
+        "longest s": float(np.max(seconds)),
+        "foreign cores": float(np.median([c["foreign_cores"] for c in found] or [np.nan])),
     }
-
-
-def other_rules(base: np.ndarray, new: np.ndarray) -> Row:
-    """Return what the mean rule and Mann-Whitney on raw calls say of seconds ``float64[n]``."""
-    return {
-        "mean_5pct": bool(new.mean() > 1.05 * base.mean()),
-        "mann_whitney": bool(mannwhitneyu(new, base, alternative="greater").pvalue < 0.05),
-    }
-
-
-def _foreign(bursts: Sequence[LabelledBurst]) -> float:
-    return float(np.mean([b.foreign_cores for b in bursts]))
-
-
-@contextmanager
-def competing_process() -> Iterator[None]:
-    """Keep a core busy from another process."""
-    busy = subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"])
-    try:
-        yield
-    finally:
-        busy.kill()
-        busy.wait()
-
-
-def read(file: Path) -> list[Row]:
-    """Return the lines so far; a line that a killed run left unfinished is left out."""
-    if not file.exists():
-        return []
-    *whole, _ = file.read_text().split("\n")
-    return [json.loads(line) for line in whole]
-
-
-def append(file: Path, row: Row) -> None:
-    """Add a whole line."""
-    with file.open("a") as out:
-        out.write(json.dumps(row) + "\n")
-
-
-def mend(file: Path) -> None:
-    """Cut off a line that a killed run left unfinished."""
-    if file.exists():
-        text = file.read_text()
-        file.write_text(text[: text.rfind("\n") + 1])
-
-
-def run(args: argparse.Namespace, ref: DeviceRef) -> None:
-    """Do what is not done yet, a line at a time."""
-    mend(args.out)
-    done = {
-        (r["regime"], r["workload"], r["injection"], r["size"], r["number"]) for r in read(args.out)
-    }
-    todo = [cell for cell in cells(args) if cell not in done]
-    workloads = {"block": BLOCK, "network": network()}
-    levels = {name: floor_s(w, ref) for name, w in workloads.items()} if todo else {}
-    with competing_process() if args.competing else nullcontext():
-        for index, cell in enumerate(todo):
-            _, name, kind, size, number = cell
-            trial = run_trial(
-                workloads[name],
-                ref,
-                kind="work" if kind == "work" else "delay",
-                size=size,
-                level_s=levels[name],
-                seed=number,
-                cap_s=args.cap_s,
-            )
-            append(args.out, judged(trial, cell))
-            print(f"{index + 1} of {len(todo)}: {cell} {trial.verdict}", file=sys.stderr)
-
-
-def summary(rows: Sequence[Row]) -> str:
-    """Return a table: how often each rule alarms, by regime, workload, injection and size."""
-    groups: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        key = (row["regime"], row["workload"], row["injection"], row["size"])
-        groups.setdefault(key, []).append(row)
-    heads = (
-        *("machine", "workload", "injection", "slowdown", "n", "hwprof", "95 % interval"),
-        *("any change called", "mean:5%", "Mann-Whitney", "median s", "longest s", "foreign cores"),
-    )
-    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-    for (regime, workload, kind, size), found in sorted(groups.items()):
-        n = len(found)
-        alarms = sum(r["verdict"] == "regressed" for r in found)
-        called = sum(r["verdict"] in ("regressed", "improved") for r in found)
-        low, high = binomtest(alarms, n).proportion_ci(0.95)
-        seconds = [r["seconds"] for r in found]
-        others = (sum(r[name] for r in found) / n for name in ("mean_5pct", "mann_whitney"))
-        cells_ = [
-            *(regime, workload, kind if size else "none", f"+{size:.0%}", str(n)),
-            *(f"{alarms / n:.1%}", f"{low:.1%} to {high:.1%}", f"{called / n:.1%}"),
-            *(f"{share:.1%}" for share in others),
-            *(f"{np.median(seconds):.1f}", f"{max(seconds):.1f}"),
-            f"{np.median([r['foreign_cores'] for r in found]):.1f}",
-        ]
-        lines.append("| " + " | ".join(cells_) + " |")
-    return "\n".join(lines)
 
 
 def main() -> None:
-    """Run what is asked for, then print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--out", type=Path, required=True, help="file of lines; made or gone on with"
-    )
-    parser.add_argument("--same", type=int, default=0, help="comparisons of equals")
-    parser.add_argument("--slowed", type=int, default=0, help="comparisons of every size and kind")
+    """Measure what is missing; print the summary."""
+    parser = common.parser(__doc__, "gate")
     parser.add_argument("--competing", action="store_true", help="beside a busy process")
-    parser.add_argument("--summary", action="store_true", help="only print the table")
+    parser.add_argument("--same", type=int, default=400, help="comparisons of equals")
+    parser.add_argument("--slowed", type=int, help="of every slowdown and kind; 40, or 20")
+    parser.add_argument("--environments", type=int, help="of two environments; 40, or none")
     parser.add_argument("--cap-s", type=float, default=CAP_S, help="longest for one comparison")
     parser.add_argument("--device", default="cpu")
-    args = parser.parse_args()
-    if args.same and args.slowed:
-        parser.error("--same and --slowed are two studies: one a call")
-    if not args.summary:
-        run(args, device_ref(args.device, DeviceOptions()))
-    print(summary(read(args.out)))
+    options = parser.parse_args()
+    deadline_s = time.monotonic() + options.max_time
+    if options.slowed is None:
+        options.slowed = 20 if options.competing else 40
+    if options.environments is None:
+        options.environments = 0 if options.competing else 40
+    if options.quick:
+        for name, few in (("same", 6), ("slowed", 1), ("environments", 1)):
+            setattr(options, name, min(few, getattr(options, name)))
+    cells = Cells.open(options.out)
+    study = Study(device=options.device, seed=options.seed, cap_s=options.cap_s)
+    planned = jobs(study, options)
+    wanted = any(j.key["part"] == "environments" and cells.get(**j.key) is None for j in planned)
+    with ExitStack() as stack:
+        if wanted:
+            packages = registrations()[options.device].packages
+            python = stack.enter_context(environment(installed("onnxruntime"), installed("onnx")))
+            study.interpreter = stack.enter_context(interpreter_of(python, packages))
+        common.measure_missing(cells, planned, deadline_s)
+    common.finish(
+        options.out, cells, {"Equals called slower": false_alarms(cells), "Power": power(cells)}
+    )
 
 
 if __name__ == "__main__":

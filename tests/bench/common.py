@@ -305,13 +305,14 @@ def parser(doc: str, name: str) -> argparse.ArgumentParser:
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("--out", type=Path, default=Path(f"bench_{name}.jsonl"), help="the cells")
-    made.add_argument("--max-time", type=_seconds, default=np.inf, help="e.g. 10m; resumable")
+    made.add_argument("--max-time", type=seconds, default=np.inf, help="e.g. 10m; resumable")
     made.add_argument("--quick", action="store_true", help="a few cells, to see that it works")
     made.add_argument("--seed", type=int, default=0)
     return made
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
+    """Read a duration such as ``10m``; no limit where it is empty."""
     try:
         return parse_duration(text) or np.inf
     except typer.BadParameter as error:

@@ -51,6 +51,31 @@ class TestWilcoxon:
         assert paired.wilcoxon_p(d) == pytest.approx(expected, rel=1e-9)
 
 
+class TestStudent:
+    @pytest.mark.parametrize("seed", range(3))
+    def test_as_scipy(self, seed: int) -> None:
+        shifts = 0.01 + 0.02 * np.random.default_rng(seed).standard_normal(5)
+        expected = stats.ttest_1samp(shifts, 0.0, alternative="greater").pvalue
+        assert paired.student_p(shifts) == pytest.approx(float(expected), rel=1e-10)
+
+    def test_without_spread_or_company(self) -> None:
+        assert paired.student_p(np.array([0.01, 0.01, 0.01])) == 0.0
+        assert paired.student_p(np.array([-0.01, -0.01])) == 1.0
+        assert paired.student_p(np.array([0.01])) == 1.0
+
+    def test_processes_apart_must_agree_beyond_their_own_spread(self) -> None:
+        # Five processes shifted by 2, 1, 3, 2 and -1 %, each steadily: forty pairs, and no more
+        # evidence than five. t = 1.4/(1.517/√5) = 2.06, p = 0.054.
+        d: dict[str, Float64] = {
+            f"seat {i}": s + 1e-4 * (np.arange(8, dtype=np.float64) - 3.5)
+            for i, s in enumerate((0.02, 0.01, 0.03, 0.02, -0.01))
+        }
+        assert paired.judge_pairs(d).verdict == "regressed"
+        apart = paired.judge_pairs(d, apart=True)
+        assert apart.verdict == "inconclusive"
+        assert apart.p_slower == pytest.approx(0.054, abs=0.002)
+
+
 class TestShift:
     def test_walsh_averages_and_their_median_by_hand(self) -> None:
         d = np.array([4.0, 1.0, 2.0])

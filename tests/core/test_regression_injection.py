@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from hwprof import api
 from hwprof.checks.probing import WORK
@@ -15,21 +17,45 @@ from hwprof.devices import device_ref
 from hwprof.errors import MeasurementError, PlanError
 from hwprof.measure.records import DeviceOptions
 from hwprof.regression import injection
-from hwprof.regression.injection import power_points, run_trial, work_bytes
+from hwprof.regression.injection import (
+    Slowdown,
+    power_points,
+    run_trial,
+    shared_workers,
+    work_bytes,
+)
+from hwprof.reports.check_text import power_text
 
 NULL = device_ref("null", DeviceOptions(script=json.dumps({"latency": {"base_s": 1e-4}})))
 
 
 @pytest.mark.parametrize(("size", "verdict"), [(0.0, "equivalent"), (0.03, "regressed")])
 def test_a_delay_is_found_on_the_scripted_clock(size: float, verdict: str) -> None:
-    trial = run_trial(BLOCK, NULL, kind="delay", size=size, level_s=1e-4, seed=3, cap_s=600)
+    slowdown = Slowdown(kind="delay", size=size, level_s=1e-4)
+    trial = run_trial(BLOCK, NULL, slowdown, seed=3, cap_s=600)
     assert trial.verdict == verdict
     assert trial.shift == pytest.approx(size, abs=0.004)
 
 
+def test_comparisons_in_turn_share_workers_and_nothing_else() -> None:
+    slowdown = Slowdown(kind="delay", size=0.03, level_s=1e-4)
+    with shared_workers(NULL, slowdown) as workers:
+        pids = {seat.worker.pid for seat in workers.seats if seat.worker is not None}
+        trials = [
+            run_trial(BLOCK, NULL, slowdown, seed=i, cap_s=600, workers=workers) for i in range(3)
+        ]
+        assert {seat.worker.pid for seat in workers.seats if seat.worker is not None} == pids
+        # What a comparison compiled has left the workers.
+        assert all(not seat.ready for seat in workers.seats)
+    assert [t.verdict for t in trials] == ["regressed"] * 3
+    weights = {m.workload.seed for t in trials for m in (t.timed.base, t.timed.new)}
+    assert len(weights) == 6
+    assert all(t.seconds >= workers.start_s for t in trials)
+
+
 def test_no_real_work_goes_into_a_scripted_device() -> None:
     with pytest.raises(MeasurementError, match="cannot be put into the calls"):
-        run_trial(BLOCK, NULL, kind="work", size=0.03, level_s=1e-4, seed=0)
+        run_trial(BLOCK, NULL, Slowdown(kind="work", size=0.03, level_s=1e-4), seed=0)
 
 
 def test_nothing_is_slowed_down_on_another_machine() -> None:
@@ -77,3 +103,17 @@ def test_points_count_what_was_said() -> None:
         1,
     )
     assert (row["n_trials"], row["median_shift"], row["median_seconds"]) == (5, 0.02, 2)
+
+
+def test_the_power_curve_says_what_a_row_means_in_words() -> None:
+    trial: Any = SimpleNamespace(
+        workload="b", kind="work", size=0.03, verdict="regressed", shift=0.03, seconds=2.0
+    )
+    (point,) = power_points([trial] * 4)
+    text = io.StringIO()
+    Console(file=text, width=160).print(power_text([point.to_row()]))
+    # Four of four: (0.025)^(1/4) = 39.8 %.
+    assert "real work" in text.getvalue()
+    assert "4 of 4" in text.getvalue()
+    assert "40% to 100%" in text.getvalue()
+    assert "At +0% every regression is a false alarm" in " ".join(text.getvalue().split())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 from hwprof import api
 from hwprof.api.suites import suite_workloads
 from hwprof.errors import IncompatibleRunError, ModelError, PlanError, StoreError
-from hwprof.regression.suite import Config, find_baseline, read_suite
+from hwprof.regression.baseline import find_baseline
+from hwprof.regression.suite import Config, read_suite
 from hwprof.space import NAMED_ARCHITECTURES
 
 SUITE = """
@@ -134,6 +136,33 @@ class TestBaselines:
     def test_a_commit_must_mean_one(self, baselines: Path, commit: str, n: int) -> None:
         with pytest.raises(StoreError, match=f"holds {n} baselines"):
             find_baseline(baselines, commit)
+
+    def test_a_commit_is_told_by_a_longer_name_too(self, tmp_path: Path) -> None:
+        full = "0123456789abcdef0123456789abcdef01234567"
+        for name in (full[:9], "other"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "suite.json").write_text("{}")
+        assert find_baseline(tmp_path, full).name == full[:9]
+        with pytest.raises(StoreError, match="holds 0 baselines"):
+            find_baseline(tmp_path, "*")
+
+    def test_a_name_of_git_is_looked_up(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org"]
+        subprocess.run([*git, "init", "-q", str(tmp_path)], check=True)
+        monkeypatch.chdir(tmp_path)
+        for number in range(2):
+            commit = [*git, "commit", "-q", "--allow-empty", "-m", str(number)]
+            subprocess.run(commit, check=True)
+        first = subprocess.run(
+            ["git", "rev-parse", "HEAD~1"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        (tmp_path / "kept" / first).mkdir(parents=True)
+        (tmp_path / "kept" / first / "suite.json").write_text("{}")
+        assert find_baseline(tmp_path / "kept", "HEAD~1").name == first
+        with pytest.raises(StoreError, match="holds 0 baselines of commit 'HEAD'"):
+            find_baseline(tmp_path / "kept", "HEAD")
 
     def test_no_baseline_says_what_was_expected(self, tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="is no baseline"):

@@ -99,3 +99,8 @@ def test_the_terminal_names_what_changed_and_why_no_tail() -> None:
         console.print(compare_text([changed]))
     assert "between runtime_version 1.20 -> 1.32" in captured.get()
     assert "tail not judged: too few calls" in captured.get()
+
+
+def test_an_interval_without_bounds_is_open_on_both_sides() -> None:
+    text = compare_files.markdown([row("INCONCLUSIVE", shift_ci99=(-1.0, float("inf")))])
+    assert "| open to open |" in text

@@ -1,0 +1,190 @@
+"""Baselines: what was measured of a suite, session by session.
+
+A baseline is a folder: ``suite.json`` and one run folder for every session and configuration.
+Measuring again into the same folder adds a session; σ of the rule for stored measurements is
+taken from these sessions, which are the workload's A/A history. A confirmed change of the level
+among them (:mod:`hwprof.regression.change_points`) resets the baseline: the sessions before it do
+not count.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+
+from hwprof.errors import IncompatibleRunError, StoreError
+from hwprof.measure.records import Measurement, differing
+from hwprof.regression.change_points import since_change
+from hwprof.regression.stored import Missing, Stored, session_of
+from hwprof.regression.suite import SUITE_FORMAT, Suite
+from hwprof.store import Run
+from hwprof.workload import Workload
+
+SUITE_FILE = "suite.json"
+SHORTEST_COMMIT = 7
+"""Letters to which git shortens a commit."""
+
+
+def write_suite(folder: Path, suite: Suite) -> None:
+    """Say in ``suite.json`` what a baseline is of, or check that it is of the same.
+
+    Raises:
+        IncompatibleRunError: the folder holds a baseline of another suite.
+        StoreError: it cannot be written.
+    """
+    said = json.loads(json.dumps({"format": SUITE_FORMAT, "suite": asdict(suite)}))
+    file = folder / SUITE_FILE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not file.exists():
+            file.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+            return
+        known = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"cannot use {str(folder)!r} for a baseline ({error})") from error
+    known.get("suite", {}).pop("folder", None)
+    del said["suite"]["folder"]
+    if known != said:
+        raise IncompatibleRunError(
+            f"{str(folder)!r} holds a baseline of another suite, or of this one before it was "
+            "changed; name another --out"
+        )
+
+
+def is_baseline(folder: Path) -> bool:
+    """Return whether a folder holds a baseline."""
+    return (folder / SUITE_FILE).is_file()
+
+
+def next_session(folder: Path) -> Path:
+    """Return the folder of a new session."""
+    numbers = [int(p.name) for p in sessions_of(folder)]
+    return folder / "sessions" / f"{1 + max(numbers, default=0):04d}"
+
+
+def sessions_of(folder: Path) -> Iterator[Path]:
+    """Yield the folders of a baseline's sessions, oldest first."""
+    yield from sorted(p for p in (folder / "sessions").glob("[0-9]*") if p.is_dir())
+
+
+def find_baseline(folder: Path, commit: str | None = None) -> Path:
+    """Return a baseline, or a commit's in a folder of baselines named after commits.
+
+    Args:
+        folder: a baseline, or with ``commit`` what holds one for each commit.
+        commit: a commit or its beginning; or, in a git repository, any name of one, such as a tag,
+            a branch or ``HEAD~1``. Folders may bear shortened names.
+
+    Raises:
+        StoreError: there is none, or a shortened commit means several.
+    """
+    if commit is None:
+        if is_baseline(folder):
+            return folder
+        raise StoreError(
+            f"{str(folder)!r} is no baseline (it has no {SUITE_FILE}); expected the --out of "
+            "`hwprof suite run`, or a folder of such with --commit"
+        )
+    baselines = [p for p in sorted(folder.iterdir()) if is_baseline(p)] if folder.is_dir() else []
+    found = _named(baselines, commit)
+    if not found and (full := _full_commit(commit)) is not None:
+        found = _named(baselines, full)
+    if len(found) != 1:
+        there = ", ".join(p.name for p in (found or baselines)) or "none at all"
+        raise StoreError(
+            f"{str(folder)!r} holds {len(found)} baselines of commit {commit!r} ({there}); "
+            f"expected one: make it with `hwprof suite run ... --out {folder}/COMMIT`"
+        )
+    return found[0]
+
+
+def _named(baselines: Sequence[Path], commit: str) -> list[Path]:
+    """Return the baselines of a commit: the one of just that name, else all that may be meant."""
+    if exact := [p for p in baselines if p.name == commit]:
+        return exact
+    is_long = len(commit) >= SHORTEST_COMMIT
+    return [
+        p
+        for p in baselines
+        if p.name.startswith(commit)
+        or (is_long and len(p.name) >= SHORTEST_COMMIT and commit.startswith(p.name))
+    ]
+
+
+def _full_commit(name: str) -> str | None:
+    """Return the full hash that git knows a commit by here; None where there is no git."""
+    command = ["git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def read_baseline(folder: Path) -> list[Stored | Missing]:
+    """Read every workload of a baseline with all its sessions.
+
+    Raises:
+        StoreError: it holds no session.
+        IncompatibleRunError: its sessions were measured under different keys.
+    """
+    measured: dict[str, list[tuple[str, Measurement]]] = {}
+    missing: dict[str, Missing] = {}
+    for session in sessions_of(folder):
+        for run_folder in sorted(p for p in session.iterdir() if p.is_dir()):
+            with Run.open(run_folder) as run:
+                for m in run.measurements():
+                    match = match_of(run_folder.name, m.workload)
+                    measured.setdefault(match, []).append((session.name, m))
+                for f in run.failures():
+                    match = match_of(run_folder.name, f.workload)
+                    label = f"{f.workload.label} [{run_folder.name}]"
+                    reason = f"{f.stage} failed ({f.kind}) in session {session.name}: {f.message}"
+                    missing[match] = Missing(label=label, match=match, reason=reason)
+    if not measured and not missing:
+        raise StoreError(f"{str(folder)!r} holds no session; run `hwprof suite run` to make one")
+    kept = [_stored(folder, k, found) for k, found in measured.items() if k not in missing]
+    return [*kept, *missing.values()]
+
+
+def _stored(folder: Path, match: str, found: Sequence[tuple[str, Measurement]]) -> Stored:
+    newest_session, newest = found[-1]
+    facts = suite_facts(newest)
+    for session, measurement in found[:-1]:
+        if changed := differing(suite_facts(measurement), facts):
+            named = "; ".join(f"{k} {a!r}, then {b!r}" for k, (a, b) in changed.items())
+            raise IncompatibleRunError(
+                f"{str(folder)!r} mixes sessions: between {session} and {newest_session} of "
+                f"{newest.workload.label!r} {named}; measure into another --out"
+            )
+    sessions = [session_of(m) for _, m in found]
+    # One seed for all: a comparison says the same whenever it is asked.
+    first = since_change([s.level_s for s in sessions], np.random.default_rng(0))
+    return Stored(
+        label=f"{newest.workload.label} [{match.partition(' ')[0]}]",
+        match=match,
+        facts=facts,
+        sessions=tuple(sessions[first:]),
+        note=f"of {folder.name} only the sessions since the change at {found[first][0]} count"
+        if first
+        else "",
+    )
+
+
+def match_of(config: str, workload: Workload) -> str:
+    """Return what pairs a workload of one session with that of another."""
+    return f"{config} {workload.role} {workload.label}"
+
+
+def suite_facts(measurement: Measurement) -> dict[str, object]:
+    """Return what must be equal; a user's model may change, that is what is asked about.
+
+    Other random weights do the same work, so the seed is no difference.
+    """
+    workload = replace(measurement.workload, seed=0)
+    return measurement.facts | ({} if workload.role == "model" else {"workload": workload.key})
