@@ -45,7 +45,8 @@ class AdditiveLatencyModel:
 
     Attributes:
         coefficients: ``float64[p + k]`` free coefficients, seconds; the first is the mean over
-            the space's random networks, the last k are those of the interaction terms.
+            the space's random networks (as if all their blocks ran, where the device leaves some
+            out), the last k are those of the interaction terms.
         inverse: ``float64[p + k, p + k]``, (XᵀX + penalty)⁻¹.
         residual_sd_s: residual standard deviation.
         degrees: residual degrees of freedom.
