@@ -1,7 +1,7 @@
 """The expected latency of a distribution over networks, differentiable.
 
-Exact for the additive part of the model. Interaction terms, where the model has them, enter
-rewards and the latency of the most probable network only.
+Exact for the sum of effects and for terms of pairs of blocks. Other interaction terms, where the
+model has them, enter rewards and the latency of the most probable network only.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class LatencyTable(Protocol):
     def expected_s(
         self, probabilities: Mapping[Slot, Any], *, depths: Mapping[int, Any] | None = None
     ) -> Any:
-        """Return the expectation of the additive part over independent decisions."""
+        """Return the expectation over independent decisions, of effects and pairs of blocks."""
         ...
 
     def predict_many(
@@ -50,8 +50,9 @@ class LatencyTable(Protocol):
 class ExpectedLatency:
     """E = constant + Σ_slots P(layer is there) Σ_j p_j F_j over a table of blocks.
 
-    The expectation is over the whole distribution, whatever a step has sampled. It is exact for
-    the additive part; interaction terms, where the model has them, are in :meth:`of` only.
+    Where the model has terms for pairs of blocks, Σ p_j p_k G_jk over neighbouring slots comes to
+    it. The expectation is over the whole distribution, whatever a step has sampled; other
+    interaction terms, where the model has them, are in :meth:`of` only.
 
     Raises:
         SpaceError: the table has no latency for a block of the space; names it.

@@ -28,6 +28,8 @@ class Adaptation:
     donors: tuple[str, ...]
     n_done: int
     n_failed: int
+    drops_unused: bool
+    """Whether the device runs no block whose output nothing uses."""
     holdout: Holdout | None
 
     def to_json(self) -> dict[str, Any]:
@@ -39,6 +41,7 @@ class Adaptation:
             "from": list(self.donors),
             "n_done": self.n_done,
             "n_failed": self.n_failed,
+            "drops_unused": self.drops_unused,
             "holdout": self.holdout.to_json() if self.holdout else None,
         }
 
@@ -47,6 +50,8 @@ class Adaptation:
         if self.n_failed:
             tried += f", {self.n_failed} failed"
         text = f"{tried}; the model in {self.out} starts from {', '.join(self.donors)}"
+        if self.drops_unused:
+            text += "; it does not run blocks whose output nothing uses"
         if self.holdout is None:
             return text
         return (
@@ -127,6 +132,7 @@ def adapt(
         donors=tuple(map(str, runs)),
         n_done=summary.n_done,
         n_failed=summary.n_failed,
+        drops_unused=model.drops_unused,
         holdout=model.holdout,
     )
 

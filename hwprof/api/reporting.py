@@ -23,6 +23,7 @@ from hwprof.space.architecture import SKIP
 
 if TYPE_CHECKING:
     from hwprof.estimate.friendliness import Friendliness
+    from hwprof.estimate.interactions import InteractionTest
     from hwprof.estimate.latency_model import AdditiveLatencyModel
     from hwprof.measure.records import Measurement
     from hwprof.reports import ReportData
@@ -294,19 +295,30 @@ def _verdicts(measurements: Sequence[Measurement]) -> tuple[Any, ...]:
 
 def _interaction_notes(model: AdditiveLatencyModel) -> tuple[str, ...]:
     """Say whether the latency model needs more than a sum of effects."""
-    if not model.tested:
-        return ()
-    tried = ", ".join(test.family for test in model.tested)
-    taken = next((test for test in model.tested if test.taken), None)
-    if taken is None:
-        text = f"No interaction predicts unseen networks better than a sum of effects ({tried})."
-    else:
-        share = f"{100 * taken.gain:.0f} ± {196 * taken.gain_se:.0f} %"
-        text = (
-            f"The latency model adds {taken.family} to its sum of effects, which lowers the squared "
-            f"error on unseen networks by {share} (tried: {tried})."
+    from hwprof.estimate.interactions import UNUSED
+
+    unused = next((t for t in model.tested if t.family == UNUSED), None)
+    families = [test for test in model.tested if test is not unused]
+    notes = []
+    if unused is not None and unused.taken:
+        notes.append(
+            "This device does not run blocks whose output nothing uses: a model without them has a "
+            f"squared error on unseen networks lower by {_gain(unused)}."
         )
-    return (text,)
+    if families:
+        tried = ", ".join(test.family for test in families)
+        taken = next((test for test in families if test.taken), None)
+        notes.append(
+            f"No interaction predicts unseen networks better than a sum of effects ({tried})."
+            if taken is None
+            else f"The latency model adds {taken.family} to its sum of effects, which lowers the "
+            f"squared error on unseen networks by {_gain(taken)} (tried: {tried})."
+        )
+    return tuple(notes)
+
+
+def _gain(test: InteractionTest) -> str:
+    return f"{100 * test.gain:.0f} ± {196 * test.gain_se:.0f} %"
 
 
 def _notes(found: _Found) -> tuple[str, ...]:

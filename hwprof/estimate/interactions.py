@@ -17,6 +17,7 @@ import numpy as np
 
 from hwprof.estimate.crossval import HeldOut
 from hwprof.estimate.design_matrix import DesignMatrix
+from hwprof.estimate.pair_terms import PairTerms
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     Codes = NDArray[np.int64]
 
 
+PAIRS = "block x block"
+UNUSED = "unused blocks not run"
+"""No family of terms, but judged like one: rows without the blocks that nothing uses."""
 MEAN_NETWORKS = 1000
 """Random networks over which a term's mean is taken."""
 PAYS = 2.0
@@ -61,7 +65,8 @@ class Interactions:
 
     ``depth x depth``: products of the depths of neighbouring units. ``depth squared``: the whole
     depth, squared. ``work squared``: the MACs of all blocks, squared. ``work x work``: products of
-    the MACs of neighbouring layers, summed. Depths and MACs are taken from their means over random
+    the MACs of neighbouring layers, summed. ``block x block``: a term for every pair of blocks
+    that meet (:mod:`hwprof.estimate.pair_terms`), many, so they are shrunk. Depths and MACs are taken from their means over random
     networks, MACs as shares of the mean; of every term its mean over random networks is taken away,
     so that the model's first coefficient stays the mean latency.
     """
@@ -78,13 +83,13 @@ class Interactions:
             found.append("depth x depth")
         if self._varied_units:
             found.append("depth squared")
-        return (*found, "work squared", "work x work")
+        return (*found, "work squared", "work x work", PAIRS)
 
     def columns(self, family: str, codes: Codes) -> Floats:
         """Return ``float64[n, n_terms]`` of a family for encoded networks."""
-        return self._raw(family, codes) - self._means(family)
+        return self._raw(family, codes) - self.means(family)
 
-    def _means(self, family: str) -> Floats:
+    def means(self, family: str) -> Floats:
         """Return the terms' means over random networks, always the same ones."""
         if family == "depth x depth":
             # Depths of different units are independent.
@@ -102,8 +107,14 @@ class Interactions:
             "depth squared": lambda c: self._depths(c).sum(axis=1, keepdims=True) ** 2,
             "work squared": lambda c: self._work(c).sum(axis=1, keepdims=True) ** 2,
             "work x work": self._work_products,
+            PAIRS: self.pairs.columns,
         }
         return makers[family](codes)
+
+    @cached_property
+    def pairs(self) -> PairTerms:
+        """The terms of ``block x block``."""
+        return PairTerms(self._design)
 
     @cached_property
     def _varied_units(self) -> tuple[int, ...]:

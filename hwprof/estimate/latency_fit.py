@@ -6,14 +6,29 @@ Interaction terms come in only where they predict networks better that the fit h
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hwprof.estimate.crossval import HeldOut, cross_validate, require_networks
-from hwprof.estimate.interactions import Interactions, InteractionTest, choose, judge
-from hwprof.estimate.least_squares import Fit, column_rank, ordinary_fit, ridge_fit
+from hwprof.estimate.interactions import (
+    PAIRS,
+    UNUSED,
+    Interactions,
+    InteractionTest,
+    choose,
+    judge,
+)
+from hwprof.estimate.least_squares import (
+    Fit,
+    column_rank,
+    ordinary_fit,
+    partial_ridge_fit,
+    ridge_fit,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,6 +56,50 @@ def encoded(design: DesignMatrix, samples: Iterable[Sample]) -> tuple[Codes, Flo
     )
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Chosen:
+    """A regression of latencies: its rows, and what cross-validation says of it.
+
+    Attributes:
+        design: the design matrix.
+        codes: ``int64[n, n_decisions]`` of what runs in every network.
+        X: ``float64[n, p + k]``; the last k columns are interaction terms.
+        shrunk: whether those k columns alone are shrunk, because they are many.
+        heldout: what the folds predict.
+        tested: the families that were tried.
+        drops_unused: whether ``codes`` leave out what nothing uses.
+    """
+
+    design: DesignMatrix
+    codes: Codes
+    X: Floats
+    shrunk: bool = False
+    heldout: tuple[HeldOut, ...] = ()
+    tested: tuple[InteractionTest, ...] = ()
+    drops_unused: bool = False
+
+    def fit(self, y: Floats) -> Fit:
+        """Fit to ``float64[n]`` latencies."""
+        return self._fit(self.X, y)
+
+    def cross_validated(self, y: Floats, seed: int) -> Chosen:
+        """Return this with what ten-fold cross-validation predicts for every network."""
+        return replace(self, heldout=cross_validate(self.X, y, self._fit, self._known, seed=seed))
+
+    def _fit(self, X: Floats, y: Floats) -> Fit:
+        if self.shrunk:
+            return partial_ridge_fit(X, y, self.design.n_coefficients)
+        return fit_rows(self.design, X, y)
+
+    def _known(self, train: NDArray[np.bool_], test: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Say which held-out networks hold only what the others have."""
+        can = np.ones(int(test.sum()), dtype=np.bool_)
+        seen = self.design.levels_seen(self.codes[train])
+        for column, times in zip(self.codes[test].T, seen, strict=True):
+            can &= times[column + 1] > 0
+        return can
+
+
 def fit_rows(design: DesignMatrix, X: Floats, y: Floats) -> Fit:
     """Fit by least squares where the data carries it, shrunk where not."""
     n, p = X.shape
@@ -58,42 +117,54 @@ def fit_rows(design: DesignMatrix, X: Floats, y: Floats) -> Fit:
     return ridge_fit(X, y, root)
 
 
-def with_interactions(
-    design: DesignMatrix,
-    codes: Codes,
-    X: Floats,
-    y: Floats,
-    plain: tuple[HeldOut, ...],
-    seed: int,
-) -> tuple[Floats, tuple[HeldOut, ...], tuple[InteractionTest, ...]]:
-    """Return rows, held-out networks and tests with the family that pays, where one does."""
+def additive(design: DesignMatrix, codes: Codes, y: Floats, seed: int) -> Chosen:
+    """Return the sum of effects, cross-validated."""
+    return Chosen(design=design, codes=codes, X=design.rows(codes)).cross_validated(y, seed)
+
+
+def with_interactions(design: DesignMatrix, plain: Chosen, y: Floats, seed: int) -> Chosen:
+    """Return what predicts unseen networks best, and only by more than chance: see `PAYS`.
+
+    First whether blocks that nothing uses run at all, then one family of terms beside the
+    effects of those that run. Nothing is tried on too few networks to judge by.
+    """
+    if len(y) <= OLS_RATIO * design.n_coefficients:
+        return plain
+    base, tests = _without_unused(design, plain, y, seed)
     interactions = Interactions(design)
-    tests, rows, heldout = [], {"": X}, {"": plain}
+    tried: dict[str, Chosen] = {"": base}
+    found = []
     for family in interactions.families:
-        extended = np.hstack([X, interactions.columns(family, codes)])
-        n_terms = extended.shape[1] - X.shape[1]
-        if len(y) <= OLS_RATIO * extended.shape[1] or column_rank(extended) < extended.shape[1]:
+        terms = interactions.columns(family, base.codes)
+        candidate = replace(base, X=np.hstack([base.X, terms]), shrunk=family == PAIRS)
+        if not terms.shape[1] or not _can_be_fitted(candidate, y):
             continue
-        rows[family] = extended
-        heldout[family] = held_out(design, codes, extended, y, seed)
-        tests.append(judge(family, n_terms, plain, heldout[family]))
-    tested = choose(tests)
+        tried[family] = candidate.cross_validated(y, seed)
+        found.append(judge(family, terms.shape[1], base.heldout, tried[family].heldout))
+    tested = choose(found)
     taken = next((t.family for t in tested if t.taken), "")
-    return rows[taken], heldout[taken], tested
+    return replace(tried[taken], tested=(*tests, *tested))
 
 
-def held_out(
-    design: DesignMatrix, codes: Codes, X: Floats, y: Floats, seed: int
-) -> tuple[HeldOut, ...]:
-    """Return what ten-fold cross-validation predicts for every network."""
+def _without_unused(
+    design: DesignMatrix, plain: Chosen, y: Floats, seed: int
+) -> tuple[Chosen, tuple[InteractionTest, ...]]:
+    """Return the networks as they are written, or without unused blocks, and the test of it."""
+    used = design.space.used_codes(plain.codes)
+    if np.array_equal(used, plain.codes):
+        return plain, ()
+    pruned = replace(plain, codes=used, X=design.rows(used), drops_unused=True)
+    pruned = pruned.cross_validated(y, seed)
+    if len(pruned.heldout) != len(plain.heldout):
+        # Some blocks are unused wherever they stand: what they cost where used is not known.
+        return plain, ()
+    test = judge(UNUSED, 0, plain.heldout, pruned.heldout)
+    return (pruned if test.taken else plain), (test,)
 
-    def known(train: NDArray[np.bool_], test: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Say which held-out networks hold only what the others have."""
-        can = np.ones(int(test.sum()), dtype=np.bool_)
-        for column, seen in zip(codes[test].T, design.levels_seen(codes[train]), strict=True):
-            can &= seen[column + 1] > 0
-        return can
 
-    return cross_validate(
-        X, y, lambda rows, values: fit_rows(design, rows, values), known, seed=seed
-    )
+def _can_be_fitted(candidate: Chosen, y: Floats) -> bool:
+    if candidate.shrunk:
+        # Ten folds cost a second in a large space: only where all networks together see a gain.
+        return math.isfinite(candidate.fit(y).penalty)
+    p = int(candidate.X.shape[1])
+    return len(y) > OLS_RATIO * p and column_rank(candidate.X) == p

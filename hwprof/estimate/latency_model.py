@@ -19,13 +19,15 @@ import numpy as np
 from hwprof.errors import IncompatibleRunError, SpaceError
 from hwprof.estimate.crossval import HeldOut, cross_validate, holdout_figures, require_networks
 from hwprof.estimate.design_matrix import DesignMatrix
-from hwprof.estimate.interactions import Interactions, InteractionTest
-from hwprof.estimate.latency_fit import OLS_RATIO, encoded, fit_rows, held_out, with_interactions
+from hwprof.estimate.expectation import Draws
+from hwprof.estimate.interactions import PAIRS, UNUSED, Interactions, InteractionTest
+from hwprof.estimate.latency_fit import additive, encoded, with_interactions
 from hwprof.estimate.least_squares import ordinary_fit, t_quantile
 from hwprof.estimate.level_tables import LevelTables
+from hwprof.estimate.pair_terms import PairTable
 from hwprof.measure.records import Fingerprint
 from hwprof.results import Holdout, Sample
-from hwprof.space import Architecture, DesignSpace, Factor, Slot
+from hwprof.space import Architecture, DesignSpace, Slot
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,7 +45,8 @@ class AdditiveLatencyModel:
 
     Attributes:
         coefficients: ``float64[p + k]`` free coefficients, seconds; the first is the mean over
-            the space's random networks, the last k are those of the interaction terms.
+            the space's random networks (as if all their blocks ran, where the device leaves some
+            out), the last k are those of the interaction terms.
         inverse: ``float64[p + k, p + k]``, (XᵀX + penalty)⁻¹.
         residual_sd_s: residual standard deviation.
         degrees: residual degrees of freedom.
@@ -52,6 +55,8 @@ class AdditiveLatencyModel:
             the others.
         heldout: the networks behind ``holdout``; empty in a model read from a file.
         tested: the families of interactions that were tried, and which one pays.
+        drops_unused: whether the device leaves out blocks whose output nothing uses
+            (:meth:`DesignSpace.used_codes`); effects are then those of blocks that run.
     """
 
     space: DesignSpace
@@ -66,6 +71,7 @@ class AdditiveLatencyModel:
     holdout: Holdout | None
     heldout: tuple[HeldOut, ...] = field(default=(), repr=False)
     tested: tuple[InteractionTest, ...] = field(default=(), repr=False)
+    drops_unused: bool = False
 
     @classmethod
     def fit(
@@ -92,12 +98,10 @@ class AdditiveLatencyModel:
         """
         design = DesignMatrix(space)
         codes, y = encoded(design, samples)
-        X = design.rows(codes)
-        heldout = held_out(design, codes, X, y, seed)
-        tested: tuple[InteractionTest, ...] = ()
-        if interactions and len(y) > OLS_RATIO * design.n_coefficients:
-            X, heldout, tested = with_interactions(design, codes, X, y, heldout, seed)
-        fit = fit_rows(design, X, y)
+        chosen = additive(design, codes, y, seed)
+        if interactions:
+            chosen = with_interactions(design, chosen, y, seed)
+        fit = chosen.fit(y)
         return cls(
             space=space,
             coefficients=fit.coefficients,
@@ -106,17 +110,18 @@ class AdditiveLatencyModel:
             degrees=fit.degrees,
             penalty=fit.penalty,
             n_networks=len(y),
-            seen=tuple(design.levels_seen(codes)),
+            seen=tuple(design.levels_seen(chosen.codes)),
             fingerprint=fingerprint,
-            holdout=holdout_figures(heldout),
-            heldout=heldout,
-            tested=tested,
+            holdout=holdout_figures(chosen.heldout),
+            heldout=chosen.heldout,
+            tested=chosen.tested,
+            drops_unused=chosen.drops_unused,
         )
 
     @property
     def interaction(self) -> str | None:
         """The family of interaction terms in the model; None where it is additive."""
-        return next((test.family for test in self.tested if test.taken), None)
+        return next((t.family for t in self.tested if t.taken and t.family != UNUSED), None)
 
     @cached_property
     def design(self) -> DesignMatrix:
@@ -145,6 +150,8 @@ class AdditiveLatencyModel:
             SpaceError: a network holds a block that the space lacks or that was never measured.
         """
         self.design.require_valid(codes)
+        if self.drops_unused:
+            codes = self.space.used_codes(codes)
         self._require_seen(codes)
         latency = np.empty(len(codes))
         half = np.empty(len(codes))
@@ -218,11 +225,12 @@ class AdditiveLatencyModel:
     ) -> Any:
         """Return the expected latency of independently drawn decisions, seconds.
 
-        Exact for the additive part. Interaction terms (:attr:`interaction`), whose mean over the
-        space's random networks is zero, are left out: :meth:`predict_s` has them.
+        Exact for the sum of effects and for block x block terms. Other interaction terms
+        (:attr:`interaction`), whose mean over the space's random networks is zero, are left out:
+        :meth:`predict_s` has them. Blocks that nothing uses count as if they ran.
 
-        Plain sums and products only, so numpy arrays, lists and torch tensors serve alike and
-        gradients flow through.
+        Plain sums and products only (:mod:`hwprof.estimate.expectation`), so numpy arrays, lists
+        and torch tensors serve alike and gradients flow through.
 
         Args:
             probabilities: for every slot one probability per live candidate, in the space's
@@ -234,23 +242,34 @@ class AdditiveLatencyModel:
             SpaceError: a slot is missing, the lengths do not match, or a block that was never
                 measured has a probability above zero.
         """
+        draws = Draws(
+            space=self.space, blocks=probabilities, depths=depths or {}, factors=factors or {}
+        )
         total: Any = self.constant_s
         table = self.table()
         for slot in self.space.slots:
-            reach = self._reach(slot, (depths or {}).get(slot.unit))
-            choices = self.space.choices(slot)
-            given = probabilities.get(slot)
-            if given is None and len(choices) == 1:
-                given = (1.0,)
-            shares = _shares(given, len(choices), f"the {len(choices)} candidates of {slot}")
-            for block, share in zip(choices, shares, strict=True):
+            reach, shares = draws.reach(slot), draws.of_blocks(slot)
+            for block, share in zip(self.space.choices(slot), shares, strict=True):
                 if (slot, block) in table:
                     total = total + reach * share * table[slot, block]
                 elif float(share) > 0.0:
                     raise SpaceError(self._never_measured(f"{block} at {slot}"))
+        costs = self.factor_table()
         for factor in self.space.factors:
-            total = total + self._expected_factor_s(factor, (factors or {}).get(factor.name))
+            shares = draws.of_factor(factor)
+            for level, share in zip(factor.levels, shares, strict=True):
+                total = total + share * costs[factor.name, level]
+        if self.interaction == PAIRS:
+            total = total - self._pair_mean_s
+            for pair in self.pair_tables():
+                total = total + draws.pair(pair, *self._slots_of(pair))
         return total
+
+    def pair_tables(self) -> tuple[PairTable, ...]:
+        """Return what pairs of blocks add; empty unless block x block terms pay."""
+        if self.interaction != PAIRS:
+            return ()
+        return self._interactions.pairs.tables(self.coefficients[self.design.n_coefficients :])
 
     def require_fingerprint(self, other: Fingerprint, *, allow_other: bool = False) -> None:
         """Refuse to speak for another device, runtime or set of options.
@@ -297,23 +316,16 @@ class AdditiveLatencyModel:
     def _levels(self) -> list[Floats]:
         return self.design.level_values(self.coefficients)
 
-    def _expected_factor_s(self, factor: Factor, given: Any) -> Any:
-        n = len(factor.levels)
-        shares = _shares([1.0 / n] * n if given is None else given, n, factor.name)
-        costs = (self.factor_table()[factor.name, level] for level in factor.levels)
-        return sum(share * cost for share, cost in zip(shares, costs, strict=True))
+    @cached_property
+    def _pair_mean_s(self) -> float:
+        terms = self.coefficients[self.design.n_coefficients :]
+        return float(self._interactions.means(PAIRS) @ terms)
 
-    def _reach(self, slot: Slot, given: Any) -> Any:
-        """Return the probability that the layer is there, of the type that was given."""
-        depths = self.space.depths(slot.unit)
-        shares = _shares(
-            [1.0 / len(depths)] * len(depths) if given is None else given,
-            len(depths),
-            f"the depths {list(depths)} of unit {slot.unit}",
-        )
-        if slot.layer < depths[0]:
-            return 1.0
-        return sum(share for depth, share in zip(depths, shares, strict=True) if depth > slot.layer)
+    def _slots_of(self, pair: PairTable) -> tuple[Slot, Slot]:
+        slots = [self.design.decisions[i].slot for i in (pair.first, pair.second)]
+        assert slots[0] is not None
+        assert slots[1] is not None
+        return slots[0], slots[1]
 
     def _require_seen(self, codes: Codes) -> None:
         for column, decision, seen in zip(codes.T, self.design.decisions, self.seen, strict=True):
@@ -347,10 +359,3 @@ def mac_baseline(space: DesignSpace, samples: Sequence[Sample], *, seed: int = 0
     return holdout_figures(
         cross_validate(X, y, ordinary_fit, lambda train, test: everything[test], seed=seed)
     )
-
-
-def _shares(given: Any, n: int, what: str) -> Any:
-    if given is None or len(given) != n:
-        got = "nothing" if given is None else f"{len(given)} numbers"
-        raise SpaceError(f"expected one probability for each of {what}, got {got}")
-    return given

@@ -21,7 +21,9 @@ from hwprof.space import DesignSpace, Slot
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FORMAT = 1
+FORMAT = 2
+"""2 may leave out unused blocks and hold terms for pairs of blocks."""
+READABLE = (1, FORMAT)
 
 
 def write_model(model: AdditiveLatencyModel, path: Path) -> None:
@@ -36,6 +38,7 @@ def write_model(model: AdditiveLatencyModel, path: Path) -> None:
         "penalty": model.penalty,
         "n_networks": model.n_networks,
         "holdout": model.holdout.to_json() if model.holdout else None,
+        "drops_unused": model.drops_unused,
         "tested": [test.to_json() for test in model.tested],
     }
     text = json.dumps(meta, sort_keys=True).encode()
@@ -78,6 +81,7 @@ def read_model(path: Path, space: DesignSpace | None) -> AdditiveLatencyModel:
         fingerprint=Fingerprint.from_json(fingerprint) if fingerprint else None,
         holdout=Holdout(**holdout) if holdout else None,
         tested=tuple(InteractionTest(**test) for test in meta.get("tested", ())),
+        drops_unused=meta.get("drops_unused", False),
     )
 
 
@@ -90,9 +94,9 @@ def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         raise StoreError(f"cannot read {str(path)!r} as a latency model: {error}") from error
     if not isinstance(meta, dict) or meta.get("kind") != "additive_latency_model":
         raise StoreError(f"{str(path)!r} is no latency model; expected a file of the model's save")
-    if meta.get("format") != FORMAT:
+    if meta.get("format") not in READABLE:
         raise FormatVersionError(
-            f"{str(path)!r} has format {meta.get('format')!r}; this version reads {FORMAT}: "
+            f"{str(path)!r} has format {meta.get('format')!r}; this version reads {READABLE[0]} and {FORMAT}: "
             "fit the model again from its run"
         )
     return meta, arrays

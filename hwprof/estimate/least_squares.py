@@ -115,6 +115,50 @@ def ridge_fit(X: Floats, y: Floats, root: Floats) -> Fit:
     )
 
 
+def partial_ridge_fit(X: Floats, y: Floats, n_free: int) -> Fit:
+    """Fit with a ridge penalty on all but the first ``n_free`` coefficients.
+
+    Minimises ‖y − Xc‖² + k‖c from n_free on‖². k is the one of 46 logarithmic steps over nine
+    decades, or infinity, with the least GCV score. At infinity those coefficients are zero, and
+    so is their variance.
+    """
+    n, p = X.shape
+    free = X[:, :n_free]
+    back = np.linalg.pinv(free)
+    onto = back @ X[:, n_free:]
+    u, s, vt = np.linalg.svd(X[:, n_free:] - free @ onto, full_matrices=False)
+    rest = y - free @ (back @ y)
+    projected = u.T @ rest
+    n_kept = float(np.einsum("ij,ji->", free, back))
+    grid = np.append(float(s[0] ** 2) * np.logspace(-6, 3, 46), np.inf)
+    shrink = s**2 / (s**2 + grid[:, None])
+    outside = float(rest @ rest - projected @ projected)
+    rss = ((1.0 - shrink) ** 2 * projected**2).sum(axis=1) + max(outside, 0.0)
+    left = n - n_kept - shrink.sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        score = np.where(left > 0.5, n * rss / left**2, np.inf)
+    best = int(np.argmin(score))
+    penalty = float(grid[best])
+    slopes = vt.T @ (s / (s**2 + penalty) * projected)
+    coefficients = np.concatenate([back @ y - onto @ slopes, slopes])
+    # What the free columns leave of a new row is judged by the shrunk part alone.
+    spread = (vt.T / (s**2 + penalty)) @ vt
+    if np.isfinite(penalty):
+        spread += (np.eye(p - n_free) - vt.T @ vt) / penalty
+    corner = onto @ spread
+    inverse = np.block([[back @ back.T + corner @ onto.T, -corner], [-corner.T, spread]])
+    residuals = y - X @ coefficients
+    leverage = np.einsum("ij,ji->i", free, back) + (u**2) @ shrink[best]
+    return Fit(
+        coefficients=coefficients,
+        inverse=inverse,
+        residuals=residuals,
+        leverage=leverage,
+        degrees=float(left[best]),
+        penalty=penalty,
+    )
+
+
 def _ridge_inverse(X: Floats, root: Floats, penalty: float) -> Floats:
     """Return (XᵀX + k·RᵀR)⁻¹: the posterior shape, so that what data never told stays wide."""
     gram = X.T @ X

@@ -8,8 +8,13 @@ hardly measured. The new device's coefficients β (shares again, X of
 
 w reweights the donors, g moves a block in all its places alike, d each effect by itself; g and d
 count in the size that effects have at their place on the donors. The four standard deviations
-(w, g, d, noise) are those of a small grid under which the measured networks are likeliest
-(empirical Bayes); the posterior is a latency model like any other, intervals included.
+(w, g, d, noise) are those of a small grid, each weighted by how likely it makes the measured
+networks; the posterior's moments make a latency model like any other, intervals included.
+
+Effects carry over, but not how a runtime treats the graph. One that prunes it does not run a block
+whose output nothing uses (:meth:`hwprof.space.DesignSpace.used_codes`), whatever the donors do. So
+X is made both ways, and without those blocks where that makes the measured networks 20 times
+likelier; the networks are chosen so that they tell. Where every block is used X is one.
 """
 
 from __future__ import annotations
@@ -43,6 +48,8 @@ POOL = 2000
 """Random networks among which those to measure are chosen."""
 MIDDLE = (0.1, 0.9)
 """Quantiles of random networks' expected latency that the measured networks must span."""
+NEGLIGIBLE = 1e-3
+"""Weight of a spread, of the likeliest one's, below which it is left out."""
 LEAST_DEGREES = 3.0
 """Of the t intervals: ten networks leave few, however well the donors fit."""
 
@@ -56,6 +63,10 @@ class Spread(NamedTuple):
     noise: float
 
 
+PRUNES = 0.5
+"""Standard deviation of a quantity that is 0 or 1 alike: whether unused blocks run."""
+CONVINCED = float(np.log(20.0))
+"""Log odds from which unused blocks are taken not to run: most runtimes take a graph as it is."""
 FIRST_GUESS = Spread(donors=0.3, everywhere=0.3, own=0.1, noise=0.03)
 """What networks are chosen under, before anything is measured."""
 SPREADS = tuple(
@@ -64,7 +75,7 @@ SPREADS = tuple(
         (0.03, 0.1, 0.3, 1.0),
         (0.03, 0.1, 0.3, 1.0),
         (0.01, 0.03, 0.1, 0.3),
-        (0.01, 0.03, 0.06, 0.12),
+        (0.01, 0.03, 0.06, 0.12, 0.24),
     )
 )
 
@@ -172,7 +183,7 @@ def choose_networks(donors: Donors, n: int, rng: np.random.Generator) -> list[Ar
 
     Random networks are sorted by the latency that donors expect into ``n`` strata; from each,
     outermost first, comes the network whose latency is least certain given those already chosen
-    (greedy D-optimal design under the prior).
+    (greedy D-optimal design under the prior, with whether unused blocks run as one unknown more).
 
     Args:
         donors: the devices to start from.
@@ -194,9 +205,14 @@ def choose_networks(donors: Donors, n: int, rng: np.random.Generator) -> list[Ar
             f"{donors.space.name} holds {len(pool)} networks that the donors can predict; "
             f"expected at least {n}: measure them all with `hwprof profile`"
         )
-    X = donors.design.rows(donors.design.encode(pool))
-    covariance, noise = donors.covariance(FIRST_GUESS), FIRST_GUESS.noise**2
+    codes = donors.design.encode(pool)
+    X = donors.design.rows(codes)
+    unused = (X - donors.design.rows(donors.space.used_codes(codes))) @ donors.mean
     strata = np.array_split(np.argsort(X @ donors.mean, kind="stable"), n)
+    X = np.column_stack([X, unused])
+    covariance = np.pad(donors.covariance(FIRST_GUESS), (0, 1))
+    covariance[-1, -1] = PRUNES**2
+    noise = FIRST_GUESS.noise**2
     chosen = []
     for position in sorted(range(n), key=lambda i: -abs(i - (n - 1) / 2)):
         rows = X[strata[position]]
@@ -232,8 +248,10 @@ def adapt_model(
     codes = donors.design.encode([s.arch for s in timed])
     for model in donors.models:
         model.predict_encoded(codes)
-    X, y = donors.design.rows(codes), np.array([s.latency_s for s in timed], dtype=np.float64)
-    _require_span(donors, X)
+    y = np.array([s.latency_s for s in timed], dtype=np.float64)
+    _require_span(donors, donors.design.rows(codes))
+    codes, drops_unused = _what_runs(donors, codes, y)
+    X = donors.design.rows(codes)
     posterior = _posterior(donors, X, y)
     heldout = tuple(_left_out(donors, X, y))
     return AdditiveLatencyModel(
@@ -248,7 +266,19 @@ def adapt_model(
         fingerprint=fingerprint,
         holdout=holdout_figures(heldout),
         heldout=heldout,
+        drops_unused=drops_unused,
     )
+
+
+def _what_runs(donors: Donors, codes: Codes, y: Floats) -> tuple[Codes, bool]:
+    """Return the blocks that run, and whether those are fewer than the networks were written with."""
+    used = donors.space.used_codes(codes)
+    if np.array_equal(used, codes):
+        return codes, False
+    as_written, pruned = (
+        _posterior(donors, donors.design.rows(c), y).log_evidence for c in (codes, used)
+    )
+    return (used, True) if pruned - as_written > CONVINCED else (codes, False)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -259,23 +289,55 @@ class _Posterior:
     covariance: Floats
     noise_s: float
     degrees: float
+    log_evidence: float
+    """Of the latencies, up to a constant; all spreads together."""
 
 
 def _posterior(donors: Donors, X: Floats, y: Floats) -> _Posterior:
+    """Return the moments of the posterior, over all spreads."""
     scale = float(y.sum() / (X @ donors.mean).sum())
     off = y / scale - X @ donors.mean
-    spread = max(SPREADS, key=lambda s: _log_evidence(donors, s, X, off))
-    prior = donors.covariance(spread)
-    signal = X @ prior @ X.T
-    total = signal + spread.noise**2 * np.eye(len(y))
-    gain = np.linalg.solve(total, X @ prior).T
-    covariance = prior - gain @ X @ prior
+    evidence = np.array([_log_evidence(donors, s, X, off) for s in SPREADS])
+    weights = np.exp(evidence - evidence.max())
+    likely = np.flatnonzero(weights > NEGLIGIBLE)
+    single = [_given(donors, SPREADS[i], X, off) for i in likely]
+    shares = weights[likely] / weights[likely].sum()
+    moves = np.stack([given.move for given in single])
+    move = shares @ moves
+    apart = moves - move
+    covariance = (apart * shares[:, None]).T @ apart
+    for share, given in zip(shares, single, strict=True):
+        covariance += share * given.covariance
+    noise = np.sqrt(sum(w * SPREADS[i].noise ** 2 for w, i in zip(shares, likely, strict=True)))
+    used_up = float(shares @ [given.degrees for given in single])
     return _Posterior(
-        coefficients=scale * (donors.mean + gain @ off),
+        coefficients=scale * (donors.mean + move),
         # Half of the sum with its transpose: rounding must not make it asymmetric.
         covariance=scale**2 * (covariance + covariance.T) / 2.0,
-        noise_s=scale * spread.noise,
-        degrees=max(LEAST_DEGREES, len(y) - float(np.trace(np.linalg.solve(total, signal)))),
+        noise_s=scale * float(noise),
+        degrees=max(LEAST_DEGREES, len(y) - used_up),
+        # The latencies are y, not y / scale: hence the last term.
+        log_evidence=float(np.log(weights.sum()) + evidence.max() - len(y) * np.log(scale)),
+    )
+
+
+class _Given(NamedTuple):
+    """The posterior under one spread: shares less the donors' mean, and what fitting used up."""
+
+    move: Floats
+    covariance: Floats
+    degrees: float
+
+
+def _given(donors: Donors, spread: Spread, X: Floats, off: Floats) -> _Given:
+    prior = donors.covariance(spread)
+    signal = X @ prior @ X.T
+    total = signal + spread.noise**2 * np.eye(len(off))
+    gain = np.linalg.solve(total, X @ prior).T
+    return _Given(
+        move=gain @ off,
+        covariance=prior - gain @ X @ prior,
+        degrees=float(np.trace(np.linalg.solve(total, signal))),
     )
 
 

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product
+from itertools import combinations, product
+from typing import TYPE_CHECKING
 
 from hwprof.errors import SpaceError
 from hwprof.space.architecture import Architecture, Slot
@@ -23,10 +24,16 @@ from hwprof.space.pieces import (
 from hwprof.space.slotted import SlottedSpace, Units
 from hwprof.space.space import SpaceSize
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 OPERATORS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 SOURCES = ((0,), (0, 1), (0, 1, 2))
 """Source nodes of the edges into nodes 1, 2 and 3; edges are numbered in this order."""
-N_EDGES = 6
+ENDS = tuple((s, target) for target, sources in enumerate(SOURCES, 1) for s in sources)
+"""Source and target node of every edge."""
+N_EDGES = len(ENDS)
 STAGE_CHANNELS = (16, 32, 64)
 CELLS_PER_STAGE = 5
 BN_EPS = 1e-5
@@ -125,6 +132,30 @@ class CellSpace(SlottedSpace):
             if op not in OPERATORS:
                 raise SpaceError(self._wrong_block(Slot(0, edge), op))
         return self.assemble((_representatives()[topology(cell)],))
+
+    @property
+    def meeting_slots(self) -> tuple[tuple[Slot, Slot], ...]:
+        """Any two edges: they follow one another, end in one sum, or may run at one time."""
+        return tuple(combinations(self.slots, 2))
+
+    def used_codes(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return encoded cells with ``none`` on every edge that does not lead to the output.
+
+        An edge whose slot has no ``none`` left keeps its operator: what the cell costs without it
+        could not be learnt in this space.
+        """
+        import numpy as np
+
+        nothing = OPERATORS.index("none")
+        out = codes.copy()
+        # For every node, whether the output depends on it; edges into later nodes come first.
+        read = np.zeros((len(SOURCES) + 1, len(codes)), dtype=np.bool_)
+        read[-1] = True
+        for edge, (source, target) in reversed(list(enumerate(ENDS))):
+            if "none" in self.choices(Slot(0, edge)):
+                out[~read[target], edge] = nothing
+            read[source] |= read[target] & (out[:, edge] != nothing)
+        return out
 
     def size(self) -> SpaceSize:
         """Count the cells, and their topologies as the benchmark counts them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from hwprof.errors import SpaceError
@@ -69,6 +70,15 @@ class DesignSpace(ABC):
         return tuple(
             Slot(unit, layer) for unit, depth in enumerate(self.max_depth) for layer in range(depth)
         )
+
+    @property
+    def meeting_slots(self) -> tuple[tuple[Slot, Slot], ...]:
+        """Pairs of slots whose blocks may cost more or less together than each alone.
+
+        One hands its output to the other, or they run side by side: in a chain of layers those
+        that follow one another. The first of a pair comes first in :attr:`slots`.
+        """
+        return tuple(pairwise(self.slots))
 
     def choices(self, slot: Slot) -> tuple[str, ...]:
         """Return the blocks that may stand at ``slot``, in the space's order.
@@ -173,6 +183,17 @@ class DesignSpace(ABC):
         Raises:
             SpaceError: a unit is too deep, a block is unknown, or the widths are literal.
         """
+
+    def used_codes(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return encoded networks without the blocks whose output nothing uses.
+
+        A runtime that prunes the graph does not run them, one that takes it as it is does. In a
+        chain of layers every block is used; a cell overrides this.
+
+        Args:
+            codes: ``int64[n, len(slots) + len(factors)]``, as :meth:`encode_many` returns them.
+        """
+        return codes
 
     @abstractmethod
     def decode(self, codes: NDArray[np.int64]) -> Architecture:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 
 import numpy as np
@@ -266,9 +267,9 @@ def test_files_that_are_no_models_are_refused(tmp_path: Path) -> None:
     path.write_bytes(b"not a zip")
     with pytest.raises(StoreError, match="as a latency model"):
         AdditiveLatencyModel.load(path)
-    meta = b'{"kind": "additive_latency_model", "format": 2}'
+    meta = b'{"kind": "additive_latency_model", "format": 3}'
     np.savez(path, meta=np.frombuffer(meta, dtype=np.uint8))
-    with pytest.raises(FormatVersionError, match="has format 2; this version reads 1"):
+    with pytest.raises(FormatVersionError, match="has format 3; this version reads 1 and 2"):
         AdditiveLatencyModel.load(path)
 
 
@@ -298,3 +299,22 @@ def test_spearman_averages_ties() -> None:
     tied, plain = np.array([1.0, 2.0, 2.0, 3.0]), np.array([1.0, 2.0, 3.0, 4.0])
     assert spearman(tied, plain) == pytest.approx(4.5 / np.sqrt(4.5 * 5.0))
     assert spearman(np.ones(4), plain) == 0.0
+
+
+def test_a_model_of_the_former_format_is_read(tmp_path: Path) -> None:
+    """Format 1 had neither pairs of blocks nor a word on unused ones."""
+    space, model = small_model()
+    path = tmp_path / "model.npz"
+    model.save(path)
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file.files}
+    meta = json.loads(arrays["meta"].tobytes())
+    assert meta["format"] == 2
+    meta["format"] = 1
+    del meta["drops_unused"]
+    arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)
+    np.savez(path, **arrays)
+    again = AdditiveLatencyModel.load(path)
+    assert not again.drops_unused
+    archs = draw(space, 20, 8)
+    np.testing.assert_array_equal(again.predict_many(archs), model.predict_many(archs))

@@ -331,3 +331,42 @@ def test_importing_the_spaces_stays_light() -> None:
     code = "import sys, hwprof.space; print([m for m in ('numpy', 'yaml', 'pandas', 'torch') if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+@every_space
+def test_what_nothing_uses_is_left_out_and_once_is_enough(space: DesignSpace) -> None:
+    rng = np.random.default_rng(4)
+    codes = space.encode_many([space.sample(rng) for _ in range(200)])
+    used = space.used_codes(codes)
+    np.testing.assert_array_equal(space.used_codes(used), used)
+    if space.name != "nasbench201":
+        np.testing.assert_array_equal(used, codes)
+    for row in used:
+        space.validate(space.decode(row))
+
+
+@every_space
+def test_slots_that_meet_are_slots_in_order(space: DesignSpace) -> None:
+    place = {slot: i for i, slot in enumerate(space.slots)}
+    assert len(set(space.meeting_slots)) == len(space.meeting_slots)
+    assert all(place[a] < place[b] for a, b in space.meeting_slots)
+
+
+def test_an_edge_is_used_if_a_path_leads_to_the_output() -> None:
+    """By hand: edges 0→1, 0→2, 1→2, 0→3, 1→3, 2→3; 0 is none, 3 a convolution."""
+    space = get_space("nasbench201")
+    cases = {
+        (3, 3, 3, 3, 3, 3): (3, 3, 3, 3, 3, 3),
+        # Node 2 is read by nobody: neither edge into it runs.
+        (3, 3, 3, 3, 3, 0): (3, 0, 0, 3, 3, 0),
+        # Node 1 is read by node 2 alone, and that by nobody.
+        (3, 3, 3, 3, 0, 0): (0, 0, 0, 3, 0, 0),
+        # Node 1 is nothing but zeros, but its readers run on them.
+        (0, 3, 3, 3, 3, 3): (0, 3, 3, 3, 3, 3),
+        (3, 3, 3, 0, 0, 0): (0, 0, 0, 0, 0, 0),
+    }
+    given, expected = (np.array(list(x)) for x in (cases, cases.values()))
+    np.testing.assert_array_equal(space.used_codes(given), expected)
+    # Where an edge has no none left, what the cell costs without it is not known.
+    kept = space.restrict({Slot(0, 0): ("nor_conv_3x3", "skip_connect")})
+    assert kept.used_codes(np.array([[3, 3, 0, 3, 0, 3]])).tolist() == [[3, 3, 0, 3, 0, 3]]

@@ -127,6 +127,43 @@ def test_blocks_that_no_donor_knows_are_refused() -> None:
         model.predict_s(strange)
 
 
+def test_a_device_that_runs_no_unused_block_is_recognised() -> None:
+    """Donors run every edge of a cell; the new device only those that lead to the output."""
+    space = get_space("nasbench201")
+    design = DesignMatrix(space)
+    rng = np.random.default_rng(0)
+    archs = [space.sample(rng) for _ in range(400)]
+    codes = design.encode(archs)
+    used = space.used_codes(codes)
+    assert 0.2 < np.mean((used != codes).any(axis=1)) < 0.5
+    base = rng.normal(0.0, 0.1, design.n_coefficients)
+    base[0] = 1.0
+
+    def measured(which: np.ndarray, seed: int, noise: float = 0.02) -> list[Sample]:
+        own = np.random.default_rng(seed).normal(0.0, 0.03, len(base)) * (np.arange(len(base)) > 0)
+        y = design.rows(which) @ (base + own)
+        y = 0.01 * y * (1.0 + np.random.default_rng(seed + 100).normal(0.0, noise, len(y)))
+        pairs = zip(design_archs[len(which)], y, strict=True)
+        return [Sample(arch=a, latency_s=float(v)) for a, v in pairs]
+
+    design_archs = {len(codes): archs}
+    models = tuple(AdditiveLatencyModel.fit(space, measured(codes, seed)) for seed in range(3))
+    assert not any(model.drops_unused for model in models)
+    known = Donors(models=models)
+    ten = choose_networks(known, 10, np.random.default_rng(1))
+    design_archs[10] = ten
+    written = design.encode(ten)
+    pruned = space.used_codes(written)
+    assert (pruned != written).any(axis=1).sum() >= 2
+    assert not adapt_model(known, measured(written, 50)).drops_unused
+    model = adapt_model(known, measured(pruned, 50))
+    assert model.drops_unused
+    predicted, half = model.predict_encoded(codes)
+    actual = np.array([s.latency_s for s in measured(used, 50)])
+    assert spearman(predicted, actual) > 0.95
+    assert np.mean(np.abs(predicted - actual) <= half) >= 0.90
+
+
 def test_donors_have_to_be_of_one_space() -> None:
     other: DesignSpace = SPACE.at_resolution(64)
     design = DesignMatrix(other)
@@ -147,8 +184,9 @@ def test_donors_have_to_be_of_one_space() -> None:
 def test_real_devices_held_out_in_turn() -> None:
     """HELP (Lee et al. 2021) reports 0.932 on average from ten networks; the bar here is 0.95.
 
-    Two phones cannot reach it, because a sum of all operators' effects fitted to all 15,625
-    networks does not: it ranks Pixel 3 at 0.943 and Samsung S7 (whole ms) at 0.935.
+    Samsung S7 cannot reach it: its two latencies of 1,500 pairs of cells that are one and the same
+    network have a rank correlation of 0.87, so what is there to predict has 0.93 (the root).
+    Pixel 3 does not run what nothing uses, the other six do.
     """
     table = pd.read_csv(DATA / "nb201_accuracy.csv.gz")[["index", "arch"]].merge(
         pd.read_csv(DATA / "nb201_latency.csv.gz"), on="index"
@@ -164,12 +202,17 @@ def test_real_devices_held_out_in_turn() -> None:
         return [Sample(arch=archs[i], latency_s=float(latency_s[name][i])) for i in rows]
 
     models = {name: AdditiveLatencyModel.fit(space, samples(name, some)) for name in COLUMNS}
-    ranks = {}
+    ranks, covered, pruning = {}, [], set()
     for name in COLUMNS:
         known = Donors(models=tuple(models[other] for other in COLUMNS if other != name))
         rows = [place[a.cell] for a in choose_networks(known, 10, np.random.default_rng(0))]
         rest = np.setdiff1d(np.arange(len(archs)), rows)
-        predicted, _ = adapt_model(known, samples(name, rows)).predict_encoded(codes[rest])
+        model = adapt_model(known, samples(name, rows))
+        pruning |= {name} if model.drops_unused else set()
+        predicted, half = model.predict_encoded(codes[rest])
+        covered.append(np.mean(np.abs(predicted - latency_s[name][rest]) <= half))
         ranks[name] = spearman(predicted, latency_s[name][rest])
     assert np.mean(list(ranks.values())) >= 0.95
-    assert {name for name, rank in ranks.items() if rank < 0.95} <= {"pixel3", "samsung_s7"}
+    assert {name for name, rank in ranks.items() if rank < 0.95} <= {"samsung_s7"}
+    assert pruning == {"pixel3"}
+    assert np.mean(covered) >= 0.90
