@@ -182,6 +182,7 @@ class CudaOrtExecutable(GpuExecutable):
         specs = bind_inputs(model_inputs(self._session), workload.inputs)
         self._names = [o.name for o in self._session.get_outputs()]
         self._plain_outputs: list[Array] = []
+        self._on_cpu: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
         self._seeded = accepted_inputs(specs, workload.seed, self._probe)
         if not self._plain_outputs:
             self._probe(self._seeded)
@@ -190,7 +191,6 @@ class CudaOrtExecutable(GpuExecutable):
         self._run_options.add_run_config_entry(NO_WAIT, "1")
         # The runtime's own graph is replayed by its run: there is nothing for torch to capture.
         self.timer = GpuTimer(adapter.torch, self._launch, capture=False, stream=self._stream)
-        self._fallback: tuple[tuple[str, ...], tuple[str, ...]] | None = None
         size = len(source) if isinstance(source, bytes) else os.path.getsize(source)
         super().__init__(
             adapter,
@@ -202,9 +202,7 @@ class CudaOrtExecutable(GpuExecutable):
 
     def check(self, reference: Sequence[Array] | None = None) -> Check:
         """Run once; also name the operators that the runtime put on the CPU."""
-        if self._fallback is None:
-            self._fallback = self._on_cpu()
-        fallback_ops, outside_ops = self._fallback
+        fallback_ops, outside_ops = self._on_cpu
         found = super().check(reference)
         return replace(found, fallback_ops=fallback_ops, outside_ops=outside_ops)
 
@@ -253,17 +251,25 @@ class CudaOrtExecutable(GpuExecutable):
         self._session.run_with_iobinding(self._binding, self._run_options)
 
     def _probe(self, inputs: Arrays) -> None:
-        """Run once without a graph, in a session of its own: a graph takes bound buffers only.
+        """Run once in a session of its own, profiled: outputs, and where every operator ran.
+
+        A session with a graph takes bound buffers only, of shapes that are not known before.
 
         Raises:
             MeasurementError: the runtime cannot run the model on these inputs.
         """
-        session = self._opener.open_session(self._source, self._stream, graph=False)
-        try:
-            self._plain_outputs = session.run(self._names, dict(inputs))
-        except Exception as error:  # the runtime's exceptions share no base class of their own
-            text = " ".join(str(error).split())
-            raise MeasurementError(f"onnxruntime cannot run the model: {text}") from error
+        with tempfile.TemporaryDirectory() as folder:
+            session = self._opener.open_session(
+                self._source, self._stream, graph=False, profile_prefix=str(Path(folder) / "run")
+            )
+            try:
+                self._plain_outputs = session.run(self._names, dict(inputs))
+            except Exception as error:  # the runtime's exceptions share no base class of their own
+                text = " ".join(str(error).split())
+                raise MeasurementError(f"onnxruntime cannot run the model: {text}") from error
+            finally:
+                profile = Path(session.end_profiling())
+            self._on_cpu = cpu_operators(json.loads(profile.read_text()))
 
     def _bound(self, session: Any) -> tuple[dict[str, Any], list[Any], Any]:
         """Return inputs and outputs on the GPU, and the binding that holds them."""
@@ -294,16 +300,6 @@ class CudaOrtExecutable(GpuExecutable):
                     f"{list(array.shape)}"
                 )
             self._inputs[name].update_inplace(array.astype(wanted.dtype, copy=False))
-
-    def _on_cpu(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Profile one call; return the operators on the CPU: misplaced ones, and shape sums."""
-        with tempfile.TemporaryDirectory() as folder:
-            session = self._opener.open_session(
-                self._source, self._stream, graph=False, profile_prefix=str(Path(folder) / "run")
-            )
-            session.run(self._names, dict(self._seeded))
-            events = json.loads(Path(session.end_profiling()).read_text())
-        return cpu_operators(events)
 
 
 def cpu_operators(events: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
