@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwprof.devices.binding import accepted_inputs, bind_inputs, model_path
-from hwprof.devices.cpu import QUIET, model_inputs, refusal
+from hwprof.devices.cpu import QUIET, model_inputs, refusal, run_failure
 from hwprof.devices.cuda_device import GpuAdapter, GpuExecutable
 from hwprof.devices.cuda_timing import GpuTimer
 from hwprof.devices.host import Array
@@ -26,7 +27,6 @@ from hwprof.errors import (
     CompileError,
     DeviceError,
     DeviceUnavailableError,
-    MeasurementError,
     ModelError,
 )
 from hwprof.graph import to_onnx, workload_graph
@@ -43,7 +43,7 @@ CONV_SEARCH = "EXHAUSTIVE"
 """The runtime's default: it tries every algorithm of cuDNN in the first calls."""
 NO_WAIT = "disable_synchronize_execution_providers"
 _CLOSED: Any = None
-_NO_GRAPH = "CUDA Graph feature"
+_NO_GRAPH = re.compile(r"cannot use the (CUDA Graph|graph capture) feature", re.IGNORECASE)
 """In what the runtime says where it cannot capture."""
 
 
@@ -189,14 +189,17 @@ class CudaOrtExecutable(GpuExecutable):
         self._inputs, self._results, self._binding = self._bound(self._session)
         self._run_options = self._ort.RunOptions()
         self._run_options.add_run_config_entry(NO_WAIT, "1")
-        # The runtime's own graph is replayed by its run: there is nothing for torch to capture.
-        self.timer = GpuTimer(adapter.torch, self._launch, capture=False, stream=self._stream)
+        # The runtime's own graph is replayed by its run, which waits for every replay (its
+        # cuda_graph.cc): there is nothing for torch to capture, and nothing to hide.
+        self.timer = GpuTimer(
+            adapter.torch, self._launch, capture=False, waits=refused is None, stream=self._stream
+        )
         size = len(source) if isinstance(source, bytes) else os.path.getsize(source)
         super().__init__(
             adapter,
             load_s=time.perf_counter() - start_s,
             artifact_bytes=size,
-            peak_memory_bytes=max(free_bytes - cuda.mem_get_info()[0], 0) or None,
+            peak_memory_bytes=max(free_bytes - cuda.mem_get_info()[0], 0),
             warnings=() if refused is None else (f"no CUDA graph: {refused}",),
         )
 
@@ -241,7 +244,7 @@ class CudaOrtExecutable(GpuExecutable):
         try:
             self._session = self._opener.open_session(self._source, self._stream, graph=True)
         except CompileError as error:
-            if _NO_GRAPH not in str(error):
+            if not _NO_GRAPH.search(str(error)):
                 raise
             self._session = self._opener.open_session(self._source, self._stream, graph=False)
             return str(error)
@@ -257,6 +260,7 @@ class CudaOrtExecutable(GpuExecutable):
 
         Raises:
             MeasurementError: the runtime cannot run the model on these inputs.
+            MemoryError: the GPU's memory does not hold it.
         """
         with tempfile.TemporaryDirectory() as folder:
             session = self._opener.open_session(
@@ -265,8 +269,7 @@ class CudaOrtExecutable(GpuExecutable):
             try:
                 self._plain_outputs = session.run(self._names, dict(inputs))
             except Exception as error:  # the runtime's exceptions share no base class of their own
-                text = " ".join(str(error).split())
-                raise MeasurementError(f"onnxruntime cannot run the model: {text}") from error
+                raise run_failure(error) from error
             finally:
                 profile = Path(session.end_profiling())
             self._on_cpu = cpu_operators(json.loads(profile.read_text()))

@@ -115,6 +115,8 @@ class GpuTimer:
         launch: enqueues one inference on a stream.
         capture: try to capture it into a CUDA graph; where that fails, :attr:`refusal` says why
             and calls are timed as they are launched.
+        waits: the launch itself waits for the GPU, so that nothing can be hidden: the host's part
+            is in every sample.
         stream: where it runs; a new one by default.
         clock_ns: the host's clock.
 
@@ -128,11 +130,12 @@ class GpuTimer:
         launch: Launch,
         *,
         capture: bool = True,
+        waits: bool = False,
         stream: Any = None,
         clock_ns: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
         self._torch, self._cuda = torch, torch.cuda
-        self._launch, self._clock_ns = launch, clock_ns
+        self._launch, self._waits, self._clock_ns = launch, waits, clock_ns
         self.stream = self._cuda.Stream() if stream is None else stream
         self._start = self._cuda.Event(enable_timing=True)
         self._end = self._cuda.Event(enable_timing=True)
@@ -173,7 +176,8 @@ class GpuTimer:
         with device_memory(self._torch, "the unrolled calls"):
             work, per_sample = (self._once, 1) if cache == "cold" else self._hot_work()
             flush = self._flusher() if cache == "cold" else None
-        hide = self.is_graph or cache == "cold"
+        should_hide = self.is_graph or cache == "cold"
+        hide = should_hide and not self._waits
         probe_ns = self.clock_probe_ns()
         rows: list[tuple[int, int, int, int]] = []
         n_unhidden = 0
@@ -184,7 +188,7 @@ class GpuTimer:
                 host = self._host_times_ns(flush)
                 start_ns, gpu_ns, hidden = self._sample(work, flush, hide)
                 rows.append((start_ns, gpu_ns, *host))
-                n_unhidden += hide and not hidden
+                n_unhidden += should_hide and not (hide and hidden)
             cpu_ns = time.process_time_ns() - cpu_before
             after = resource.getrusage(resource.RUSAGE_SELF)
         self.unhidden_share = n_unhidden / len(rows)
