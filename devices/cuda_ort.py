@@ -175,7 +175,7 @@ class CudaOrtExecutable(GpuExecutable):
         self._ort, self._source, self._opener = adapter.ort, source, adapter
         cuda = adapter.torch.cuda
         free_bytes = cuda.mem_get_info()[0]
-        self._stream = cuda.Stream()
+        self._stream = adapter.stream
         self._session: Any
         refused = self._open()
         self._device_id = cuda.current_device()
@@ -238,6 +238,7 @@ class CudaOrtExecutable(GpuExecutable):
         """Free the session and its buffers."""
         super().close()
         self._binding = self._session = _CLOSED
+        self._inputs, self._results = {}, []
 
     def _open(self) -> str | None:
         """Open the session, with a CUDA graph if it may have one; else return why not."""

@@ -118,6 +118,8 @@ class GpuTimer:
         waits: the launch itself waits for the GPU, so that nothing can be hidden: the host's part
             is in every sample.
         stream: where it runs; a new one by default.
+        pool: memory that graphs of one stream share, for they never run at once: what one works
+            in, the next may overwrite, except its results. A graph's own by default.
         clock_ns: the host's clock.
 
     Raises:
@@ -132,11 +134,13 @@ class GpuTimer:
         capture: bool = True,
         waits: bool = False,
         stream: Any = None,
+        pool: Any = None,
         clock_ns: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
         self._torch, self._cuda = torch, torch.cuda
         self._launch, self._waits, self._clock_ns = launch, waits, clock_ns
         self.stream = self._cuda.Stream() if stream is None else stream
+        self.pool = pool
         self._start = self._cuda.Event(enable_timing=True)
         self._end = self._cuda.Event(enable_timing=True)
         self._spin_cycles = FIRST_SPIN_CYCLES
@@ -240,7 +244,8 @@ class GpuTimer:
 
     def _captured(self, n_calls: int) -> Any:
         graph = self._cuda.CUDAGraph()
-        with warnings.catch_warnings(), self._cuda.graph(graph, stream=self.stream):
+        capture = self._cuda.graph(graph, pool=self.pool, stream=self.stream)
+        with warnings.catch_warnings(), capture:
             # An identity runs no kernel: timing it says so in words of its own.
             warnings.filterwarnings("ignore", message="The CUDA Graph is empty")
             for _ in range(n_calls):

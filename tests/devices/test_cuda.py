@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -127,6 +129,29 @@ def test_precisions(precision: Any, dtype: str, is_tf32: bool) -> None:
     assert backends.cuda.matmul.allow_tf32 is backends.cudnn.allow_tf32 is is_tf32
     assert executable.outputs()[0].dtype.kind == "f"
     assert executable.check().finite
+
+
+def test_graphs_of_a_process_share_memory_and_stream() -> None:
+    """A group of networks at a large batch fits: only one of them runs at a time."""
+    opened = adapter()
+    places = set()
+    for name in ("mbconv", "bottleneck"):
+        timer = opened.compile(block(name), PLAN).timer
+        timer.burst(0.0, 2, "hot")
+        places.add(timer._graph.place)
+    assert places == {(opened.pool, opened.stream)}
+
+
+def test_what_is_on_the_gpu_goes_when_it_is_closed() -> None:
+    executable = compiled(FakeGpu())
+    held: list[Any] = [weakref.ref(executable._eager), weakref.ref(executable._inputs[0])]
+    gc.collect()
+    gc.disable()
+    try:
+        executable.close()
+        assert [ref() for ref in held] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_batch() -> None:
