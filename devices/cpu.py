@@ -154,6 +154,15 @@ def refusal(error: Exception, source: str | bytes) -> ModelError | CompileError 
     return CompileError(f"onnxruntime refuses the model: {text}")
 
 
+def run_failure(error: Exception) -> MeasurementError | MemoryError:
+    """Tell a model that memory does not hold from one that cannot be run on these inputs."""
+    text = " ".join(str(error).split())
+    out_of_memory = any(words in text for words in _OUT_OF_MEMORY)
+    return (MemoryError if out_of_memory else MeasurementError)(
+        f"onnxruntime cannot run the model: {text}"
+    )
+
+
 def model_inputs(session: Any) -> list[ModelInput]:
     """Return what a session says about its inputs, symbolic dimensions included."""
     return [
@@ -215,10 +224,7 @@ class CpuExecutable(HostExecutable):
         try:
             found: list[Array] = self._session.run(self._names, dict(inputs))
         except Exception as error:  # the runtime's exceptions share no base class of their own
-            text = " ".join(str(error).split())
-            if any(words in text for words in _OUT_OF_MEMORY):
-                raise MemoryError(f"onnxruntime cannot run the model: {text}") from error
-            raise MeasurementError(f"onnxruntime cannot run the model: {text}") from error
+            raise run_failure(error) from error
         return found
 
     def _bound(self, session: Any) -> Any:

@@ -21,6 +21,7 @@ from hwprof.devices.cuda_trace import trace_blocks, trace_operators
 from hwprof.devices.host import Array, random_inputs
 from hwprof.devices.torch_module import leaves, module_of, no_model_files, not_taken
 from hwprof.errors import CompileError, ModelError
+from hwprof.graph import Graph
 from hwprof.measure.records import DeviceOptions, Fingerprint, MeasurePlan
 from hwprof.protocols import OpTrace, Support
 from hwprof.workload import Workload
@@ -40,6 +41,7 @@ DTYPES: Mapping[str, str] = {
 }
 """Precisions, and the type that weights and inputs have in them."""
 PLACE = "cuda"
+_CLOSED: Any = None
 
 
 class CudaAdapter(GpuAdapter):
@@ -141,7 +143,13 @@ class CudaExecutable(GpuExecutable):
         cuda.synchronize()
         peak_bytes = cuda.max_memory_allocated() - before_bytes
         self._module = self._compiled()
-        self.timer = GpuTimer(self._torch, self._launch, capture=adapter.mode != "eager")
+        self.timer = GpuTimer(
+            self._torch,
+            self._launch,
+            capture=adapter.mode != "eager",
+            stream=adapter.stream,
+            pool=adapter.pool,
+        )
         # The graph writes where the captured call wrote; later captures make results elsewhere.
         self._replayed = self._result if self.timer.is_graph else None
         refusal = self.timer.refusal
@@ -177,14 +185,18 @@ class CudaExecutable(GpuExecutable):
         Raises:
             DeviceError: no graph with events can be captured.
         """
-        if hasattr(self._eager, "graph") and self._mode == "graph":
+        is_ours = isinstance(getattr(self._eager, "graph", None), Graph)
+        if is_ours and self._mode == "graph":
             return trace_blocks(self._torch, self.timer, self._eager, self._inputs[0])
         return trace_operators(self._torch, self.timer, self._launch)
 
     def close(self) -> None:
         """Free module, inputs and graphs."""
         super().close()
+        # Timer and executable hold each other: what is on the GPU must not wait for the collector.
         self._result = self._replayed = None
+        self._eager = self._module = _CLOSED
+        self._inputs = []
 
     def _launch(self, stream: object) -> None:
         with self._torch.inference_mode():

@@ -76,6 +76,9 @@ class GpuAdapter:
                 f"clocks, power, heat and other processes of the GPU are not known: {error}",
             )
         self.conditions = GpuConditions(self.sensors)
+        self.stream, self.pool = cuda.Stream(), cuda.graph_pool_handle()
+        """All workloads of the process run here, one at a time, and their graphs share memory:
+        else a group of networks at a large batch would not fit."""
         self._clock_held: bool | None = None
 
     def disturbance(self) -> Disturbance:

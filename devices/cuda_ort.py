@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwprof.devices.binding import accepted_inputs, bind_inputs, model_path
-from hwprof.devices.cpu import QUIET, model_inputs, refusal
+from hwprof.devices.cpu import QUIET, model_inputs, refusal, run_failure
 from hwprof.devices.cuda_device import GpuAdapter, GpuExecutable
 from hwprof.devices.cuda_timing import GpuTimer
 from hwprof.devices.host import Array
@@ -26,7 +27,6 @@ from hwprof.errors import (
     CompileError,
     DeviceError,
     DeviceUnavailableError,
-    MeasurementError,
     ModelError,
 )
 from hwprof.graph import to_onnx, workload_graph
@@ -43,7 +43,7 @@ CONV_SEARCH = "EXHAUSTIVE"
 """The runtime's default: it tries every algorithm of cuDNN in the first calls."""
 NO_WAIT = "disable_synchronize_execution_providers"
 _CLOSED: Any = None
-_NO_GRAPH = "CUDA Graph feature"
+_NO_GRAPH = re.compile(r"cannot use the (CUDA Graph|graph capture) feature", re.IGNORECASE)
 """In what the runtime says where it cannot capture."""
 
 
@@ -175,36 +175,37 @@ class CudaOrtExecutable(GpuExecutable):
         self._ort, self._source, self._opener = adapter.ort, source, adapter
         cuda = adapter.torch.cuda
         free_bytes = cuda.mem_get_info()[0]
-        self._stream = cuda.Stream()
+        self._stream = adapter.stream
         self._session: Any
         refused = self._open()
         self._device_id = cuda.current_device()
         specs = bind_inputs(model_inputs(self._session), workload.inputs)
         self._names = [o.name for o in self._session.get_outputs()]
         self._plain_outputs: list[Array] = []
+        self._on_cpu: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
         self._seeded = accepted_inputs(specs, workload.seed, self._probe)
         if not self._plain_outputs:
             self._probe(self._seeded)
         self._inputs, self._results, self._binding = self._bound(self._session)
         self._run_options = self._ort.RunOptions()
         self._run_options.add_run_config_entry(NO_WAIT, "1")
-        # The runtime's own graph is replayed by its run: there is nothing for torch to capture.
-        self.timer = GpuTimer(adapter.torch, self._launch, capture=False, stream=self._stream)
-        self._fallback: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+        # The runtime's own graph is replayed by its run, which waits for every replay (its
+        # cuda_graph.cc): there is nothing for torch to capture, and nothing to hide.
+        self.timer = GpuTimer(
+            adapter.torch, self._launch, capture=False, waits=refused is None, stream=self._stream
+        )
         size = len(source) if isinstance(source, bytes) else os.path.getsize(source)
         super().__init__(
             adapter,
             load_s=time.perf_counter() - start_s,
             artifact_bytes=size,
-            peak_memory_bytes=max(free_bytes - cuda.mem_get_info()[0], 0) or None,
+            peak_memory_bytes=max(free_bytes - cuda.mem_get_info()[0], 0),
             warnings=() if refused is None else (f"no CUDA graph: {refused}",),
         )
 
     def check(self, reference: Sequence[Array] | None = None) -> Check:
         """Run once; also name the operators that the runtime put on the CPU."""
-        if self._fallback is None:
-            self._fallback = self._on_cpu()
-        fallback_ops, outside_ops = self._fallback
+        fallback_ops, outside_ops = self._on_cpu
         found = super().check(reference)
         return replace(found, fallback_ops=fallback_ops, outside_ops=outside_ops)
 
@@ -237,13 +238,14 @@ class CudaOrtExecutable(GpuExecutable):
         """Free the session and its buffers."""
         super().close()
         self._binding = self._session = _CLOSED
+        self._inputs, self._results = {}, []
 
     def _open(self) -> str | None:
         """Open the session, with a CUDA graph if it may have one; else return why not."""
         try:
             self._session = self._opener.open_session(self._source, self._stream, graph=True)
         except CompileError as error:
-            if _NO_GRAPH not in str(error):
+            if not _NO_GRAPH.search(str(error)):
                 raise
             self._session = self._opener.open_session(self._source, self._stream, graph=False)
             return str(error)
@@ -253,17 +255,25 @@ class CudaOrtExecutable(GpuExecutable):
         self._session.run_with_iobinding(self._binding, self._run_options)
 
     def _probe(self, inputs: Arrays) -> None:
-        """Run once without a graph, in a session of its own: a graph takes bound buffers only.
+        """Run once in a session of its own, profiled: outputs, and where every operator ran.
+
+        A session with a graph takes bound buffers only, of shapes that are not known before.
 
         Raises:
             MeasurementError: the runtime cannot run the model on these inputs.
+            MemoryError: the GPU's memory does not hold it.
         """
-        session = self._opener.open_session(self._source, self._stream, graph=False)
-        try:
-            self._plain_outputs = session.run(self._names, dict(inputs))
-        except Exception as error:  # the runtime's exceptions share no base class of their own
-            text = " ".join(str(error).split())
-            raise MeasurementError(f"onnxruntime cannot run the model: {text}") from error
+        with tempfile.TemporaryDirectory() as folder:
+            session = self._opener.open_session(
+                self._source, self._stream, graph=False, profile_prefix=str(Path(folder) / "run")
+            )
+            try:
+                self._plain_outputs = session.run(self._names, dict(inputs))
+            except Exception as error:  # the runtime's exceptions share no base class of their own
+                raise run_failure(error) from error
+            finally:
+                profile = Path(session.end_profiling())
+            self._on_cpu = cpu_operators(json.loads(profile.read_text()))
 
     def _bound(self, session: Any) -> tuple[dict[str, Any], list[Any], Any]:
         """Return inputs and outputs on the GPU, and the binding that holds them."""
@@ -294,16 +304,6 @@ class CudaOrtExecutable(GpuExecutable):
                     f"{list(array.shape)}"
                 )
             self._inputs[name].update_inplace(array.astype(wanted.dtype, copy=False))
-
-    def _on_cpu(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Profile one call; return the operators on the CPU: misplaced ones, and shape sums."""
-        with tempfile.TemporaryDirectory() as folder:
-            session = self._opener.open_session(
-                self._source, self._stream, graph=False, profile_prefix=str(Path(folder) / "run")
-            )
-            session.run(self._names, dict(self._seeded))
-            events = json.loads(Path(session.end_profiling()).read_text())
-        return cpu_operators(events)
 
 
 def cpu_operators(events: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], tuple[str, ...]]:

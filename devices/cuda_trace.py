@@ -93,7 +93,7 @@ def trace_blocks(torch: Any, plain: GpuTimer, network: nn.Module, image: Any) ->
         with torch.inference_mode():
             marks.launch(stream, image)
 
-    marked = GpuTimer(torch, launch)
+    marked = GpuTimer(torch, launch, stream=plain.stream, pool=plain.pool)
     if not marked.is_graph:
         raise DeviceError(f"no graph with events can be captured: {marked.refusal}")
     plain_s, traced_s, blocks_s = [], [], []
@@ -117,7 +117,7 @@ def trace_operators(torch: Any, plain: GpuTimer, launch: Launch) -> OpTrace:
     ``traced_s`` is a call launched kernel by kernel under the profiler, so beside a graph's the
     slowdown holds what the graph saves as well.
     """
-    eager = GpuTimer(torch, launch, capture=False)
+    eager = GpuTimer(torch, launch, capture=False, stream=plain.stream)
     plain_s = plain.gpu_times_s(PROFILED_CALLS, hide=plain.is_graph)
     with profiler(torch) as profile:
         traced_s = eager.gpu_times_s(PROFILED_CALLS, hide=False)

@@ -85,7 +85,8 @@ class _Journal:
             if differing:
                 name = differing[0]
                 raise StoreError(
-                    f"{str(folder)!r} holds a quickstart with {name} {earlier.get(name)!r}, "
+                    f"{str(folder)!r} holds a quickstart with {name} "
+                    f"{earlier.get(name, usual.get(name))!r}, "
                     f"not {request[name]!r}; name another --out, or ask for the same"
                 )
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from hwprof.api.main_job import QuickstartSettings, _Journal
 from hwprof.cli.app import app
+from hwprof.errors import StoreError
 from hwprof.reports.batch_text import batches_text, gpu_times
 
 NETWORK = "proxyless-mobile"
@@ -48,6 +52,16 @@ def test_mistakes(arguments: tuple[str, ...], words: str) -> None:
     result = run(*arguments)
     assert result.exit_code == 2
     assert words in " ".join(result.output.replace("│", " ").split())
+
+
+def test_a_quickstart_from_before_there_were_batches_goes_on(tmp_path: Path) -> None:
+    request = {**asdict(QuickstartSettings()), "device": "cpu", "data": None, "seed": 0}
+    earlier = {name: value for name, value in request.items() if name != "batch"}
+    journal = {"request": earlier, "seconds": {"train": 2.0}}
+    (tmp_path / "quickstart.json").write_text(json.dumps(journal))
+    assert _Journal(tmp_path, request).seconds == {"train": 2.0}
+    with pytest.raises(StoreError, match="a quickstart with batch 1, not 8"):
+        _Journal(tmp_path, {**request, "batch": 8})
 
 
 def measured(**telemetry: float) -> dict[str, Any]:

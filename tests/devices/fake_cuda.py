@@ -118,6 +118,7 @@ class FakeGraph:
         self.work: list[int] = []
         self.events: list[tuple[FakeEvent, int]] = []
         self.n_replays = 0
+        self.place: tuple[object, object] = (None, None)
 
     def replay(self) -> None:
         gpu = self._gpu
@@ -146,7 +147,8 @@ def fake_torch(gpu: FakeGpu) -> Any:
     """Return the parts of torch that the GPU's timing and facts are made of."""
 
     @contextmanager
-    def graph(captured: FakeGraph, stream: object = None) -> Iterator[None]:
+    def graph(captured: FakeGraph, pool: object = None, stream: object = None) -> Iterator[None]:
+        captured.place = (pool, stream)
         gpu.captured = captured
         try:
             yield
@@ -179,6 +181,7 @@ def fake_torch(gpu: FakeGpu) -> Any:
         stream=stream,
         current_stream=lambda: FakeStream(gpu),
         current_device=lambda: 0,
+        graph_pool_handle=object,
         synchronize=gpu.synchronize,
         get_device_properties=lambda _: properties,
         is_available=lambda: True,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,12 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hwprof.campaign import plan_campaign
 from hwprof.devices.cuda import CudaAdapter, CudaCompiledAdapter, CudaEagerAdapter, CudaExecutable
 from hwprof.devices.cuda_trace import kernel_times_s
 from hwprof.devices.host import max_rel_error
 from hwprof.errors import CompileError, DeviceError, DeviceUnavailableError, ModelError
 from hwprof.measure.records import DeviceOptions, plan_for
+from hwprof.parts.assembly import written_nodes
+from hwprof.parts.grouping import group_operators
 from hwprof.protocols import ReportsDisturbance, ReportsWarnings
+from hwprof.space import get_space, space_of
 from hwprof.testing import TOLERANCE, block, reference_outputs
 from hwprof.workload import InputSpec, Workload
 from tests.devices.fake_cuda import CALL_NS, FakeGpu, OutOfMemoryError, TorchOnFakeGpu
@@ -129,6 +135,29 @@ def test_precisions(precision: Any, dtype: str, is_tf32: bool) -> None:
     assert executable.check().finite
 
 
+def test_graphs_of_a_process_share_memory_and_stream() -> None:
+    """A group of networks at a large batch fits: only one of them runs at a time."""
+    opened = adapter()
+    places = set()
+    for name in ("mbconv", "bottleneck"):
+        timer = opened.compile(block(name), PLAN).timer
+        timer.burst(0.0, 2, "hot")
+        places.add(timer._graph.place)
+    assert places == {(opened.pool, opened.stream)}
+
+
+def test_what_is_on_the_gpu_goes_when_it_is_closed() -> None:
+    executable = compiled(FakeGpu())
+    held: list[Any] = [weakref.ref(executable._eager), weakref.ref(executable._inputs[0])]
+    gc.collect()
+    gc.disable()
+    try:
+        executable.close()
+        assert [ref() for ref in held] == [None, None]
+    finally:
+        gc.enable()
+
+
 def test_batch() -> None:
     executable = compiled(FakeGpu(), batch=32)
     assert executable.outputs()[0].shape[0] == 32
@@ -221,6 +250,17 @@ def test_trace_times_the_blocks_of_a_network_between_events() -> None:
     assert len(names) == len(trace.ops) > 3
     assert sum(op.time_s for op in trace.ops) + trace.outside_s == pytest.approx(trace.traced_s)
     assert trace.untraced_s == pytest.approx(CALL_NS * 1e-9, abs=0.5e-6)
+
+
+def test_trace_of_a_network_is_found_back_by_its_blocks() -> None:
+    workload = plan_campaign(get_space("mobile-mini"), 0, 1, isolated=False).networks[0]
+    assert workload.arch is not None
+    scopes = [place.scope for place in space_of(workload.arch).pieces(workload.arch)]
+    ops = compiled(FakeGpu(), workload).trace().ops
+    groups = group_operators(ops, written_nodes(workload), scopes)
+    assert groups.grouped_by == "blocks"
+    assert list(groups.parts) == [scope for scope in scopes if scope in groups.parts]
+    assert len(set(groups.parts)) == len(ops) > 3
 
 
 def test_trace_needs_events_inside_graphs() -> None:

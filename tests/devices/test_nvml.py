@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+from pathlib import Path
 
 import pytest
 
+from hwprof.devices import nvml as nvml_module
+from hwprof.devices.cuda_presence import no_gpu
 from hwprof.devices.nvml import (
     COOL_LIMIT_S,
     GpuConditions,
@@ -16,7 +20,42 @@ from hwprof.devices.nvml import (
 )
 from tests.devices.fake_nvml import FakeNvml
 
+SOURCE = Path(nvml_module.__file__).read_text()
 QUIET = {"sm": 1980, "memory": 2619, "power_mw": 351_500, "temperature": 61, "reasons": 0}
+
+
+def test_every_call_exists_in_the_published_binding() -> None:
+    """nvidia-ml-py itself: the names that are called, and the constants that are written down."""
+    binding = pytest.importorskip("pynvml", exc_type=ImportError)
+    names = set(re.findall(r"nvml(?:Device|System|Init)\w*", SOURCE))
+    assert len(names) > 12
+    old_name = "nvmlDeviceGetCurrentClocksThrottleReasons"
+    assert [n for n in sorted(names - {old_name}) if not hasattr(binding, n)] == []
+    assert nvml_module._CLOCK_SM == binding.NVML_CLOCK_SM
+    assert nvml_module._CLOCK_MEMORY == binding.NVML_CLOCK_MEM
+    assert nvml_module._TEMPERATURE_GPU == binding.NVML_TEMPERATURE_GPU
+
+
+@pytest.mark.parametrize(
+    ("bit", "constant"),
+    [
+        (0x4, "SwPowerCap"),
+        (0x8, "HwSlowdown"),
+        (0x20, "SwThermalSlowdown"),
+        (0x40, "HwThermalSlowdown"),
+        (0x80, "HwPowerBrakeSlowdown"),
+    ],
+)
+def test_bits_are_those_of_the_binding(bit: int, constant: str) -> None:
+    binding = pytest.importorskip("pynvml", exc_type=ImportError)
+    assert getattr(binding, f"nvmlClocksEventReason{constant}") == bit
+
+
+@pytest.mark.skipif(not no_gpu(), reason="a GPU's driver is here")
+def test_the_real_binding_without_a_driver() -> None:
+    pytest.importorskip("pynvml", exc_type=ImportError)
+    with pytest.raises(NvmlError, match=r"NVML says: .*; see whether nvidia-smi works"):
+        GpuSensors.open("1111")
 
 
 def sensors(**answers: object) -> GpuSensors:

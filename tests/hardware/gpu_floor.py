@@ -59,6 +59,7 @@ def machine_rates(torch: Any) -> tuple[float, float, float]:
     source = torch.randn(GIB // 4, device="cuda")
     target = torch.empty_like(source)
     copy_s = min(GpuTimer(torch, lambda _: target.copy_(source)).gpu_times_s(9))
+    torch.backends.cuda.matmul.allow_tf32 = False  # whatever a section before has set
     n = 8192
     left, right = torch.randn(n, n, device="cuda"), torch.randn(n, n, device="cuda")
     product_s = min(GpuTimer(torch, lambda _: torch.mm(left, right)).gpu_times_s(5))
