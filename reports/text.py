@@ -303,6 +303,19 @@ def front_text(result: SearchResult, *, emulated: bool = False) -> RenderableTyp
     return Group(*marks, Text(head), table, Text(f"spent: {spent}"))
 
 
+def retimed_text(row: Row) -> RenderableType:
+    """Show what ``hwprof retime`` timed, fastest first, and what it could not (its JSON)."""
+    table = _table(">latency", "verdict", "network")
+    rows = sorted(row["networks"], key=lambda r: (r["level_s"] is None, r["level_s"] or 0.0))
+    for found in rows:
+        level = Interval(found["level_s"], *found["ci95_s"]) if found["ci95_s"] else None
+        network = " | ".join(t for _, t in unit_texts(Architecture.from_json(found["arch"])))
+        _add(table, format_interval(level), found["verdict"] or found["failure"], network)
+    head = f"{row['n_done']} networks timed on {row['device']}, {row['n_failed']} failed"
+    marks = [Text(EMULATED, style="bold")] if is_emulated(row["fingerprint"]) else []
+    return Group(*marks, Text(head), table, Text(f"kept in {row['out']}, for hwprof report"))
+
+
 def _spent(name: str, value: float) -> str:
     words = name.removesuffix("_s").replace("_", " ")
     return f"{words} {format_duration(value) if name.endswith('_s') else f'{value:g}'}"

@@ -18,6 +18,7 @@ from hwprof.api.profiling import compare_effects, effects, import_, profile
 from hwprof.api.proxyless import ProxylessOptions
 from hwprof.api.reducing import predict, reduce
 from hwprof.api.reporting import insights, report
+from hwprof.api.retiming import retime
 from hwprof.api.searching import search, train
 from hwprof.api.suites import suite_compare, suite_run
 
@@ -43,6 +44,7 @@ __all__ = [
     "quickstart",
     "reduce",
     "report",
+    "retime",
     "search",
     "selftest",
     "spaces",
