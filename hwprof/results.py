@@ -238,6 +238,9 @@ class TargetOutcome:
     expected_s: float
     argmax_s: float
     predicted_s: float
+    is_limiting: bool
+    """Whether latency still held the search back at the end; where it did not, a network that is
+    faster than the target is what accuracy alone would choose."""
     measured_s: float | None = None
     """None where nobody measured it."""
     ci95_s: tuple[float, float] | None = None
@@ -264,6 +267,7 @@ class TargetOutcome:
             "expected_s": self.expected_s,
             "argmax_s": self.argmax_s,
             "predicted_s": self.predicted_s,
+            "is_limiting": self.is_limiting,
             "measured_s": self.measured_s,
             "ci95_s": list(self.ci95_s) if self.ci95_s else None,
             "deviation": self.deviation,
@@ -277,6 +281,7 @@ class TargetOutcome:
             name=row["name"],
             arch=Architecture.from_json(row["arch"]),
             **{n: row[n] for n in ("target_s", "expected_s", "argmax_s", "predicted_s")},
+            is_limiting=row["is_limiting"],
             measured_s=row["measured_s"],
             ci95_s=tuple(row["ci95_s"]) if row["ci95_s"] else None,
         )

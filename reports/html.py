@@ -184,6 +184,11 @@ def _rows(data: ReportData, points: Sequence[FrontPoint]) -> dict[str, Any]:
         "beaten": [p for p in points if not p.best],
         "confirmed": all(p.confirmed for p in points),
         "n_hidden": len(data.full_searches + data.reduced_searches) - len(shown_searches(data)),
+        "target_sentences": [
+            sentences.target_sentence(outcome)
+            for search in (*data.full_searches, *data.reduced_searches)
+            for outcome in search.targets
+        ],
         "hosts": columns(data.places),
         "crossed": crossed(data.places),
         "place_sentences": [tally_sentence(t) for t in tallies(data.places)],

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from hwprof.measure.records import Measurement
 from hwprof.reports.fronts import strategy_name, unit_texts
-from hwprof.reports.sentences import EMULATED, VERDICT_MEANINGS
+from hwprof.reports.sentences import EMULATED, VERDICT_MEANINGS, target_sentence
 from hwprof.reports.views import (
     HeatMap,
     Metric,
@@ -300,7 +300,8 @@ def front_text(result: SearchResult, *, emulated: bool = False) -> RenderableTyp
         _add(table, *cells, format_count(trial.macs), format_count(trial.params), network)
     marks = [Text(EMULATED, style="bold")] if emulated else []
     spent = ", ".join(_spent(name, value) for name, value in result.ledger.items() if value)
-    return Group(*marks, Text(head), table, Text(f"spent: {spent}"))
+    targets = [Text(target_sentence(outcome)) for outcome in result.targets]
+    return Group(*marks, Text(head), table, *targets, Text(f"spent: {spent}"))
 
 
 def retimed_text(row: Row) -> RenderableType:
