@@ -16,9 +16,10 @@ from hwprof.pareto import front_indices
 from hwprof.results import Interval, SearchResult, Trial
 from hwprof.space import space_of
 
-FACTS_FIRST = ("batch", "precision", "threads", "hardware", "runtime_version")
+OPTIONS = ("batch", "precision", "threads")
+"""They change what a latency is of: named wherever they differ."""
+FACTS_FIRST = ("hardware", "runtime_version")
 """What people tell places of one device by, before anything else that differs."""
-FACTS_SHOWN = 2
 
 Outcome = Literal["own", "beaten", "wins", "undecided", "not compared", "failed", "not timed"]
 
@@ -117,19 +118,40 @@ def network_key(trial: Trial) -> str:
 
 def place_labels(facts: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """Name places by their device, those that share one by what else tells them apart."""
-    names = [str(f.get("device", "unknown device")) for f in facts]
     labels = []
-    for own, name in zip(facts, names, strict=True):
-        rivals = [f for f, n in zip(facts, names, strict=True) if n == name and f is not own]
-        differing = {k for f in rivals for k in {*own, *f} if own.get(k) != f.get(k)}
-        ranked = [k for k in FACTS_FIRST if k in differing] + sorted(differing - {*FACTS_FIRST})
-        told = ", ".join(f"{k.replace('_', ' ')} {own.get(k)}" for k in ranked[:FACTS_SHOWN])
+    for own in facts:
+        name = str(own.get("device", "unknown device"))
+        rivals = [f for f in facts if f is not own and f.get("device") == own.get("device")]
+        told = ", ".join(_told(fact, own.get(fact)) for fact in _telling(own, rivals))
         label = f"{name} ({told})" if told else name
         labels.append(f"{label} EMULATED" if own.get("emulated") else label)
     return tuple(
         f"{label} no. {labels[: i + 1].count(label)}" if labels.count(label) > 1 else label
         for i, label in enumerate(labels)
     )
+
+
+def _telling(own: Mapping[str, Any], rivals: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the options that differ, and few facts that tell what options do not."""
+
+    def differs(other: Mapping[str, Any], name: str) -> bool:
+        known = (own.get(name), other.get(name))
+        return None not in known and known[0] != known[1]
+
+    chosen = [n for n in OPTIONS if any(differs(f, n) for f in rivals)]
+    rivals = [f for f in rivals if not any(differs(f, n) for n in chosen)]
+    names = {name for f in (own, *rivals) for name in f}
+    for name in (*FACTS_FIRST, *sorted(names - {*FACTS_FIRST, *OPTIONS})):
+        left = [f for f in rivals if f.get(name) == own.get(name)]
+        if len(left) < len(rivals):
+            chosen.append(name)
+            rivals = left
+    return chosen
+
+
+def _told(fact: str, value: object) -> str:
+    shown = "unknown" if value is None else str(value)
+    return shown if fact == "hardware" and value else f"{fact.replace('_', ' ')} {shown}"
 
 
 def columns(places: Sequence[Place]) -> tuple[Place, ...]:

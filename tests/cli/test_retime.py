@@ -189,10 +189,8 @@ class TestRetime:
         self, folder: Path, tmp_path: Path
     ) -> None:
         bad = cells(1)[0]
-        label = Architecture.from_json(bad.to_json())
-        script = json.dumps(
-            {"faults": [{"label": f"*{label.cell}*", "stage": "compile", "kind": "refuse"}]}
-        )
+        fault = {"label": f"network {bad.arch_id}", "stage": "compile", "kind": "refuse"}
+        script = json.dumps({"faults": [fault]})
         found = retime(folder / "here", out=tmp_path / "on", device="null", script=script)
         failures = [r for r in found.results.values() if isinstance(r, Failure)]
         assert [f.kind for f in failures] == ["refused"]
@@ -201,7 +199,9 @@ class TestRetime:
         assert row["arch"] == bad.to_json()
 
     def test_where_nothing_can_be_timed_it_says_so(self, folder: Path, tmp_path: Path) -> None:
-        script = json.dumps({"faults": [{"label": "*|*", "stage": "compile", "kind": "refuse"}]})
+        script = json.dumps(
+            {"faults": [{"label": "network *", "stage": "compile", "kind": "refuse"}]}
+        )
         with pytest.raises(DeviceError, match="none of the 2 networks could be timed on 'null'"):
             retime(folder / "here", out=tmp_path / "on", device="null", script=script)
 

@@ -93,7 +93,11 @@ class TestLabels:
         labels = place_labels([BASE, {**BASE, "batch": 8}])
         assert labels == ("cpu (batch 1)", "cpu (batch 8)")
         labels = place_labels([BASE, {**BASE, "hardware": "EPYC", "kernel": "6.8"}])
-        assert labels == ("cpu (hardware Xeon, kernel 6.1)", "cpu (hardware EPYC, kernel 6.8)")
+        assert labels == ("cpu (Xeon)", "cpu (EPYC)")
+        labels = place_labels(
+            [BASE, {**BASE, "hardware": "EPYC", "batch": 8}, {**BASE, "batch": 8}]
+        )
+        assert labels == ("cpu (batch 1)", "cpu (batch 8, EPYC)", "cpu (batch 8, Xeon)")
 
     def test_no_two_places_have_one_label(self):
         odd = [
@@ -189,6 +193,7 @@ class TestPanels:
         host, guest = two_places(low=timed(3.0))
         unsure = replace(guest, searches=(replace(guest.searches[0], confirmed=False),))
         sketch = device_fronts_sketch(replace(small_data, places=(host, unsure)))
+        assert sketch is not None
         svg = render("device_fronts", sketch, emulated=False).svg
         assert "latency, measured there (ms)" in svg
         assert "latency, predicted (ms)" in svg
