@@ -234,20 +234,20 @@ def tally_sentence(tally: Tally) -> str:
 def gaps(places: Sequence[Place]) -> tuple[str, ...]:
     """Say what the matrix lacks, and the command that would fill it."""
     found = []
+    everything = {k for p in places for k in _networks(p)}
     for place in places:
-        others = {k for p in places if p is not place for k in _networks(p)}
-        missing = others - set(place.timed)
+        missing = everything - set(place.timed)
         if missing:
             found.append(
-                f"{len(missing)} network{'s' if len(missing) > 1 else ''} of other devices "
+                f"{len(missing)} of the {len(everything)} networks "
                 f"{'were' if len(missing) > 1 else 'was'} not timed on {place.label}: hwprof "
                 f"retime SEARCH… --device {place.facts.get('device', 'DEVICE')} --out RUN, and "
                 "name that folder here too."
             )
     if any(p.digest is None for p in places):
         found.append(
-            "Some searches were made by an earlier version, which kept no fingerprint: they are "
-            "told apart by their device's name only."
+            "Some searches kept no fingerprint, as earlier versions did not: they are told apart "
+            "by their device's name only."
         )
     if len({t.accuracy_source for p in places for t in _networks(p).values()}) > 1:
         found.append(

@@ -37,6 +37,7 @@ class FinalistMeasurer:
         self.fingerprint: Fingerprint | None = None
         self._folder = folder
         self._device = device
+        self._options = options
         self._ref = device_ref(device, options)
         self._plan = plan_for(preset, seed=seed)
         self._progress = progress
@@ -62,7 +63,7 @@ class FinalistMeasurer:
         # All that must be equal for a measurement kept here to stand for one asked for now.
         request = {
             "device": self._device,
-            "options": asdict(self._ref.options),
+            "options": asdict(self._options),
             "plan": self._plan.key_fields(),
         }
         with Run.create_or_resume(folder, "finalists", request) as store:

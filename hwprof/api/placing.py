@@ -84,8 +84,8 @@ def place(
     notes = []
     if by_name:
         notes.append(
-            f"{by_name} search{'es' if by_name > 1 else ''} of an earlier version kept no "
-            f"fingerprint and {'are' if by_name > 1 else 'is'} taken for this device by its name."
+            f"{by_name} search{'es' if by_name > 1 else ''} kept no fingerprint, as earlier "
+            f"versions did not, and {'are' if by_name > 1 else 'is'} taken for this device by name."
         )
     elsewhere = len(searches) - len(own.searches)
     if elsewhere:

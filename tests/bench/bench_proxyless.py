@@ -15,7 +15,7 @@ are the least of the repeats, the kinds in turn; run it on an otherwise idle mac
 
     python tests/bench/bench_proxyless.py --targets RUN --device cpu --out DIR
                                           [--shares 0.3,0.5,0.7] [--data digits]
-                                          [--warmup-epochs 10] [--epochs 30]
+                                          [--warmup-epochs 10] [--epochs 30] [--alpha-lr 0.01]
 
 searches for target latencies at these shares of the range of RUN's space (a profile on DEVICE),
 measures the derived networks on DEVICE, and prints how near they came; the bar is 5 %. Called again
@@ -127,6 +127,8 @@ def print_targets(asked: argparse.Namespace) -> None:
             targets_ms=targets_ms,
             warmup_epochs=asked.warmup_epochs,
             epochs=asked.epochs,
+            train_batch=asked.train_batch,
+            alpha_lr=asked.alpha_lr,
             limit_images=asked.limit_images,
         ),
     )
@@ -158,6 +160,8 @@ def main() -> None:
     parser.add_argument("--data", default="digits")
     parser.add_argument("--warmup-epochs", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--train-batch", type=int, default=64)
+    parser.add_argument("--alpha-lr", type=float, help="more than 0.001 for few epochs")
     parser.add_argument("--limit-images", type=int)
     parser.add_argument("--script", help="of the null device")
     asked = parser.parse_args()

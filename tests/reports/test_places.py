@@ -158,8 +158,8 @@ class TestOutcomes:
     def test_what_is_missing_is_named_with_the_command(self):
         host, guest = two_places(low=timed(3.0))
         on_host, on_guest = gaps((host, guest))
-        assert on_host.startswith("2 networks of other devices were not timed on host: hwprof")
-        assert on_guest.startswith("1 network of other devices was not timed on guest")
+        assert on_host.startswith("2 of the 4 networks were not timed on host: hwprof retime")
+        assert on_guest.startswith("4 of the 4 networks were not timed on guest")
 
 
 class TestPanels:
