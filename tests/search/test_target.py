@@ -116,6 +116,14 @@ class TestRange:
         found = latency.of([p.arch for p in all_paths(Choices(space, seed=0))])
         assert latency_range_s(latency, space) == pytest.approx((min(found), max(found)))
 
+    def test_of_a_space_that_is_reduced_in_depth(self) -> None:
+        """The table is of the whole space."""
+        alive = {s: WHOLE.choices(s)[1:3] for s in WHOLE.slots}
+        space = WHOLE.restrict(alive, max_depth=(2, 2, 1))
+        latency = ExpectedLatency(Planted(WHOLE), space)
+        found = latency.of([p.arch for p in all_paths(Choices(space, seed=0))])
+        assert latency_range_s(latency, space) == pytest.approx((min(found), max(found)))
+
     def test_a_target_outside_is_refused_with_the_range(self) -> None:
         space = small_space()
         latency = ExpectedLatency(Planted(space), space)
