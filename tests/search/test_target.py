@@ -346,16 +346,17 @@ class TestSearch:
         """The device takes 1.1 ms for whatever it is given: what was predicted does not count."""
         script = json.dumps({"latency": {"base_s": 1.1e-3}})
         out = tmp_path / "out"
-        result = search(
-            space="mobile-mini",
-            latency=self.table(tmp_path),
-            strategy="proxyless",
-            target_ms=1.3,
-            proxyless=self.OPTIONS,
-            measure_on="null",
-            script=script,
-            out=out,
-        )
+        asked: dict[str, Any] = {
+            "space": "mobile-mini",
+            "latency": self.table(tmp_path),
+            "strategy": "proxyless",
+            "target_ms": 1.3,
+            "proxyless": self.OPTIONS,
+            "measure_on": "null",
+            "script": script,
+            "out": out,
+        }
+        result = search(**asked)
         (penalty,) = result.settings["penalties"]
         assert penalty["kind"] == "target"
         (outcome,) = result.targets
@@ -364,6 +365,7 @@ class TestSearch:
         assert outcome.measured_s == pytest.approx(1.1e-3, rel=0.02)
         assert outcome.verdict == "faster"
         assert load_search(out).targets == result.targets
+        assert search(**asked).targets == result.targets
         events = [json.loads(line) for line in (out / "events.jsonl").read_bytes().splitlines()]
         course = [e for e in events if e["event"] == "ChoicesUpdated"]
         assert all(e["multiplier"] is not None for e in course)
