@@ -220,6 +220,73 @@ class Trial:
         )
 
 
+TARGET_TOLERANCE = 0.05
+"""How far a network's latency may be from the target that was searched for, relative to it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetOutcome:
+    """What a search for a target latency came to: how near its network is.
+
+    ``expected_s`` is of the whole distribution at the end, ``argmax_s`` of its most probable
+    network, ``predicted_s`` of the derived one, all by the latency model.
+    """
+
+    name: str
+    arch: Architecture
+    target_s: float
+    expected_s: float
+    argmax_s: float
+    predicted_s: float
+    is_limiting: bool
+    """Whether latency still held the search back at the end; where it did not, a network that is
+    faster than the target is what accuracy alone would choose."""
+    measured_s: float | None = None
+    """None where nobody measured it."""
+    ci95_s: tuple[float, float] | None = None
+
+    @property
+    def deviation(self) -> float:
+        """Latency over target less 1: measured where it was, else as predicted."""
+        latency_s = self.predicted_s if self.measured_s is None else self.measured_s
+        return latency_s / self.target_s - 1.0
+
+    @property
+    def verdict(self) -> str:
+        """``hit`` (within :data:`TARGET_TOLERANCE`), ``slower`` or ``faster``."""
+        if abs(self.deviation) <= TARGET_TOLERANCE:
+            return "hit"
+        return "slower" if self.deviation > 0.0 else "faster"
+
+    def to_row(self) -> dict[str, Any]:
+        """Return the outcome as plain data."""
+        return {
+            "name": self.name,
+            "arch": self.arch.to_json(),
+            "target_s": self.target_s,
+            "expected_s": self.expected_s,
+            "argmax_s": self.argmax_s,
+            "predicted_s": self.predicted_s,
+            "is_limiting": self.is_limiting,
+            "measured_s": self.measured_s,
+            "ci95_s": list(self.ci95_s) if self.ci95_s else None,
+            "deviation": self.deviation,
+            "verdict": self.verdict,
+        }
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> TargetOutcome:
+        """Read what :meth:`to_row` wrote."""
+        return cls(
+            name=row["name"],
+            arch=Architecture.from_json(row["arch"]),
+            **{n: row[n] for n in ("target_s", "expected_s", "argmax_s", "predicted_s")},
+            is_limiting=row["is_limiting"],
+            measured_s=row["measured_s"],
+            ci95_s=tuple(row["ci95_s"]) if row["ci95_s"] else None,
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class SearchResult:
     """A search from start to front.
@@ -239,6 +306,18 @@ class SearchResult:
     confirmed: bool
     ledger: Mapping[str, float]
     settings: Mapping[str, Any] = field(default_factory=dict)
+    latency_fingerprint: Mapping[str, Any] | None = None
+    """``digest`` and ``stable`` facts of what the latency model was fitted on; None for a table
+    and in files of earlier versions."""
+    measured_fingerprint: Mapping[str, Any] | None = None
+    """The same of what measured the finalists; None where nothing did."""
+    targets: tuple[TargetOutcome, ...] = ()
+    """One for each search of a sweep that went for a target latency."""
+
+    @property
+    def fingerprint(self) -> Mapping[str, Any] | None:
+        """What the front's latencies are of: what measured them, else what predicted them."""
+        return self.measured_fingerprint if self.confirmed else self.latency_fingerprint
 
     def to_frame(self) -> pd.DataFrame:
         """Return the front, one row a network."""
@@ -264,6 +343,9 @@ class SearchResult:
             "finalists": [t.to_row() for t in self.finalists],
             "ledger": dict(self.ledger),
             "settings": dict(self.settings),
+            "latency_fingerprint": _plain(self.latency_fingerprint),
+            "measured_fingerprint": _plain(self.measured_fingerprint),
+            "targets": [t.to_row() for t in self.targets],
         }
 
 
@@ -292,6 +374,10 @@ class SearchCourse:
     measured_s: float | None
     """Latency of the network on the device; None where nobody asked it."""
     accuracy_pct: float | None
+
+
+def _plain(fingerprint: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if fingerprint is None else dict(fingerprint)
 
 
 def effects_frame(effects: Sequence[Effect]) -> pd.DataFrame:

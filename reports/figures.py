@@ -6,16 +6,17 @@ from collections.abc import Callable, Mapping
 
 from hwprof.reports.effect_figures import depth_sketch, everywhere_sketch, heat_sketch
 from hwprof.reports.network_figures import context_sketch, front_sketch, prediction_sketch
+from hwprof.reports.place_figures import device_fronts_sketch
 from hwprof.reports.search_figures import (
     accuracy_sketch,
     derived_sketch,
     entropy_sketch,
     latency_sketch,
 )
-from hwprof.reports.sketches import DrawnFigure, Sketch, render
+from hwprof.reports.sketches import DrawnFigure, Panels, Sketch, render
 from hwprof.reports.views import ReportData
 
-FIGURES: Mapping[str, Callable[[ReportData], Sketch | None]] = {
+FIGURES: Mapping[str, Callable[[ReportData], Sketch | Panels | None]] = {
     "friendliness_latency": lambda data: heat_sketch(data, "latency"),
     "friendliness_accuracy": lambda data: heat_sketch(data, "accuracy"),
     "blocks_everywhere": everywhere_sketch,
@@ -23,6 +24,7 @@ FIGURES: Mapping[str, Callable[[ReportData], Sketch | None]] = {
     "isolated_vs_context": context_sketch,
     "predicted_vs_measured": prediction_sketch,
     "front": front_sketch,
+    "device_fronts": device_fronts_sketch,
     "search_entropy": entropy_sketch,
     "search_latency": latency_sketch,
     "search_accuracy": accuracy_sketch,

@@ -24,6 +24,7 @@ from hwprof.reports.fronts import (
     unit_texts,
 )
 from hwprof.reports.palette import FULL, GRID, INK, MUTED, PAPER, REDUCED, effect_css
+from hwprof.reports.places import columns, crossed, gaps, tallies, tally_sentence
 from hwprof.reports.tables import block_costs
 from hwprof.reports.views import (
     HeatMap,
@@ -183,6 +184,15 @@ def _rows(data: ReportData, points: Sequence[FrontPoint]) -> dict[str, Any]:
         "beaten": [p for p in points if not p.best],
         "confirmed": all(p.confirmed for p in points),
         "n_hidden": len(data.full_searches + data.reduced_searches) - len(shown_searches(data)),
+        "target_sentences": [
+            sentences.target_sentence(outcome)
+            for search in (*data.full_searches, *data.reduced_searches)
+            for outcome in search.targets
+        ],
+        "hosts": columns(data.places),
+        "crossed": crossed(data.places),
+        "place_sentences": [tally_sentence(t) for t in tallies(data.places)],
+        "place_gaps": gaps(data.places),
         "comparison": comparison,
         "comparison_text": sentences.comparison_sentence(comparison),
         "nothing": NOTHING,

@@ -78,7 +78,8 @@ def latency_sketch(data: ReportData) -> Sketch | None:
 
 def derived_sketch(data: ReportData) -> Sketch | None:
     """The derived networks block by block, as Cai et al. (ICLR 2019, figure 4) draw theirs."""
-    courses = [c for c in data.courses if any(map(_BLOCK.fullmatch, _blocks(c.arch)))]
+    everywhere = (*data.courses, *data.courses_elsewhere)
+    courses = [c for c in everywhere if any(map(_BLOCK.fullmatch, _blocks(c.arch)))]
     if not courses:
         return None
     longest = max(len(_blocks(c.arch)) for c in courses)

@@ -9,6 +9,7 @@ from typing import Literal
 from hwprof.reports.contexts import ContextSummary
 from hwprof.reports.fronts import ComparisonRow, FrontPoint, best_points, picks, strategy_name
 from hwprof.reports.views import EverywhereRow, HeatMap, ReportData, drop_rows, everywhere_rows
+from hwprof.results import TARGET_TOLERANCE, TargetOutcome
 from hwprof.units import (
     fixed,
     format_pct,
@@ -226,6 +227,26 @@ def comparison_sentence(rows: Sequence[ComparisonRow]) -> str:
         else f" Means over {seeds} seeds."
     )
     return f"Hypervolume in the reduced space: {', '.join(parts)}.{caution}"
+
+
+def target_sentence(outcome: TargetOutcome) -> str:
+    """Say how near to its target latency a search came."""
+    measured = outcome.measured_s is not None
+    level = outcome.measured_s if measured else outcome.predicted_s
+    off = f"{fixed(100.0 * outcome.deviation, 1, signed=True)} %"
+    verdict = {
+        "hit": f"within {format_share(TARGET_TOLERANCE)} of the target",
+        "slower": f"missed: slower than the target by more than {format_share(TARGET_TOLERANCE)}",
+        "faster": f"faster than the target by more than {format_share(TARGET_TOLERANCE)}",
+    }[outcome.verdict]
+    free = "" if outcome.is_limiting else "; latency did not hold the search back"
+    return (
+        f"Target {format_seconds(outcome.target_s, digits=4)}: "
+        f"{format_seconds(level, digits=4)} {'measured' if measured else 'predicted, not measured'} "
+        f"({off}), {verdict}{free}. Expected {format_seconds(outcome.expected_s, digits=4)}, most "
+        f"probable network {format_seconds(outcome.argmax_s, digits=4)}, derived network "
+        f"{format_seconds(outcome.predicted_s, digits=4)} by the latency model."
+    )
 
 
 def key_figures(data: ReportData, points: Sequence[FrontPoint]) -> tuple[tuple[str, str], ...]:

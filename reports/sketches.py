@@ -76,6 +76,18 @@ class Sketch:
     draw: Callable[[Axes], None]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Panels:
+    """A figure of several panels side by side, which share the axis of accuracy and no other."""
+
+    title: str
+    alt: str
+    inches: tuple[float, float]
+    n_columns: int
+    panels: tuple[tuple[str, Callable[[Axes], None]], ...]
+    """Title and drawing function of each."""
+
+
 @contextmanager
 def _style(name: str) -> Iterator[None]:
     # The hash salt keeps the ids inside an SVG the same from run to run and different from
@@ -84,21 +96,35 @@ def _style(name: str) -> Iterator[None]:
         yield
 
 
-def render(name: str, sketch: Sketch, *, emulated: bool) -> DrawnFigure:
+def render(name: str, sketch: Sketch | Panels, *, emulated: bool) -> DrawnFigure:
     """Draw a sketch in both formats; the same sketch gives the same bytes."""
     with _style(name):
         figure = Figure(figsize=sketch.inches, layout="constrained")
         FigureCanvasAgg(figure)
-        axes = figure.add_subplot()
-        sketch.draw(axes)
         title = f"{sketch.title} (EMULATED)" if emulated else sketch.title
-        axes.set_title(title)
+        if isinstance(sketch, Panels):
+            _draw_panels(figure, sketch, title)
+        else:
+            axes = figure.add_subplot()
+            sketch.draw(axes)
+            axes.set_title(title)
         png, svg = io.BytesIO(), io.StringIO()
         figure.savefig(png, format="png", dpi=_PNG_DPI, metadata={"Software": None})
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
     return DrawnFigure(
         name=name, title=title, alt=sketch.alt, png=png.getvalue(), svg=svg.getvalue()
     )
+
+
+def _draw_panels(figure: Figure, sketch: Panels, title: str) -> None:
+    n_rows = -(-len(sketch.panels) // sketch.n_columns)
+    first: Axes | None = None
+    for number, (name, draw) in enumerate(sketch.panels, start=1):
+        axes = figure.add_subplot(n_rows, sketch.n_columns, number, sharey=first)
+        first = first or axes
+        draw(axes)
+        axes.set_title(name)
+    figure.suptitle(title, fontsize=11, fontweight="bold", x=0.01, ha="left")
 
 
 def errors(

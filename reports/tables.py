@@ -9,6 +9,7 @@ from typing import Any
 
 from hwprof.reports.contexts import context_rows, prediction_rows
 from hwprof.reports.fronts import comparison_rows, front_points
+from hwprof.reports.places import columns, crossed
 from hwprof.reports.views import ReportData, drop_rows
 from hwprof.results import Interval
 
@@ -21,6 +22,8 @@ TABLE_NAMES = (
     "predictions",
     "drops",
     "front",
+    "places",
+    "matrix",
     "comparison",
     "verdicts",
     "failures",
@@ -47,6 +50,8 @@ def csv_tables(data: ReportData) -> dict[str, str]:
         ],
         "drops": _drops(data),
         "front": [p.to_row() for p in front_points(data)],
+        "places": _places(data),
+        "matrix": _matrix(data),
         "comparison": _comparison(data),
         "verdicts": [
             {"verdict": v.verdict, "n": v.n, "evidence": "; ".join(v.evidence)}
@@ -111,6 +116,36 @@ def _machine(data: ReportData) -> list[Row]:
         {"kind": kind, "fact": name, "value": value}
         for kind, facts in groups
         for name, value in facts.items()
+    ]
+
+
+def _places(data: ReportData) -> list[Row]:
+    return [
+        {"place": place.label, "digest": place.digest, "fact": name, "value": value}
+        for place in data.places
+        for name, value in place.facts.items()
+    ]
+
+
+def _matrix(data: ReportData) -> list[Row]:
+    hosts = columns(data.places)
+    return [
+        {
+            "number": row.number,
+            "searched_for": row.place.label,
+            "searched_for_digest": row.place.digest,
+            "accuracy_pct": row.trial.accuracy_pct,
+            "accuracy_source": row.trial.accuracy_source,
+            "timed_on": host.label,
+            "timed_on_digest": host.digest,
+            **_columns("latency", "s", timed.level if timed else None),
+            "verdict": timed.verdict if timed else None,
+            "outcome": outcome,
+            "failure": timed.failure if timed else None,
+            "arch": row.trial.arch.canonical_json(),
+        }
+        for row in crossed(data.places)
+        for host, (timed, outcome) in zip(hosts, row.cells, strict=True)
     ]
 
 

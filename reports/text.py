@@ -18,7 +18,7 @@ from rich.text import Text
 from hwprof.measure.records import Measurement
 from hwprof.reports.batch_text import gpu_times
 from hwprof.reports.fronts import strategy_name, unit_texts
-from hwprof.reports.sentences import EMULATED, VERDICT_MEANINGS
+from hwprof.reports.sentences import EMULATED, VERDICT_MEANINGS, target_sentence
 from hwprof.reports.views import (
     HeatMap,
     Metric,
@@ -302,7 +302,21 @@ def front_text(result: SearchResult, *, emulated: bool = False) -> RenderableTyp
         _add(table, *cells, format_count(trial.macs), format_count(trial.params), network)
     marks = [Text(EMULATED, style="bold")] if emulated else []
     spent = ", ".join(_spent(name, value) for name, value in result.ledger.items() if value)
-    return Group(*marks, Text(head), table, Text(f"spent: {spent}"))
+    targets = [Text(target_sentence(outcome)) for outcome in result.targets]
+    return Group(*marks, Text(head), table, *targets, Text(f"spent: {spent}"))
+
+
+def retimed_text(row: Row) -> RenderableType:
+    """Show what ``hwprof retime`` timed, fastest first, and what it could not (its JSON)."""
+    table = _table(">latency", "verdict", "network")
+    rows = sorted(row["networks"], key=lambda r: (r["level_s"] is None, r["level_s"] or 0.0))
+    for found in rows:
+        level = Interval(found["level_s"], *found["ci95_s"]) if found["ci95_s"] else None
+        network = " | ".join(t for _, t in unit_texts(Architecture.from_json(found["arch"])))
+        _add(table, format_interval(level), found["verdict"] or found["failure"], network)
+    head = f"{row['n_done']} networks timed on {row['device']}, {row['n_failed']} failed"
+    marks = [Text(EMULATED, style="bold")] if is_emulated(row["fingerprint"]) else []
+    return Group(*marks, Text(head), table, Text(f"kept in {row['out']}, for hwprof report"))
 
 
 def _spent(name: str, value: float) -> str:

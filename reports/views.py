@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from hwprof.estimate.comparing import EffectsComparison
 from hwprof.measure.records import Failure, Fingerprint
+from hwprof.reports.places import Place
 from hwprof.results import (
     Effect,
     EffectKind,
@@ -107,8 +108,13 @@ class ReportData:
     reduction: Reduction | None = None
     full_searches: tuple[SearchResult, ...] = ()
     reduced_searches: tuple[SearchResult, ...] = ()
+    places: tuple[Place, ...] = ()
+    """Devices whose fronts stand beside each other; empty where there is one, and nothing was
+    timed elsewhere."""
     courses: tuple[SearchCourse, ...] = ()
-    """Of the searches that went by gradient."""
+    """Of the searches that went by gradient, on the page's device."""
+    courses_elsewhere: tuple[SearchCourse, ...] = ()
+    """Of those on other devices: their networks are drawn, their latencies have no axis here."""
     hypervolumes: tuple[Hypervolume, ...] = ()
     hypervolume_reference: tuple[float, float] | None = None
     """Latency in seconds and accuracy in percent, common to all hypervolumes."""

@@ -104,6 +104,8 @@ class ChoicesUpdated:
     argmax: Architecture
     argmax_s: float
     argmax_accuracy_pct: float
+    multiplier: float | None = None
+    """Of a search for a target latency; None for others, and in logs of earlier versions."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as plain data."""
@@ -112,7 +114,7 @@ class ChoicesUpdated:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ChoicesUpdated:
         """Read what :meth:`to_json` wrote."""
-        own = {f.name: data[f.name] for f in fields(cls)}
+        own = {f.name: data[f.name] for f in fields(cls) if f.name in data}
         return cls(**{**own, "argmax": Architecture.from_json(data["argmax"])})
 
 

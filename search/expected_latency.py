@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -77,7 +79,21 @@ class ExpectedLatency:
                     )
         self._model = model
         self._space = space
-        self._table = table
+        self.table: Mapping[tuple[Slot, str], float] = table
+        """Seconds of every block that the model knows, at every slot; negative ones are possible
+        where a layer is always there, as only differences mean something then."""
+
+    @cached_property
+    def constant_s(self) -> float:
+        """What remains of every network once the entries of its blocks are taken away."""
+        first: dict[Where, Tensor] = {
+            slot: _one_hot(0, len(self._space.choices(slot))) for slot in self._space.slots
+        }
+        for unit in range(self._space.n_units):
+            n_depths = len(self._space.depths(unit))
+            first[unit] = _one_hot(n_depths - 1, n_depths)
+        blocks = (self.table[slot, self._space.choices(slot)[0]] for slot in self._space.slots)
+        return float(self(first).item() - sum(blocks))
 
     @property
     def digest(self) -> str:
@@ -86,7 +102,7 @@ class ExpectedLatency:
         Raises:
             SpaceError: the model cannot predict the networks of the space.
         """
-        lines = sorted(f"{slot} {block} {value!r}" for (slot, block), value in self._table.items())
+        lines = sorted(f"{slot} {block} {value!r}" for (slot, block), value in self.table.items())
         # The table has neither the constant part nor interaction terms.
         rng = np.random.default_rng(0)
         networks = [self._space.sample(rng) for _ in range(DIGEST_NETWORKS)]
@@ -118,6 +134,10 @@ class ExpectedLatency:
         if slot.layer >= self._space.max_depth[slot.unit]:
             return [0.0] * len(known)
         return _spread(known, self._space.choices(slot), probabilities.get(slot))
+
+
+def _one_hot(index: int, n: int) -> Tensor:
+    return torch.eye(n, dtype=torch.float64)[index]
 
 
 def _spread(known: Sequence[Any], mine: Sequence[Any], shares: Tensor | None) -> list[Any]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hwprof.errors import PlanError
 
-PenaltyKind = Literal["linear", "power", "hinge", "legacy_mul_log"]
+PenaltyKind = Literal["linear", "power", "hinge", "target", "legacy_mul_log"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +24,8 @@ class Penalty:
     - ``linear``: CE + λ (E − T) / T, the paper's form (its released code: λ = 0.1).
     - ``power``: CE · (E / T)^λ; no unit enters.
     - ``hinge``: CE + λ · max(0, (E − T) / T); T is a ceiling below which latency is free.
+    - ``target``: ``linear``, with a weight that adapts until E ≤ T
+      (:mod:`hwprof.search.target`); λ is what it starts from.
     - ``legacy_mul_log``: CE · (ln E / ln T)^λ, E and T in ms: the default of the released code
       (λ = 0.3; its factor before CE changes nothing under Adam without weight decay). Its pull
       depends on the unit, and E of at most 1 ms has no meaning.
@@ -59,7 +61,7 @@ class Penalty:
         """
         ce = cross_entropy.to(expected_s)
         ratio = expected_s / self.target_s
-        if self.kind == "linear":
+        if self.kind in ("linear", "target"):
             return ce + self.weight * (ratio - 1.0)
         if self.kind == "hinge":
             return ce + self.weight * (ratio - 1.0).clamp(min=0.0)

@@ -38,6 +38,7 @@ from hwprof.search.gates import GatePlan, frozen
 from hwprof.search.penalties import Penalty
 from hwprof.search.plans import full_plan, pair_plan, pair_update, run_plan
 from hwprof.search.supernet import Supernet
+from hwprof.search.target import Multiplier
 
 Mode = Literal["recompute", "two-path", "reinforce"]
 MODES: tuple[str, ...] = get_args(Mode)
@@ -163,6 +164,10 @@ class ArchitectureSteps:
         self._penalty = penalty
         self._config = config
         self._baseline = Baseline(decay=config.baseline_decay)
+        self.multiplier: Multiplier | None = None
+        """Of a search for a target latency."""
+        if penalty.kind == "target":
+            self.multiplier = Multiplier(target_s=penalty.target_s, value=penalty.weight)
 
     @cached_property
     def optimizer(self) -> torch.optim.Adam:
@@ -175,6 +180,8 @@ class ArchitectureSteps:
         batch = batch.to(self._device)
         with frozen(self._supernet), self._autocast():
             outcome = _STEPS[self._config.mode](self, batch, rng)
+        if self.multiplier is not None:
+            self.multiplier.update(outcome.expected_s)
         if not all(bool(alpha.isfinite().all()) for alpha in self.choices.alpha.values()):
             return replace(outcome, loss=math.nan)
         return outcome
@@ -185,6 +192,7 @@ class ArchitectureSteps:
             "alpha": self.choices.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "baseline": self._baseline.value,
+            "multiplier": None if self.multiplier is None else self.multiplier.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -192,6 +200,14 @@ class ArchitectureSteps:
         self.choices.load_state_dict(state["alpha"])
         self.optimizer.load_state_dict(state["optimizer"])
         self._baseline.value = state["baseline"]
+        if self.multiplier is not None:
+            self.multiplier.load_state_dict(state["multiplier"])
+
+    def _penalty_at(self, expected_s: float) -> Penalty:
+        """Return the penalty of a step, whose weight depends on where a search for a target is."""
+        if self.multiplier is None:
+            return self._penalty
+        return replace(self._penalty, weight=self.multiplier.weight(expected_s))
 
     def _recompute(self, batch: Batch, rng: np.random.Generator) -> StepOutcome:
         p = self.choices.probabilities()
@@ -219,8 +235,9 @@ class ArchitectureSteps:
             ]
             expected_s = float(self._latency(self.choices.probabilities()))
         latencies = self._latency.of([path.arch for path in paths])
+        penalty = self._penalty_at(expected_s)
         rewards = [
-            reward(accuracy, latency_s, self._penalty)
+            reward(accuracy, latency_s, penalty)
             for accuracy, latency_s in zip(right, latencies, strict=True)
         ]
         baseline = self._baseline.before(rewards)
@@ -239,7 +256,7 @@ class ArchitectureSteps:
         # Plain cross-entropy: labels are smoothed for weights only.
         cross_entropy = functional.cross_entropy(logits.float(), batch.labels).cpu()
         expected_s = self._latency(probabilities)
-        loss = self._penalty(cross_entropy, expected_s)
+        loss = self._penalty_at(expected_s.item())(cross_entropy, expected_s)
         loss.backward()  # type: ignore[no-untyped-call]
         parallel.average_gradients(self.choices.alpha.values())
         return StepOutcome(

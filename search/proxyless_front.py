@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hwprof.errors import PlanError
 from hwprof.progress import ProgressCallback
-from hwprof.results import LatencySource, SearchResult
+from hwprof.results import LatencySource, SearchResult, TargetOutcome
 from hwprof.search import parallel
 from hwprof.search.choices import Choices
 from hwprof.search.events import Event, NetworkDerived
@@ -31,9 +31,10 @@ from hwprof.search.proxyless_search import (
 )
 from hwprof.search.runner import request_of, run_search
 from hwprof.search.strategy import Evaluate, Outcome
+from hwprof.search.target import require_in_range
 from hwprof.search.tasks import ImageTask
 from hwprof.search.training import train_network, train_supernet
-from hwprof.space import Architecture, DesignSpace
+from hwprof.space import Architecture, DesignSpace, space_of
 
 STRATEGY = "proxyless"
 DEFAULT_WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.4)
@@ -59,6 +60,8 @@ class Sweep:
         Args:
             reference_s: T where no target is named: the expectation of a fresh search.
         """
+        if self.kind == "target":
+            return self._for_targets()
         if len(self.targets_s) > 1 and len(self.weights) > 1:
             raise PlanError(
                 f"{len(self.targets_s)} targets and {len(self.weights)} latency weights were "
@@ -76,6 +79,18 @@ class Sweep:
         if len(set(found)) < len(found):
             raise PlanError("a latency weight or target is named twice; name each once")
         return found
+
+    def _for_targets(self) -> tuple[Penalty, ...]:
+        if self.weights:
+            raise PlanError(
+                "a search for a target adapts its latency weight: leave --latency-weights out, or "
+                "choose --penalty linear"
+            )
+        if not self.targets_s:
+            raise PlanError("--penalty target needs a target: name it with --target-ms")
+        if len(set(self.targets_s)) < len(self.targets_s):
+            raise PlanError("a target is named twice; name each once")
+        return tuple(Penalty(kind="target", weight=0.0, target_s=t) for t in self.targets_s)
 
 
 def search_front(
@@ -119,7 +134,8 @@ def search_front(
 
     Raises:
         SpaceError: the space has no supernet, or a block no latency.
-        PlanError: the epochs hold no architecture step, or two searches have the same name.
+        PlanError: the epochs hold no architecture step, two searches have the same name, or no
+            network of the space can come near a target.
         DataError: a loss is no number.
         IncompatibleRunError: the folder holds another search, or ``warmup`` is of another space
             or of other images.
@@ -130,6 +146,9 @@ def search_front(
     fresh = Choices(space, seed=config.seed)
     penalties = sweep.penalties(expected(fresh.probabilities()).item())
     names = names_of(config, penalties)
+    for penalty in penalties:
+        if penalty.kind == "target":
+            require_in_range(expected, space, penalty.target_s)
     settings = {
         **config.to_json(),
         "penalties": [asdict(p) for p in penalties],
@@ -172,7 +191,7 @@ def search_front(
         # The others have trained their share; one process judges, measures and writes.
         raise SystemExit(0)
     proposals = _Proposals(archs=tuple(accuracy.archs.values()), settings=settings)
-    return run_search(
+    result = run_search(
         space,
         proposals,
         accuracy=accuracy,
@@ -188,6 +207,7 @@ def search_front(
         course=_course(found, folder),
         training_s=training_s,
     )
+    return replace(result, targets=_targets(found, penalties, expected, result))
 
 
 def names_of(config: ProxylessConfig, penalties: Sequence[Penalty]) -> tuple[str, ...]:
@@ -313,3 +333,37 @@ def _course(found: Sequence[Derived], folder: Path) -> tuple[Event, ...]:
             )
         )
     return tuple(events)
+
+
+def _targets(
+    found: Sequence[Derived],
+    penalties: Sequence[Penalty],
+    latency: ExpectedLatency,
+    result: SearchResult,
+) -> tuple[TargetOutcome, ...]:
+    """Say how near to its target each search came, as predicted and, where it was, as measured."""
+    outcomes = []
+    for derived, penalty in zip(found, penalties, strict=True):
+        if penalty.kind != "target":
+            continue
+        key = space_of(derived.arch).canonical(derived.arch)
+        measured = [
+            t
+            for t in result.finalists
+            if t.latency_source == "measured" and space_of(t.arch).canonical(t.arch) == key
+        ]
+        last = derived.course[-1]
+        outcomes.append(
+            TargetOutcome(
+                name=derived.name,
+                arch=derived.arch,
+                target_s=penalty.target_s,
+                expected_s=last.expected_s,
+                argmax_s=last.argmax_s,
+                predicted_s=latency.of([derived.arch])[0],
+                is_limiting=derived.is_limiting,
+                measured_s=measured[0].latency_s if measured else None,
+                ci95_s=measured[0].ci95_s if measured else None,
+            )
+        )
+    return tuple(outcomes)

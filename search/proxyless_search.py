@@ -33,6 +33,7 @@ from hwprof.search.plans import run_plan
 from hwprof.search.proxyless import ArchitectureSteps, ProxylessConfig, StepOutcome
 from hwprof.search.sgd import Training, TrainSettings
 from hwprof.search.supernet import Supernet
+from hwprof.search.target import derive
 from hwprof.search.tasks import ImageTask, Split
 from hwprof.space import Architecture, DesignSpace
 
@@ -58,6 +59,8 @@ class Derived:
     checkpoint: Path
     course: tuple[ChoicesUpdated, ...]
     seconds: float
+    is_limiting: bool = False
+    """Of a search for a target: whether latency held it back to the end."""
 
 
 def warmup_settings(config: ProxylessConfig, task: ImageTask) -> TrainSettings:
@@ -74,6 +77,8 @@ def retrain_settings(
 
 def search_name(config: ProxylessConfig, penalty: Penalty) -> str:
     """Name one search of a sweep; serves as a file name."""
+    if penalty.kind == "target":
+        return f"{config.mode}-target-t{penalty.target_s * 1e3:.4g}ms"
     return f"{config.mode}-{penalty.kind}-w{penalty.weight:g}-t{penalty.target_s * 1e3:.4g}ms"
 
 
@@ -120,17 +125,18 @@ def search_network(
     choices = Choices(fitted, seed=config.seed)
     settings = _settings(config, task, epochs=config.epochs, lr=config.lr)
     judge = Judge.of(supernet, task)
+    steps = ArchitectureSteps(
+        supernet,
+        choices,
+        latency,
+        penalty,
+        config,
+        device=settings.device,
+        autocast=settings.autocast,
+    )
     companion = _Search(
         name=search_name(config, penalty),
-        steps=ArchitectureSteps(
-            supernet,
-            choices,
-            latency,
-            penalty,
-            config,
-            device=settings.device,
-            autocast=settings.autocast,
-        ),
+        steps=steps,
         latency=latency,
         batches=batches,
         config=config,
@@ -140,8 +146,11 @@ def search_network(
     def logits(images: Tensor, rng: np.random.Generator) -> Tensor:
         return supernet.forward(images, run_plan(choices.draw(rng)))
 
+    def network() -> Architecture:
+        return derive(choices, latency, steps.multiplier).arch
+
     def figures() -> dict[str, float]:
-        found = judge.top1_pct(choices.best().arch, [task.validation, task.test])
+        found = judge.top1_pct(network(), [task.validation, task.test])
         return dict(zip(("validation_pct", "test_pct"), found, strict=True))
 
     meta = CheckpointMeta(
@@ -171,12 +180,13 @@ def search_network(
     assert done.figures is not None
     return Derived(
         name=companion.name,
-        arch=choices.best().arch,
+        arch=network(),
         validation_pct=done.figures["validation_pct"],
         test_pct=done.figures["test_pct"],
         checkpoint=out,
         course=tuple(companion.course),
         seconds=done.seconds,
+        is_limiting=steps.multiplier is not None and steps.multiplier.is_limiting,
     )
 
 
@@ -248,6 +258,7 @@ class _Search:
             argmax=best,
             argmax_s=self._latency.of([best])[0],
             argmax_accuracy_pct=self._judge.top1_pct(best, [self._few])[0],
+            multiplier=None if self._steps.multiplier is None else self._steps.multiplier.value,
         )
 
 

@@ -20,6 +20,7 @@ from hwprof.api.profiling import import_, profile
 from hwprof.api.proxyless import ProxylessOptions
 from hwprof.api.reducing import predict, reduce
 from hwprof.api.reporting import insights, report
+from hwprof.api.retiming import retime
 from hwprof.api.searching import search, train
 from hwprof.api.suites import suite_compare, suite_history, suite_run
 
@@ -46,6 +47,7 @@ __all__ = [
     "quickstart",
     "reduce",
     "report",
+    "retime",
     "search",
     "selftest",
     "spaces",

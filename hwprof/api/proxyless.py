@@ -29,8 +29,9 @@ class ProxylessOptions:
 
     Attributes:
         mode: ``recompute``, ``two-path`` or ``reinforce``.
-        penalty: ``linear``, ``power``, ``hinge`` or ``legacy_mul_log``; by default ``linear``, or
-            ``hinge`` where ``targets_ms`` are named, be it one.
+        penalty: ``linear``, ``power``, ``hinge``, ``target`` or ``legacy_mul_log``; by default
+            ``linear``, or ``hinge`` where ``targets_ms`` are named, be it one, or ``target``
+            where ``target_ms`` is and no weights are.
         latency_weights: one search for each.
         targets_ms: ceilings, one search for each, instead.
         supernet: a checkpoint of ``hwprof train --space`` to start from, instead of a warm-up;
@@ -111,9 +112,11 @@ def search_proxyless(
         precision=options.train_precision,  # type: ignore[arg-type]  # checked there, by name
         **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]
     )
-    # One target of --targets-ms is a ceiling too; that of --target-ms is a reference.
-    ceilings = bool(options.targets_ms)
-    kind = options.penalty or ("hinge" if ceilings else None)
+    # One target of --targets-ms is a ceiling too; --target-ms is what the network comes to, and
+    # beside weights it is their reference.
+    ceilings = bool(options.targets_ms) and options.penalty != "target"
+    adapts = target_ms is not None and not options.latency_weights
+    kind = options.penalty or ("hinge" if ceilings else "target" if adapts else None)
     sweep = Sweep(
         kind=kind,  # type: ignore[arg-type]  # checked by Penalty, by name
         weights=options.latency_weights or ((CEILING_WEIGHT,) if ceilings else ()),

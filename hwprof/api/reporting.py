@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwprof.api.contexts import cold_isolated, differential_costs, mixing
 from hwprof.api.courses import read_courses
 from hwprof.api.friendliness import compare_effects
+from hwprof.api.placing import Placed, place, require_same_space
+from hwprof.api.retiming import KIND as RETIME
+from hwprof.api.retiming import Retimed, read_retimed
 from hwprof.api.runs import open_run, run_space, scored_samples
 from hwprof.api.searching import load_search
-from hwprof.errors import DataError, IncompatibleRunError, StoreError
+from hwprof.errors import DataError, StoreError
 from hwprof.pareto import hypervolume
 from hwprof.progress import ProgressCallback
 from hwprof.results import Reduction, SearchCourse, SearchResult
 from hwprof.space import DesignSpace, Slot, reduction_from_yaml
 from hwprof.space.architecture import SKIP
+from hwprof.store.folder import RUN_FILE, RunFile
 
 if TYPE_CHECKING:
     from hwprof.estimate.friendliness import Friendliness
@@ -36,7 +40,9 @@ class _Found:
 
     profiles: list[Path] = field(default_factory=list)
     searches: list[SearchResult] = field(default_factory=list)
-    courses: list[SearchCourse] = field(default_factory=list)
+    courses: list[tuple[SearchCourse, ...]] = field(default_factory=list)
+    """Of each of the searches."""
+    retimed: list[Retimed] = field(default_factory=list)
     reduction: Reduction | None = None
     checkpoint: Path | None = None
     seconds: dict[str, float] = field(default_factory=dict)
@@ -61,8 +67,9 @@ def report(
     """Make ``out/index.html``, its figures (PNG and SVG) and its tables (CSV).
 
     Args:
-        runs: folders of ``hwprof profile``, ``search`` or ``quickstart``, and ``reduced.yaml``.
-            Of several profiles the first is shown whole, the others beside it.
+        runs: folders of ``hwprof profile``, ``search``, ``retime`` or ``quickstart``, and
+            ``reduced.yaml``. Of several profiles the first is shown whole, the others beside it;
+            searches of other devices than its own stand in a section of several devices.
         out: the folder of the page.
         accuracy: an accuracy source for the effects; a quickstart brings its own.
         data: images for ``supernet:``.
@@ -127,13 +134,16 @@ def _collect(path: Path, found: _Found) -> None:
     elif (path / "search.json").exists():
         result = load_search(path)
         found.searches.append(result)
-        found.courses += read_courses(path, result)
-    elif (path / "run.json").exists():
-        found.profiles.append(path)
+        found.courses.append(read_courses(path, result))
+    elif (path / RUN_FILE).exists():
+        if RunFile.read(path).kind == RETIME:
+            found.retimed.append(read_retimed(path))
+        else:
+            found.profiles.append(path)
     else:
         raise StoreError(
-            f"{str(path)!r} holds no results; expected a folder of `hwprof profile`, `search` or "
-            "`quickstart`, or a reduced.yaml"
+            f"{str(path)!r} holds no results; expected a folder of `hwprof profile`, `search`, "
+            "`retime` or `quickstart`, or a reduced.yaml"
         )
 
 
@@ -167,7 +177,9 @@ def _report_data(
         friendliness = run_friendliness(run, samples)
         model = run_latency_model(run)
         n_networks = len(run.networks())
-    _require_same_place(found.searches, space, str(fingerprint.stable["device"]))
+    require_same_space(found.searches, found.retimed, space)
+    placed = place(fingerprint, found.searches, found.retimed)
+    own = [s for s in found.searches if any(s is mine for mine in placed.own)]
     cold = {
         (row.slot, row.block): row.isolated_hot_s
         for row in cold_isolated(found.profiles[0], space)
@@ -180,7 +192,7 @@ def _report_data(
         mixed = mixing(found.profiles[0])
     except DataError as error:
         mixed, unmixed = None, (f"Hot against cold is left out: {error}.",)
-    reference = hypervolume_reference(found.searches)
+    reference = hypervolume_reference(own)
     return ReportData(
         title=f"{space.name} on {fingerprint.stable['device']}",
         space=space.name,
@@ -217,9 +229,11 @@ def _report_data(
             for p in model.heldout
         ),
         reduction=found.reduction,
-        full_searches=tuple(s for s in found.searches if not s.reduced),
-        reduced_searches=tuple(s for s in found.searches if s.reduced),
-        courses=tuple(found.courses),
+        full_searches=tuple(s for s in own if not s.reduced),
+        reduced_searches=tuple(s for s in own if s.reduced),
+        places=placed.places,
+        courses=_courses(found, placed),
+        courses_elsewhere=_courses_elsewhere(found, placed),
         hypervolumes=tuple(
             Hypervolume(
                 strategy=s.strategy,
@@ -227,30 +241,34 @@ def _report_data(
                 seed=s.seed,
                 value_s_pct=front_hypervolume(s, reference),
             )
-            for s in found.searches
+            for s in own
             if reference is not None
         ),
         hypervolume_reference=reference,
         commands=tuple(found.commands),
-        notes=(*_notes(found), *_interaction_notes(model), *unmixed),
+        notes=(*_notes(found), *placed.notes, *_interaction_notes(model), *unmixed),
     )
 
 
-def _require_same_place(searches: Sequence[SearchResult], space: DesignSpace, device: str) -> None:
-    """Refuse to rank fronts of several devices, spaces or input sizes as one.
+def _courses(found: _Found, placed: Placed) -> tuple[SearchCourse, ...]:
+    """Return how the searches of the page's device went."""
+    return tuple(
+        course
+        for search, courses in zip(found.searches, found.courses, strict=True)
+        if any(search is mine for mine in placed.own)
+        for course in courses
+    )
 
-    Raises:
-        IncompatibleRunError: naming what differs.
-    """
-    for s in searches:
-        sizes = {t.arch.resolution_px for t in s.front} - {space.resolution_px}
-        if s.space != space.name or sizes or s.device not in (None, device):
-            at = f" at {min(sizes)} px" if sizes else ""
-            raise IncompatibleRunError(
-                f"a search is of {s.space} on {s.device or 'a table'}{at}, the first profile of "
-                f"{space.name} on {device} at {space.resolution_px} px: report each device's "
-                "fronts on a page of their own"
-            )
+
+def _courses_elsewhere(found: _Found, placed: Placed) -> tuple[SearchCourse, ...]:
+    """Return those of other devices, named after them."""
+    labels = {id(s): p.label for p in placed.places for s in p.searches}
+    return tuple(
+        replace(course, name=f"{labels[id(search)]}: {course.name}")
+        for search, courses in zip(found.searches, found.courses, strict=True)
+        if not any(search is mine for mine in placed.own)
+        for course in courses
+    )
 
 
 def _absolute_costs(

@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hwprof.api.adapting import require_same_device
 from hwprof.api.boards import device_label, refuse_emulated
+from hwprof.api.finalists import FinalistMeasurer, identity
 from hwprof.api.models import as_architecture, as_space, write_file
 from hwprof.api.proxyless import STRATEGY as PROXYLESS
 from hwprof.api.proxyless import ProxylessOptions, is_table, search_proxyless
 from hwprof.api.runs import latency_model
 from hwprof.errors import MissingExtraError, PlanError, StoreError
-from hwprof.measure.records import DeviceOptions, Precision, Result, plan_for
+from hwprof.measure.records import DeviceOptions, Fingerprint, Precision
 from hwprof.progress import ProgressCallback
-from hwprof.results import SearchResult, Trial
+from hwprof.results import SearchResult, TargetOutcome, Trial
 from hwprof.space import Architecture, DesignSpace, space_of
 
 if TYPE_CHECKING:
@@ -135,8 +136,8 @@ def search(
         strategy: ``model-guided``, ``nsga2``, ``evolution``, ``random``, or ``proxyless``, which
             trains on ``data`` and takes ``proxyless`` in place of ``accuracy``, ``max_evals`` and
             ``max_time_s``.
-        target_ms: networks slower than this are not wanted; for ``proxyless`` the reference T of
-            its penalty.
+        target_ms: networks slower than this are not wanted; what a ``proxyless`` network comes
+            to, or, beside latency weights, the reference T of their penalty.
         max_evals: distinct networks whose accuracy is judged.
         max_time_s: stop judging after this long.
         measure_on: measure the finalists on this device, so that the front is of measured
@@ -178,9 +179,12 @@ def search(
         shown_device = device_label(device_ref(measure_on, options))
         if not allow_emulated:
             refuse_emulated(shown_device, "a front measured there")
-        measure = finalist_measurer(folder, measure_on, options, preset, seed, progress)
+        measure = FinalistMeasurer(folder, measure_on, options, preset, seed, progress)
+
+    predicted_by: list[Fingerprint | None] = []
 
     def accept(model: AdditiveLatencyModel, device: str) -> None:
+        predicted_by.append(model.fingerprint)
         if not allow_emulated:
             refuse_emulated(device, f"the run {str(latency)!r}")
         if measure_on is not None and not allow_other_device:
@@ -206,9 +210,7 @@ def search(
             seed=seed,
             progress=progress,
         )
-        assert folder is not None
-        save_search(folder, result)
-        return result
+        return _finished(result, folder, predicted_by, measure)
     if accuracy is None:
         raise PlanError(
             f"{strategy} needs accuracies: name them with --accuracy (supernet:CHECKPOINT, "
@@ -232,6 +234,21 @@ def search(
         progress=progress,
         folder=folder,
         latency_source="predicted" if device_name is not None else "table",
+    )
+    return _finished(result, folder, predicted_by, measure)
+
+
+def _finished(
+    result: SearchResult,
+    folder: Path | None,
+    predicted_by: Sequence[Fingerprint | None],
+    measure: FinalistMeasurer | None,
+) -> SearchResult:
+    """Note what predicted and what measured, and keep the result."""
+    result = replace(
+        result,
+        latency_fingerprint=identity(predicted_by[0]) if predicted_by else None,
+        measured_fingerprint=identity(measure.fingerprint) if measure else None,
     )
     if folder is not None:
         save_search(folder, result)
@@ -292,41 +309,6 @@ def open_latency(
     return predicted, device
 
 
-def finalist_measurer(
-    folder: Path | None,
-    device: str,
-    options: DeviceOptions,
-    preset: str,
-    seed: int,
-    progress: ProgressCallback | None,
-) -> Callable[[Sequence[Architecture]], list[Result]]:
-    """Return the callable that measures finalists, keeping every burst in ``folder``."""
-    from hwprof.devices import device_ref
-    from hwprof.measure.engine import measure
-    from hwprof.store import Run
-    from hwprof.workload import Workload
-
-    ref = device_ref(device, options)
-    plan = plan_for(preset, seed=seed)
-
-    def run(archs: Sequence[Architecture]) -> list[Result]:
-        workloads = [Workload.network(a) for a in archs]
-        if folder is None:
-            return list(measure(workloads, ref, plan, progress=progress))
-        # All that must be equal for a measurement kept here to stand for one asked for now.
-        request = {"device": device, "options": asdict(options), "plan": plan.key_fields()}
-        with Run.create_or_resume(folder, "finalists", request) as store:
-            known = {m.workload.key: m for m in store.measurements()}
-            todo = [w for w in workloads if w.key not in known]
-            fresh = measure(
-                todo, ref, plan, sink=store, earlier=store.partial_bursts(), progress=progress
-            )
-            results = {**known, **{r.workload.key: r for r in fresh}}
-        return [results[w.key] for w in workloads]
-
-    return run
-
-
 def save_search(folder: Path, result: SearchResult) -> None:
     """Write ``search.json``: the front, the finalists, every trial, the ledger."""
     data = {
@@ -365,6 +347,10 @@ def load_search(folder: str | Path) -> SearchResult:
         trials=tuple(Trial.from_row(r) for r in data["trials"]),
         ledger=data["ledger"],
         settings=data["settings"],
+        # Files of earlier versions have none of these.
+        latency_fingerprint=data.get("latency_fingerprint"),
+        measured_fingerprint=data.get("measured_fingerprint"),
+        targets=tuple(TargetOutcome.from_row(r) for r in data.get("targets", ())),
     )
 
 

@@ -12,7 +12,9 @@ def _option(name: str, text: str, *, least: int | None = None) -> Any:
 
 
 Mode = Annotated[str, _option("--mode", "recompute, two-path or reinforce.")]
-Penalty = Annotated[str | None, _option("--penalty", "linear, power, hinge or legacy_mul_log.")]
+Penalty = Annotated[
+    str | None, _option("--penalty", "linear, power, hinge, target or legacy_mul_log.")
+]
 LatencyWeights = Annotated[
     str | None,
     _option("--latency-weights", "one search for each, e.g. 0,0.1,0.3; 0 is blind to latency."),

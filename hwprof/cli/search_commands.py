@@ -1,4 +1,4 @@
-"""``train``, ``search``, ``report``, ``quickstart``."""
+"""``train``, ``search``, ``retime``, ``report``, ``quickstart``."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ def search(
         float | None,
         typer.Option(
             "--target-ms",
-            help="Slower networks are not wanted (proxyless: the reference T of the penalty).",
+            help="Slower networks are not wanted (proxyless: comes to this latency; with "
+            "--latency-weights the reference T of the penalty).",
         ),
     ] = None,
     max_evals: Annotated[
@@ -154,10 +155,50 @@ def search(
     print_json(result.to_json()) if json_ else print_text(text.front_text(result))
 
 
+def retime(
+    searches: Annotated[
+        list[str], typer.Argument(help="Folders of `hwprof search`, for whichever devices.")
+    ],
+    out: opt.RunOut,
+    device: opt.Device = "cpu",
+    preset: opt.Preset = "quick",
+    threads: opt.Threads = 1,
+    batch: opt.Batch = 1,
+    precision: opt.Precision = "fp32",
+    allow_emulated: Annotated[
+        bool, typer.Option("--allow-emulated", help="Take the times of an emulated device.")
+    ] = False,
+    seed: opt.Seed = 0,
+    json_: opt.Json = False,
+    script: opt.Script = None,
+) -> None:
+    """Time the networks that searches for several devices found on one device; resumable."""
+    from hwprof import api
+    from hwprof.reports import text
+
+    with ProgressLine() as progress:
+        result = api.retime(
+            searches,
+            out=out,
+            device=device,
+            preset=preset,
+            threads=threads,
+            batch=batch,
+            precision=opt.precision_of(precision),
+            allow_emulated=allow_emulated,
+            seed=seed,
+            script=script,
+            progress=progress,
+        )
+    print_json(result.to_json()) if json_ else print_text(text.retimed_text(result.to_json()))
+
+
 def report(
     runs: Annotated[
         list[str],
-        typer.Argument(help="Folders of `hwprof profile`, `search` or `quickstart`, reduced.yaml."),
+        typer.Argument(
+            help="Folders of `hwprof profile`, `search`, `retime` or `quickstart`, reduced.yaml."
+        ),
     ],
     out: opt.FolderOut,
     accuracy: opt.Accuracy = None,
@@ -198,5 +239,5 @@ def quickstart(
 
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
-    for command in (train, search, report, quickstart):
+    for command in (train, search, retime, report, quickstart):
         app.command()(command)

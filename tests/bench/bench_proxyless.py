@@ -12,6 +12,14 @@ storages, parameters excluded) and the time of forward and backward pass, for
 
 The bars: recompute at most 1.1 and two-path at most 1.3 times the memory of a weight step. Times
 are the least of the repeats, the kinds in turn; run it on an otherwise idle machine.
+
+    python tests/bench/bench_proxyless.py --targets RUN --device cpu --out DIR
+                                          [--shares 0.3,0.5,0.7] [--data digits]
+                                          [--warmup-epochs 10] [--epochs 30] [--alpha-lr 0.01]
+
+searches for target latencies at these shares of the range of RUN's space (a profile on DEVICE),
+measures the derived networks on DEVICE, and prints how near they came; the bar is 5 %. Called again
+it goes on; all targets share one warm-up.
 """
 
 from __future__ import annotations
@@ -26,11 +34,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hwprof.api import ProxylessOptions, search
+from hwprof.api.runs import latency_model
 from hwprof.search.choices import Choices
+from hwprof.search.expected_latency import ExpectedLatency
 from hwprof.search.gates import GatePlan, Mix, frozen
 from hwprof.search.memory import saved_bytes
 from hwprof.search.plans import full_plan, pair_plan, run_plan
 from hwprof.search.supernet import Supernet
+from hwprof.search.target import latency_range_s
 from hwprof.space import Slot, get_space
 
 MIB = 2**20
@@ -95,6 +107,43 @@ class Kinds:
         return found
 
 
+def print_targets(asked: argparse.Namespace) -> None:
+    """Search for targets, measure what was derived, and print how near it came."""
+    model, _ = latency_model(asked.targets)
+    latency = ExpectedLatency(model, model.space)
+    low_s, high_s = latency_range_s(latency, model.space)
+    shares = [float(part) for part in asked.shares.split(",")]
+    targets_ms = tuple(round(1e3 * (low_s + s * (high_s - low_s)), 4) for s in shares)
+    result = search(
+        space=model.space,
+        latency=asked.targets,
+        strategy="proxyless",
+        data=asked.data,
+        measure_on=asked.device,
+        script=asked.script,
+        out=asked.out,
+        proxyless=ProxylessOptions(
+            penalty="target",
+            targets_ms=targets_ms,
+            warmup_epochs=asked.warmup_epochs,
+            epochs=asked.epochs,
+            train_batch=asked.train_batch,
+            alpha_lr=asked.alpha_lr,
+            limit_images=asked.limit_images,
+        ),
+    )
+    print(f"{model.space.name}: {low_s * 1e3:.4g} to {high_s * 1e3:.4g} ms by the model")
+    print(f"{'target':>9}{'expected':>10}{'argmax':>9}{'derived':>9}{'measured':>10}{'off':>8}")
+    for found in result.targets:
+        measured = "-" if found.measured_s is None else f"{found.measured_s * 1e3:.4f}"
+        held = "" if found.is_limiting else ", latency did not hold it back"
+        print(
+            f"{found.target_s * 1e3:>9.4f}{found.expected_s * 1e3:>10.4f}"
+            f"{found.argmax_s * 1e3:>9.4f}{found.predicted_s * 1e3:>9.4f}{measured:>10}"
+            f"{100 * found.deviation:>+7.1f}%  {found.verdict}{held}"
+        )
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -104,7 +153,23 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--targets", metavar="RUN")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out")
+    parser.add_argument("--shares", default="0.3,0.5,0.7")
+    parser.add_argument("--data", default="digits")
+    parser.add_argument("--warmup-epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--train-batch", type=int, default=64)
+    parser.add_argument("--alpha-lr", type=float, help="more than 0.001 for few epochs")
+    parser.add_argument("--limit-images", type=int)
+    parser.add_argument("--script", help="of the null device")
     asked = parser.parse_args()
+    if asked.targets is not None:
+        if asked.out is None:
+            parser.error("--targets needs --out, a folder for the searches")
+        print_targets(asked)
+        return
     torch.set_num_threads(asked.threads)
     net = Supernet(get_space(asked.space, asked.resolution), seed=0)
     generator = torch.Generator().manual_seed(0)

@@ -63,6 +63,11 @@ MISTAKES = {
     "a device that is not one": (["--train-device", "abacus"], "cpu or cuda"),
     "a checkpoint that is not there": (["--supernet", "no.pt"], "no.pt"),
     "accuracies": (["--accuracy", "table:a.csv"], "--supernet"),
+    "a target out of reach": (["--target-ms", "50"], "out of reach: by the latency model"),
+    "a target with weights": (
+        ["--target-ms", "2", "--penalty", "target", "--latency-weights", "0.1"],
+        "leave --latency-weights out",
+    ),
     "a target of nothing": (["--target-ms", "0"], "--target-ms is 0"),
     "a time limit": (["--max-time", "5m"], "set --warmup-epochs and --epochs"),
     "epochs that search nothing": (["--epochs", "1"], "at least 2 with --epochs"),

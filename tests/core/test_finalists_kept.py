@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hwprof.api.searching import finalist_measurer
+from hwprof.api.finalists import FinalistMeasurer
 from hwprof.errors import IncompatibleRunError
 from hwprof.measure.records import DeviceOptions, Measurement
 from hwprof.space import Architecture, get_space
@@ -18,7 +18,7 @@ def arch() -> Architecture:
 
 
 def test_the_same_question_is_answered_from_the_folder(tmp_path: Path) -> None:
-    measure = finalist_measurer(tmp_path, "null", DeviceOptions(), "quick", 0, None)
+    measure = FinalistMeasurer(tmp_path, "null", DeviceOptions(), "quick", 0, None)
     (first,), (again,) = measure([arch()]), measure([arch()])
     assert isinstance(first, Measurement)
     assert isinstance(again, Measurement)
@@ -29,6 +29,6 @@ def test_the_same_question_is_answered_from_the_folder(tmp_path: Path) -> None:
     ("options", "preset"), [(DeviceOptions(batch=2), "quick"), (DeviceOptions(), "standard")]
 )
 def test_another_question_is_refused(options: DeviceOptions, preset: str, tmp_path: Path) -> None:
-    finalist_measurer(tmp_path, "null", DeviceOptions(), "quick", 0, None)([arch()])
+    FinalistMeasurer(tmp_path, "null", DeviceOptions(), "quick", 0, None)([arch()])
     with pytest.raises(IncompatibleRunError):
-        finalist_measurer(tmp_path, "null", options, preset, 0, None)([arch()])
+        FinalistMeasurer(tmp_path, "null", options, preset, 0, None)([arch()])

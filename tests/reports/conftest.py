@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from hwprof.measure.records import Failure, Fingerprint
+from hwprof.reports.places import Place, Timed, network_key
 from hwprof.reports.views import (
     Campaign,
     Hypervolume,
@@ -138,6 +139,28 @@ def make_search(rng: np.random.Generator, strategy: str, *, reduced: bool) -> Se
         trials=tuple(trials),
         confirmed=True,
         ledger={"evaluations": 200, "seconds": 61.0},
+    )
+
+
+def make_places(rng: np.random.Generator) -> tuple[Place, ...]:
+    """Two devices, with a search for each, all of whose networks were timed on both."""
+    searches = [make_search(rng, "nsga2", reduced=False) for _ in range(2)]
+    trials = [t for s in searches for t in s.front]
+    return tuple(
+        Place(
+            label=f"cpu (batch {batch})",
+            digest=f"{batch:016x}",
+            facts={"device": "cpu", "batch": batch, "threads": 1},
+            searches=(search,),
+            timed={
+                network_key(t): Timed(
+                    level=around(t.latency_s * batch * rng.uniform(0.9, 1.1), 1e-4), verdict="clean"
+                )
+                for t in trials
+            },
+            side_by_side=True,
+        )
+        for batch, search in zip((1, 8), searches, strict=True)
     )
 
 
@@ -316,6 +339,7 @@ def make_report_data(seed: int = 0, **changes: Any) -> ReportData:
             "hwprof profile --device cpu --space ofa-mbv3-w1.2 --out run",
             "hwprof reduce run --accuracy supernet:mini.pt --out reduced.yaml",
         ),
+        "places": make_places(rng),
         "notes": ("Accuracies come from a supernet: they rank networks, they are not final.",),
     }
     return ReportData(**{**parts, **changes})

@@ -26,6 +26,7 @@ BY_HAND = {
     "linear": (CE + 0.3 * 0.2, 1.0, 0.3 / T),
     "power": (CE * 1.2**0.3, 1.2**0.3, CE * 0.3 * 1.2**0.3 / E),
     "hinge": (CE + 0.3 * 0.2, 1.0, 0.3 / T),
+    "target": (CE + 0.3 * 0.2, 1.0, 0.3 / T),
     "legacy_mul_log": (
         CE * (math.log(12) / math.log(10)) ** 0.3,
         (math.log(12) / math.log(10)) ** 0.3,

@@ -1,0 +1,87 @@
+"""Networks that a search came to, measured on a device, and what tells that device from others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hwprof.measure.records import DeviceOptions, Fingerprint, Measurement, Result, plan_for
+from hwprof.progress import ProgressCallback
+from hwprof.space import Architecture
+
+if TYPE_CHECKING:
+    from hwprof.workload import Workload
+
+
+class FinalistMeasurer:
+    """Measures finalists, keeping every burst in a folder; called again it goes on.
+
+    Attributes:
+        fingerprint: what measured them; None before, and where nothing could be measured.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        device: str,
+        options: DeviceOptions,
+        preset: str,
+        seed: int,
+        progress: ProgressCallback | None,
+    ) -> None:
+        """Prepare to measure; no device is opened yet."""
+        from hwprof.devices import device_ref
+
+        self.fingerprint: Fingerprint | None = None
+        self._folder = folder
+        self._device = device
+        self._options = options
+        self._ref = device_ref(device, options)
+        self._plan = plan_for(preset, seed=seed)
+        self._progress = progress
+
+    def __call__(self, archs: Sequence[Architecture]) -> list[Result]:
+        """Return one result for each network."""
+        from hwprof.measure.engine import measure
+        from hwprof.workload import Workload
+
+        workloads = [Workload.network(a) for a in archs]
+        if self._folder is None:
+            found = list(measure(workloads, self._ref, self._plan, progress=self._progress))
+        else:
+            found = self._kept(workloads, self._folder)
+        measured = [r for r in found if isinstance(r, Measurement)]
+        self.fingerprint = measured[0].fingerprint if measured else None
+        return found
+
+    def _kept(self, workloads: Sequence[Workload], folder: Path) -> list[Result]:
+        from hwprof.measure.engine import measure
+        from hwprof.store import Run
+
+        # All that must be equal for a measurement kept here to stand for one asked for now.
+        request = {
+            "device": self._device,
+            "options": asdict(self._options),
+            "plan": self._plan.key_fields(),
+        }
+        with Run.create_or_resume(folder, "finalists", request) as store:
+            known: dict[str, Result] = {m.workload.key: m for m in store.measurements()}
+            fresh = measure(
+                [w for w in workloads if w.key not in known],
+                self._ref,
+                self._plan,
+                sink=store,
+                earlier=store.partial_bursts(),
+                progress=self._progress,
+            )
+            known.update((r.workload.key, r) for r in fresh)
+        return [known[w.key] for w in workloads]
+
+
+def identity(fingerprint: Fingerprint | None) -> dict[str, Any] | None:
+    """Return what tells one device from another; how it was that day is no part of it."""
+    if fingerprint is None:
+        return None
+    return {"digest": fingerprint.digest, "stable": dict(fingerprint.stable)}
