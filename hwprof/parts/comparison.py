@@ -121,7 +121,12 @@ def compare_parts(
 
 
 def difference(whole: Interval, shorter: Interval) -> Interval:
-    """Return the difference of two levels; their errors are taken for independent."""
+    """Return the difference of two levels; their errors are taken for independent.
+
+    Within a campaign that is on the safe side: each interval allows for what sessions differ by
+    (:data:`hwprof.measure.floor.SESSION_SD`), which moves both levels much alike. Where little is
+    left out the half-width is no less than 1.1 % of the network.
+    """
     value = whole.value - shorter.value
     half = math.hypot(whole.half_width, shorter.half_width)
     return Interval(value, value - half, value + half)

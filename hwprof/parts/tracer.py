@@ -26,10 +26,11 @@ Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 
 LOWEST_CALLS = 0.2
-"""The mean of the lowest fifth stands for the tenth percentile of a burst's calls, and that of
-the lowest half for the lower quartile of bursts and of workers (as in a level), but leaves more
-calls per operator to average the ticks of a coarse clock out."""
+"""Share of a burst's calls that count, as a mean. A level takes the fastest call alone, which
+repeats better, but an operator needs several calls to average the ticks of a coarse clock out: a
+sum of parts lies above the level by as much as undisturbed calls differ."""
 LOWEST_BURSTS = 0.5
+"""Share of the bursts, and of the processes, that count."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

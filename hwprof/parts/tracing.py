@@ -51,7 +51,7 @@ def trace_workloads(
 
 
 def fastest(traces: Sequence[OpTrace]) -> tuple[OpTrace, ...]:
-    """Return the traces of the fastest half of the processes: like a level's lower quartile.
+    """Return the traces of the fastest half of the processes: some stay in a slow mode for life.
 
     Processes are ranked by what was measured, not by what correcting made of it.
     """
