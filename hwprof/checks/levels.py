@@ -10,6 +10,7 @@ import numpy as np
 from hwprof.checks.records import CannotCheckError, Case, CheckResult, CheckSpec, worst
 from hwprof.checks.rig import Rig
 from hwprof.checks.workloads import BLOCK, IDENTITY, network, parts
+from hwprof.measure.floor import worker_floors_s
 from hwprof.measure.level import LONG_CALL_S, samples_s
 from hwprof.measure.records import Burst, MeasurePlan, plan_for
 from hwprof.units import format_seconds
@@ -68,7 +69,7 @@ LOOP_S = 3.0
 FASTEST_SUM = 0.85
 """A network's blocks run slower in context than alone, but not by more than this."""
 
-_FIVE_WORKERS = plan_for("standard", looks=(8,), burst_s=0.025)
+_FIVE_WORKERS = plan_for("standard", looks=(8,))
 _COLD = plan_for("quick", cache="cold", workers=2, looks=(3,), min_calls=3)
 """Caches are flushed before every call, which takes far longer than the call."""
 
@@ -139,7 +140,7 @@ def parked_workers(rig: Rig, seed: int = 0) -> CheckResult:
     workload = network()
     plan = _seeded(replace(_FIVE_WORKERS, workers=2), seed)
     parked_s = rig.measure([workload], plan, threads=2)[workload.label].level_s
-    alone_s = _p10_s(rig.plain_loop(workload, LOOP_S, threads=2))
+    alone_s = _floor_s(rig.plain_loop(workload, LOOP_S, threads=2))
     return PARKED.result(
         100 * (parked_s / alone_s - 1),
         f"the network takes {format_seconds(parked_s)} beside parked workers, "
@@ -193,8 +194,17 @@ def sum_of_parts(rig: Rig, seed: int = 0) -> CheckResult:
     )
 
 
-def _p10_s(burst: Burst) -> float:
-    return float(np.quantile(samples_s(burst), 0.1))
+def _floor_s(burst: Burst) -> float:
+    """Return a plain loop's floor as a level takes it.
+
+    The fastest of as many calls as a burst times, and of those the lower tenth.
+    """
+    wall_s, plan = samples_s(burst), _FIVE_WORKERS
+    n_calls = max(plan.min_calls - 1, round(plan.burst_s / float(np.median(wall_s))))
+    n_calls = min(n_calls, wall_s.size)
+    n_bursts = wall_s.size // n_calls
+    fastest_s = wall_s[: n_bursts * n_calls].reshape(n_bursts, n_calls).min(axis=1)
+    return float(worker_floors_s(fastest_s))
 
 
 def _seeded(plan: MeasurePlan, seed: int) -> MeasurePlan:

@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from typing import Any, cast
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 
+from hwprof.checks import levels
 from hwprof.checks.instruments import Instruments
 from hwprof.checks.probing import PLAIN, Probing, open_probing, probing_ref
 from hwprof.checks.records import CannotCheckError
@@ -190,6 +192,17 @@ def test_figures_are_those_of_the_script() -> None:
     found = run_check(11, NullRig()).figures
     assert found["hot_ratio"] == pytest.approx(0.94, rel=0.01)
     assert found["cold_ratio"] == pytest.approx(1.3 * 0.94, rel=0.01)
+
+
+def test_a_plain_loops_floor_is_taken_as_a_levels() -> None:
+    # Every tenth of 400 calls takes 10 ms, the others 10.9: of four in a row two in five hold a
+    # fast one, so the lower tenth is fast, while the calls' own tenth percentile is 10.81 ms.
+    duration_ns = np.full(401, 10_900_000, dtype=np.int64)
+    duration_ns[1::10] = 10_000_000
+    start_ns = 12_500_000 * np.arange(401, dtype=np.int64)
+    loop = Burst(start_ns=start_ns, duration_ns=duration_ns, wait_ns=None)
+    assert np.quantile(duration_ns[1:], 0.1) == pytest.approx(10.81e6)
+    assert levels._floor_s(loop) == pytest.approx(10e-3)
 
 
 class Unable(NullRig):
