@@ -38,7 +38,7 @@ from hwprof.regression.gate import LOOKS, Gate
 from hwprof.workload import Workload
 
 CAP_S = 60.0
-PLAN = plan_for("standard", looks=LOOKS, burst_s=0.01, warmup_s=0.02)
+PLAN = plan_for("standard", looks=LOOKS, burst_s=0.01, round_s=0.0, warmup_s=0.02)
 """Many short bursts: what disturbs lasts longer than one, so pairs gain more than samples do."""
 
 Tell = Callable[[str], None]
