@@ -94,6 +94,11 @@ class TestBurstFloor:
     def test_with_several_threads_a_wait_says_nothing(self) -> None:
         assert level.burst_floor_s(burst([10, 60, 70], [0, 52, 60]), 2) == pytest.approx(60e-6)
 
+    def test_a_gpus_own_time_is_the_median(self) -> None:
+        # 9, 7 and 8 without the first: its fastest calls are those before it is warm.
+        gpu = replace(burst([1, 9, 7, 8]), enqueue_ns=np.ones(4, dtype=np.int64))
+        assert level.burst_floor_s(gpu, 1) == pytest.approx(8e-6)
+
 
 class TestLevel:
     def test_lower_tenth_of_bursts_then_lower_quartile_of_workers(self) -> None:
