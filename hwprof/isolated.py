@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hwprof.measure.floor import SESSION_SD
 from hwprof.results import Interval
 from hwprof.space.pieces import Piece, SkipPiece
 
@@ -55,9 +56,12 @@ def isolated_table(run: Run, space: DesignSpace) -> list[IsolatedRow]:
 
 
 def piece_levels(run: Run) -> dict[Piece, Interval]:
-    """Return the latency of every piece that the run timed alone."""
+    """Return the latency of every piece that the run timed alone.
+
+    Its interval is against the run's other pieces.
+    """
     return {
-        m.workload.piece: Interval(m.level_s, *m.ci95_s)
+        m.workload.piece: Interval(m.level_s, *m.beside_ci95_s)
         for m in run.measurements()
         if m.workload.piece is not None
     }
@@ -78,13 +82,17 @@ def _places(space: DesignSpace) -> Mapping[tuple[Slot | None, str], Parts]:
 
 
 def _cost(parts: Parts, levels: Mapping[Piece, Interval], averaged: bool) -> Interval:
-    """Return the sum (or mean) over pieces; the errors of different pieces are independent."""
+    """Return the sum (or mean) over pieces, with its interval for other sessions.
+
+    The errors of different pieces are independent; what sessions differ by moves all alike.
+    """
     nothing = Interval(0.0, 0.0, 0.0)
     terms = [(levels.get(piece, nothing), count) for piece, count in parts]
     share = 1.0 / len(parts) if averaged else 1.0
     value = share * math.fsum(level.value * count for level, count in terms)
-    low = share * math.hypot(*((level.value - level.lo) * count for level, count in terms))
-    high = share * math.hypot(*((level.hi - level.value) * count for level, count in terms))
+    alike = NORMAL_95 * SESSION_SD * value
+    low = math.hypot(*(share * (level.value - level.lo) * n for level, n in terms), alike)
+    high = math.hypot(*(share * (level.hi - level.value) * n for level, n in terms), alike)
     return Interval(value, value - low, value + high)
 
 

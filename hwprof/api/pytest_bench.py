@@ -33,7 +33,8 @@ from hwprof.space import Architecture
 from hwprof.workload import Workload
 
 CALL_DEVICE = "hwprof.devices.python_call:PythonCallAdapter"
-PLAN = plan_for("standard", burst_s=0.01, warmup_s=0.02)
+PLAN = plan_for("standard", looks=(8, 16), burst_s=0.01, warmup_s=0.02, round_s=0.0)
+"""A test takes seconds at most: its rounds are not spread over time."""
 ROUNDS_HERE = 40
 ONE_PROCESS = "timed in the process of the tests"
 
@@ -204,7 +205,7 @@ def _time_here(
     return _Timed(
         bursts=bursts,
         threads=1,
-        facts={"device": "python", "where": ONE_PROCESS},
+        facts={"device": "python", "where": ONE_PROCESS, "plan.protocol": PLAN.protocol},
         fresh_workers=False,
         note=f"{ONE_PROCESS}: {reason}",
     )

@@ -15,9 +15,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from hwprof.checks.pairs import PLAN
 from hwprof.checks.records import CheckResult, CheckSpec
 from hwprof.checks.workloads import BLOCK
-from hwprof.measure.floor import LEVEL_QUANTILE
+from hwprof.measure.floor import FLOOR
 from hwprof.measure.level import estimate, is_settled, measurement_from
 from hwprof.measure.paired import judge_pairs, log_ratios, normal_quantile
 from hwprof.measure.records import (
@@ -85,7 +86,7 @@ class Machine:
         Stuck workers are at the upper end: the quartile is taken of the others.
         """
         own_sd = math.hypot(self.process_sd, self.layout_sd)
-        share = LEVEL_QUANTILE / (1.0 - self.stuck_share)
+        share = FLOOR.level_quantile / (1.0 - self.stuck_share)
         return self.floor_s * math.exp(own_sd * normal_quantile(share))
 
 
@@ -272,7 +273,8 @@ def _verdict(a: Sequence[LabelledBurst], b: Sequence[LabelledBurst]) -> str:
 STANDARD = Session(plan=plan_for("standard"))
 QUICK_CAMPAIGN = Session(plan=plan_for("quick"), neighbours=30)
 QUICK_ALONE = Session(plan=plan_for("quick"))
-PAIR = Session(plan=plan_for("standard"), candidates=2)
+PAIR = Session(plan=PLAN, candidates=2)
+"""As checks 5 and 6 pair them."""
 
 
 def simulated_machine(

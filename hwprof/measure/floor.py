@@ -3,7 +3,8 @@
 A workload's bursts are a table of floors, ``float64[workers, rounds]``, infinite where a worker
 has no burst in a round. A worker's floor is the lower tenth of its row, the level the lower
 quartile of the workers: on a shared machine the fast end of the times repeats, the middle does
-not, and of a few fresh workers one may stay in a slow mode for life.
+not, and of a few fresh workers one may stay in a slow mode for life. Where the fast end is not
+what is asked for, both are medians (:data:`USUAL`).
 
 What makes a level move is sampled twice: by workers (where memory lies, for the life of a
 process) and by rounds (what the machine does to all of them at a time). Both are resampled, each
@@ -17,6 +18,7 @@ both; Satterthwaite (1946) for the degrees of freedom of a sum of variances.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +26,7 @@ from numpy.typing import NDArray
 Float64 = NDArray[np.float64]
 
 SLOW_MODE = 1.1
-"""What lies over 10 % above a worker's fastest saw a slower mode and says nothing of the floor."""
-WORKER_QUANTILE = 0.1
-LEVEL_QUANTILE = 0.25
+"""What lies over 10 % above a worker's fast end saw a slower mode and says nothing of the floor."""
 SESSION_SD = 0.004
 """Standard deviation of ln(level) from session to session that no session shows within itself.
 ``tests/bench/bench_coverage.py`` tells whether it is enough on a machine."""
@@ -35,16 +35,37 @@ SEED = 0x1E7E1
 """The same bursts have the same interval: the resampling is part of the definition."""
 
 
-def worker_floors_s(floors_s: Float64) -> Float64:
-    """Return the floor of every worker: ``float64[..., rounds]`` → ``float64[...]``."""
-    fastest = floors_s.min(axis=-1, keepdims=True)
-    in_mode = np.where(floors_s <= SLOW_MODE * fastest, floors_s, np.inf)
-    return finite_quantile(in_mode, WORKER_QUANTILE)
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """Which quantiles make a worker's figure and the level, and what is another mode."""
+
+    worker_quantile: float
+    level_quantile: float
+    slow_mode: float
 
 
-def level_of(worker_floors: Float64) -> Float64:
+FLOOR = Rule(worker_quantile=0.1, level_quantile=0.25, slow_mode=SLOW_MODE)
+"""For what a device can do: a host's noise only adds."""
+USUAL = Rule(worker_quantile=0.5, level_quantile=0.5, slow_mode=math.inf)
+"""For what a device keeps up, and for GPUs, whose cold silicon is faster than it will be."""
+
+
+def worker_floors_s(floors_s: Float64, rule: Rule = FLOOR) -> Float64:
+    """Return the figure of every worker: ``float64[..., rounds]`` → ``float64[...]``.
+
+    A worker's second fastest burst says where its fast end is: one reading that is too short
+    must not turn all others into a slower mode.
+    """
+    ordered = np.sort(floors_s, axis=-1)
+    second = ordered[..., min(1, ordered.shape[-1] - 1)]
+    fast_end = np.where(np.isfinite(second), second, ordered[..., 0])
+    in_mode = np.where(ordered <= rule.slow_mode * fast_end[..., None], ordered, np.inf)
+    return finite_quantile(in_mode, rule.worker_quantile)
+
+
+def level_of(worker_floors: Float64, rule: Rule = FLOOR) -> Float64:
     """Return the level: ``float64[..., workers]`` → ``float64[...]``."""
-    return finite_quantile(worker_floors, LEVEL_QUANTILE)
+    return finite_quantile(worker_floors, rule.level_quantile)
 
 
 def finite_quantile(values: Float64, q: float) -> Float64:
@@ -61,35 +82,46 @@ def finite_quantile(values: Float64, q: float) -> Float64:
     return found
 
 
-def interval_s(floors_s: Float64) -> tuple[float, float]:
+def interval_s(
+    floors_s: Float64, rule: Rule = FLOOR, session_sd: float = SESSION_SD
+) -> tuple[float, float]:
     """Return the 95 % interval of the level of ``float64[workers, rounds]``, symmetric in logs.
 
     One worker says nothing about others, and one round nothing about other times: what cannot be
     resampled adds nothing, so that the interval of so few bursts is too narrow.
+
+    Args:
+        floors_s: a figure for every burst, infinite where there is none.
+        rule: how they make the level.
+        session_sd: what sessions differ by; 0 among workloads of one session.
     """
     from scipy.special import stdtrit
 
-    floors = worker_floors_s(floors_s)
-    level_s = float(level_of(floors))
-    parts = [(SESSION_SD**2, math.inf), *_variances(floors_s, floors)]
+    floors = worker_floors_s(floors_s, rule)
+    level_s = float(level_of(floors, rule))
+    parts = [(session_sd**2, math.inf), *_variances(floors_s, floors, rule)]
     total = math.fsum(v for v, _ in parts)
+    if total == 0.0:
+        return (level_s, level_s)
     freedom = total**2 / max(math.fsum(v**2 / df for v, df in parts), 1e-300)
     half = float(stdtrit(min(freedom, 1e6), 0.975)) * math.sqrt(total)
     return (level_s * math.exp(-half), level_s * math.exp(half))
 
 
-def _variances(floors_s: Float64, floors: Float64) -> list[tuple[float, float]]:
+def _variances(
+    floors_s: Float64, floors: Float64, rule: Rule = FLOOR
+) -> list[tuple[float, float]]:
     """Return variance of ln(level) and degrees of freedom: over workers, over rounds."""
     rng = np.random.default_rng(SEED)
     n_workers, n_rounds = floors_s.shape
     found = []
     if n_workers > 1:
         some = rng.integers(0, n_workers, (N_RESAMPLES, n_workers))
-        found.append((_spread(level_of(floors[some]), n_workers), n_workers - 1.0))
+        found.append((_spread(level_of(floors[some], rule), n_workers), n_workers - 1.0))
     if n_rounds > 1:
         some = rng.integers(0, n_rounds, (N_RESAMPLES, n_rounds))
         resampled = np.moveaxis(floors_s[:, some], 0, 1)
-        levels = level_of(worker_floors_s(resampled))
+        levels = level_of(worker_floors_s(resampled, rule), rule)
         found.append((_spread(levels, n_rounds), n_rounds - 1.0))
     return found
 

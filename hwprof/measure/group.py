@@ -14,12 +14,10 @@ import numpy as np
 from hwprof.measure.crew import WARMUP_ROUND, Crew, LostError, Member, Seat, TimedBurst
 from hwprof.measure.labelling import WORTH_REPEATING, Labeller
 from hwprof.measure.level import (
-    burst_floor_s,
     estimate,
     is_settled,
     measurement_from,
     rounds_done,
-    trend,
     used_bursts,
 )
 from hwprof.measure.load import LoadMonitor
@@ -224,9 +222,15 @@ class Group:
         self._campaign.tell(f"round {max(m.rounds for m in due)} of {look}", len(pairs))
 
     def _wait_for_round(self) -> None:
-        """Let a round begin no sooner than the plan says, so that rounds see several moments."""
+        """Let a round begin no sooner than the plan says, so that rounds see several moments.
+
+        What is timed under a sustained load, or by a GPU itself, must not cool down meanwhile.
+        """
         paced = self._fingerprint is not None and not self._fingerprint.is_scripted
-        if not paced or self._plan.sustained_s:  # a sustained load must not cool between rounds
+        timed_by_gpu = any(
+            b.burst.enqueue_ns is not None for m in self._members for b in m.bursts[-1:]
+        )
+        if not paced or self._plan.sustained_s or timed_by_gpu:
             return
         time.sleep(max(0.0, self._next_round_s - time.monotonic()))
         self._next_round_s = time.monotonic() + self._plan.round_s
@@ -275,7 +279,7 @@ class Group:
                 yield self._finish(member)
 
     def _is_settled(self, member: Member) -> bool:
-        found = estimate(member.bursts, self._threads)
+        found = estimate(member.bursts, self._threads, sustained=self._plan.sustained_s > 0)
         return is_settled(found, self._plan.target_for(member.workload))
 
     def _finish(self, member: Member) -> Measurement:
@@ -318,12 +322,7 @@ class Group:
         if reference is None or not used_bursts(reference.bursts):
             return {}
         found = estimate(reference.bursts, self._threads)
-        series = [
-            burst_floor_s(b.burst, self._threads) / found.worker_levels_s[b.worker]
-            for b in used_bursts(reference.bursts)
-        ]
-        moved = trend(np.log(series))
         return {
             "reference_level_s": found.level_s,
-            "reference_drift": moved.drift if moved.p < REFERENCE_TREND_P else 0.0,
+            "reference_drift": found.trend.drift if found.trend.p < REFERENCE_TREND_P else 0.0,
         }

@@ -20,7 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwprof.errors import MeasurementError
-from hwprof.measure.floor import SLOW_MODE, interval_s, level_of, worker_floors_s
+from hwprof.measure.floor import (
+    FLOOR,
+    SLOW_MODE,
+    USUAL,
+    Rule,
+    interval_s,
+    level_of,
+    worker_floors_s,
+)
 from hwprof.measure.host_times import host_times
 from hwprof.measure.records import (
     EXCLUDING_CAUSES,
@@ -65,6 +73,8 @@ class Estimate:
 
     level_s: float
     ci95_s: tuple[float, float]
+    beside_ci95_s: tuple[float, float]
+    """Without what sessions differ by: against others that were timed in the same rounds."""
     worker_levels_s: Mapping[str, float]
     confirmed: bool
     trend: Trend
@@ -126,17 +136,30 @@ def burst_floor_s(burst: Burst, threads: int) -> float:
     Else of all, without their wait: a wait that is read a moment late makes a call too short,
     which weighs little only where calls are long. The burst has at least two samples, for the
     first finds caches cold.
-
-    A GPU's own time waits for nobody, and cold silicon is faster: there it is the median.
     """
     x = corrected_s(burst, threads)
-    if burst.enqueue_ns is not None:
-        return float(np.median(x))
     if threads == 1 and burst.wait_ns is not None:
         undisturbed = burst.wait_ns[1:] <= NO_WAIT * burst.duration_ns[1:]
         if undisturbed.any():
             x = x[undisturbed]
     return float(x.min())
+
+
+def burst_figure_s(burst: Burst, threads: int, rule: Rule) -> float:
+    """Return what a burst of at least two samples says under ``rule``: its floor, or its median."""
+    if rule is USUAL:
+        return float(np.median(corrected_s(burst, threads)))
+    return burst_floor_s(burst, threads)
+
+
+def rule_for(bursts: Sequence[LabelledBurst], *, sustained: bool) -> Rule:
+    """Return how bursts make a level: by their fast end, unless that is not what is asked for.
+
+    A sustained load asks for what a device keeps up; a GPU's own time has no host's noise to look
+    through, and its cold silicon is faster than it will be.
+    """
+    timed_by_gpu = any(b.burst.enqueue_ns is not None for b in bursts)
+    return USUAL if sustained or timed_by_gpu else FLOOR
 
 
 def used_bursts(bursts: Iterable[LabelledBurst]) -> list[LabelledBurst]:
@@ -166,15 +189,27 @@ class FloorTable:
     series_s: Sequence[float]
     """The same, burst by burst, in order of time."""
 
+    def by_round(self, own_s: Float64) -> Float64:
+        """Return ln(figure / the worker's own), the median over workers of every round.
 
-def floor_table(used: Sequence[LabelledBurst], threads: int) -> FloorTable:
-    """Return the floors of bursts of at least two samples each.
+        The workers' bursts of a round share what the machine did then: they are one reading.
+        """
+        logs = np.log(self.floors_s / own_s[:, None])
+        logs[np.isinf(logs)] = np.nan
+        middle: Float64 = np.nanmedian(logs, axis=0)
+        return middle
+
+
+def floor_table(
+    used: Sequence[LabelledBurst], threads: int, rule: Rule = FLOOR
+) -> FloorTable:
+    """Return the figures of bursts of at least two samples each.
 
     Where a worker has several bursts in a round, none of them undisturbed, the fastest counts.
     """
     workers = list(dict.fromkeys(b.worker for b in used))
     rounds = sorted({b.round_index for b in used})
-    series = [burst_floor_s(b.burst, threads) for b in used]
+    series = [burst_figure_s(b.burst, threads, rule) for b in used]
     floors = np.full((len(workers), len(rounds)), np.inf)
     for b, floor_s in zip(used, series, strict=True):
         cell = workers.index(b.worker), rounds.index(b.round_index)
@@ -216,8 +251,15 @@ def trend(series: Float64) -> Trend:
     return Trend(p=math.erfc(z / math.sqrt(2)), drift=drift)
 
 
-def estimate(bursts: Sequence[LabelledBurst], threads: int) -> Estimate:
+def estimate(
+    bursts: Sequence[LabelledBurst], threads: int, *, sustained: bool = False
+) -> Estimate:
     """Return level, interval and what there is to say about the bursts of one workload.
+
+    Args:
+        bursts: all of them.
+        threads: of the runtime.
+        sustained: whether the level is what the device keeps up, not the best it can do.
 
     Raises:
         MeasurementError: no burst is left once warm-up is set apart.
@@ -225,18 +267,19 @@ def estimate(bursts: Sequence[LabelledBurst], threads: int) -> Estimate:
     used = [b for b in used_bursts(bursts) if b.burst.n_samples > 1]
     if not used:
         raise MeasurementError("no burst was timed, so there is no level to give")
-    table = floor_table(used, threads)
-    floors = worker_floors_s(table.floors_s)
-    level_s = float(level_of(floors))
-    own = dict(zip(table.workers, floors.tolist(), strict=True))
+    rule = rule_for(used, sustained=sustained)
+    table = floor_table(used, threads, rule)
+    floors = worker_floors_s(table.floors_s, rule)
+    level_s = float(level_of(floors, rule))
     tenths_s = np.array([burst_statistic_s(b.burst, threads) for b in used], dtype=np.float64)
     n_timed = sum("first" not in b.causes for b in bursts)
     return Estimate(
         level_s=level_s,
-        ci95_s=interval_s(table.floors_s),
-        worker_levels_s=own,
+        ci95_s=interval_s(table.floors_s, rule),
+        beside_ci95_s=interval_s(table.floors_s, rule, session_sd=0.0),
+        worker_levels_s=dict(zip(table.workers, floors.tolist(), strict=True)),
         confirmed=is_confirmed(table.series_s, [b.worker for b in used], level_s),
-        trend=trend(np.log([s / own[b.worker] for s, b in zip(table.series_s, used, strict=True)])),
+        trend=trend(table.by_round(floors)),
         n_bursts=len(used),
         n_excluded=n_timed - len(used),
         slow_mode_share=float(np.mean(tenths_s > SLOW_MODE * level_s)),
@@ -245,7 +288,7 @@ def estimate(bursts: Sequence[LabelledBurst], threads: int) -> Estimate:
 
 
 def _preempted_share(bursts: Sequence[Burst]) -> float:
-    flags = [b.wait_ns[1:] > 0.01 * b.duration_ns[1:] for b in bursts if b.wait_ns is not None]
+    flags = [b.wait_ns[1:] > NO_WAIT * b.duration_ns[1:] for b in bursts if b.wait_ns is not None]
     return float(np.concatenate(flags).mean()) if flags else 0.0
 
 
@@ -280,7 +323,7 @@ def measurement_from(
         MeasurementError: no burst is left once warm-up is set apart.
     """
     threads = int(fingerprint.stable.get("threads") or 1)
-    found = estimate(bursts, threads)
+    found = estimate(bursts, threads, sustained=plan.sustained_s > 0)
     used = used_bursts(bursts)
     wall = np.concatenate([samples_s(b.burst) for b in used])
     median, p90, p99 = (float(q) for q in np.quantile(wall, (0.5, 0.9, 0.99)))
@@ -340,6 +383,7 @@ def _share(bursts: Sequence[LabelledBurst], cause: str) -> float:
 def _derived(found: Estimate, used: Sequence[LabelledBurst]) -> dict[str, Any]:
     calls = sum(b.burst.n_samples * b.burst.calls_per_sample for b in used)
     return {
+        "beside_ci95_s": list(found.beside_ci95_s),
         "worker_levels_s": dict(found.worker_levels_s),
         "n_bursts": found.n_bursts,
         "n_excluded": found.n_excluded,

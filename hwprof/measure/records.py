@@ -76,7 +76,8 @@ class MeasurePlan:
     session_gap_s: float = 30.0
     """A slow mode of a shared machine lasts seconds: this is beyond it."""
     round_s: float = 0.0
-    """Shortest time from the start of one round to the next. A single workload's rounds would
+    """Shortest time from the start of one round to the next, of what a host times and no sustained
+    load warms. A single workload's rounds would
     else all fall into one slow mode of the machine, and no interval could know."""
     min_calls: int = 5
     warmup_calls: int = 3
@@ -227,7 +228,7 @@ class LabelledBurst:
     """A burst with its place in the campaign and what disturbed it.
 
     ``causes`` may hold ``first`` (warm-up), ``preempted``, ``faulted``, ``slow_clock``,
-    ``stolen``, ``foreign_load``, ``throttled``. Nothing is deleted for its value; bursts whose
+    ``stolen``, ``foreign_load``, ``throttled``, ``superseded`` (timed again). Nothing is deleted for its value; bursts whose
     cause is in :data:`EXCLUDING_CAUSES` are kept but leave the level.
     """
 
@@ -296,6 +297,12 @@ class Measurement:
     def n_samples(self) -> int:
         """Number of timed samples, warm-up apart."""
         return sum(b.burst.n_samples for b in self.bursts if "first" not in b.causes)
+
+    @property
+    def beside_ci95_s(self) -> tuple[float, float]:
+        """The 95 % interval against others of one campaign: without what sessions differ by."""
+        low, high = self.telemetry.get("beside_ci95_s", self.ci95_s)
+        return (low, high)
 
     @property
     def half_width_s(self) -> float:

@@ -10,7 +10,7 @@ from hwprof.measure.load import FOREIGN_CORES_LIMIT, STEAL_LIMIT, STEAL_WARNING
 from hwprof.measure.records import VERDICTS, Verdict
 
 FULL_CLOCK_SHARE = 0.25
-"""The level is a lower quartile: it stands while a quarter of the bursts ran at full clock."""
+"""The level is the fast end: it stands while a quarter of the bursts ran at full clock."""
 THROTTLED_SHARE = 0.1
 REFERENCE_DRIFT = 0.015
 SIBLING_CORES = 0.05
@@ -50,8 +50,8 @@ def judge(signs: Signs) -> tuple[Verdict, tuple[str, ...]]:
     verdict: Verdict = max((v for v, _ in found), key=VERDICTS.index, default="clean")
     lines = [line for _, line in found] or [
         (
-            f"{signs.n_bursts} bursts of {signs.n_workers} workers agree within "
-            f"±{signs.rel_half_width:.1%} (asked: ±{signs.target_rel:.1%})"
+            f"±{signs.rel_half_width:.1%} by {signs.n_bursts} bursts of {signs.n_workers} workers "
+            f"(asked: ±{signs.target_rel:.1%})"
         )
     ]
     return verdict, (*lines, *_remarks(signs))

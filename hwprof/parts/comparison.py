@@ -101,9 +101,14 @@ def compare_parts(
 
     def level(workload: Workload | None) -> Interval | None:
         found = None if workload is None else results.get(workload.key)
-        return Interval(found.level_s, *found.ci95_s) if isinstance(found, Measurement) else None
+        if not isinstance(found, Measurement):
+            return None
+        return Interval(found.level_s, *found.beside_ci95_s)
 
-    whole = Interval(result.measurement.level_s, *result.measurement.ci95_s)
+    # Measured once more, the network is of another session than what stands beside it.
+    network = result.measurement
+    is_same = results.get(network.workload.key) is network
+    whole = Interval(network.level_s, *(network.beside_ci95_s if is_same else network.ci95_s))
 
     def compared(part: PartTime) -> PartTime:
         alone = beside.alone.get(part.part)
@@ -121,12 +126,7 @@ def compare_parts(
 
 
 def difference(whole: Interval, shorter: Interval) -> Interval:
-    """Return the difference of two levels; their errors are taken for independent.
-
-    Within a campaign that is on the safe side: each interval allows for what sessions differ by
-    (:data:`hwprof.measure.floor.SESSION_SD`), which moves both levels much alike. Where little is
-    left out the half-width is no less than 1.1 % of the network.
-    """
+    """Return the difference of two levels; their errors are taken for independent."""
     value = whole.value - shorter.value
     half = math.hypot(whole.half_width, shorter.half_width)
     return Interval(value, value - half, value + half)

@@ -80,7 +80,7 @@ def prefix_costs(
     costs: list[PrefixCost] = []
     for cut in cuts:
         found = measured[cut.workload.key]
-        upto = Interval(found.level_s, *found.ci95_s)
+        upto = Interval(found.level_s, *found.beside_ci95_s)
         added = difference(upto, costs[-1].upto_s) if costs else upto
         costs.append(PrefixCost(part=cut.part, block=cut.block, upto_s=upto, added_s=added))
     return tuple(costs)

@@ -31,9 +31,26 @@ class TestFiniteQuantile:
 
 
 class TestLevel:
-    def test_what_is_over_ten_percent_above_the_fastest_is_another_mode(self) -> None:
-        # Of 10, 11 and 12 the last is out: a tenth of the way from 10 to 11.
-        assert floor.worker_floors_s(np.array([[12.0, 10.0, 11.0]])) == pytest.approx([10.1])
+    def test_what_is_over_ten_percent_above_the_fast_end_is_another_mode(self) -> None:
+        # The second fastest is 10.5, so of 10, 10.5, 11.5 and 12 the last is out: the tenth of
+        # three values is a fifth of the way from the first to the second.
+        row = np.array([[12.0, 10.0, 11.5, 10.5]])
+        assert floor.worker_floors_s(row) == pytest.approx([10.1])
+
+    def test_one_reading_too_short_does_not_outlaw_the_others(self) -> None:
+        row = np.concatenate([[5.0], np.full(15, 10.0)])
+        # 10 % of the way through 16 values is the half between the second and the third.
+        assert floor.worker_floors_s(row) == pytest.approx(10.0)
+
+    def test_a_worker_with_one_burst_is_that_burst(self) -> None:
+        rows = np.array([[7.0, np.inf], [np.inf, 8.0]])
+        assert floor.worker_floors_s(rows).tolist() == [7.0, 8.0]
+
+    def test_usual_times_are_medians_with_no_mode_left_out(self) -> None:
+        rows = np.array([[10.0, 10.0, 30.0], [20.0, 40.0, 60.0], [10.0, 50.0, 90.0]])
+        own = floor.worker_floors_s(rows, floor.USUAL)
+        assert own.tolist() == [10.0, 40.0, 50.0]
+        assert floor.level_of(own, floor.USUAL) == 40.0
 
     def test_is_the_lower_quartile_of_the_workers(self) -> None:
         assert floor.level_of(np.array([9.0, 1.0, 2.0, 3.0, 5.0])) == 2.0
@@ -83,6 +100,12 @@ class TestInterval:
         low, high = floor.interval_s(both)
         assert low < float(floor.level_of(floor.worker_floors_s(both))) < high
         assert math.log(high / low) < 0.1
+
+    def test_beside_each_other_sessions_do_not_count(self) -> None:
+        assert floor.interval_s(np.full((5, 16), 2e-3), session_sd=0.0) == (2e-3, 2e-3)
+        floors = table(4, 5, 16)
+        beside, apart = floor.interval_s(floors, session_sd=0.0), floor.interval_s(floors)
+        assert apart[0] < beside[0] < beside[1] < apart[1]
 
     def test_one_burst_leaves_only_what_sessions_differ_by(self) -> None:
         low, high = floor.interval_s(np.array([[1.0]]))

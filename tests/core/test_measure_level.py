@@ -11,7 +11,7 @@ import pytest
 
 from hwprof.errors import MeasurementError
 from hwprof.measure import level
-from hwprof.measure.floor import LEVEL_QUANTILE
+from hwprof.measure.floor import FLOOR
 from hwprof.measure.paired import normal_quantile
 from hwprof.measure.records import (
     Burst,
@@ -94,10 +94,39 @@ class TestBurstFloor:
     def test_with_several_threads_a_wait_says_nothing(self) -> None:
         assert level.burst_floor_s(burst([10, 60, 70], [0, 52, 60]), 2) == pytest.approx(60e-6)
 
-    def test_a_gpus_own_time_is_the_median(self) -> None:
-        # 9, 7 and 8 without the first: its fastest calls are those before it is warm.
-        gpu = replace(burst([1, 9, 7, 8]), enqueue_ns=np.ones(4, dtype=np.int64))
-        assert level.burst_floor_s(gpu, 1) == pytest.approx(8e-6)
+
+class TestUsual:
+    """Where the fast end is not what is asked for, call, worker and level are medians."""
+
+    VALUES = {"w0": (10, 12, 20), "w1": (11, 13, 40), "w2": (30, 30, 30)}
+
+    def bursts(self) -> list[LabelledBurst]:
+        # The first sample of a burst is dropped; of the others the median is the value.
+        return [
+            labelled(burst([1, v - 5, v, v + 9]), w, i)
+            for w, row in self.VALUES.items()
+            for i, v in enumerate(row)
+        ]
+
+    def test_a_sustained_load_asks_for_what_is_kept_up(self) -> None:
+        found = level.estimate(self.bursts(), 1, sustained=True)
+        assert found.worker_levels_s == pytest.approx({"w0": 12e-6, "w1": 13e-6, "w2": 30e-6})
+        assert found.level_s == pytest.approx(13e-6)
+        assert level.estimate(self.bursts(), 1).level_s < 10e-6
+
+    def test_a_gpu_is_faster_while_cold(self) -> None:
+        gpu = [
+            replace(b, burst=replace(b.burst, enqueue_ns=np.ones(4, dtype=np.int64)))
+            for b in self.bursts()
+        ]
+        assert level.estimate(gpu, 1).level_s == pytest.approx(13e-6)
+
+    def test_the_plan_says_which(self) -> None:
+        plan = plan_for("quick", sustained_s=60.0)
+        found = level.measurement_from(
+            WORKLOAD, plan, fingerprint(), self.bursts(), LOADED, {}
+        )
+        assert found.level_s == pytest.approx(13e-6)
 
 
 class TestLevel:
@@ -105,11 +134,22 @@ class TestLevel:
         values = {"w0": (10, 11, 12, 13), "w1": (20, 20, 20, 20), "w2": (10, 10, 10, 10)}
         bursts = [flat(v, w, i) for w, row in values.items() for i, v in enumerate(row)]
         found = level.estimate(bursts, 1)
-        # In w0 12 and 13 are over 10 % above 10, so W = 10.1 (of 10 and 11), 20, 10; their lower
-        # quartile (linear) is 10 + 0.5 · 0.1.
-        assert found.worker_levels_s == pytest.approx({"w0": 10.1e-6, "w1": 20e-6, "w2": 10e-6})
-        assert found.level_s == pytest.approx(10.05e-6)
-        assert found.slow_mode_share == pytest.approx(6 / 12)  # above 11.055: 12, 13, four 20s
+        # In w0 13 is over 10 % above 11, so W = 10.2 (a fifth of the way from 10 to 11), 20, 10;
+        # their lower quartile (linear) is 10 + 0.5 · 0.2.
+        assert found.worker_levels_s == pytest.approx({"w0": 10.2e-6, "w1": 20e-6, "w2": 10e-6})
+        assert found.level_s == pytest.approx(10.1e-6)
+        assert found.slow_mode_share == pytest.approx(6 / 12)  # above 11.11: 12, 13, four 20s
+
+    def test_bursts_of_a_round_are_one_reading_of_the_trend(self) -> None:
+        # Three rounds, each slower by 10 %, of five workers: 15 bursts in order would be
+        # significant (p < 0.001); three rounds are too few to say anything.
+        bursts = [flat(10 * 1.1**i, f"w{w}", i) for i in range(3) for w in range(5)]
+        assert level.estimate(bursts, 1).trend.p == 1.0
+        more = [flat(10 * 1.02**i, f"w{w}", i) for i in range(8) for w in range(5)]
+        # All 28 pairs of rounds rise: S = 28, var = 8·7·21/18, z = 27/√var.
+        expected = math.erfc(27 / math.sqrt(8 * 7 * 21 / 18) / math.sqrt(2))
+        assert level.estimate(more, 1).trend.p == pytest.approx(expected)
+        assert level.estimate(more, 1).trend.is_drifting
 
     def test_a_worker_without_a_burst_in_a_round_counts_by_its_others(self) -> None:
         bursts = [flat(10, "w0", 0), flat(10, "w0", 1), flat(12, "w1", 1)]
@@ -208,7 +248,7 @@ def test_interval_covers_a_known_floor(
 ) -> None:
     rng = np.random.default_rng(11)
     # The lower quartile of the workers, of which one in twenty is stuck at the upper end.
-    target_s = 1e-3 * math.exp(worker_sd * normal_quantile(LEVEL_QUANTILE / 0.95))
+    target_s = 1e-3 * math.exp(worker_sd * normal_quantile(FLOOR.level_quantile / 0.95))
     n = 100
     held = 0
     for _ in range(n):

@@ -33,7 +33,7 @@ CLEAN = Signs(
 def test_clean_says_what_agreed() -> None:
     verdict, evidence = judge(CLEAN)
     assert verdict == "clean"
-    assert evidence == ("24 bursts of 3 workers agree within ±0.4% (asked: ±1.0%)",)
+    assert evidence == ("±0.4% by 24 bursts of 3 workers (asked: ±1.0%)",)
 
 
 @pytest.mark.parametrize(
