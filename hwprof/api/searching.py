@@ -136,8 +136,8 @@ def search(
         strategy: ``model-guided``, ``nsga2``, ``evolution``, ``random``, or ``proxyless``, which
             trains on ``data`` and takes ``proxyless`` in place of ``accuracy``, ``max_evals`` and
             ``max_time_s``.
-        target_ms: networks slower than this are not wanted; what a ``proxyless`` network comes
-            to, or, beside latency weights, the reference T of their penalty.
+        target_ms: networks slower than this are not wanted; a ``proxyless`` network comes to within
+            5 % of it (a ceiling under ``hinge``; beside latency weights their reference T).
         max_evals: distinct networks whose accuracy is judged.
         max_time_s: stop judging after this long.
         measure_on: measure the finalists on this device, so that the front is of measured

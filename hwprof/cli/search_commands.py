@@ -66,8 +66,8 @@ def search(
         float | None,
         typer.Option(
             "--target-ms",
-            help="Slower networks are not wanted (proxyless: comes to this latency; with "
-            "--latency-weights the reference T of the penalty).",
+            help="Slower networks are not wanted (proxyless: comes to within 5 % of it; with "
+            "--latency-weights it is the penalty's reference, with --penalty hinge a ceiling).",
         ),
     ] = None,
     max_evals: Annotated[
