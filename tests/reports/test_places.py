@@ -161,6 +161,13 @@ class TestOutcomes:
         assert on_host.startswith("2 of the 4 networks were not timed on host: hwprof retime")
         assert on_guest.startswith("4 of the 4 networks were not timed on guest")
 
+    def test_the_command_names_the_options_of_the_place(self):
+        """Without them it would time on another place."""
+        host, guest = two_places()
+        eight = replace(host, facts={**BASE, "batch": 8, "threads": 4})
+        (text, _) = gaps((eight, guest))
+        assert "hwprof retime SEARCH… --device cpu --batch 8 --threads 4 --out RUN" in text
+
 
 class TestPanels:
     def test_each_place_has_an_axis_of_measured_or_of_predicted_points(self):
