@@ -71,8 +71,8 @@ def search(
         ),
     ] = None,
     max_evals: Annotated[
-        int, typer.Option("--max-evals", min=1, help="Distinct networks to judge.")
-    ] = 200,
+        int | None, typer.Option("--max-evals", min=1, help="Distinct networks to judge (200).")
+    ] = None,
     max_time: opt.MaxTime = None,
     measure_on: Annotated[
         str | None,
