@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from hwprof.reports.html import _target_sentences
 from hwprof.reports.place_figures import device_fronts_sketch
 from hwprof.reports.places import (
     Place,
@@ -20,7 +21,7 @@ from hwprof.reports.places import (
     tally_sentence,
 )
 from hwprof.reports.sketches import render
-from hwprof.results import Interval, SearchResult, Trial
+from hwprof.results import Interval, SearchResult, TargetOutcome, Trial
 from hwprof.space import get_space
 
 SPACE = get_space("mobile-mini")
@@ -206,3 +207,32 @@ class TestPanels:
         assert "latency, predicted (ms)" in svg
         assert ">guest: unconfirmed<" in svg
         assert device_fronts_sketch(replace(small_data, places=())) is None
+
+
+def test_targets_of_other_devices_are_named_after_them(small_data):
+    host, guest = two_places()
+    (own,) = trials(1, 0, (70.0,))
+    outcome = TargetOutcome(
+        name="recompute-target-t2ms",
+        arch=own.arch,
+        target_s=2e-3,
+        expected_s=1e-3,
+        argmax_s=1e-3,
+        predicted_s=2e-3,
+        is_limiting=False,
+        accuracy_pct=71.0,
+        faster=own,
+    )
+    aimed = replace(guest.searches[0], targets=(outcome,))
+    data = replace(
+        small_data,
+        full_searches=host.searches,
+        reduced_searches=(),
+        places=(host, replace(guest, searches=(aimed,))),
+    )
+    (text,) = _target_sentences(data)
+    assert text.startswith("guest: Target ")
+    assert "predicted, not measured (0.0 %), within 5 % of the target" in text
+    assert text.endswith("measured with 70.00 %, against 71.00 % of the derived network.")
+    moved = replace(data, full_searches=(*host.searches, aimed))
+    assert [t.startswith("Target ") for t in _target_sentences(moved)] == [True]
