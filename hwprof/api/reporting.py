@@ -357,8 +357,8 @@ def _notes(found: _Found) -> tuple[str, ...]:
     if len(sources) > 1:
         notes.append(
             f"Accuracies are from several sources ({', '.join(sorted(sources))}). Which of two "
-            "networks of different sources is the more accurate is not known, although they stand "
-            "on one front."
+            "networks of different sources is the more accurate is not known, also where they share "
+            "a front."
         )
     if found.searches and not all(s.confirmed for s in found.searches):
         notes.append("A front whose latencies are only predicted is marked unconfirmed.")

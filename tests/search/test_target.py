@@ -436,6 +436,7 @@ class TestSearch:
         assert {t.arch for t in result.finalists} == {outcome.arch, faster.arch}
         assert load_search(out).targets == result.targets
         assert "Faster alternative: of itself" in target_sentence(outcome)
+        assert outcome.accuracy_pct is not None
         assert f"{outcome.accuracy_pct:.2f} % of the derived network" in target_sentence(outcome)
         names = [course.name for course in read_courses(out, result)]
         assert names == ["recompute-target-t3.3ms", "recompute-target-t3.3ms-faster"]
