@@ -239,11 +239,15 @@ class TargetOutcome:
     argmax_s: float
     predicted_s: float
     is_limiting: bool
-    """Whether latency still held the search back at the end; where it did not, a network that is
-    faster than the target is what accuracy alone would choose."""
+    """Whether latency still held the search back at the end; where it did not, the search may have
+    come to a network of itself that is ``faster`` than the target."""
+    accuracy_pct: float | None = None
     measured_s: float | None = None
     """None where nobody measured it."""
     ci95_s: tuple[float, float] | None = None
+    faster: Trial | None = None
+    """The most probable network, where it is faster than the target and latency did not hold the
+    search back: the alternative to ``arch``, which is made to come to the target."""
 
     @property
     def deviation(self) -> float:
@@ -268,10 +272,12 @@ class TargetOutcome:
             "argmax_s": self.argmax_s,
             "predicted_s": self.predicted_s,
             "is_limiting": self.is_limiting,
+            "accuracy_pct": self.accuracy_pct,
             "measured_s": self.measured_s,
             "ci95_s": list(self.ci95_s) if self.ci95_s else None,
             "deviation": self.deviation,
             "verdict": self.verdict,
+            "faster": None if self.faster is None else self.faster.to_row(),
         }
 
     @classmethod
@@ -282,8 +288,10 @@ class TargetOutcome:
             arch=Architecture.from_json(row["arch"]),
             **{n: row[n] for n in ("target_s", "expected_s", "argmax_s", "predicted_s")},
             is_limiting=row["is_limiting"],
+            accuracy_pct=row.get("accuracy_pct"),
             measured_s=row["measured_s"],
             ci95_s=tuple(row["ci95_s"]) if row["ci95_s"] else None,
+            faster=Trial.from_row(row["faster"]) if row.get("faster") else None,
         )
 
 

@@ -184,11 +184,7 @@ def _rows(data: ReportData, points: Sequence[FrontPoint]) -> dict[str, Any]:
         "beaten": [p for p in points if not p.best],
         "confirmed": all(p.confirmed for p in points),
         "n_hidden": len(data.full_searches + data.reduced_searches) - len(shown_searches(data)),
-        "target_sentences": [
-            sentences.target_sentence(outcome)
-            for search in (*data.full_searches, *data.reduced_searches)
-            for outcome in search.targets
-        ],
+        "target_sentences": _target_sentences(data),
         "hosts": columns(data.places),
         "crossed": crossed(data.places),
         "place_sentences": [tally_sentence(t) for t in tallies(data.places)],
@@ -197,6 +193,18 @@ def _rows(data: ReportData, points: Sequence[FrontPoint]) -> dict[str, Any]:
         "comparison_text": sentences.comparison_sentence(comparison),
         "nothing": NOTHING,
     }
+
+
+def _target_sentences(data: ReportData) -> list[str]:
+    """Say how near to their targets searches came; those of other devices are named after them."""
+    own = (*data.full_searches, *data.reduced_searches)
+    found = [sentences.target_sentence(t) for search in own for t in search.targets]
+    for place in data.places:
+        others = (s for s in place.searches if not any(s is mine for mine in own))
+        found += [
+            f"{place.label}: {sentences.target_sentence(t)}" for s in others for t in s.targets
+        ]
+    return found
 
 
 def cell_css(heat: HeatMap, cell: Any) -> str:

@@ -16,7 +16,9 @@ from hwprof.pareto import front_indices
 from hwprof.results import Interval, SearchResult, Trial
 from hwprof.space import space_of
 
-OPTIONS = ("batch", "precision", "threads")
+USUAL_OPTIONS: Mapping[str, object] = {"batch": 1, "precision": "fp32", "threads": 1}
+"""What ``hwprof retime`` takes for them where they are not named."""
+OPTIONS = tuple(USUAL_OPTIONS)
 """They change what a latency is of: named wherever they differ."""
 FACTS_FIRST = ("hardware", "runtime_version")
 """What people tell places of one device by, before anything else that differs."""
@@ -223,9 +225,9 @@ def tally_sentence(tally: Tally) -> str:
         f"those, {tally.undecided} {'are' if tally.undecided != 1 else 'is'} undecided"
     )
     if tally.beaten and not tally.wins:
-        return f"{counts}: searching for the device paid."
+        return f"{counts}: where that is settled, searching for the device paid."
     if tally.wins and not tally.beaten:
-        return f"{counts}: searching for the other device did better."
+        return f"{counts}: where that is settled, searching for the other device did better."
     if tally.wins and tally.beaten:
         return f"{counts}: neither search is better throughout."
     return f"{counts}: nothing is settled."
@@ -241,8 +243,8 @@ def gaps(places: Sequence[Place]) -> tuple[str, ...]:
             found.append(
                 f"{len(missing)} of the {len(everything)} networks "
                 f"{'were' if len(missing) > 1 else 'was'} not timed on {place.label}: hwprof "
-                f"retime SEARCH… --device {place.facts.get('device', 'DEVICE')} --out RUN, and "
-                "name that folder here too."
+                f"retime SEARCH… {_retime_options(place.facts)} --out RUN, and name that folder "
+                "here too."
             )
     if any(p.digest is None for p in places):
         found.append(
@@ -255,6 +257,17 @@ def gaps(places: Sequence[Place]) -> tuple[str, ...]:
             "ranked against each other."
         )
     return tuple(found)
+
+
+def _retime_options(facts: Mapping[str, Any]) -> str:
+    """Return the options that make ``hwprof retime`` time on a place, and not on one beside it."""
+    named = [f"--device {facts.get('device', 'DEVICE')}"]
+    named += [
+        f"--{name} {facts[name]}"
+        for name, usual in USUAL_OPTIONS.items()
+        if facts.get(name, usual) not in (None, usual)
+    ]
+    return " ".join(named)
 
 
 def _networks(place: Place) -> dict[str, Trial]:

@@ -237,7 +237,7 @@ def target_sentence(outcome: TargetOutcome) -> str:
     verdict = {
         "hit": f"within {format_share(TARGET_TOLERANCE)} of the target",
         "slower": f"missed: slower than the target by more than {format_share(TARGET_TOLERANCE)}",
-        "faster": f"faster than the target by more than {format_share(TARGET_TOLERANCE)}",
+        "faster": f"missed: faster than the target by more than {format_share(TARGET_TOLERANCE)}",
     }[outcome.verdict]
     free = "" if outcome.is_limiting else "; latency did not hold the search back"
     return (
@@ -246,6 +246,21 @@ def target_sentence(outcome: TargetOutcome) -> str:
         f"({off}), {verdict}{free}. Expected {format_seconds(outcome.expected_s, digits=4)}, most "
         f"probable network {format_seconds(outcome.argmax_s, digits=4)}, derived network "
         f"{format_seconds(outcome.predicted_s, digits=4)} by the latency model."
+        f"{_faster_text(outcome)}"
+    )
+
+
+def _faster_text(outcome: TargetOutcome) -> str:
+    found = outcome.faster
+    if found is None:
+        return ""
+    how = "measured" if found.latency_source == "measured" else "predicted, not measured"
+    own = outcome.accuracy_pct
+    against = "" if own is None else f", against {format_pct(own)} of the derived network"
+    return (
+        " Faster alternative: of itself, not held back by latency, the search came to a network of "
+        f"{format_seconds(found.latency_s, digits=4)} {how} with {format_pct(found.accuracy_pct)}"
+        f"{against}."
     )
 
 

@@ -26,26 +26,36 @@ def front_of(trials: Sequence[Trial], target_s: float | None) -> tuple[Trial, ..
     return tuple(wanted[i] for i in front)
 
 
-def choose_finalists(trials: Sequence[Trial], n: int, target_s: float | None) -> tuple[Trial, ...]:
+def choose_finalists(
+    trials: Sequence[Trial], n: int, target_s: float | None, always: Sequence[Architecture] = ()
+) -> tuple[Trial, ...]:
     """Choose at most ``n`` networks worth measuring, fastest first.
 
-    The predicted front (spread over it where it is longer than ``n``), then those that the
-    uncertainty of the prediction could put there, the likeliest first.
+    Those of ``always``, then the predicted front (spread over it where it is longer than ``n``),
+    then those that the uncertainty of the prediction could put there, the likeliest first.
 
     Args:
         trials: with predicted latency; ``ci95_s`` is the prediction's 95 % interval.
         n: how many may be measured.
         target_s: slower networks are not wanted.
+        always: networks to be measured whatever beats them, the most wanted first.
     """
+    known = {t.arch: t for t in trials}
+    wanted = [known[arch] for arch in dict.fromkeys(always) if arch in known][:n]
+    usual = [t for t in _usual_finalists(trials, n, target_s) if t not in wanted]
+    chosen = [*wanted, *usual[: n - len(wanted)]]
+    return tuple(sorted(chosen, key=lambda t: t.latency_s))
+
+
+def _usual_finalists(trials: Sequence[Trial], n: int, target_s: float | None) -> list[Trial]:
     front = front_of(trials, target_s)
     if len(front) >= n:
         kept = spread_indices([t.latency_s for t in front], [t.accuracy_pct for t in front], n)
-        return tuple(front[i] for i in sorted(kept))
+        return [front[i] for i in sorted(kept)]
     on_front = {t.arch for t in front}
     others = [(_shortfall(t, front, target_s), t) for t in trials if t.arch not in on_front]
     near = sorted((o for o in others if o[0] <= ONE_HALF_WIDTH), key=lambda o: o[0])
-    chosen = [*front, *(t for _, t in near[: n - len(front)])]
-    return tuple(sorted(chosen, key=lambda t: t.latency_s))
+    return [*front, *(t for _, t in near[: n - len(front)])]
 
 
 def measured(finalists: Sequence[Trial], measure: Measure) -> tuple[Trial, ...]:

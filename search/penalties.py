@@ -24,7 +24,7 @@ class Penalty:
     - ``linear``: CE + λ (E − T) / T, the paper's form (its released code: λ = 0.1).
     - ``power``: CE · (E / T)^λ; no unit enters.
     - ``hinge``: CE + λ · max(0, (E − T) / T); T is a ceiling below which latency is free.
-    - ``target``: ``linear``, with a weight that adapts until E ≤ T
+    - ``target``: ``linear``, with a weight that adapts until E ≤ T, and a network derived near T
       (:mod:`hwprof.search.target`); λ is what it starts from.
     - ``legacy_mul_log``: CE · (ln E / ln T)^λ, E and T in ms: the default of the released code
       (λ = 0.3; its factor before CE changes nothing under Adam without weight decay). Its pull

@@ -23,6 +23,7 @@ from hwprof.search.penalties import Penalty, PenaltyKind
 from hwprof.search.proxyless import ProxylessConfig
 from hwprof.search.proxyless_search import (
     Derived,
+    Judged,
     batches_of,
     retrain_settings,
     search_name,
@@ -40,14 +41,16 @@ STRATEGY = "proxyless"
 DEFAULT_WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.4)
 """Latency weights of a sweep that names none, around the released script's 0.1."""
 CEILING_WEIGHT = 1.0
-"""Latency weight of a search for a ceiling: steep enough that cross-entropy rarely outweighs it."""
+"""Latency weight of a search for a ceiling: steep enough that cross-entropy rarely outweighs it.
+Also of every search of another penalty where several targets are named, and no weight."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
     """The searches whose networks make a front: one for each weight, or one for each target.
 
-    With several targets and no weights every target is a ceiling (``hinge``).
+    Where targets are named and weights are not, networks come to them (``target``), unless ``kind``
+    says otherwise: ceilings are ``hinge``. Beside weights a target is the reference T.
     """
 
     kind: PenaltyKind | None = None
@@ -60,17 +63,18 @@ class Sweep:
         Args:
             reference_s: T where no target is named: the expectation of a fresh search.
         """
-        if self.kind == "target":
+        kind: PenaltyKind = self.kind or (
+            "target" if self.targets_s and not self.weights else "linear"
+        )
+        if kind == "target":
             return self._for_targets()
         if len(self.targets_s) > 1 and len(self.weights) > 1:
             raise PlanError(
                 f"{len(self.targets_s)} targets and {len(self.weights)} latency weights were "
                 "named; sweep one of the two"
             )
-        if len(self.targets_s) > 1:
-            weights, kind = self.weights or (CEILING_WEIGHT,), self.kind or "hinge"
-        else:
-            weights, kind = self.weights or DEFAULT_WEIGHTS, self.kind or "linear"
+        single = len(self.targets_s) > 1 or (kind == "hinge" and bool(self.targets_s))
+        weights = self.weights or ((CEILING_WEIGHT,) if single else DEFAULT_WEIGHTS)
         found = tuple(
             Penalty(kind=kind, weight=weight, target_s=target_s)
             for target_s in self.targets_s or (reference_s,)
@@ -128,7 +132,7 @@ def search_front(
         retrain_epochs: train every derived network alone for so long (the paper: 300); 0 judges
             it with the supernet's weights.
         measure: measures the finalists.
-        n_finalists: how many at most.
+        n_finalists: how many at most; first the networks that came to targets, whatever beats them.
         device: the name to record.
         progress: called as training and judging go on.
 
@@ -191,6 +195,9 @@ def search_front(
         # The others have trained their share; one process judges, measures and writes.
         raise SystemExit(0)
     proposals = _Proposals(archs=tuple(accuracy.archs.values()), settings=settings)
+    # Whether a target was hit is for the device to say, also of networks that others beat.
+    aimed = [d for d, p in zip(found, penalties, strict=True) if p.kind == "target"]
+    always: list[Judged] = [*aimed, *(d.faster for d in aimed if d.faster is not None)]
     result = run_search(
         space,
         proposals,
@@ -200,6 +207,7 @@ def search_front(
         max_evals=len(proposals.archs),
         measure=measure,
         n_finalists=n_finalists,
+        always=[accuracy.archs[space.canonical(d.arch).arch_id] for d in always],
         seed=config.seed,
         device=device,
         progress=progress,
@@ -280,11 +288,11 @@ class _Proposals:
 
 def _inherited(found: Sequence[Derived], space: DesignSpace) -> DerivedAccuracy:
     """Return the accuracies under supernet weights; of two searches' same network the better."""
-    best: dict[str, Derived] = {}
-    for derived in found:
-        key = space.canonical(derived.arch).arch_id
-        if key not in best or derived.validation_pct > best[key].validation_pct:
-            best[key] = derived
+    best: dict[str, Judged] = {}
+    for network in (n for d in found for n in (d, d.faster) if n is not None):
+        key = space.canonical(network.arch).arch_id
+        if key not in best or network.validation_pct > best[key].validation_pct:
+            best[key] = network
     return DerivedAccuracy(
         name="proxyless:supernet",
         archs={key: d.arch for key, d in best.items()},
@@ -325,12 +333,12 @@ def _course(found: Sequence[Derived], folder: Path) -> tuple[Event, ...]:
     events: list[Event] = []
     for derived in found:
         events += derived.course
-        events.append(
-            NetworkDerived(
-                search=derived.name,
-                arch=derived.arch,
-                checkpoint=str(derived.checkpoint.relative_to(folder)),
-            )
+        networks = [(derived.name, derived.arch)]
+        if derived.faster is not None:
+            networks.append((f"{derived.name}-faster", derived.faster.arch))
+        checkpoint = str(derived.checkpoint.relative_to(folder))
+        events.extend(
+            NetworkDerived(search=name, arch=arch, checkpoint=checkpoint) for name, arch in networks
         )
     return tuple(events)
 
@@ -342,16 +350,14 @@ def _targets(
     result: SearchResult,
 ) -> tuple[TargetOutcome, ...]:
     """Say how near to its target each search came, as predicted and, where it was, as measured."""
+    # What was measured comes last, and stays.
+    trials = {_key(t.arch): t for t in (*result.trials, *result.finalists)}
     outcomes = []
     for derived, penalty in zip(found, penalties, strict=True):
         if penalty.kind != "target":
             continue
-        key = space_of(derived.arch).canonical(derived.arch)
-        measured = [
-            t
-            for t in result.finalists
-            if t.latency_source == "measured" and space_of(t.arch).canonical(t.arch) == key
-        ]
+        trial = trials.get(_key(derived.arch))
+        measured = trial if trial is not None and trial.latency_source == "measured" else None
         last = derived.course[-1]
         outcomes.append(
             TargetOutcome(
@@ -362,8 +368,15 @@ def _targets(
                 argmax_s=last.argmax_s,
                 predicted_s=latency.of([derived.arch])[0],
                 is_limiting=derived.is_limiting,
-                measured_s=measured[0].latency_s if measured else None,
-                ci95_s=measured[0].ci95_s if measured else None,
+                accuracy_pct=None if trial is None else trial.accuracy_pct,
+                measured_s=None if measured is None else measured.latency_s,
+                ci95_s=None if measured is None else measured.ci95_s,
+                faster=None if derived.faster is None else trials.get(_key(derived.faster.arch)),
             )
         )
     return tuple(outcomes)
+
+
+def _key(arch: Architecture) -> Architecture:
+    """Return what is equal for all encodings of a network."""
+    return space_of(arch).canonical(arch)

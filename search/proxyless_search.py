@@ -33,7 +33,7 @@ from hwprof.search.plans import run_plan
 from hwprof.search.proxyless import ArchitectureSteps, ProxylessConfig, StepOutcome
 from hwprof.search.sgd import Training, TrainSettings
 from hwprof.search.supernet import Supernet
-from hwprof.search.target import derive
+from hwprof.search.target import derive, faster_alternative
 from hwprof.search.tasks import ImageTask, Split
 from hwprof.space import Architecture, DesignSpace
 
@@ -41,26 +41,36 @@ log = logging.getLogger(__name__)
 
 COURSE_IMAGES = 1000
 """Validation images on which the most probable network is followed; all judge the last one."""
+FIGURES = (("validation_pct", "test_pct"), ("faster_validation_pct", "faster_test_pct"))
+"""A checkpoint's accuracies: of the derived network, and of a faster alternative."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Derived:
-    """What a search came to.
+class Judged:
+    """A network that a search came to, with top-1 in percent.
 
-    ``validation_pct`` and ``test_pct`` are top-1 with the supernet's weights, batch norm
-    recalibrated. The validation images also taught the architecture parameters; the test images
-    nothing.
+    Accuracies are with the weights of that search's supernet, batch norm recalibrated. The
+    validation images also taught the architecture parameters; the test images nothing.
     """
 
-    name: str
     arch: Architecture
     validation_pct: float
     test_pct: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Derived(Judged):
+    """What a search came to, and how it went."""
+
+    name: str
     checkpoint: Path
     course: tuple[ChoicesUpdated, ...]
     seconds: float
     is_limiting: bool = False
     """Of a search for a target: whether latency held it back to the end."""
+    faster: Judged | None = None
+    """Of a search for a target that latency did not hold back: the most probable network, where it
+    is faster than the target."""
 
 
 def warmup_settings(config: ProxylessConfig, task: ImageTask) -> TrainSettings:
@@ -146,12 +156,18 @@ def search_network(
     def logits(images: Tensor, rng: np.random.Generator) -> Tensor:
         return supernet.forward(images, run_plan(choices.draw(rng)))
 
-    def network() -> Architecture:
-        return derive(choices, latency, steps.multiplier).arch
+    def networks() -> list[Architecture]:
+        """Return the derived network, and a faster alternative where there is one."""
+        derived = derive(choices, latency, steps.multiplier)
+        faster = faster_alternative(choices, latency, steps.multiplier, derived)
+        return [path.arch for path in (derived, faster) if path is not None]
 
     def figures() -> dict[str, float]:
-        found = judge.top1_pct(network(), [task.validation, task.test])
-        return dict(zip(("validation_pct", "test_pct"), found, strict=True))
+        found: dict[str, float] = {}
+        for kind, arch in zip(FIGURES, networks(), strict=False):
+            top1_pct = judge.top1_pct(arch, [task.validation, task.test])
+            found |= dict(zip(kind, top1_pct, strict=True))
+        return found
 
     meta = CheckpointMeta(
         kind="supernet",
@@ -178,15 +194,20 @@ def search_network(
     )
     done = training.run(progress, resume=True)
     assert done.figures is not None
+    judged = [
+        Judged(arch=arch, validation_pct=done.figures[kind[0]], test_pct=done.figures[kind[1]])
+        for kind, arch in zip(FIGURES, networks(), strict=False)
+    ]
     return Derived(
         name=companion.name,
-        arch=network(),
-        validation_pct=done.figures["validation_pct"],
-        test_pct=done.figures["test_pct"],
+        arch=judged[0].arch,
+        validation_pct=judged[0].validation_pct,
+        test_pct=judged[0].test_pct,
         checkpoint=out,
         course=tuple(companion.course),
         seconds=done.seconds,
         is_limiting=steps.multiplier is not None and steps.multiplier.is_limiting,
+        faster=judged[1] if len(judged) > 1 else None,
     )
 
 

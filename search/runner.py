@@ -66,6 +66,7 @@ def run_search(
     target_s: float | None = None,
     measure: Measure | None = None,
     n_finalists: int = 16,
+    always: Sequence[Architecture] = (),
     seed: int = 0,
     device: str | None = None,
     latency_source: LatencySource = "predicted",
@@ -86,6 +87,7 @@ def run_search(
         target_s: slower networks are not wanted.
         measure: measures the finalists; without it the front is unconfirmed.
         n_finalists: how many are measured at most.
+        always: networks measured among them whatever beats them, the most wanted first.
         seed: of the strategy's generator; recorded, not used.
         device: the name to record.
         latency_source: how ``latency`` knows: from a model or from a table.
@@ -131,7 +133,7 @@ def run_search(
         reason = search.judge_all(max_evals, max_time_s)
         if not search.trials:
             raise DataError(_nothing_judged(search.refusals, reason))
-        finalists = search.confirm(measure, n_finalists)
+        finalists = search.confirm(measure, n_finalists, always)
         shown = [t for t in finalists if measure is None or t.latency_source == "measured"]
         front = front_of(shown, target_s)
         if not front:
@@ -203,12 +205,14 @@ class _Search:
             self.journal.checkpoint(self.strategy.state_dict(), self.ledger.to_json())
             self._show(max_evals, pace)
 
-    def confirm(self, measure: Measure | None, n_finalists: int) -> tuple[Trial, ...]:
+    def confirm(
+        self, measure: Measure | None, n_finalists: int, always: Sequence[Architecture]
+    ) -> tuple[Trial, ...]:
         """Choose the finalists, measure them, and score them on test images."""
         target_s = self.judge.target_s
         if measure is None:
             return self._tested(front_of(self.trials, target_s))
-        finalists = choose_finalists(self.trials, n_finalists, target_s)
+        finalists = choose_finalists(self.trials, n_finalists, target_s, always)
         started_s = time.monotonic()
         finalists = measured(finalists, measure)
         self.ledger.measuring_s += time.monotonic() - started_s

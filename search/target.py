@@ -5,12 +5,14 @@ that constraint under the method of multipliers for inequalities (Rockafellar, 1
 Wright, Numerical Optimization, 2nd ed., section 17.4; the multiplier by gradient ascent is also
 LightNAS's, Luo et al., DAC 2022): with c = E / T − 1 an architecture step weighs latency by
 max(0, μ + ρ c), and then μ ← max(0, μ + η c). The term in ρ damps what the sum in μ would make
-swing. Where latency has no weight for half of the search, it does not limit it, and the network may
-be faster than T.
+swing. Where latency has no weight for half of the search, it does not limit it.
 
 An expectation near T does not make the most probable network's latency T. So where that network
 is not within :data:`WITHIN` of T, the most probable one that is takes its place: a knapsack with
-one option for each decision, solved exactly on a grid of latencies.
+one option for each decision, solved exactly on a grid of latencies. That holds too where latency
+did not limit the search and its most probable network is faster than T; this one is then told
+beside, as a faster alternative. Who wants a ceiling, below which latency is free, takes the
+``hinge`` (:mod:`hwprof.search.penalties`).
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from numpy.typing import NDArray
 from hwprof.errors import PlanError
 from hwprof.search.choices import Choices, Path, Where
 from hwprof.search.expected_latency import ExpectedLatency
-from hwprof.space import DesignSpace, Slot
+from hwprof.space import Architecture, DesignSpace, Slot
 
 Floats = NDArray[np.float64]
 
@@ -117,19 +119,18 @@ def latency_range_s(latency: ExpectedLatency, space: DesignSpace) -> tuple[float
 
 
 def derive(choices: Choices, latency: ExpectedLatency, multiplier: Multiplier | None) -> Path:
-    """Return the network that a search came to: the most probable one, near the target if any.
+    """Return the network that a search came to: the most probable one, near its target if any.
 
-    Where latency does not limit the search and the most probable network is faster than the
-    target, it is not made slower than it wants to be.
+    Near is within :data:`WITHIN`, as predicted; where no network is, the nearest one is returned.
     """
     best = choices.best()
     if multiplier is None:
         return best
     target_s = multiplier.target_s
-    deviation = latency.of([best.arch])[0] / target_s - 1.0
-    if abs(deviation) <= WITHIN or (deviation < 0.0 and not multiplier.is_limiting):
+    if abs(latency.of([best.arch])[0] / target_s - 1.0) <= WITHIN:
         return best
-    found = [best, *near(choices, latency, target_s)]
+    # What the model has beside its sum is much the same in all networks.
+    found = [best, *near(choices, latency, target_s - _beside_sum_s(latency, best.arch))]
     latencies = latency.of([path.arch for path in found])
     logs = [choices.log_probability(path).item() for path in found]
     off = [abs(s / target_s - 1.0) for s in latencies]
@@ -137,6 +138,20 @@ def derive(choices: Choices, latency: ExpectedLatency, multiplier: Multiplier | 
     if inside:
         return found[max(inside, key=logs.__getitem__)]
     return found[min(range(len(found)), key=off.__getitem__)]
+
+
+def faster_alternative(
+    choices: Choices, latency: ExpectedLatency, multiplier: Multiplier | None, derived: Path
+) -> Path | None:
+    """Return the argmax where a search for a target passed it over for a slower network.
+
+    None unless latency did not limit the search: accuracy alone then chose a network that is
+    faster than the target, and it may well be the better one.
+    """
+    best = choices.best()
+    if multiplier is None or multiplier.is_limiting or best.arch == derived.arch:
+        return None
+    return best if latency.of([best.arch])[0] < multiplier.target_s else None
 
 
 def near(choices: Choices, latency: ExpectedLatency, target_s: float) -> Iterator[Path]:
@@ -159,6 +174,16 @@ def near(choices: Choices, latency: ExpectedLatency, target_s: float) -> Iterato
     for cell in range(first, last + 1):
         if np.isfinite(values[cell]):
             yield _traced(choices.space, stages, taken, cell, cell_s)
+
+
+def _beside_sum_s(latency: ExpectedLatency, arch: Architecture) -> float:
+    """Return what the prediction of a network has beside the constant and its blocks' entries."""
+    entries = [
+        latency.table[Slot(unit, layer), block]
+        for unit, blocks in enumerate(arch.units)
+        for layer, block in enumerate(blocks)
+    ]
+    return latency.of([arch])[0] - latency.constant_s - sum(entries)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +221,10 @@ def _stages(choices: Choices, latency: ExpectedLatency, cell_s: float) -> list[_
 
 def _layer(choices: Choices, latency: ExpectedLatency, slot: Slot) -> tuple[_Option, ...]:
     blocks, alpha = choices.space.choices(slot), choices.alpha.get(slot)
-    logs = [0.0] if alpha is None else alpha.detach().log_softmax(dim=0).tolist()
+    if alpha is None:
+        # One block is left here: nothing to pick, and a path holds decisions only.
+        return (_Option(cost_s=latency.table[slot, blocks[0]], log_p=0.0, picks={}),)
+    logs = alpha.detach().log_softmax(dim=0).tolist()
     return tuple(
         _Option(cost_s=latency.table[slot, block], log_p=log_p, picks={slot: number})
         for number, (block, log_p) in enumerate(zip(blocks, logs, strict=True))

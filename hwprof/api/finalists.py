@@ -14,6 +14,9 @@ from hwprof.space import Architecture
 if TYPE_CHECKING:
     from hwprof.workload import Workload
 
+KIND = "finalists"
+"""Of the run in the folder of a search."""
+
 
 class FinalistMeasurer:
     """Measures finalists, keeping every burst in a folder; called again it goes on.
@@ -66,7 +69,7 @@ class FinalistMeasurer:
             "options": asdict(self._options),
             "plan": self._plan.key_fields(),
         }
-        with Run.create_or_resume(folder, "finalists", request) as store:
+        with Run.create_or_resume(folder, KIND, request) as store:
             known: dict[str, Result] = {m.workload.key: m for m in store.measurements()}
             fresh = measure(
                 [w for w in workloads if w.key not in known],

@@ -30,10 +30,10 @@ class ProxylessOptions:
     Attributes:
         mode: ``recompute``, ``two-path`` or ``reinforce``.
         penalty: ``linear``, ``power``, ``hinge``, ``target`` or ``legacy_mul_log``; by default
-            ``linear``, or ``hinge`` where ``targets_ms`` are named, be it one, or ``target``
-            where ``target_ms`` is and no weights are.
+            ``target`` where targets are named and no weights are, else ``linear``. Under
+            ``hinge`` targets are ceilings.
         latency_weights: one search for each.
-        targets_ms: ceilings, one search for each, instead.
+        targets_ms: latencies, one search for each, instead.
         supernet: a checkpoint of ``hwprof train --space`` to start from, instead of a warm-up;
             trained on the same images.
         warmup_epochs: of the supernet, before architecture parameters learn.
@@ -82,7 +82,7 @@ def search_proxyless(
     ``accept`` is given a run's model and its device, and raises where it must not be used.
     """
     try:
-        from hwprof.search.proxyless_front import CEILING_WEIGHT, Sweep, search_front
+        from hwprof.search.proxyless_front import Sweep, search_front
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
@@ -112,14 +112,9 @@ def search_proxyless(
         precision=options.train_precision,  # type: ignore[arg-type]  # checked there, by name
         **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]
     )
-    # One target of --targets-ms is a ceiling too; --target-ms is what the network comes to, and
-    # beside weights it is their reference.
-    ceilings = bool(options.targets_ms) and options.penalty != "target"
-    adapts = target_ms is not None and not options.latency_weights
-    kind = options.penalty or ("hinge" if ceilings else "target" if adapts else None)
     sweep = Sweep(
-        kind=kind,  # type: ignore[arg-type]  # checked by Penalty, by name
-        weights=options.latency_weights or ((CEILING_WEIGHT,) if ceilings else ()),
+        kind=options.penalty,  # type: ignore[arg-type]  # checked by Penalty, by name
+        weights=options.latency_weights,
         targets_s=tuple(ms / 1e3 for ms in targets_ms),
     )
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hwprof.api.contexts import cold_isolated, differential_costs, mixing
 from hwprof.api.courses import read_courses
+from hwprof.api.finalists import KIND as FINALISTS
 from hwprof.api.friendliness import compare_effects
 from hwprof.api.placing import Placed, place, require_same_space
 from hwprof.api.retiming import KIND as RETIME
@@ -136,7 +137,13 @@ def _collect(path: Path, found: _Found) -> None:
         found.searches.append(result)
         found.courses.append(read_courses(path, result))
     elif (path / RUN_FILE).exists():
-        if RunFile.read(path).kind == RETIME:
+        kind = RunFile.read(path).kind
+        if kind == FINALISTS:
+            raise StoreError(
+                f"{str(path)!r} holds an interrupted search; call the same `hwprof search` again "
+                "to finish it"
+            )
+        if kind == RETIME:
             found.retimed.append(read_retimed(path))
         else:
             found.profiles.append(path)
@@ -341,10 +348,17 @@ def _gain(test: InteractionTest) -> str:
 
 def _notes(found: _Found) -> tuple[str, ...]:
     notes = []
-    if any(t.accuracy_source.startswith("supernet:") for s in found.searches for t in s.front):
+    sources = {t.accuracy_source for s in found.searches for t in s.front}
+    if any(s.startswith(("supernet:", "proxyless:supernet")) for s in sources):
         notes.append(
             "Accuracies are of networks that inherit a supernet's weights, after recalibrating "
             "batch norm: good for ranking, usually lower than after training a network alone."
+        )
+    if len(sources) > 1:
+        notes.append(
+            f"Accuracies are from several sources ({', '.join(sorted(sources))}). Which of two "
+            "networks of different sources is the more accurate is not known, also where they share "
+            "a front."
         )
     if found.searches and not all(s.confirmed for s in found.searches):
         notes.append("A front whose latencies are only predicted is marked unconfirmed.")

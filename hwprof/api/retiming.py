@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -142,9 +143,12 @@ def retime(
                 log.warning("%s: %s", result.workload.label, _why(result))
         retimed = _read(run)
     if retimed.n_failed == len(retimed.results):
+        failures = [r for r in retimed.results.values() if isinstance(r, Failure)]
+        again = any(f.retryable for f in failures)
         raise DeviceError(
-            f"none of the {retimed.n_failed} networks could be timed on {device!r} "
-            f"({_why(next(iter(retimed.results.values())))}); mend the device and call it again"
+            f"none of the {len(failures)} networks could be timed on {device!r} "
+            f"({_why(failures[0])}); mend the device and "
+            + ("call it again" if again else "name another --out: these are not tried again")
         )
     return retimed
 
@@ -172,10 +176,13 @@ def _read(run: Run) -> Retimed:
 
 
 def _workloads(searches: Sequence[SearchResult], paths: Sequence[str | Path]) -> list[Workload]:
-    """Return every network on a front once, however it is encoded."""
+    """Return every network on a front once, however it is encoded.
+
+    One of each search in turn: they are timed in groups, and a change of the machine between two
+    groups must not come down on one search.
+    """
     from hwprof.workload import Workload
 
-    networks: dict[str, Architecture] = {}
     first: tuple[str, int] | None = None
     for search, path in zip(searches, paths, strict=True):
         for trial in search.front:
@@ -186,6 +193,9 @@ def _workloads(searches: Sequence[SearchResult], paths: Sequence[str | Path]) ->
                     f"{str(path)!r} is of {place[0]} at {place[1]} px, {str(paths[0])!r} of "
                     f"{first[0]} at {first[1]} px: time searches of one space together"
                 )
+    networks: dict[str, Architecture] = {}
+    for turn in zip_longest(*(search.front for search in searches)):
+        for trial in filter(None, turn):
             networks.setdefault(_key(trial.arch), trial.arch)
     if not networks:
         raise PlanError(

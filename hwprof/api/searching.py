@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 LatencySource = Callable[[Sequence[Architecture]], Sequence[tuple[float, float]]]
 
+DEFAULT_EVALS = 200
+
 
 def train(
     *,
@@ -108,7 +110,7 @@ def search(
     out: str | Path | None = None,
     strategy: str = "nsga2",
     target_ms: float | None = None,
-    max_evals: int = 200,
+    max_evals: int | None = None,
     max_time_s: float | None = None,
     measure_on: str | None = None,
     allow_emulated: bool = False,
@@ -136,9 +138,9 @@ def search(
         strategy: ``model-guided``, ``nsga2``, ``evolution``, ``random``, or ``proxyless``, which
             trains on ``data`` and takes ``proxyless`` in place of ``accuracy``, ``max_evals`` and
             ``max_time_s``.
-        target_ms: networks slower than this are not wanted; what a ``proxyless`` network comes
-            to, or, beside latency weights, the reference T of their penalty.
-        max_evals: distinct networks whose accuracy is judged.
+        target_ms: networks slower than this are not wanted; a ``proxyless`` network comes to within
+            5 % of it (a ceiling under ``hinge``; beside latency weights their reference T).
+        max_evals: distinct networks whose accuracy is judged; 200 by default.
         max_time_s: stop judging after this long.
         measure_on: measure the finalists on this device, so that the front is of measured
             networks; without it the front says it is unconfirmed.
@@ -167,7 +169,13 @@ def search(
     from hwprof.search.runner import run_search
     from hwprof.search.strategy import make_strategy
 
-    _require_meaning(strategy, target_ms=target_ms, max_time_s=max_time_s, proxyless=proxyless)
+    _require_meaning(
+        strategy,
+        target_ms=target_ms,
+        max_evals=max_evals,
+        max_time_s=max_time_s,
+        proxyless=proxyless,
+    )
     design = as_space(space)
     folder = Path(out) if out is not None else None
     if folder is not None:
@@ -224,7 +232,7 @@ def search(
         make_strategy(strategy, design, rng, target_s=target_s),
         accuracy=open_accuracy(accuracy, data=data),
         latency=predicted,
-        max_evals=max_evals,
+        max_evals=DEFAULT_EVALS if max_evals is None else max_evals,
         max_time_s=max_time_s,
         target_s=target_s,
         measure=measure,
@@ -259,6 +267,7 @@ def _require_meaning(
     strategy: str,
     *,
     target_ms: float | None,
+    max_evals: int | None,
     max_time_s: float | None,
     proxyless: ProxylessOptions | None,
 ) -> None:
@@ -266,6 +275,11 @@ def _require_meaning(
     if target_ms is not None and not (math.isfinite(target_ms) and target_ms > 0.0):
         raise PlanError(f"--target-ms is {target_ms:g}; expected a latency above 0 ms")
     if strategy == PROXYLESS:
+        if max_evals is not None:
+            raise PlanError(
+                f"--max-evals {max_evals} means nothing to proxyless, which comes to one network "
+                "in each search; set how many with --latency-weights or --targets-ms"
+            )
         if max_time_s is not None:
             raise PlanError(
                 "--max-time means nothing to proxyless, which trains whole epochs; set "

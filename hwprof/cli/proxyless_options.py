@@ -20,7 +20,8 @@ LatencyWeights = Annotated[
     _option("--latency-weights", "one search for each, e.g. 0,0.1,0.3; 0 is blind to latency."),
 ]
 TargetsMs = Annotated[
-    str | None, _option("--targets-ms", "one search for each of these ceilings, e.g. 2,3,5.")
+    str | None,
+    _option("--targets-ms", "one search for each, e.g. 2,3,5; with --penalty hinge, ceilings."),
 ]
 Supernet = Annotated[
     str | None,

@@ -66,13 +66,13 @@ def search(
         float | None,
         typer.Option(
             "--target-ms",
-            help="Slower networks are not wanted (proxyless: comes to this latency; with "
-            "--latency-weights the reference T of the penalty).",
+            help="Slower networks are not wanted (proxyless: comes to within 5 % of it; with "
+            "--latency-weights it is the penalty's reference, with --penalty hinge a ceiling).",
         ),
     ] = None,
     max_evals: Annotated[
-        int, typer.Option("--max-evals", min=1, help="Distinct networks to judge.")
-    ] = 200,
+        int | None, typer.Option("--max-evals", min=1, help="Distinct networks to judge (200).")
+    ] = None,
     max_time: opt.MaxTime = None,
     measure_on: Annotated[
         str | None,

@@ -37,8 +37,17 @@ ADAPTED_MODEL = "latency_model.npz"
 
 
 def run_space(run: Run) -> DesignSpace:
-    """Return the space that a run's networks belong to, with what was alive in it."""
+    """Return the space that a run's networks belong to, with what was alive in it.
+
+    Raises:
+        StoreError: it is a run of another kind (finalists of a search, say), which is of no space.
+    """
     request = run.request
+    if not {"space", "resolution_px"} <= set(request):
+        raise StoreError(
+            f"{str(run.path)!r} is a run of {run.kind!r}; expected the --out of `hwprof profile`, "
+            "`import` or `adapt`"
+        )
     require_definition(request)
     space = get_space(str(request["space"]), int(request["resolution_px"]))
     if "alive" not in request:

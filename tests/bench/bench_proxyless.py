@@ -137,6 +137,8 @@ def print_targets(asked: argparse.Namespace) -> None:
     for found in result.targets:
         measured = "-" if found.measured_s is None else f"{found.measured_s * 1e3:.4f}"
         held = "" if found.is_limiting else ", latency did not hold it back"
+        if found.faster is not None:
+            held += f" (faster alternative: {found.faster.latency_s * 1e3:.4f})"
         print(
             f"{found.target_s * 1e3:>9.4f}{found.expected_s * 1e3:>10.4f}"
             f"{found.argmax_s * 1e3:>9.4f}{found.predicted_s * 1e3:>9.4f}{measured:>10}"

@@ -15,11 +15,13 @@ import numpy as np
 import pytest
 
 from hwprof import api
+from hwprof.api.finalists import FinalistMeasurer
 from hwprof.api.reporting import report
-from hwprof.api.retiming import read_retimed, retime
+from hwprof.api.retiming import _workloads, read_retimed, retime
+from hwprof.api.runs import latency_model
 from hwprof.api.searching import load_search, save_search, search
-from hwprof.errors import DeviceError, IncompatibleRunError, PlanError
-from hwprof.measure.records import Failure, Fingerprint, Measurement
+from hwprof.errors import DeviceError, IncompatibleRunError, PlanError, StoreError
+from hwprof.measure.records import DeviceOptions, Failure, Fingerprint, Measurement
 from hwprof.results import SearchResult, Trial
 from hwprof.space import Architecture, get_space
 from hwprof.store import Run
@@ -181,6 +183,13 @@ class TestRetime:
             assert isinstance(now, Measurement)
             assert now.level_s == result.level_s
 
+    def test_networks_of_all_searches_take_turns(self, folder: Path) -> None:
+        """Groups are formed in this order: none of them holds those of one search alone."""
+        names = ["here", "batch8"]
+        found = _workloads([load_search(folder / name) for name in names], names)
+        first, second, third, fourth = cells(4)
+        assert [w.arch for w in found] == [first, third, second, fourth]
+
     def test_another_batch_does_not_go_into_the_same_run(self, folder: Path, timed: Path) -> None:
         with pytest.raises(IncompatibleRunError, match=r"batch.* 8, not 1"):
             retime(folder / "here", out=timed, device="null", batch=1)
@@ -251,6 +260,15 @@ class TestReport:
         assert "Does a network searched for one device suit another?" in text
         assert "2 searches of other devices, or with other options" in text
         assert (tmp_path / "page" / "figures" / "device_fronts.png").exists()
+
+    def test_an_interrupted_search_is_named_with_the_way_on(self, tmp_path: Path) -> None:
+        """Its folder is that of a run of finalists, which is of no space."""
+        arch = get_space("mobile-mini").sample(np.random.default_rng(0))
+        FinalistMeasurer(tmp_path, "null", DeviceOptions(), "quick", 0, None)([arch])
+        with pytest.raises(StoreError, match="holds an interrupted search; call the same"):
+            report(tmp_path, out=tmp_path / "page")
+        with pytest.raises(StoreError, match="is a run of 'finalists'; expected the --out of"):
+            latency_model(tmp_path)
 
     def test_one_device_has_no_such_section(self, folder: Path, tmp_path: Path) -> None:
         pytest.importorskip("plotly")

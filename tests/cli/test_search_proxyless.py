@@ -70,6 +70,7 @@ MISTAKES = {
     ),
     "a target of nothing": (["--target-ms", "0"], "--target-ms is 0"),
     "a time limit": (["--max-time", "5m"], "set --warmup-epochs and --epochs"),
+    "a budget of networks": (["--max-evals", "5"], "--max-evals 5 means nothing to proxyless"),
     "epochs that search nothing": (["--epochs", "1"], "at least 2 with --epochs"),
     "another strategy": (["--strategy", "nsga2"], "mean nothing to nsga2"),
 }

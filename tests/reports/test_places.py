@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from hwprof.reports.html import _target_sentences
 from hwprof.reports.place_figures import device_fronts_sketch
 from hwprof.reports.places import (
     Place,
@@ -20,7 +21,7 @@ from hwprof.reports.places import (
     tally_sentence,
 )
 from hwprof.reports.sketches import render
-from hwprof.results import Interval, SearchResult, Trial
+from hwprof.results import Interval, SearchResult, TargetOutcome, Trial
 from hwprof.space import get_space
 
 SPACE = get_space("mobile-mini")
@@ -161,6 +162,13 @@ class TestOutcomes:
         assert on_host.startswith("2 of the 4 networks were not timed on host: hwprof retime")
         assert on_guest.startswith("4 of the 4 networks were not timed on guest")
 
+    def test_the_command_names_the_options_of_the_place(self):
+        """Without them it would time on another place."""
+        host, guest = two_places()
+        eight = replace(host, facts={**BASE, "batch": 8, "threads": 4})
+        (text, _) = gaps((eight, guest))
+        assert "hwprof retime SEARCH… --device cpu --batch 8 --threads 4 --out RUN" in text
+
 
 class TestPanels:
     def test_each_place_has_an_axis_of_measured_or_of_predicted_points(self):
@@ -199,3 +207,32 @@ class TestPanels:
         assert "latency, predicted (ms)" in svg
         assert ">guest: unconfirmed<" in svg
         assert device_fronts_sketch(replace(small_data, places=())) is None
+
+
+def test_targets_of_other_devices_are_named_after_them(small_data):
+    host, guest = two_places()
+    (own,) = trials(1, 0, (70.0,))
+    outcome = TargetOutcome(
+        name="recompute-target-t2ms",
+        arch=own.arch,
+        target_s=2e-3,
+        expected_s=1e-3,
+        argmax_s=1e-3,
+        predicted_s=2e-3,
+        is_limiting=False,
+        accuracy_pct=71.0,
+        faster=own,
+    )
+    aimed = replace(guest.searches[0], targets=(outcome,))
+    data = replace(
+        small_data,
+        full_searches=host.searches,
+        reduced_searches=(),
+        places=(host, replace(guest, searches=(aimed,))),
+    )
+    (text,) = _target_sentences(data)
+    assert text.startswith("guest: Target ")
+    assert "predicted, not measured (0.0 %), within 5 % of the target" in text
+    assert text.endswith("measured with 70.00 %, against 71.00 % of the derived network.")
+    moved = replace(data, full_searches=(*host.searches, aimed))
+    assert [t.startswith("Target ") for t in _target_sentences(moved)] == [True]

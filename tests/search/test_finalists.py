@@ -42,3 +42,16 @@ def test_finalists_near_the_target_get_their_chance() -> None:
     points = [(1.0, 70.0), (2.1, 75.0), (2.5, 80.0)]
     assert chosen(points, 0.2, 10, target_s=2.0) == [0, 1]
     assert chosen(points, 0.0, 10, target_s=2.0) == [0]
+
+
+def test_what_is_always_measured_comes_before_the_front() -> None:
+    """2 and 3 are beaten, 3 by far; with room for two they are the ones, 3 being wanted most."""
+    points = [(1.0, 70.0), (2.0, 72.0), (2.5, 71.0), (9.0, 50.0)]
+    trials = [trial(t, a, 0.0, i) for i, (t, a) in enumerate(points)]
+    always = [trials[3].arch, trials[2].arch]
+
+    def found(n: int) -> list[int]:
+        chosen = choose_finalists(trials, n, None, always)
+        return [t.arch.widths[0] for t in chosen if t.arch.widths]
+
+    assert [found(n) for n in (1, 2, 3, 9)] == [[3], [2, 3], [0, 2, 3], [0, 1, 2, 3]]

@@ -294,7 +294,9 @@ class TestSweep:
             ("linear", 0.3, 0.004),
         ]
         targets = Sweep(targets_s=(0.002, 0.003)).penalties(0.004)
-        assert [(p.kind, p.target_s) for p in targets] == [("hinge", 0.002), ("hinge", 0.003)]
+        assert [(p.kind, p.target_s) for p in targets] == [("target", 0.002), ("target", 0.003)]
+        ceilings = Sweep(kind="hinge", targets_s=(0.002, 0.003)).penalties(0.004)
+        assert [(p.kind, p.weight) for p in ceilings] == [("hinge", 1.0), ("hinge", 1.0)]
 
     def test_both_at_once_and_the_same_twice_are_refused(self):
         with pytest.raises(PlanError, match="sweep one of the two"):
@@ -306,7 +308,7 @@ class TestSweep:
         near = Sweep(targets_s=(0.00200001, 0.00200002)).penalties(0.1)
         with pytest.raises(PlanError, match="name them further apart"):
             names_of(CONFIG, near)
-        apart = Sweep(targets_s=(0.002, 0.003)).penalties(0.1)
+        apart = Sweep(kind="hinge", targets_s=(0.002, 0.003)).penalties(0.1)
         assert names_of(CONFIG, apart) == ("recompute-hinge-w1-t2ms", "recompute-hinge-w1-t3ms")
 
     def test_ends_in_a_front_with_its_course_in_the_log(self, space, task, model, warmup, tmp_path):
@@ -429,7 +431,7 @@ class TestFromPython:
             # As the command line calls it: options of proxyless that nobody named.
             search(**common, strategy="random", proxyless=ProxylessOptions())
 
-    def test_one_target_is_a_ceiling_like_several(self, space, tmp_path: Path, monkeypatch):
+    def test_targets_are_ceilings_only_under_a_hinge(self, space, tmp_path: Path, monkeypatch):
         sweeps: list[Sweep] = []
 
         def stop(space, task, model, config, sweep, **more):
@@ -442,7 +444,8 @@ class TestFromPython:
             (
                 replace(self.OPTIONS, latency_weights=(), targets_ms=(5.0,)),
                 replace(self.OPTIONS, latency_weights=(0.5, 2.0), targets_ms=(5.0,)),
-                replace(self.OPTIONS, latency_weights=(), targets_ms=(5.0,), penalty="power"),
+                replace(self.OPTIONS, latency_weights=(), targets_ms=(5.0,), penalty="hinge"),
+                replace(self.OPTIONS, latency_weights=(), targets_ms=(5.0, 6.0), penalty="power"),
             )
         ):
             with pytest.raises(Killed):
@@ -455,9 +458,10 @@ class TestFromPython:
                 )
         found = [[(p.kind, p.weight, p.target_s) for p in s.penalties(0.1)] for s in sweeps]
         assert found == [
+            [("target", 0.0, 0.005)],
+            [("linear", 0.5, 0.005), ("linear", 2.0, 0.005)],
             [("hinge", 1.0, 0.005)],
-            [("hinge", 0.5, 0.005), ("hinge", 2.0, 0.005)],
-            [("power", 1.0, 0.005)],
+            [("power", 1.0, 0.005), ("power", 1.0, 0.006)],
         ]
 
     @pytest.mark.parametrize(

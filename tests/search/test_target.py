@@ -13,8 +13,10 @@ import pytest
 import torch
 
 from hwprof.api import ProxylessOptions
+from hwprof.api.courses import read_courses
 from hwprof.api.searching import load_search, search
 from hwprof.errors import PlanError
+from hwprof.reports.sentences import target_sentence
 from hwprof.results import TargetOutcome
 from hwprof.search.choices import Choices, Path, Where
 from hwprof.search.expected_latency import ExpectedLatency
@@ -26,6 +28,7 @@ from hwprof.search.target import (
     WITHIN,
     Multiplier,
     derive,
+    faster_alternative,
     latency_range_s,
     near,
     require_in_range,
@@ -180,27 +183,59 @@ class TestDerivation:
         )
         assert top.arch in {p.arch for p in found}
 
-    def test_what_latency_does_not_limit_stays_as_fast_as_it_is(self) -> None:
+    def test_what_latency_does_not_limit_comes_to_the_target_too(self) -> None:
+        """And the argmax, which is faster, is told beside; where latency limits it, it is not."""
         space = small_space()
         latency = ExpectedLatency(Planted(space), space)
         choices = spread(space, 0)
         best = choices.best()
         target_s = latency.of([best.arch])[0] * 1.2
         free = Multiplier(target_s=target_s, n_steps=100, last_held=50)
-        assert derive(choices, latency, free).arch == best.arch
         held = Multiplier(target_s=target_s, n_steps=100, last_held=51)
-        slower = derive(choices, latency, held)
+        slower = derive(choices, latency, free)
         assert abs(latency.of([slower.arch])[0] / target_s - 1.0) <= WITHIN
+        assert derive(choices, latency, held).arch == slower.arch
+        faster = faster_alternative(choices, latency, free, slower)
+        assert faster is not None
+        assert faster.arch == best.arch
+        assert faster_alternative(choices, latency, held, slower) is None
+        assert faster_alternative(choices, latency, None, best) is None
 
-    def test_terms_that_the_sum_lacks_are_looked_at_too(self) -> None:
-        """2 % on top of every network: the window is that of the whole prediction."""
+    def test_an_argmax_that_is_near_or_slower_is_no_faster_alternative(self) -> None:
         space = small_space()
-        latency = ExpectedLatency(Planted(space, extra_s=1e-4), space)
+        latency = ExpectedLatency(Planted(space), space)
+        choices = spread(space, 0)
+        best_s = latency.of([choices.best().arch])[0]
+        for share in (1.0 + WITHIN / 2.0, 1.0, 0.9):
+            free = Multiplier(target_s=share * best_s)
+            found = derive(choices, latency, free)
+            assert faster_alternative(choices, latency, free, found) is None
+
+    @pytest.mark.parametrize("extra_s", [1e-4, 1e-3])
+    def test_terms_that_the_sum_lacks_are_looked_at_too(self, extra_s: float) -> None:
+        """Up to a tenth on top of every network: the window is that of the whole prediction."""
+        space = small_space()
+        latency = ExpectedLatency(Planted(space, extra_s=extra_s), space)
         choices = spread(space, 1)
         low, high = latency_range_s(latency, space)
-        target_s = 0.5 * (low + high)
+        target_s = low + 0.75 * (high - low)
         found = derive(choices, latency, Multiplier(target_s=target_s, n_steps=9, last_held=9))
         assert abs(latency.of([found.arch])[0] / target_s - 1.0) <= WITHIN
+
+    def test_a_layer_with_one_block_left_decides_nothing(self) -> None:
+        """As a reduced space has them: the paths hold what was decided, and no more."""
+        single = WHOLE.slots[0]
+        left = {s: WHOLE.choices(s)[: 1 if s == single else 2] for s in WHOLE.slots}
+        space = WHOLE.restrict(left)
+        latency = ExpectedLatency(Planted(WHOLE), space)
+        choices = spread(space, 2)
+        low, high = latency_range_s(latency, space)
+        found = list(near(choices, latency, 0.5 * (low + high)))
+        assert found
+        for path in found:
+            space.validate(path.arch)
+            assert path.arch.block(single) == left[single][0]
+            assert choices.log_probability(path).item() < 0.0
 
     def test_without_a_target_it_is_the_argmax(self) -> None:
         space = small_space()
@@ -369,6 +404,42 @@ class TestSearch:
         events = [json.loads(line) for line in (out / "events.jsonl").read_bytes().splitlines()]
         course = [e for e in events if e["event"] == "ChoicesUpdated"]
         assert all(e["multiplier"] is not None for e in course)
+
+    def test_one_that_latency_does_not_limit_comes_with_its_faster_alternative(
+        self, tmp_path: FilePath
+    ) -> None:
+        """3.3 ms is nearly the slowest network: the expectation never gets there of itself.
+
+        Both are measured and said, whichever of them beats the other.
+        """
+        out = tmp_path / "out"
+        result = search(
+            space="mobile-mini",
+            latency=self.table(tmp_path),
+            strategy="proxyless",
+            target_ms=3.3,
+            proxyless=self.OPTIONS,
+            measure_on="null",
+            script=json.dumps({"latency": {"base_s": 3.2e-3}}),
+            out=out,
+        )
+        (outcome,) = result.targets
+        assert not outcome.is_limiting
+        assert outcome.predicted_s == pytest.approx(3.3e-3, rel=WITHIN)
+        assert outcome.measured_s == pytest.approx(3.2e-3, rel=0.02)
+        assert outcome.verdict == "hit"
+        faster = outcome.faster
+        assert faster is not None
+        assert faster.latency_source == "measured"
+        assert faster.predicted_s == pytest.approx(outcome.argmax_s)
+        assert outcome.argmax_s < 3.3e-3 * (1.0 - WITHIN)
+        assert {t.arch for t in result.finalists} == {outcome.arch, faster.arch}
+        assert load_search(out).targets == result.targets
+        assert "Faster alternative: of itself" in target_sentence(outcome)
+        assert outcome.accuracy_pct is not None
+        assert f"{outcome.accuracy_pct:.2f} % of the derived network" in target_sentence(outcome)
+        names = [course.name for course in read_courses(out, result)]
+        assert names == ["recompute-target-t3.3ms", "recompute-target-t3.3ms-faster"]
 
     def test_out_of_reach_it_is_refused_before_anything_is_trained(
         self, tmp_path: FilePath
