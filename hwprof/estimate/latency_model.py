@@ -51,8 +51,8 @@ class AdditiveLatencyModel:
         residual_sd_s: residual standard deviation.
         degrees: residual degrees of freedom.
         seen: for every decision, in how many fitted networks each row of its coding stood.
-        holdout: ten-fold cross-validation; None where too few networks can be predicted from
-            the others.
+        holdout: ten-fold cross-validation, by the folds that chose the interaction terms too;
+            None where too few networks can be predicted from the others.
         heldout: the networks behind ``holdout``; empty in a model read from a file.
         tested: the families of interactions that were tried, and which one pays.
         drops_unused: whether the device leaves out blocks whose output nothing uses
