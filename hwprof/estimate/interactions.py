@@ -69,7 +69,7 @@ class Interactions:
     the MACs of neighbouring layers, summed. ``block x block``: a term for every pair of blocks
     that meet (:mod:`hwprof.estimate.pair_terms`), many, so they are shrunk. Depths and MACs are
     taken from their means over random networks, MACs as shares of the mean; of every term its mean
-    over random networks is taken away, so that the model's first coefficient stays the mean latency.
+    over random networks is taken away, so that the first coefficient stays the mean latency.
     """
 
     def __init__(self, design: DesignMatrix) -> None:
