@@ -264,9 +264,14 @@ def test_saved_models_come_back_and_have_the_same_bytes(tmp_path: Path) -> None:
 
 def test_files_that_are_no_models_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.npz"
-    path.write_bytes(b"not a zip")
+    for content in (b"not a zip", b""):
+        path.write_bytes(content)
+        with pytest.raises(StoreError, match="as a latency model"):
+            AdditiveLatencyModel.load(path)
+    array = tmp_path / "x.npy"
+    np.save(array, np.zeros(3))
     with pytest.raises(StoreError, match="as a latency model"):
-        AdditiveLatencyModel.load(path)
+        AdditiveLatencyModel.load(array)
     meta = b'{"kind": "additive_latency_model", "format": 3}'
     np.savez(path, meta=np.frombuffer(meta, dtype=np.uint8))
     with pytest.raises(FormatVersionError, match="has format 3; this version reads 1 and 2"):
