@@ -151,7 +151,10 @@ def read_baseline(folder: Path) -> list[Stored | Missing]:
                 for f in run.failures():
                     match = match_of(run_folder.name, f.workload)
                     label = f"{f.workload.label} [{run_folder.name}]"
-                    reason = f"{f.stage} failed ({f.kind}) in session {session.name}: {f.message}"
+                    reason = (
+                        f"{f.stage} failed ({f.kind}) in session {session.name}: {f.message}; rename "
+                        "the folder of that session to set it aside"
+                    )
                     missing[match] = Missing(label=label, match=match, reason=reason)
     if not measured and not missing:
         raise StoreError(f"{str(folder)!r} holds no session; run `hwprof suite run` to make one")
