@@ -33,7 +33,7 @@ def compare_text(rows: Sequence[Row]) -> RenderableType:
         first, verdict, *rest = cells(row)
         table.add_row(Text(first), Text(verdict, style=STYLES[verdict]), *map(Text, rest))
     lines = [Text(f"{row['workload']}: {sentence(row)}") for row in rows]
-    return Group(table, *lines)
+    return Group(table, *(lines or [Text("nothing to compare: neither side holds a measurement")]))
 
 
 def cells(row: Row) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hwprof.api.models import as_workload
-from hwprof.errors import PlanError
+from hwprof.errors import PlanError, StoreError
 from hwprof.measure.records import DeviceOptions, Precision
 from hwprof.progress import ProgressCallback
 from hwprof.regression.records import CompareResult
@@ -62,6 +62,7 @@ def compare(
 
     Raises:
         PlanError: the two are of different kinds, or an option does not go with them.
+        StoreError: a run holds no measurement.
         DeviceError: the device is not there.
     """
     stored = [_stored(side) for side in (base, new)]
@@ -118,11 +119,15 @@ def _stored(source: Comparable) -> list[Stored | Missing] | None:
     path = Path(source)
     if path.is_dir():
         return read_baseline(path) if is_baseline(path) else read_run(path)
-    return list(read_pytest_file(path)) if is_pytest_file(path) else None
+    return read_pytest_file(path) if is_pytest_file(path) else None
 
 
 def read_run(folder: Path) -> list[Stored | Missing]:
-    """Read every workload of a run folder, each measured in one session."""
+    """Read every workload of a run folder, each measured in one session.
+
+    Raises:
+        StoreError: nothing was measured in it.
+    """
     from hwprof.regression.stored import Missing, Stored, session_of
     from hwprof.store import Run
 
@@ -144,4 +149,9 @@ def read_run(folder: Path) -> list[Stored | Missing]:
             )
             for f in run.failures()
         ]
+    if not found:
+        raise StoreError(
+            f"nothing was measured in the run {str(folder)!r}, so there is nothing to compare; "
+            "expected one of `hwprof profile`, or models (imported latencies have no repeats)"
+        )
     return found

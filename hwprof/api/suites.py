@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hwprof.api.models import as_workload
 from hwprof.api.tables import Table
-from hwprof.errors import PlanError
+from hwprof.errors import PlanError, StoreError
 from hwprof.measure.records import DeviceOptions, Failure, plan_for
 from hwprof.progress import ProgressCallback
 from hwprof.regression.records import CompareResult
@@ -107,14 +107,19 @@ def suite_compare(
         threshold: the smallest relative slowdown that matters; stored levels allow 2 % at best.
 
     Raises:
-        StoreError: there is no such baseline.
+        StoreError: there is no such baseline, or it is the one that is judged.
     """
     from hwprof.regression.baseline import find_baseline, read_baseline
     from hwprof.regression.stored import compare_stored
 
-    ours = read_baseline(find_baseline(Path(base), commit))
-    theirs = read_baseline(find_baseline(Path(new)))
-    return CompareResult(rows=compare_stored(ours, theirs, threshold))
+    ours, theirs = find_baseline(Path(base), commit), find_baseline(Path(new))
+    if ours.resolve() == theirs.resolve():
+        raise StoreError(
+            f"{str(ours)!r} would be compared with itself, which always passes; name another "
+            "baseline, or the --commit before"
+        )
+    rows = compare_stored(read_baseline(ours), read_baseline(theirs), threshold)
+    return CompareResult(rows=rows)
 
 
 def suite_history(folder: str | Path, *, seed: int = 0) -> Table[Series]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from hwprof.checks.records import CheckResult, CheckSpec
+from hwprof.checks.records import CannotCheckError, CheckResult, CheckSpec
 from hwprof.checks.rig import Rig
 from hwprof.checks.workloads import BLOCK, copies
 from hwprof.measure.paired import PairedResult, judge_pairs, log_ratios
@@ -47,7 +47,7 @@ def same_against_same(rig: Rig, seed: int = 0) -> CheckResult:
     """Check 5: of 40 comparisons of a block with itself at most 2 claim a change.
 
     Raises:
-        CannotCheckError: the device does not take the block.
+        CannotCheckError: the device does not take the block, or several threads are asked for.
         MeasurementError: it fails there.
     """
     ours = copies(BLOCK, N_SAME, "block", 1000)
@@ -84,7 +84,7 @@ def slowed_by_5pct(rig: Rig, seed: int = 0) -> CheckResult:
         f"{median_pct:+.1f} %",
         figures={
             "median_shift_pct": median_pct,
-            "detectable_pct": 100 * float(np.median(detectable)) if detectable else 0.0,
+            **({"detectable_pct": 100 * float(np.median(detectable))} if detectable else {}),
         },
     )
 
@@ -93,6 +93,8 @@ def _compare(
     rig: Rig, ours: Sequence[Workload], theirs: Sequence[Workload], delay_s: float, seed: int
 ) -> Iterator[PairedResult]:
     """Yield what the gate says of each pair, ``theirs`` slower by ``delay_s`` a call."""
+    if rig.threads != 1:
+        raise CannotCheckError("a pair shares its workers with one thread only: use --threads 1")
     for start in range(0, len(ours), PAIRS_AT_ONCE):
         pairs = list(zip(ours, theirs, strict=True))[start : start + PAIRS_AT_ONCE]
         delays_s = {b.label: delay_s for _, b in pairs} if delay_s else None

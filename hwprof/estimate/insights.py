@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hwprof.estimate.claims import slot_claims
 from hwprof.estimate.responses import Friendliness, Response
 from hwprof.results import Effect, Interval
@@ -55,17 +57,24 @@ def _block_sentences(friendliness: Friendliness) -> list[str]:
     )
     if not costly:
         return ["No block is slower than a random fill with confidence."]
+    slots = [claim.effect for claim in slot_claims(friendliness)]
     found = []
     for effect in costly[:NAMED]:
-        places = [e for e in friendliness.of_kind("block") if e.block == effect.block]
-        worst = max(places, key=lambda e: _value(e.latency))
         found.append(
             f"Avoid {effect.block} where time matters: everywhere it costs "
             f"{format_spread(effect.latency)}{_share(effect.latency, friendliness.latency)} against a "
-            f"random fill, most in unit {worst.unit} layer {worst.layer} ({format_spread(worst.latency)})"
-            f"{_points(effect.accuracy)}."
+            f"random fill{_worst_place(effect, slots)}{_points(effect.accuracy)}."
         )
     return found
+
+
+def _worst_place(effect: Effect, slots: Sequence[Effect]) -> str:
+    """Say where a block costs most, of the effects at one slot that stand together (Holm)."""
+    own = [e for e in slots if e.block == effect.block and _value(e.latency) > 0.0]
+    if not own:
+        return ""
+    worst = max(own, key=lambda e: _value(e.latency))
+    return f", most in unit {worst.unit} layer {worst.layer} ({format_spread(worst.latency)})"
 
 
 def _spread_sentences(friendliness: Friendliness) -> list[str]:

@@ -2,8 +2,9 @@
 
 A family of terms is a few fixed functions of a network, so the model stays linear and its
 intervals stay what they are. Which family, if any, is decided by ten-fold cross-validation: the
-one with the least held-out error, and only where its gain is over one standard error of the
-paired differences. In-sample fit decides nothing.
+one with the least held-out error, and only where its gain is over two standard errors of the
+paired differences. In-sample fit decides nothing. What the model then says of held-out networks is
+said by the folds that chose, which flatters a little; networks measured afterwards do not.
 """
 
 from __future__ import annotations
@@ -66,9 +67,9 @@ class Interactions:
     ``depth x depth``: products of the depths of neighbouring units. ``depth squared``: the whole
     depth, squared. ``work squared``: the MACs of all blocks, squared. ``work x work``: products of
     the MACs of neighbouring layers, summed. ``block x block``: a term for every pair of blocks
-    that meet (:mod:`hwprof.estimate.pair_terms`), many, so they are shrunk. Depths and MACs are taken from their means over random
-    networks, MACs as shares of the mean; of every term its mean over random networks is taken away,
-    so that the model's first coefficient stays the mean latency.
+    that meet (:mod:`hwprof.estimate.pair_terms`), many, so they are shrunk. Depths and MACs are
+    taken from their means over random networks, MACs as shares of the mean; of every term its mean
+    over random networks is taken away, so that the first coefficient stays the mean latency.
     """
 
     def __init__(self, design: DesignMatrix) -> None:

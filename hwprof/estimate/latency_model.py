@@ -51,8 +51,8 @@ class AdditiveLatencyModel:
         residual_sd_s: residual standard deviation.
         degrees: residual degrees of freedom.
         seen: for every decision, in how many fitted networks each row of its coding stood.
-        holdout: ten-fold cross-validation; None where too few networks can be predicted from
-            the others.
+        holdout: ten-fold cross-validation, by the folds that chose the interaction terms too;
+            None where too few networks can be predicted from the others.
         heldout: the networks behind ``holdout``; empty in a model read from a file.
         tested: the families of interactions that were tried, and which one pays.
         drops_unused: whether the device leaves out blocks whose output nothing uses
@@ -208,12 +208,18 @@ class AdditiveLatencyModel:
         return entries
 
     def factor_table(self) -> dict[tuple[str, int], float]:
-        """Return seconds of every level of every factor, against the factor's mean."""
+        """Return seconds of every level of every factor, against the factor's mean.
+
+        Levels never measured have no entry.
+        """
         return {
             (decision.factor.name, level): float(values[code + 1])
-            for decision, values in zip(self.design.decisions, self._levels, strict=True)
+            for decision, values, seen in zip(
+                self.design.decisions, self._levels, self.seen, strict=True
+            )
             if decision.factor is not None
             for code, level in enumerate(decision.factor.levels)
+            if seen[code + 1]
         }
 
     def expected_s(
@@ -239,8 +245,8 @@ class AdditiveLatencyModel:
             factors: for a factor one probability per level; uniform where left out.
 
         Raises:
-            SpaceError: a slot is missing, the lengths do not match, or a block that was never
-                measured has a probability above zero.
+            SpaceError: a slot is missing, the lengths do not match, or a block or level that was
+                never measured has a probability above zero.
         """
         draws = Draws(
             space=self.space, blocks=probabilities, depths=depths or {}, factors=factors or {}
@@ -258,7 +264,10 @@ class AdditiveLatencyModel:
         for factor in self.space.factors:
             shares = draws.of_factor(factor)
             for level, share in zip(factor.levels, shares, strict=True):
-                total = total + share * costs[factor.name, level]
+                if (factor.name, level) in costs:
+                    total = total + share * costs[factor.name, level]
+                elif float(share) > 0.0:
+                    raise SpaceError(self._never_measured(f"{factor.name}={level}"))
         if self.interaction == PAIRS:
             total = total - self._pair_mean_s
             for pair in self.pair_tables():

@@ -90,7 +90,7 @@ def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         meta = json.loads(arrays.pop("meta").tobytes())
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise StoreError(f"cannot read {str(path)!r} as a latency model: {error}") from error
     if not isinstance(meta, dict) or meta.get("kind") != "additive_latency_model":
         raise StoreError(f"{str(path)!r} is no latency model; expected a file of the model's save")

@@ -250,10 +250,9 @@ def adapt_model(
         model.predict_encoded(codes)
     y = np.array([s.latency_s for s in timed], dtype=np.float64)
     _require_span(donors, donors.design.rows(codes))
+    heldout = tuple(_left_out(donors, codes, y))
     codes, drops_unused = _what_runs(donors, codes, y)
-    X = donors.design.rows(codes)
-    posterior = _posterior(donors, X, y)
-    heldout = tuple(_left_out(donors, X, y))
+    posterior = _posterior(donors, donors.design.rows(codes), y)
     return AdditiveLatencyModel(
         space=donors.space,
         coefficients=posterior.coefficients,
@@ -349,14 +348,18 @@ def _log_evidence(donors: Donors, spread: Spread, X: Floats, off: Floats) -> flo
     return float(-0.5 * white @ white - np.log(np.diag(root)).sum())
 
 
-def _left_out(donors: Donors, X: Floats, y: Floats) -> Iterator[HeldOut]:
+def _left_out(donors: Donors, codes: Codes, y: Floats) -> Iterator[HeldOut]:
+    """Predict every network from the others, which alone say whether unused blocks run."""
     for i in range(len(y)):
         others = np.arange(len(y)) != i
-        found = _posterior(donors, X[others], y[others])
-        variance = found.noise_s**2 + float(X[i] @ found.covariance @ X[i])
+        runs, drops_unused = _what_runs(donors, codes[others], y[others])
+        found = _posterior(donors, donors.design.rows(runs), y[others])
+        own = donors.space.used_codes(codes[[i]]) if drops_unused else codes[[i]]
+        x = donors.design.rows(own)[0]
+        variance = found.noise_s**2 + float(x @ found.covariance @ x)
         yield HeldOut(
             actual_s=float(y[i]),
-            predicted_s=float(X[i] @ found.coefficients),
+            predicted_s=float(x @ found.coefficients),
             half_s=t_quantile(0.975, found.degrees) * float(np.sqrt(variance)),
         )
 

@@ -68,8 +68,9 @@ def next_session(folder: Path) -> Path:
 
 
 def sessions_of(folder: Path) -> Iterator[Path]:
-    """Yield the folders of a baseline's sessions, oldest first."""
-    yield from sorted(p for p in (folder / "sessions").glob("[0-9]*") if p.is_dir())
+    """Yield the folders of a baseline's sessions, oldest first; one renamed is one set aside."""
+    inside = (folder / "sessions").glob("[0-9]*")
+    yield from sorted(p for p in inside if p.name.isdecimal() and p.is_dir())
 
 
 def find_baseline(folder: Path, commit: str | None = None) -> Path:
@@ -81,7 +82,7 @@ def find_baseline(folder: Path, commit: str | None = None) -> Path:
             a branch or ``HEAD~1``. Folders may bear shortened names.
 
     Raises:
-        StoreError: there is none, or a shortened commit means several.
+        StoreError: there is none, the commit is empty, or a shortened one means several.
     """
     if commit is None:
         if is_baseline(folder):
@@ -89,6 +90,12 @@ def find_baseline(folder: Path, commit: str | None = None) -> Path:
         raise StoreError(
             f"{str(folder)!r} is no baseline (it has no {SUITE_FILE}); expected the --out of "
             "`hwprof suite run`, or a folder of such with --commit"
+        )
+    if not commit.strip():
+        # As a build server's variable may be; every name begins with nothing.
+        raise StoreError(
+            f"the commit is {commit!r}; expected the one whose baseline is meant, such as 4f2a91c "
+            "or HEAD~1: is the variable set that --commit takes it from?"
         )
     baselines = [p for p in sorted(folder.iterdir()) if is_baseline(p)] if folder.is_dir() else []
     found = _named(baselines, commit)
@@ -144,7 +151,10 @@ def read_baseline(folder: Path) -> list[Stored | Missing]:
                 for f in run.failures():
                     match = match_of(run_folder.name, f.workload)
                     label = f"{f.workload.label} [{run_folder.name}]"
-                    reason = f"{f.stage} failed ({f.kind}) in session {session.name}: {f.message}"
+                    reason = (
+                        f"{f.stage} failed ({f.kind}) in session {session.name}: {f.message}; rename "
+                        "the folder of that session to set it aside"
+                    )
                     missing[match] = Missing(label=label, match=match, reason=reason)
     if not measured and not missing:
         raise StoreError(f"{str(folder)!r} holds no session; run `hwprof suite run` to make one")

@@ -1,8 +1,9 @@
 """Another environment's Python for the base's workers: what it must have, and how it is reached.
 
 It must be CPython 3.11 or newer with numpy, the device's runtime and what its models are written
-with (onnx for the device cpu); hwprof itself need not be installed there. Its workers import this very hwprof, through a folder that holds a link to it and
-nothing else, so that none of our packages hide theirs.
+with (onnx for the device cpu); hwprof itself need not be installed there. Its workers import this
+very hwprof, through a folder that holds a link to it and nothing else, so that none of our packages
+hide theirs.
 """
 
 from __future__ import annotations

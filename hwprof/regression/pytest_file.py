@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from hwprof.errors import DataError
-from hwprof.regression.stored import Session, Stored
+from hwprof.regression.stored import Missing, Session, Stored
 
 ONE_PROCESS = (
     "samples of one process: compare the models themselves, or use the fixture hwprof_benchmark"
@@ -47,7 +47,7 @@ def is_pytest_file(path: Path) -> bool:
     return isinstance(data, dict) and {"benchmarks", "machine_info"} <= data.keys()
 
 
-def read_pytest_file(path: Path) -> list[Stored]:
+def read_pytest_file(path: Path) -> list[Stored | Missing]:
     """Read every benchmark of a file.
 
     Raises:
@@ -59,7 +59,7 @@ def read_pytest_file(path: Path) -> list[Stored]:
         return [_stored(b, facts) for b in data["benchmarks"]]
     except OSError as error:
         raise DataError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{str(path)!r} is not what pytest-benchmark writes ({type(error).__name__}: {error}); "
             "expected a file of --benchmark-json or --benchmark-save-data"
@@ -74,7 +74,7 @@ def _machine(info: Mapping[str, Any]) -> dict[str, object]:
     }
 
 
-def _stored(benchmark: Mapping[str, Any], machine: Mapping[str, object]) -> Stored:
+def _stored(benchmark: Mapping[str, Any], machine: Mapping[str, object]) -> Stored | Missing:
     name, stats = benchmark["fullname"], benchmark["stats"]
     ours = (benchmark.get("extra_info") or {}).get("hwprof")
     if ours is not None:
@@ -94,6 +94,9 @@ def _stored(benchmark: Mapping[str, Any], machine: Mapping[str, object]) -> Stor
     samples = tuple(float(s) for s in stats.get("data") or ())
     # Disturbances only add time, so the floor moves least; p10 where there are samples.
     level_s = float(np.quantile(samples, 0.1)) if samples else float(stats["min"])
+    if not level_s > 0.0:
+        reason = f"its file says {level_s:g} s, which is no time: let each round make more calls"
+        return Missing(label=name, match=name, reason=reason)
     return Stored(
         label=name,
         match=name,

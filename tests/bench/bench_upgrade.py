@@ -11,8 +11,9 @@ Blocks are taken evenly over the distinct ones of a space. LiteRT before 2.1 lac
 its models with, and every row then says so.
 
 Both runtimes with ten blocks and two networks each should take about five minutes on two quiet
-cores, a minute of it installing. ``--max-time`` is shared out: what is left, over the workloads that
-are left, is the longest that one may take (never more than a minute).
+cores, a minute of it installing. ``--max-time`` is shared out: a runtime gets its part of what is
+left, and a workload its part of what installing leaves of that (never more than a minute). The page
+is written after every runtime.
 """
 
 from __future__ import annotations
@@ -129,6 +130,9 @@ def changes(result: CompareResult) -> str:
         rows.sort(key=lambda r: -abs(r.shift or 0.0))
         named = "; ".join(f"{r.workload} ({r.shift:+.1%})" for r in rows)
         parts.append(f"{len(rows)} of {len(result.rows)} {word}" + (f": {named}" if rows else ""))
+    for verdict, word in (("INCONCLUSIVE", "open"), ("NOT_COMPARABLE", "not comparable")):
+        if n := sum(r.verdict == verdict for r in result.rows):
+            parts.append(f"{n} of {len(result.rows)} {word}")
     shifts = [r.shift for r in result.rows if r.shift is not None]
     if shifts:
         typical = float(np.expm1(np.mean(np.log1p(shifts))))
@@ -142,9 +146,9 @@ def page(sections: Sequence[str], threads: int, seconds: float) -> str:
         f"{machine.cpu_model()}, {machine.stable_facts()['os']}, {threads} "
         f"thread{'s' if threads > 1 else ''}, fp32, batch 1; {SPACE} blocks alone and published "
         f"networks. `python -m tests.bench.bench_upgrade`, {format_duration(seconds)} in all, "
-        "installing included. Positive shifts are slower. The false-alarm rate is 1 % for all the "
-        "workloads of a runtime together (Holm); *detectable* is the slowdown that would have been "
-        "found four times in five."
+        "installing included. Positive shifts are slower. The false-alarm rate is 1 % for "
+        "*slower*, and 1 % for *faster*, of all the workloads of a runtime together (Holm); "
+        "*detectable* is the slowdown that would have been found four times in five."
     )
     parts = ["# What an upgrade of the runtime changed", words, *(s.rstrip() for s in sections)]
     return "\n\n".join(parts) + "\n"
@@ -175,8 +179,11 @@ def main() -> None:
         left_s = began_s + options.max_time - time.monotonic()
         deadline_s = time.monotonic() + left_s / (len(options.runtimes) - index)
         sections.append(section(runtime, compared(runtime, asked, options.threads, deadline_s)))
-    text = page(sections, options.threads, time.monotonic() - began_s)
-    print(text) if options.quick else options.out.write_text(text, encoding="utf-8")
+        text = page(sections, options.threads, time.monotonic() - began_s)
+        if not options.quick:
+            options.out.write_text(text, encoding="utf-8")
+    if options.quick:
+        print(text)
 
 
 if __name__ == "__main__":

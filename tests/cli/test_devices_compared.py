@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from hwprof import api
+from hwprof.errors import StoreError
 from hwprof.space import get_space
 from tests.cli.running import hwprof
 
@@ -53,6 +54,11 @@ def test_effects_of_two_runs(folder: Path) -> None:
     text = hwprof("effects", "phone", "npu", cwd=folder)
     assert text.returncode == 0
     assert "slower than its rivals on phone" in " ".join(text.stdout.split())
+
+
+def test_imported_runs_have_nothing_for_the_gate(folder: Path) -> None:
+    with pytest.raises(StoreError, match="nothing was measured"):
+        api.compare(folder / "phone", folder / "npu")
 
 
 def test_runs_of_two_spaces_are_refused(folder: Path) -> None:

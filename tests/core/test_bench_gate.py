@@ -93,3 +93,7 @@ def test_an_upgrade_in_words() -> None:
         "1 of 3 slower: b (+25.0%). 1 of 3 faster: a (-10.0%). "
         "Geometric mean of all 3 shifts: +4.0%."
     )
+    failed = Comparison(workload="d", verdict="NOT_COMPARABLE", reason="", method="paired")
+    assert bench_upgrade.changes(CompareResult(rows=(failed,))) == (
+        "0 of 1 slower. 0 of 1 faster. 1 of 1 not comparable."
+    )

@@ -227,8 +227,9 @@ class TestUndone:
         assert (result.passed, result.value) == (False, None)
         assert "exit code 13" in result.detail
 
-    def test_parts_add_up_with_one_thread_only(self) -> None:
-        result = run_check(11, NullRig(threads=2))
+    @pytest.mark.parametrize("check", [5, 6, 11])
+    def test_pairs_and_parts_are_of_one_thread_only(self, check: int) -> None:
+        result = run_check(check, NullRig(threads=2))
         assert result.passed is None
         assert "--threads 1" in result.detail
 

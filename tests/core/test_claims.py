@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from hwprof.estimate.claims import holm, slot_claims
 from hwprof.estimate.design_matrix import DesignMatrix, Term
@@ -54,6 +55,15 @@ def test_a_strong_effect_is_claimed_first() -> None:
     assert all(c.adjusted_p < 1e-4 for c in claims)
     assert slot_claims(found, "accuracy") == ()
     assert any("(Holm); the surest: " in line for line in insights(found))
+
+
+def test_a_place_is_named_where_its_claim_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, block = fitted(0, 2.0)
+    (avoided,) = (line for line in insights(found) if line.startswith(f"Avoid {block} "))
+    assert "most in unit 0 layer 0" in avoided
+    monkeypatch.setattr("hwprof.estimate.insights.slot_claims", lambda found: ())
+    (avoided,) = (line for line in insights(found) if line.startswith(f"Avoid {block} "))
+    assert "most in" not in avoided
 
 
 def test_words_without_claims() -> None:

@@ -161,6 +161,21 @@ def test_a_block_never_measured_is_refused_not_zero() -> None:
     assert model.expected_s(without) > 0.0
 
 
+def test_a_level_never_measured_has_no_expectation() -> None:
+    space = get_space("ofa-resnet50")
+    assert isinstance(space, SlottedSpace)
+    factor = space.factors[0]
+    archs = [a for a in draw(space, 600, 1) if space.factor_levels(a)[0] != factor.levels[0]]
+    model = AdditiveLatencyModel.fit(space, additive(space, archs, noise=1e-4), interactions=False)
+    assert (factor.name, factor.levels[0]) not in model.factor_table()
+    blocks = {s: [1.0 / len(space.choices(s))] * len(space.choices(s)) for s in space.slots}
+    with pytest.raises(SpaceError, match="stood in none"):
+        model.expected_s(blocks)
+    others = len(factor.levels) - 1
+    without = model.expected_s(blocks, factors={factor.name: [0.0, *[1.0 / others] * others]})
+    assert without == pytest.approx(10e-3, rel=0.2)
+
+
 def test_depths_never_measured_are_refused() -> None:
     space = get_space("mobile-mini")
     shallow = space.restrict({}, (3, 3, 2))
@@ -264,9 +279,14 @@ def test_saved_models_come_back_and_have_the_same_bytes(tmp_path: Path) -> None:
 
 def test_files_that_are_no_models_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.npz"
-    path.write_bytes(b"not a zip")
+    for content in (b"not a zip", b""):
+        path.write_bytes(content)
+        with pytest.raises(StoreError, match="as a latency model"):
+            AdditiveLatencyModel.load(path)
+    array = tmp_path / "x.npy"
+    np.save(array, np.zeros(3))
     with pytest.raises(StoreError, match="as a latency model"):
-        AdditiveLatencyModel.load(path)
+        AdditiveLatencyModel.load(array)
     meta = b'{"kind": "additive_latency_model", "format": 3}'
     np.savez(path, meta=np.frombuffer(meta, dtype=np.uint8))
     with pytest.raises(FormatVersionError, match="has format 3; this version reads 1 and 2"):

@@ -64,6 +64,31 @@ class TestGate:
     ) -> None:
         assert Gate().look(ratios(shift, LOOKS[0])) == verdict
 
+    def test_what_is_detectable_apart_follows_the_spread_between_workers(self) -> None:
+        # Five processes shifted by 2, 1, 3, 2 and -1 %, each steadily: their mean has a standard
+        # error of 1.5166 % / sqrt(5). Student's t of 4 degrees of freedom is 3.7469 at 0.99,
+        # 4.6041 at 0.995 (of two workloads) and 0.9410 at 0.8.
+        d = {
+            f"seat {i}": s + 1e-4 * (np.arange(8, dtype=np.float64) - 3.5)
+            for i, s in enumerate((0.02, 0.01, 0.03, 0.02, -0.01))
+        }
+        error = 0.015166 / math.sqrt(5)
+        for family, quantile in ((1, 3.7469), (2, 4.6041)):
+            gate = Gate(apart=True, family=family)
+            gate.look_once(d)
+            assert gate.latest is not None
+            assert gate.latest.detectable == pytest.approx((quantile + 0.9410) * error, rel=1e-3)
+        together = Gate()
+        together.look_once(d)
+        assert together.latest is not None
+        assert together.latest.detectable < 0.02
+
+    def test_one_worker_apart_detects_nothing(self) -> None:
+        gate = Gate(apart=True)
+        gate.look_once({"seat 0": np.linspace(0.02, 0.03, 10)})
+        assert gate.latest is not None
+        assert gate.latest.detectable == math.inf
+
     def test_false_alarms_with_looking_at_every_look(self) -> None:
         # Equals, with noise wide enough that the size of the shift does not protect: the rate
         # of either direction must stay below its 1 %. 400 sequences: 8 alarms in one direction

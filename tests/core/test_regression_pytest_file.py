@@ -79,6 +79,15 @@ def test_without_raw_data_nothing_is_called(tmp_path: Path, factor: float) -> No
     assert result.exit_code() == 4
 
 
+@pytest.mark.parametrize("raw", [True, False])
+def test_no_time_at_all_is_not_comparable(tmp_path: Path, raw: bool) -> None:
+    base = file(tmp_path, "a.json", 1e-3, raw=raw)
+    result = api.compare(base, file(tmp_path, "b.json", 0.0, raw=raw))
+    assert result.rows[0].verdict == "NOT_COMPARABLE"
+    assert result.rows[0].reason.startswith("new: its file says 0 s")
+    assert result.exit_code({"inconclusive"}) == 5
+
+
 def test_another_machine_is_named_but_not_another_container(tmp_path: Path) -> None:
     base = file(tmp_path, "a.json", 1e-3)
     other = {**MACHINE, "node": "ci-8", "cpu": {"brand_raw": "B CPU", "count": 2}}
@@ -91,6 +100,9 @@ def test_what_is_no_such_file(tmp_path: Path) -> None:
     damaged = tmp_path / "a.json"
     damaged.write_text(json.dumps({"machine_info": {}, "benchmarks": [{"name": "t"}]}))
     assert is_pytest_file(damaged)
+    with pytest.raises(DataError, match="not what pytest-benchmark writes"):
+        read_pytest_file(damaged)
+    damaged.write_text(json.dumps({"machine_info": [], "benchmarks": []}))
     with pytest.raises(DataError, match="not what pytest-benchmark writes"):
         read_pytest_file(damaged)
     (tmp_path / "b.json").write_text("{}")

@@ -12,7 +12,7 @@ import pytest
 from hwprof import api
 from hwprof.api.suites import suite_workloads
 from hwprof.errors import IncompatibleRunError, ModelError, PlanError, StoreError
-from hwprof.regression.baseline import find_baseline
+from hwprof.regression.baseline import find_baseline, next_session, sessions_of
 from hwprof.regression.suite import Config, read_suite
 from hwprof.space import NAMED_ARCHITECTURES
 
@@ -132,10 +132,29 @@ class TestBaselines:
         assert [r.verdict for r in result.rows] == ["EQUIVALENT"]
         assert api.compare(baselines / "abc123", baselines / "abd999") == result
 
+    def test_a_baseline_is_not_held_against_itself(self, baselines: Path) -> None:
+        with pytest.raises(StoreError, match="compared with itself"):
+            api.suite_compare(baselines, baselines / "abc123", commit="abc")
+
     @pytest.mark.parametrize(("commit", "n"), [("ab", 2), ("f00", 0)])
     def test_a_commit_must_mean_one(self, baselines: Path, commit: str, n: int) -> None:
         with pytest.raises(StoreError, match=f"holds {n} baselines"):
             find_baseline(baselines, commit)
+
+    def test_an_empty_commit_is_no_commit_where_there_is_but_one_baseline(
+        self, tmp_path: Path
+    ) -> None:
+        (tmp_path / "abc123").mkdir()
+        (tmp_path / "abc123" / "suite.json").write_text("{}")
+        for commit in ("", " "):
+            with pytest.raises(StoreError, match="is the variable set"):
+                find_baseline(tmp_path, commit)
+
+    def test_a_session_that_was_renamed_is_set_aside(self, tmp_path: Path) -> None:
+        for name in ("0001", "0002-throttled", "notes"):
+            (tmp_path / "sessions" / name).mkdir(parents=True)
+        assert [p.name for p in sessions_of(tmp_path)] == ["0001"]
+        assert next_session(tmp_path).name == "0002"
 
     def test_a_commit_is_told_by_a_longer_name_too(self, tmp_path: Path) -> None:
         full = "0123456789abcdef0123456789abcdef01234567"

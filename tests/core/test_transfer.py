@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from hwprof.errors import DataError, IncompatibleRunError, SpaceError
+from hwprof.estimate import transfer
 from hwprof.estimate.crossval import spearman
 from hwprof.estimate.design_matrix import DesignMatrix
 from hwprof.estimate.latency_model import AdditiveLatencyModel
@@ -162,6 +163,30 @@ def test_a_device_that_runs_no_unused_block_is_recognised() -> None:
     actual = np.array([s.latency_s for s in measured(used, 50)])
     assert spearman(predicted, actual) > 0.95
     assert np.mean(np.abs(predicted - actual) <= half) >= 0.90
+
+
+def test_a_network_left_out_does_not_say_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One network alone has unused edges: without it nothing tells that such are not run."""
+    monkeypatch.setattr(transfer, "CONVINCED", -np.inf)
+    space = get_space("nasbench201")
+    design = DesignMatrix(space)
+    rng = np.random.default_rng(0)
+    archs = [space.sample(rng) for _ in range(400)]
+    codes = design.encode(archs)
+    truth = rng.normal(0.0, 0.05, design.n_coefficients)
+    truth[0] = 1.0
+    y = 0.01 * (design.rows(codes) @ truth) * (1.0 + rng.normal(0.0, 0.01, len(archs)))
+    samples = [Sample(arch=a, latency_s=float(v)) for a, v in zip(archs, y, strict=True)]
+    known = Donors(models=(AdditiveLatencyModel.fit(space, samples),))
+    is_whole = (space.used_codes(codes) == codes).all(axis=1)
+    whole = [i for i in np.argsort(y) if is_whole[i]]
+    nine = [samples[whole[j]] for j in np.linspace(0, len(whole) - 1, 9).astype(int)]
+    one = samples[int(np.argmin(is_whole))]
+    model, without = adapt_model(known, [*nine, one]), adapt_model(known, nine)
+    assert (model.drops_unused, without.drops_unused) == (True, False)
+    latency_s, half_s = without.predict_s(one.arch)
+    assert model.heldout[-1].predicted_s == pytest.approx(latency_s, rel=1e-9)
+    assert model.heldout[-1].half_s == pytest.approx(half_s, rel=1e-6)
 
 
 def test_donors_have_to_be_of_one_space() -> None:

@@ -101,6 +101,13 @@ def test_the_terminal_names_what_changed_and_why_no_tail() -> None:
     assert "tail not judged: too few calls" in captured.get()
 
 
+def test_the_terminal_says_that_there_was_nothing() -> None:
+    console = Console(width=300)
+    with console.capture() as captured:
+        console.print(compare_text([]))
+    assert "nothing to compare" in captured.get()
+
+
 def test_an_interval_without_bounds_is_open_on_both_sides() -> None:
     text = compare_files.markdown([row("INCONCLUSIVE", shift_ci99=(-1.0, float("inf")))])
     assert "| open to open |" in text
