@@ -1,13 +1,14 @@
 """Stored measurements against stored ones, where the old code cannot run any more.
 
 Nothing stands side by side here, so a level may move with the machine. How much it moves is
-taken from the base's own sessions: σ, the standard deviation of ln(level) from session to session.
+taken from the base's own sessions: σ, the standard deviation of ln(level) from session to session,
+steadied by those of the other workloads of the list (:mod:`hwprof.regression.moderation`).
 With m base and n new sessions a shift must exceed max(2 %, k·σ·√(1/n + 1/m)). k is 3, or Student's
-t where that is larger, so that no call stands beside a 99 % interval that holds 0: few sessions
-know σ badly. The workers' levels must agree on the shift too (one-sided Mann–Whitney, Holm over the
-workloads); alone they would say little, since workers of one session share what the machine did in
-it. A reference block that moved by more than 1.5 %, or a key that differs, ends the comparison:
-never a pass.
+t of the list's common rate of 1 % (Bonferroni) where that is larger, so that no call stands beside
+a 99 % interval that holds 0: few sessions know σ badly. The workers' levels must agree on the
+shift too (one-sided Mann–Whitney, Holm over the workloads); alone they would say little, since
+workers of one session share what the machine did in it. A reference block that moved by more than
+1.5 %, or a key that differs, ends the comparison: never a pass.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from hwprof.measure.paired import SIGNIFICANCE
 from hwprof.measure.records import Measurement, differing
 from hwprof.regression.gate import holm
+from hwprof.regression.moderation import moderated
 from hwprof.regression.records import Comparison, Method, Verdict
 
 SMALLEST_STORED_SHIFT = 0.02
@@ -86,12 +88,22 @@ class _Question:
     base: Stored
     new: Stored
     shift_log: float
-    error_log: float | None
-    """Standard error of the shift between sessions; None with too few to know."""
-    limit: float
+    sd_log: float | None
+    """Between the base's sessions; None with too few to know."""
     p_slower: float
     p_faster: float
     p_least: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Limit:
+    """From which shift on something is called, and why."""
+
+    shift: float
+    error_log: float | None = None
+    """Standard error of the shift between sessions; None with too few to know."""
+    student: float = math.inf
+    """Student's t of the 99 % interval."""
 
 
 def compare_stored(
@@ -106,9 +118,10 @@ def compare_stored(
     questions = [q for q in asked if isinstance(q, _Question)]
     slower = holm([q.p_slower for q in questions])
     faster = holm([q.p_faster for q in questions])
+    limits = _limits(questions, threshold)
     judged = iter(
-        _judged(q, s, f, len(questions), threshold)
-        for q, s, f in zip(questions, slower, faster, strict=True)
+        _judged(q, limit, s, f, len(questions), threshold)
+        for q, limit, s, f in zip(questions, limits, slower, faster, strict=True)
     )
     return tuple(next(judged) if isinstance(q, _Question) else q for q in asked)
 
@@ -137,7 +150,7 @@ def _asked(
             "what it was; measure both side by side, or make a new baseline"
         )
         return _refused(new.label, new.method, reason)
-    return _question(base, new, threshold)
+    return _question(base, new)
 
 
 def _refused(
@@ -165,16 +178,9 @@ def _reference_moved(base: Stored, new: Stored) -> float | None:
     return math.expm1(float(np.mean(levels[1])) - float(np.mean(levels[0])))
 
 
-def _question(base: Stored, new: Stored, threshold: float) -> _Question:
+def _question(base: Stored, new: Stored) -> _Question:
     before = np.log([s.level_s for s in base.sessions])
     after = np.log([s.level_s for s in new.sessions])
-    m, n = before.size, after.size
-    least = max(SMALLEST_STORED_SHIFT, threshold)
-    error, limit = None, max(ONE_SESSION_SHIFT, threshold)
-    if m >= FEWEST_SESSIONS:
-        error = float(before.std(ddof=1)) * math.sqrt(1 / n + 1 / m)
-        # A shift above Student's half-width has a 99 % interval without 0, in either direction.
-        limit = max(least, math.expm1(max(SIGMAS, _student(m)) * error))
     a = np.array([u for s in base.sessions for u in s.units_s])
     b = np.array([u for s in new.sessions for u in s.units_s])
     p_slower, p_faster = _rank_p(a, b)
@@ -182,12 +188,36 @@ def _question(base: Stored, new: Stored, threshold: float) -> _Question:
         base=base,
         new=new,
         shift_log=float(after.mean() - before.mean()),
-        error_log=error,
-        limit=limit,
+        sd_log=float(before.std(ddof=1)) if before.size >= FEWEST_SESSIONS else None,
         p_slower=p_slower,
         p_faster=p_faster,
         p_least=_least_p(a.size, b.size),
     )
+
+
+def _limits(questions: Sequence[_Question], threshold: float) -> list[_Limit]:
+    """Return the limit of every workload of a list, whose false-alarm rates share one percent.
+
+    A workload's σ is steadied by those of the others.
+    """
+    known = [q for q in questions if q.sd_log is not None]
+    sds, dfs = moderated(
+        [q.sd_log for q in known if q.sd_log is not None], [len(q.base.sessions) - 1 for q in known]
+    )
+    steadied = iter(zip(sds, dfs, strict=True))
+    least = max(SMALLEST_STORED_SHIFT, threshold)
+    limits = []
+    for q in questions:
+        if q.sd_log is None:
+            limits.append(_Limit(shift=max(ONE_SESSION_SHIFT, threshold)))
+            continue
+        sd, df = next(steadied)
+        error = sd * math.sqrt(1 / len(q.new.sessions) + 1 / len(q.base.sessions))
+        called = math.expm1(max(SIGMAS, _student(df, len(questions))) * error)
+        limits.append(
+            _Limit(shift=max(least, called), error_log=error, student=_student(df, 1))
+        )
+    return limits
 
 
 def _least_p(m: int, n: int) -> float:
@@ -211,22 +241,28 @@ def _rank_p(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[float, floa
 
 
 def _judged(
-    question: _Question, slower: bool, faster: bool, family: int, threshold: float
+    question: _Question,
+    limit: _Limit,
+    slower: bool,
+    faster: bool,
+    family: int,
+    threshold: float,
 ) -> Comparison:
     q = question
-    shift, error = math.expm1(q.shift_log), q.error_log
+    shift, error = math.expm1(q.shift_log), limit.error_log
     interval: tuple[float, float] | None = None
-    detectable = q.limit
+    detectable = limit.shift
     if error is not None:
-        interval = _interval(q.shift_log, error, len(q.base.sessions))
-        detectable = q.limit + 0.84 * error
+        half = limit.student * error
+        interval = (math.expm1(q.shift_log - half), math.expm1(q.shift_log + half))
+        detectable = limit.shift + 0.84 * error
     if q.p_least >= SIGNIFICANCE / family:
         # The ranks cannot agree on any slowdown, however large.
         detectable = math.inf
     verdict: Verdict = "INCONCLUSIVE"
-    if slower and shift > q.limit:
+    if slower and shift > limit.shift:
         verdict = "REGRESSED"
-    elif faster and math.expm1(-q.shift_log) > q.limit:
+    elif faster and math.expm1(-q.shift_log) > limit.shift:
         verdict = "IMPROVED"
     elif interval is not None and interval[1] < max(SMALLEST_STORED_SHIFT, threshold):
         verdict = "EQUIVALENT"
@@ -235,7 +271,7 @@ def _judged(
         workload=q.new.label,
         verdict=verdict,
         method=q.new.method,
-        reason=_reason(q, family, is_unclear=verdict == "INCONCLUSIVE" and holds_zero),
+        reason=_reason(q, limit, family, is_unclear=verdict == "INCONCLUSIVE" and holds_zero),
         shift=shift,
         shift_ci99=interval,
         detectable=detectable,
@@ -244,34 +280,28 @@ def _judged(
     )
 
 
-def _interval(shift_log: float, error_log: float, sessions: int) -> tuple[float, float]:
-    """Return the 99 % interval of the shift: Student's, with the base's sessions behind σ."""
-    half = _student(sessions) * error_log
-    return math.expm1(shift_log - half), math.expm1(shift_log + half)
-
-
-def _student(sessions: int) -> float:
-    """Return Student's t of a 99 % interval whose σ is known from so many sessions."""
+def _student(df: float, family: int) -> float:
+    """Return Student's t of a 99 % interval, or of as many as ``family`` that hold together."""
     from scipy.special import stdtrit
 
-    return float(stdtrit(sessions - 1, 0.995))
+    return float(stdtrit(min(df, 1e6), 1.0 - 0.005 / family))
 
 
 def _level_s(stored: Stored) -> float:
     return math.exp(float(np.mean([math.log(s.level_s) for s in stored.sessions])))
 
 
-def _reason(q: _Question, family: int, *, is_unclear: bool) -> str:
+def _reason(q: _Question, limit: _Limit, family: int, *, is_unclear: bool) -> str:
     """Return what a verdict rests on; ``is_unclear``: it is open, and the interval holds 0."""
     m, n = len(q.base.sessions), len(q.new.sessions)
     parts = [f"{n} against {m} stored session{'s' if m > 1 else ''}"]
-    if q.error_log is None:
+    if limit.error_log is None:
         parts.append(
-            f"without {FEWEST_SESSIONS} base sessions nothing below {q.limit:.0%} can be called "
+            f"without {FEWEST_SESSIONS} base sessions nothing below {limit.shift:.0%} can be called "
             "and nothing is equivalent"
         )
     else:
-        parts.append(f"the base's sessions allow calls above {q.limit:.1%}")
+        parts.append(f"the base's sessions allow calls above {limit.shift:.1%}")
     parts += [side.note for side in (q.base, q.new) if side.note]
     if is_unclear:
         parts.append("the 99 % interval between sessions holds 0, and more sessions narrow it")

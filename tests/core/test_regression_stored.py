@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from hwprof.regression.records import CompareResult, Comparison, Tail
@@ -109,6 +110,38 @@ class TestRule:
         new = [replace(stored(1.5), label=str(i), match=str(i)) for i in range(3)]
         assert [r.verdict for r in compare_stored(base[:1], new[:1], 0.01)] == ["REGRESSED"]
         assert {r.verdict for r in compare_stored(base, new, 0.01)} == {"INCONCLUSIVE"}
+
+
+class TestLists:
+    """The rate is one for the whole list, and σ is known by all of it."""
+
+    def lists(self, rng: np.random.Generator, shift: float) -> tuple[list[Stored], list[Stored]]:
+        def side(sessions: int, by: float) -> list[Stored]:
+            return [
+                replace(
+                    stored(*np.exp(by + 0.01 * rng.standard_normal(sessions)).tolist(), workers=9),
+                    label=str(i),
+                    match=str(i),
+                )
+                for i in range(30)
+            ]
+
+        return side(3, 0.0), side(3, shift)
+
+    def test_lists_of_equals_hardly_ever_alarm(self) -> None:
+        rng = np.random.default_rng(5)
+        alarms = 0
+        for _ in range(100):
+            rows = compare_stored(*self.lists(rng, 0.0), 0.01)
+            alarms += any(r.verdict == "REGRESSED" for r in rows)
+        # 0.5 % are stated; of 100 lists 4 or more would come by chance once in 600.
+        assert alarms <= 3
+
+    def test_what_three_sessions_alone_could_not_call_a_list_can(self) -> None:
+        # σ of 1 %: alone 9.9 · 1 % · √(2/3) = 8.1 % is the least that is called.
+        rng = np.random.default_rng(6)
+        rows = compare_stored(*self.lists(rng, 0.06), 0.01)
+        assert np.mean([r.verdict == "REGRESSED" for r in rows]) > 0.8
 
 
 class TestRefusals:
