@@ -57,6 +57,14 @@ def test_a_refused_capture_says_why_and_goes_on() -> None:
     assert found.burst(0.0, 3, "hot").n_samples >= 3
 
 
+def test_a_refused_capture_leaves_the_next_one_free() -> None:
+    """torch's allocator stays in a capture that failed, in which no other may begin."""
+    gpu = FakeGpu(refuses_capture="operation not permitted when stream is capturing")
+    assert not timer(gpu, 3, 50_000).is_graph
+    gpu.refuses_capture = None
+    assert timer(gpu, 3, 50_000).is_graph
+
+
 @pytest.mark.parametrize("capture", [True, False])
 def test_cold_calls_are_flushed_and_their_launch_is_hidden(capture: bool) -> None:
     """Even where the host needs longer than the GPU: 40 launches of 5 µs, 40 kernels of 1 µs."""
@@ -88,6 +96,7 @@ def test_the_probe_goes_with_the_burst() -> None:
 
 
 def test_no_work_between_the_events_is_no_number() -> None:
+    """Though the events themselves lie apart."""
     gpu = FakeGpu()
     found = GpuTimer(fake_torch(gpu), lambda _: None, clock_ns=gpu.clock_ns)
     with pytest.raises(MeasurementError, match="runs no kernel"):
