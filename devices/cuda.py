@@ -106,7 +106,7 @@ class CudaAdapter(GpuAdapter):
             MemoryError: the GPU's memory does not hold it.
         """
         with device_memory(self.torch, repr(workload.label)):
-            return CudaExecutable(self, workload)
+            return CudaExecutable(self, workload, plan)
 
 
 class CudaEagerAdapter(CudaAdapter):
@@ -126,7 +126,7 @@ class CudaCompiledAdapter(CudaAdapter):
 class CudaExecutable(GpuExecutable):
     """A module on the GPU, its seeded inputs, and the timer of its calls."""
 
-    def __init__(self, adapter: CudaAdapter, workload: Workload) -> None:
+    def __init__(self, adapter: CudaAdapter, workload: Workload, plan: MeasurePlan) -> None:
         start_s = time.perf_counter()
         self._torch, self._place = adapter.torch, adapter.place
         self._label, self._mode = workload.label, adapter.mode
@@ -156,6 +156,7 @@ class CudaExecutable(GpuExecutable):
         self.provider = f"torch {adapter.mode} CUDA{', no graph' if refusal else ''}"
         super().__init__(
             adapter,
+            plan,
             load_s=time.perf_counter() - start_s,
             artifact_bytes=size,
             peak_memory_bytes=peak_bytes,

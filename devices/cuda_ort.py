@@ -122,10 +122,10 @@ class CudaOrtAdapter(GpuAdapter):
             DeviceUnavailableError: the runtime cannot load its CUDA provider.
         """
         if workload.path is not None:
-            return CudaOrtExecutable(self, workload, model_path(workload))
+            return CudaOrtExecutable(self, workload, plan, model_path(workload))
         graph = workload_graph(workload)
         model = to_onnx(graph, seed=workload.seed, batch=self.options.batch)
-        return CudaOrtExecutable(self, workload, model)
+        return CudaOrtExecutable(self, workload, plan, model)
 
     def open_session(
         self, source: str | bytes, stream: Any, *, graph: bool, profile_prefix: str | None = None
@@ -170,7 +170,13 @@ class CudaOrtExecutable(GpuExecutable):
 
     provider = PROVIDER
 
-    def __init__(self, adapter: CudaOrtAdapter, workload: Workload, source: str | bytes) -> None:
+    def __init__(
+        self,
+        adapter: CudaOrtAdapter,
+        workload: Workload,
+        plan: MeasurePlan,
+        source: str | bytes,
+    ) -> None:
         start_s = time.perf_counter()
         self._ort, self._source, self._opener = adapter.ort, source, adapter
         cuda = adapter.torch.cuda
@@ -197,6 +203,7 @@ class CudaOrtExecutable(GpuExecutable):
         size = len(source) if isinstance(source, bytes) else os.path.getsize(source)
         super().__init__(
             adapter,
+            plan,
             load_s=time.perf_counter() - start_s,
             artifact_bytes=size,
             peak_memory_bytes=max(free_bytes - cuda.mem_get_info()[0], 0),

@@ -81,8 +81,7 @@ class GpuSensors:
         try:
             nvml.nvmlInit()
             if uuid is not None:
-                name = uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
-                return cls(nvml, nvml.nvmlDeviceGetHandleByUUID(name))
+                return cls(nvml, _handle_of(nvml, uuid.removeprefix("GPU-").removeprefix("MIG-")))
             if (count := nvml.nvmlDeviceGetCount()) != 1:
                 raise NvmlError(f"torch tells no UUID and there are {count} GPUs: update torch")
             return cls(nvml, nvml.nvmlDeviceGetHandleByIndex(0))
@@ -195,6 +194,18 @@ def reason_names(reasons: int) -> tuple[str, ...]:
     return tuple(name for bit, name in REASONS.items() if reasons & bit)
 
 
+def _handle_of(nvml: Any, uuid: str) -> Any:
+    """Return the GPU of a UUID; for a slice of one (MIG) the whole, which alone has a clock.
+
+    CUDA tells a slice's own UUID, and torch leaves out the prefix that tells the two apart.
+    """
+    try:
+        return nvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
+    except nvml.NVMLError:
+        part = nvml.nvmlDeviceGetHandleByUUID(f"MIG-{uuid}")
+        return nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(part)
+
+
 def _text(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
@@ -226,12 +237,12 @@ class GpuConditions:
         self._states: Sequence[GpuState] = ()
         self.last = Disturbance()
 
-    def before(self) -> None:
-        """Let a throttled GPU cool down for a while, then note the state the burst begins in."""
+    def before(self, *, hot: bool = False) -> None:
+        """Note the state a burst begins in; unless ``hot``, let a throttled GPU cool first."""
         if self._sensors is None:
             return
         state, waited_s = self._sensors.state(), 0.0
-        while state.is_throttled and waited_s < COOL_LIMIT_S:
+        while not hot and state.is_throttled and waited_s < COOL_LIMIT_S:
             self._sleep(COOL_STEP_S)
             waited_s += COOL_STEP_S
             state = self._sensors.state()

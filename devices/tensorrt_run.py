@@ -57,6 +57,7 @@ class TensorrtExecutable(GpuExecutable):
             )
         super().__init__(
             adapter,
+            plan,
             load_s=built.build_s + built.load_s,
             artifact_bytes=built.n_bytes,
             peak_memory_bytes=self._memory_bytes(built.n_bytes),

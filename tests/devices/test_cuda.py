@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +17,7 @@ from hwprof.campaign import plan_campaign
 from hwprof.devices.cuda import CudaAdapter, CudaCompiledAdapter, CudaEagerAdapter, CudaExecutable
 from hwprof.devices.cuda_trace import kernel_times_s
 from hwprof.devices.host import max_rel_error
+from hwprof.devices.nvml import GpuConditions
 from hwprof.errors import CompileError, DeviceError, DeviceUnavailableError, ModelError
 from hwprof.measure.records import DeviceOptions, plan_for
 from hwprof.parts.assembly import written_nodes
@@ -220,8 +223,28 @@ def test_without_nvml_it_runs_and_says_what_is_not_known() -> None:
     assert "are not known: NVML says: Driver Not Loaded" in opened.warnings[0]
     executable = opened.compile(block("mbconv"), PLAN)
     executable.burst(0.0, 2, "hot")
-    assert opened.disturbance().readings["clock_held"] == 0.0
+    # The probe tells the clock that NVML does not.
+    assert opened.disturbance().readings["clock_held"] == 1.0
     assert "driver" not in opened.fingerprint().stable
+
+
+def test_others_on_the_gpu_are_told_from_ourselves() -> None:
+    """NVML lists a process once it has a context, which its first stream makes."""
+    gpu, other = FakeGpu(), 2**22 + 1
+    nvml = FakeNvml(**READINGS, pids=lambda: [other, *([os.getpid()] if gpu.has_context else [])])
+    (warning,) = adapter(gpu, nvml=nvml).warnings
+    assert str(other) in warning
+
+
+def test_under_sustained_load_it_does_not_wait_to_cool() -> None:
+    opened = adapter(nvml=FakeNvml(**{**READINGS, "reasons": 0x40}))
+    slept: list[float] = []
+    opened.conditions = GpuConditions(opened.sensors, slept.append)
+    opened._clock_held = True
+    opened.compile(block("mbconv"), replace(PLAN, sustained_s=300.0)).burst(0.0, 2, "hot")
+    assert slept == []
+    opened.compile(block("mbconv"), PLAN).burst(0.0, 2, "hot")
+    assert slept != []
 
 
 def test_facts_in_the_key() -> None:

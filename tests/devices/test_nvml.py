@@ -115,6 +115,14 @@ def test_it_cools_down_before_the_burst() -> None:
     assert not watch.last.throttled
 
 
+def test_a_sustained_load_is_not_cooled() -> None:
+    watch, slept = conditions(reasons=0x40)
+    watch.before(hot=True)
+    watch.after({})
+    assert slept == []
+    assert watch.last.throttled
+
+
 def test_throttling_that_began_in_the_burst_is_seen() -> None:
     watch, _ = conditions(reasons=[0, 0x20])
     watch.before()
@@ -165,6 +173,16 @@ def test_the_gpu_is_found_by_torchs_uuid() -> None:
     assert nvml.asked_uuid == "GPU-4a5b"
     with pytest.raises(NvmlError, match="2 GPUs"):
         GpuSensors.open(None, FakeNvml(count=2))
+
+
+def test_of_a_slice_the_whole_gpu_is_read() -> None:
+    """CUDA tells a slice's own UUID, which NVML knows by another prefix; clocks are the GPU's."""
+    nvml = FakeNvml(uuids=["MIG-4a5b"], MigMode=[1, 1])
+    found = GpuSensors.open("4a5b", nvml)
+    assert found._handle == "whole of handle of MIG-4a5b"
+    assert any("this slice" in line for line in found.warnings())
+    with pytest.raises(NvmlError, match="Not Found"):
+        GpuSensors.open("6c7d", nvml)
 
 
 def test_without_nvml_there_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
