@@ -13,14 +13,7 @@ from hwprof.devices.host import HostExecutable
 from hwprof.devices.nvml import GpuConditions, GpuSensors, NvmlError
 from hwprof.errors import DeviceUnavailableError
 from hwprof.measure import machine
-from hwprof.measure.records import (
-    Burst,
-    Cache,
-    DeviceOptions,
-    Fingerprint,
-    Loaded,
-    MeasurePlan,
-)
+from hwprof.measure.records import Burst, Cache, DeviceOptions, Fingerprint, Loaded, MeasurePlan
 from hwprof.protocols import Disturbance
 
 BUSY_S = 0.01

@@ -211,10 +211,10 @@ def _text(value: str | bytes) -> str:
 
 
 def _is_of_this_campaign(pid: int) -> bool:
-    """Return whether a process is this one, or a worker that the same engine started."""
+    """Return whether a process is this one, what started it and waits, or a worker beside it."""
     import psutil
 
-    if pid == os.getpid():
+    if pid in (os.getpid(), os.getppid()):
         return True
     try:
         return psutil.Process(pid).ppid() == os.getppid()

@@ -162,6 +162,11 @@ def test_who_shares_the_gpu_is_said_with_what_would_help() -> None:
         assert any(words in line for line in found)
 
 
+def test_who_started_the_worker_is_no_other() -> None:
+    """A search may hold its supernet on the GPU; it waits while its workers measure."""
+    assert sensors(pids=[os.getpid(), os.getppid()]).other_processes() == ()
+
+
 def test_processes_of_another_namespace_say_nothing() -> None:
     """In a container NVML gives the host's ids: ours is not among them."""
     assert sensors(pids=[2**22 + 1]).other_processes() is None
