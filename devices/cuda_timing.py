@@ -126,7 +126,7 @@ class GpuTimer:
             is in every sample.
         stream: where it runs; a new one by default.
         pool: memory that graphs of one stream share, for they never run at once: what one works
-            in, the next may overwrite, except its results. A new one by default.
+            in, the next may overwrite, except its results. A graph's own by default.
         clock_ns: the host's clock.
 
     Raises:
@@ -147,7 +147,7 @@ class GpuTimer:
         self._torch, self._cuda = torch, torch.cuda
         self._launch, self._waits, self._clock_ns = launch, waits, clock_ns
         self.stream = self._cuda.Stream() if stream is None else stream
-        self.pool = self._cuda.graph_pool_handle() if pool is None else pool
+        self.pool = pool
         self._start = self._cuda.Event(enable_timing=True)
         self._end = self._cuda.Event(enable_timing=True)
         self._spin_cycles = FIRST_SPIN_CYCLES
@@ -247,22 +247,25 @@ class GpuTimer:
         self.stream.synchronize()
 
     def _capture_once(self) -> None:
+        # First in memory of its own: a capture that fails spoils its pool for all others.
+        trial = self._cuda.graph_pool_handle()
         try:
-            self._graph = self._captured(1)
+            self._captured(1, trial)
+            self._graph = self._captured(1, self.pool)
         except self._torch.OutOfMemoryError:
             raise
         except RuntimeError as error:  # what CUDA says of what cannot be captured
             # Ending such a capture raises once more: what it failed of was said first.
             first = error.__context__ if _AFTERMATH in str(error) else None
             self.refusal = one_line(first or error)
-            self._leave_capture()
+            self._leave_capture(trial)
             self._cuda.synchronize()
             return
         self._once = self._graph.replay
 
-    def _captured(self, n_calls: int) -> Any:
+    def _captured(self, n_calls: int, pool: Any) -> Any:
         graph = self._cuda.CUDAGraph()
-        capture = self._cuda.graph(graph, pool=self.pool, stream=self.stream)
+        capture = self._cuda.graph(graph, pool=pool, stream=self.stream)
         # A capture that fails leaves its stream the current one. What else may be warned of was
         # told when the calls settled.
         present = self._cuda.stream(self._cuda.current_stream())
@@ -273,7 +276,7 @@ class GpuTimer:
         self._is_empty = any(str(entry.message).startswith(_EMPTY) for entry in told)
         return graph
 
-    def _leave_capture(self) -> None:
+    def _leave_capture(self, pool: Any) -> None:
         """Take torch's allocator out of a capture that failed.
 
         ``CUDAGraph.capture_end`` raises before it does so, and an allocator that believes a
@@ -282,7 +285,7 @@ class GpuTimer:
         leave = getattr(self._torch._C, "_cuda_endAllocateToPool", None)
         if leave is not None:
             with suppress(RuntimeError):  # it is out of it
-                leave(self._cuda.current_device(), self.pool)
+                leave(self._cuda.current_device(), pool)
 
     def _hot_work(self) -> tuple[Work, int]:
         """Return what fills an interval between events, and how many calls it is."""
@@ -292,7 +295,7 @@ class GpuTimer:
             if n_calls == 1:
                 self._hot = (self._once, 1)
             elif self.is_graph:
-                self._hot = (self._captured(n_calls).replay, n_calls)
+                self._hot = (self._captured(n_calls, self.pool).replay, n_calls)
             else:
                 self._hot = (partial(self._repeat, n_calls), n_calls)
         return self._hot

@@ -45,6 +45,8 @@ class FakeGpu:
     captured: FakeGraph | None = None
     stuck_in: object = None
     """The pool of a capture that failed, which torch's allocator has not left."""
+    spoiled: list[object] = field(default_factory=list)
+    """Such pools, which the allocator of host memory never leaves."""
     has_context: bool = False
     """Whether the process has work of its own on the GPU yet, as NVML sees it."""
     launched: list[str] = field(default_factory=list)
@@ -159,6 +161,8 @@ def fake_torch(gpu: FakeGpu) -> Any:
         # torch.cuda.graph frees the cache first, which asserts that no capture is under way.
         if gpu.stuck_in is not None:
             raise RuntimeError("captures_underway.empty() INTERNAL ASSERT FAILED")
+        if pool in gpu.spoiled:
+            raise RuntimeError("beginAllocateToPool: already recording to mempool_id")
         captured.place = (pool, stream)
         gpu.captured = captured
         try:
@@ -167,6 +171,7 @@ def fake_torch(gpu: FakeGpu) -> Any:
             if not gpu.refuses_capture:
                 raise
             gpu.stuck_in = pool
+            gpu.spoiled.append(pool)
             raise RuntimeError(
                 "CUDA error: operation failed due to a previous error during capture\nmore"
             ) from error
