@@ -89,6 +89,7 @@ class CudaOrtAdapter(GpuAdapter):
             runtime_version=str(self.ort.__version__),
             settings={
                 "provider": PROVIDER,
+                "cudnn": self.torch.backends.cudnn.version(),
                 "cudnn_conv_algo_search": CONV_SEARCH,
                 "cuda_graph": "where allowed",
             },

@@ -252,6 +252,12 @@ def test_an_operator_that_makes_integers_and_floats_is_a_fallback() -> None:
     assert cpu_operators([{"cat": "Session", "name": "model_run"}]) == ((), ())
 
 
+def test_facts_in_the_key() -> None:
+    stable = adapter(precision="tf32").fingerprint().stable
+    expected = {"device": "cuda-ort", "runtime_version": "1.31.1", "cuda": "13.0", "cudnn": 91000}
+    assert {name: stable[name] for name in expected} == expected
+
+
 def test_a_provider_that_does_not_load_is_no_device() -> None:
     with pytest.raises(DeviceUnavailableError, match=r"cannot load its CUDA provider.*CUDA 13\.0"):
         compiled(ort=OrtOnFakeGpu(FakeGpu(), loads=False))
