@@ -8,19 +8,33 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwprof.devices.binding import ModelInput, accepted_inputs, bind_inputs, model_path
-from hwprof.devices.host import Array, HostExecutable, host_fingerprint, only_fp32
+from hwprof.devices.host import (
+    NARROW_INTEGERS,
+    WIDE_INTEGERS,
+    Array,
+    HostExecutable,
+    host_fingerprint,
+    only_fp32,
+    random_inputs,
+)
 from hwprof.devices.ort_trace import OrtTracer
-from hwprof.errors import CompileError, DeviceUnavailableError, MeasurementError, ModelError
+from hwprof.errors import (
+    CompileError,
+    DeviceUnavailableError,
+    HwprofError,
+    MeasurementError,
+    ModelError,
+)
 from hwprof.graph import to_onnx, workload_graph
 from hwprof.measure.records import DeviceOptions, Fingerprint, MeasurePlan
 from hwprof.protocols import OpTrace, Support
-from hwprof.workload import Workload
+from hwprof.workload import InputSpec, Workload
 
 if TYPE_CHECKING:
     from hwprof.protocols import Arrays
@@ -40,7 +54,7 @@ _DTYPES: Mapping[str, str] = {
     "tensor(uint8)": "uint8",
     "tensor(bool)": "bool",
 }
-_OUT_OF_MEMORY = ("Failed to allocate memory", "bad_alloc", "bad allocation")
+_OUT_OF_MEMORY = ("Failed to allocate memory", "bad_alloc", "bad allocation", "out of memory")
 _DAMAGED = ("INVALID_PROTOBUF", "INVALID_GRAPH", "INVALID_ARGUMENT", "NO_SUCHFILE", "External data")
 
 
@@ -161,6 +175,26 @@ def run_failure(error: Exception) -> MeasurementError | MemoryError:
     return (MemoryError if out_of_memory else MeasurementError)(
         f"onnxruntime cannot run the model: {text}"
     )
+
+
+def safe_inputs(
+    specs: Sequence[InputSpec], workload: Workload, plan: MeasurePlan
+) -> dict[str, Array]:
+    """Return random inputs that the model takes.
+
+    How far ids may go is known only to the model, and a GPU does not check them: beyond a table it
+    reads foreign memory or, in ONNX Runtime, zeros. That runtime checks on the host: it is asked.
+    """
+    wide = random_inputs(specs, workload.seed, WIDE_INTEGERS)
+    if not any(array.dtype.kind in "iu" for array in wide.values()):
+        return wide
+    try:
+        host = CpuAdapter(DeviceOptions()).compile(workload, plan)
+        host.outputs(wide)
+    except (HwprofError, MemoryError):  # not there, not this model, or not these ids
+        return random_inputs(specs, workload.seed, NARROW_INTEGERS)
+    host.close()
+    return wide
 
 
 def model_inputs(session: Any) -> list[ModelInput]:

@@ -41,6 +41,8 @@ DTYPES: Mapping[str, str] = {
 }
 """Precisions, and the type that weights and inputs have in them."""
 PLACE = "cuda"
+MOST_COMPILED = 1000
+"""Far more than a process holds; what is beyond it is a failure."""
 _CLOSED: Any = None
 
 
@@ -106,7 +108,7 @@ class CudaAdapter(GpuAdapter):
             MemoryError: the GPU's memory does not hold it.
         """
         with device_memory(self.torch, repr(workload.label)):
-            return CudaExecutable(self, workload)
+            return CudaExecutable(self, workload, plan)
 
 
 class CudaEagerAdapter(CudaAdapter):
@@ -126,7 +128,7 @@ class CudaCompiledAdapter(CudaAdapter):
 class CudaExecutable(GpuExecutable):
     """A module on the GPU, its seeded inputs, and the timer of its calls."""
 
-    def __init__(self, adapter: CudaAdapter, workload: Workload) -> None:
+    def __init__(self, adapter: CudaAdapter, workload: Workload, plan: MeasurePlan) -> None:
         start_s = time.perf_counter()
         self._torch, self._place = adapter.torch, adapter.place
         self._label, self._mode = workload.label, adapter.mode
@@ -140,7 +142,6 @@ class CudaExecutable(GpuExecutable):
         self._seeded = random_inputs(specs, workload.seed)
         self._inputs = self._tensors(self._seeded)
         self._result = self._first_run()
-        cuda.synchronize()
         peak_bytes = cuda.max_memory_allocated() - before_bytes
         self._module = self._compiled()
         self.timer = GpuTimer(
@@ -156,6 +157,7 @@ class CudaExecutable(GpuExecutable):
         self.provider = f"torch {adapter.mode} CUDA{', no graph' if refusal else ''}"
         super().__init__(
             adapter,
+            plan,
             load_s=time.perf_counter() - start_s,
             artifact_bytes=size,
             peak_memory_bytes=peak_bytes,
@@ -211,6 +213,7 @@ class CudaExecutable(GpuExecutable):
         try:
             with self._torch.inference_mode():
                 result = self._eager(*self._inputs)
+            self._torch.cuda.synchronize()  # what fails on the GPU is told no sooner
         except self._torch.OutOfMemoryError:
             raise
         except Exception as error:  # a user's module may raise anything
@@ -227,8 +230,13 @@ class CudaExecutable(GpuExecutable):
         """
         if self._mode != "compiled":
             return self._eager
-        compiled = self._torch.compile(self._eager, dynamic=False)
         try:
+            # Our networks share one forward(), of which the compiler makes eight by default: the
+            # ninth of a process would run as it is, without a word, and be timed as compiled.
+            config = self._torch._dynamo.config
+            config.recompile_limit = config.accumulated_recompile_limit = MOST_COMPILED
+            config.fail_on_recompile_limit_hit = True
+            compiled = self._torch.compile(self._eager, dynamic=False)
             with self._torch.inference_mode():
                 compiled(*self._inputs)
         except self._torch.OutOfMemoryError:

@@ -13,7 +13,7 @@ from hwprof.devices.host import HostExecutable
 from hwprof.devices.nvml import GpuConditions, GpuSensors, NvmlError
 from hwprof.errors import DeviceUnavailableError
 from hwprof.measure import machine
-from hwprof.measure.records import Burst, Cache, DeviceOptions, Fingerprint, Loaded
+from hwprof.measure.records import Burst, Cache, DeviceOptions, Fingerprint, Loaded, MeasurePlan
 from hwprof.protocols import Disturbance
 
 BUSY_S = 0.01
@@ -65,6 +65,11 @@ class GpuAdapter:
         self._properties = cuda.get_device_properties(cuda.current_device())
         uuid = getattr(self._properties, "uuid", None)
         self._uuid = None if uuid is None else str(uuid)
+        # Before NVML is asked who uses the GPU: a process is among those from its first stream on,
+        # and where it is not, others cannot be told from it.
+        self.stream, self.pool = cuda.Stream(), cuda.graph_pool_handle()
+        """All workloads of the process run here, one at a time, and their graphs share memory:
+        else a group of networks at a large batch would not fit."""
         self.sensors: GpuSensors | None = None
         self.warnings: tuple[str, ...] = ()
         """What must be said beside every result."""
@@ -76,9 +81,6 @@ class GpuAdapter:
                 f"clocks, power, heat and other processes of the GPU are not known: {error}",
             )
         self.conditions = GpuConditions(self.sensors)
-        self.stream, self.pool = cuda.Stream(), cuda.graph_pool_handle()
-        """All workloads of the process run here, one at a time, and their graphs share memory:
-        else a group of networks at a large batch would not fit."""
         self._clock_held: bool | None = None
 
     def disturbance(self) -> Disturbance:
@@ -87,11 +89,13 @@ class GpuAdapter:
 
     def warm_up(self, timer: GpuTimer) -> bool:
         """Work until the GPU's clock holds, once a process; return whether it did."""
+
+        def clock_mhz() -> float:
+            told_mhz = None if self.sensors is None else self.sensors.sm_mhz()
+            return told_mhz or timer.clock_mhz()
+
         if self._clock_held is None:
-            sensors = self.sensors
-            self._clock_held = sensors is not None and hold_clock(
-                sensors.sm_mhz, lambda: _work_for(timer, BUSY_S)
-            )
+            self._clock_held = hold_clock(clock_mhz, lambda: _work_for(timer, BUSY_S))
         return self._clock_held
 
     def gpu_fingerprint(
@@ -144,6 +148,7 @@ class GpuExecutable(HostExecutable):
     def __init__(
         self,
         adapter: GpuAdapter,
+        plan: MeasurePlan,
         *,
         load_s: float,
         artifact_bytes: int,
@@ -151,7 +156,7 @@ class GpuExecutable(HostExecutable):
         warnings: tuple[str, ...] = (),
     ) -> None:
         super().__init__(load_s=load_s, artifact_bytes=artifact_bytes)
-        self._adapter = adapter
+        self._adapter, self._is_sustained = adapter, plan.sustained_s > 0.0
         self._peak_memory_bytes, self._warnings = peak_memory_bytes, warnings
 
     def call(self) -> object:
@@ -163,7 +168,7 @@ class GpuExecutable(HostExecutable):
         """Time a burst on the GPU, its state noted before and after."""
         conditions = self._adapter.conditions
         held = self._adapter.warm_up(self.timer)
-        conditions.before()
+        conditions.before(hot=self._is_sustained)
         burst = self.timer.burst(duration_s, min_calls, cache)
         share = {"unhidden_share": self.timer.unhidden_share, "clock_held": float(held)}
         conditions.after(share)

@@ -18,8 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwprof.devices.binding import accepted_inputs, bind_inputs, model_path
-from hwprof.devices.cpu import QUIET, model_inputs, refusal, run_failure
+from hwprof.devices.binding import bind_inputs, model_path
+from hwprof.devices.cpu import QUIET, model_inputs, refusal, run_failure, safe_inputs
 from hwprof.devices.cuda_device import GpuAdapter, GpuExecutable
 from hwprof.devices.cuda_timing import GpuTimer
 from hwprof.devices.host import Array
@@ -27,6 +27,7 @@ from hwprof.errors import (
     CompileError,
     DeviceError,
     DeviceUnavailableError,
+    MeasurementError,
     ModelError,
 )
 from hwprof.graph import to_onnx, workload_graph
@@ -88,6 +89,7 @@ class CudaOrtAdapter(GpuAdapter):
             runtime_version=str(self.ort.__version__),
             settings={
                 "provider": PROVIDER,
+                "cudnn": self.torch.backends.cudnn.version(),
                 "cudnn_conv_algo_search": CONV_SEARCH,
                 "cuda_graph": "where allowed",
             },
@@ -122,10 +124,10 @@ class CudaOrtAdapter(GpuAdapter):
             DeviceUnavailableError: the runtime cannot load its CUDA provider.
         """
         if workload.path is not None:
-            return CudaOrtExecutable(self, workload, model_path(workload))
+            return CudaOrtExecutable(self, workload, plan, model_path(workload))
         graph = workload_graph(workload)
         model = to_onnx(graph, seed=workload.seed, batch=self.options.batch)
-        return CudaOrtExecutable(self, workload, model)
+        return CudaOrtExecutable(self, workload, plan, model)
 
     def open_session(
         self, source: str | bytes, stream: Any, *, graph: bool, profile_prefix: str | None = None
@@ -170,25 +172,34 @@ class CudaOrtExecutable(GpuExecutable):
 
     provider = PROVIDER
 
-    def __init__(self, adapter: CudaOrtAdapter, workload: Workload, source: str | bytes) -> None:
+    def __init__(
+        self,
+        adapter: CudaOrtAdapter,
+        workload: Workload,
+        plan: MeasurePlan,
+        source: str | bytes,
+    ) -> None:
         start_s = time.perf_counter()
         self._ort, self._source, self._opener = adapter.ort, source, adapter
         cuda = adapter.torch.cuda
         free_bytes = cuda.mem_get_info()[0]
         self._stream = adapter.stream
         self._session: Any
+        self._inputs: dict[str, Any] = {}
+        self._results: list[Any] = []
+        self._binding: Any = None
         refused = self._open()
+        load_s = time.perf_counter() - start_s
         self._device_id = cuda.current_device()
         specs = bind_inputs(model_inputs(self._session), workload.inputs)
         self._names = [o.name for o in self._session.get_outputs()]
-        self._plain_outputs: list[Array] = []
-        self._on_cpu: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
-        self._seeded = accepted_inputs(specs, workload.seed, self._probe)
-        if not self._plain_outputs:
-            self._probe(self._seeded)
-        self._inputs, self._results, self._binding = self._bound(self._session)
+        self._seeded = safe_inputs(specs, workload, plan)
+        self._plain_outputs, self._on_cpu = self._probed()
+        self._bind()
         self._run_options = self._ort.RunOptions()
         self._run_options.add_run_config_entry(NO_WAIT, "1")
+        if refused is None:
+            refused = self._capture()
         # The runtime's own graph is replayed by its run, which waits for every replay (its
         # cuda_graph.cc): there is nothing for torch to capture, and nothing to hide.
         self.timer = GpuTimer(
@@ -197,7 +208,8 @@ class CudaOrtExecutable(GpuExecutable):
         size = len(source) if isinstance(source, bytes) else os.path.getsize(source)
         super().__init__(
             adapter,
-            load_s=time.perf_counter() - start_s,
+            plan,
+            load_s=load_s,
             artifact_bytes=size,
             peak_memory_bytes=max(free_bytes - cuda.mem_get_info()[0], 0),
             warnings=() if refused is None else (f"no CUDA graph: {refused}",),
@@ -252,10 +264,26 @@ class CudaOrtExecutable(GpuExecutable):
         return None
 
     def _launch(self, stream: object) -> None:
-        self._session.run_with_iobinding(self._binding, self._run_options)
+        try:
+            self._session.run_with_iobinding(self._binding, self._run_options)
+        except Exception as error:  # the runtime's exceptions share no base class of their own
+            raise run_failure(error) from error
 
-    def _probe(self, inputs: Arrays) -> None:
-        """Run once in a session of its own, profiled: outputs, and where every operator ran.
+    def _capture(self) -> str | None:
+        """Run once, which captures the graph; where that fails go on without, and return why.
+
+        An operator that waits for the GPU, say, cannot be captured, which shows no sooner.
+        """
+        try:
+            self._launch(self._stream)
+        except MeasurementError as error:
+            self._session = self._opener.open_session(self._source, self._stream, graph=False)
+            self._bind()
+            return str(error)
+        return None
+
+    def _probed(self) -> tuple[list[Array], tuple[tuple[str, ...], tuple[str, ...]]]:
+        """Run once in a session of its own, profiled: outputs, and what ran on the CPU.
 
         A session with a graph takes bound buffers only, of shapes that are not known before.
 
@@ -268,31 +296,31 @@ class CudaOrtExecutable(GpuExecutable):
                 self._source, self._stream, graph=False, profile_prefix=str(Path(folder) / "run")
             )
             try:
-                self._plain_outputs = session.run(self._names, dict(inputs))
+                outputs: list[Array] = session.run(self._names, dict(self._seeded))
             except Exception as error:  # the runtime's exceptions share no base class of their own
                 raise run_failure(error) from error
             finally:
                 profile = Path(session.end_profiling())
-            self._on_cpu = cpu_operators(json.loads(profile.read_text()))
+            return outputs, cpu_operators(json.loads(profile.read_text()))
 
-    def _bound(self, session: Any) -> tuple[dict[str, Any], list[Any], Any]:
-        """Return inputs and outputs on the GPU, and the binding that holds them."""
+    def _bind(self) -> None:
+        """Put the inputs, and room for the outputs, on the GPU and bind them."""
         values = self._ort.OrtValue
-        binding = session.io_binding()
-        inputs = {
+        self._binding = self._session.io_binding()
+        self._inputs = {
             name: values.ortvalue_from_numpy(array, "cuda", self._device_id)
             for name, array in self._seeded.items()
         }
-        for name, value in inputs.items():
-            binding.bind_ortvalue_input(name, value)
-        results = []
-        for name, output in zip(self._names, self._plain_outputs, strict=True):
-            result = values.ortvalue_from_shape_and_type(
+        for name, value in self._inputs.items():
+            self._binding.bind_ortvalue_input(name, value)
+        self._results = [
+            values.ortvalue_from_shape_and_type(
                 output.shape, output.dtype.type, "cuda", self._device_id
             )
-            binding.bind_ortvalue_output(name, result)
-            results.append(result)
-        return inputs, results, binding
+            for output in self._plain_outputs
+        ]
+        for name, result in zip(self._names, self._results, strict=True):
+            self._binding.bind_ortvalue_output(name, result)
 
     def _fill(self, inputs: Arrays) -> None:
         """Write values where the binding reads them."""

@@ -26,7 +26,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -50,6 +50,15 @@ UNKNOWN_L2_BYTES = 128 * 2**20
 HOLD_S = 0.2
 HOLD_WITHIN = 0.01
 HOLD_LIMIT_S = 5.0
+
+_AFTERMATH = "previous error during capture"
+"""In what CUDA says at the end of a capture that failed earlier, of whatever it failed."""
+_EMPTY = "The CUDA Graph is empty"
+"""How torch begins its warning about a graph without a kernel."""
+_NO_WORK = (
+    "the workload runs no kernel (an identity), or its launch must be made to use the stream that "
+    "it is given"
+)
 
 Launch = Callable[[Any], object]
 """Enqueues one inference on the ``torch.cuda.Stream`` it is given; never waits for it."""
@@ -81,22 +90,20 @@ def calls_between_events(call_s: float) -> int:
 
 
 def hold_clock(
-    read_mhz: Callable[[], float | None],
+    read_mhz: Callable[[], float],
     work: Work,
     clock_s: Callable[[], float] = time.monotonic,
 ) -> bool:
     """Keep the GPU at work until its clock holds within 1 % over 200 ms.
 
     Returns:
-        Whether it does; False where nothing tells the clock, or it still moves after 5 s.
+        Whether it does; False where it still moves after 5 s.
     """
     began_s = clock_s()
     seen: deque[tuple[float, float]] = deque()
     while True:
         work()
         mhz, now_s = read_mhz(), clock_s()
-        if not mhz:
-            return False
         seen.append((now_s, mhz))
         while len(seen) > 1 and now_s - seen[1][0] >= HOLD_S:
             seen.popleft()
@@ -147,6 +154,7 @@ class GpuTimer:
         self._cache_filler: Any = None
         self._hot: tuple[Work, int] | None = None
         self._graph: Any = None
+        self._is_empty = False
         self.refusal: str | None = None
         """Why there is no CUDA graph, in CUDA's words; None where there is one or none was asked."""
         self.unhidden_share = 0.0
@@ -175,8 +183,11 @@ class GpuTimer:
 
         Raises:
             MemoryError: the GPU's memory does not hold the unrolled graph.
-            MeasurementError: the events lie at one moment.
+            MeasurementError: nothing runs between the events.
         """
+        # Events with nothing between them still lie a microsecond or two apart.
+        if self._is_empty:
+            raise MeasurementError(f"its CUDA graph is empty: {_NO_WORK}")
         with device_memory(self._torch, "the unrolled calls"):
             work, per_sample = (self._once, 1) if cache == "cold" else self._hot_work()
             flush = self._flusher() if cache == "cold" else None
@@ -219,6 +230,10 @@ class GpuTimer:
         spin = partial(self._cuda._sleep, PROBE_CYCLES)
         return min(self._sample(spin, None, hide=True)[1] for _ in range(PROBE_REPEATS))
 
+    def clock_mhz(self) -> float:
+        """Return the SM clock that the probe tells."""
+        return 1e3 * PROBE_CYCLES / self.clock_probe_ns()
+
     def close(self) -> None:
         """Free the graphs and the buffer that fills the cache."""
         self._hot = self._graph = self._cache_filler = None
@@ -232,25 +247,45 @@ class GpuTimer:
         self.stream.synchronize()
 
     def _capture_once(self) -> None:
+        # First in memory of its own: a capture that fails spoils its pool for all others.
+        trial = self._cuda.graph_pool_handle()
         try:
-            self._graph = self._captured(1)
+            self._captured(1, trial)
+            self._graph = self._captured(1, self.pool)
         except self._torch.OutOfMemoryError:
             raise
         except RuntimeError as error:  # what CUDA says of what cannot be captured
-            self.refusal = one_line(error)
+            # Ending such a capture raises once more: what it failed of was said first.
+            first = error.__context__ if _AFTERMATH in str(error) else None
+            self.refusal = one_line(first or error)
+            self._leave_capture(trial)
             self._cuda.synchronize()
             return
         self._once = self._graph.replay
 
-    def _captured(self, n_calls: int) -> Any:
+    def _captured(self, n_calls: int, pool: Any) -> Any:
         graph = self._cuda.CUDAGraph()
-        capture = self._cuda.graph(graph, pool=self.pool, stream=self.stream)
-        with warnings.catch_warnings(), capture:
-            # An identity runs no kernel: timing it says so in words of its own.
-            warnings.filterwarnings("ignore", message="The CUDA Graph is empty")
+        capture = self._cuda.graph(graph, pool=pool, stream=self.stream)
+        # A capture that fails leaves its stream the current one. What else may be warned of was
+        # told when the calls settled.
+        present = self._cuda.stream(self._cuda.current_stream())
+        with warnings.catch_warnings(record=True) as told, present, capture:
+            warnings.filterwarnings("always", message=_EMPTY)
             for _ in range(n_calls):
                 self._launch(self.stream)
+        self._is_empty = any(str(entry.message).startswith(_EMPTY) for entry in told)
         return graph
+
+    def _leave_capture(self, pool: Any) -> None:
+        """Take torch's allocator out of a capture that failed.
+
+        ``CUDAGraph.capture_end`` raises before it does so, and an allocator that believes a
+        capture under way gives no memory back: no other capture of the process could begin.
+        """
+        leave = getattr(self._torch._C, "_cuda_endAllocateToPool", None)
+        if leave is not None:
+            with suppress(RuntimeError):  # it is out of it
+                leave(self._cuda.current_device(), pool)
 
     def _hot_work(self) -> tuple[Work, int]:
         """Return what fills an interval between events, and how many calls it is."""
@@ -260,7 +295,7 @@ class GpuTimer:
             if n_calls == 1:
                 self._hot = (self._once, 1)
             elif self.is_graph:
-                self._hot = (self._captured(n_calls).replay, n_calls)
+                self._hot = (self._captured(n_calls, self.pool).replay, n_calls)
             else:
                 self._hot = (partial(self._repeat, n_calls), n_calls)
         return self._hot
@@ -318,9 +353,5 @@ class GpuTimer:
         end.synchronize()
         gpu_ns = round(1e6 * start.elapsed_time(end))
         if gpu_ns <= 0:
-            raise MeasurementError(
-                f"the events round the work are {gpu_ns} ns apart: nothing was enqueued between "
-                "them; the workload runs no kernel (an identity), or its launch must be made to "
-                "use the stream that it is given"
-            )
+            raise MeasurementError(f"the events round the work are {gpu_ns} ns apart: {_NO_WORK}")
         return start_ns, gpu_ns, hidden

@@ -116,6 +116,9 @@ def trace_operators(torch: Any, plain: GpuTimer, launch: Launch) -> OpTrace:
 
     ``traced_s`` is a call launched kernel by kernel under the profiler, so beside a graph's the
     slowdown holds what the graph saves as well.
+
+    Raises:
+        DeviceError: the profiler sees no kernels.
     """
     eager = GpuTimer(torch, launch, capture=False, stream=plain.stream)
     plain_s = plain.gpu_times_s(PROFILED_CALLS, hide=plain.is_graph)
@@ -125,6 +128,11 @@ def trace_operators(torch: Any, plain: GpuTimer, launch: Launch) -> OpTrace:
         OpTime(name=name, op_type=name, time_s=total_s / PROFILED_CALLS)
         for name, total_s in kernel_times_s(profile.events()).items()
     )
+    if not ops:
+        raise DeviceError(
+            "torch's profiler reports no kernels, so nothing is known of the operators: see "
+            "whether another profiler holds the GPU"
+        )
     return _trace(ops, float(np.median(traced_s)), float(np.median(plain_s)))
 
 

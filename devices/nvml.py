@@ -16,18 +16,14 @@ from hwprof.measure.machine import Fact
 from hwprof.protocols import Disturbance
 
 INSTALL = "pip install 'hwprof[cuda]'"
-SW_POWER_CAP = 0x4
 REASONS: Mapping[int, str] = {
-    0x1: "idle",
-    0x2: "application clocks",
-    SW_POWER_CAP: "software power cap",
-    0x8: "hardware slowdown",
-    0x10: "sync boost",
-    0x20: "software thermal slowdown",
-    0x40: "hardware thermal slowdown",
-    0x80: "power brake",
-    0x100: "display clocks",
+    0x4: "power_capped",
+    0x8: "hardware_slowdown",
+    0x20: "software_thermal_slowdown",
+    0x40: "hardware_thermal_slowdown",
+    0x80: "power_brake",
 }
+"""Bits for a clock that something holds down, and the readings that tell them (0 or 1)."""
 EXCLUDING = 0x8 | 0x20 | 0x40 | 0x80
 """Heat and the power brake: such a burst says nothing about the device at its clock. The software
 power cap is how the device is sold: it only labels (methods: measurement protocol, GPU)."""
@@ -81,8 +77,7 @@ class GpuSensors:
         try:
             nvml.nvmlInit()
             if uuid is not None:
-                name = uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
-                return cls(nvml, nvml.nvmlDeviceGetHandleByUUID(name))
+                return cls(nvml, _handle_of(nvml, uuid.removeprefix("GPU-").removeprefix("MIG-")))
             if (count := nvml.nvmlDeviceGetCount()) != 1:
                 raise NvmlError(f"torch tells no UUID and there are {count} GPUs: update torch")
             return cls(nvml, nvml.nvmlDeviceGetHandleByIndex(0))
@@ -100,7 +95,7 @@ class GpuSensors:
         if (others := self.other_processes()) is not None:
             found["other_gpu_processes"] = len(others)
         if (reasons := self._reasons()) is not None:
-            found["power_capped"] = bool(reasons & SW_POWER_CAP)
+            found.update({name: bool(reasons & bit) for bit, name in REASONS.items()})
         readings = {name: float(value) for name, value in found.items() if value is not None}
         return GpuState(reasons=reasons, readings=readings)
 
@@ -190,9 +185,16 @@ class GpuSensors:
             return None
 
 
-def reason_names(reasons: int) -> tuple[str, ...]:
-    """Return the names of the bits that are set."""
-    return tuple(name for bit, name in REASONS.items() if reasons & bit)
+def _handle_of(nvml: Any, uuid: str) -> Any:
+    """Return the GPU of a UUID; for a slice of one (MIG) the whole, which alone has a clock.
+
+    CUDA tells a slice's own UUID, and torch leaves out the prefix that tells the two apart.
+    """
+    try:
+        return nvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
+    except nvml.NVMLError:
+        part = nvml.nvmlDeviceGetHandleByUUID(f"MIG-{uuid}")
+        return nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(part)
 
 
 def _text(value: str | bytes) -> str:
@@ -200,10 +202,10 @@ def _text(value: str | bytes) -> str:
 
 
 def _is_of_this_campaign(pid: int) -> bool:
-    """Return whether a process is this one, or a worker that the same engine started."""
+    """Return whether a process is this one, what started it and waits, or a worker beside it."""
     import psutil
 
-    if pid == os.getpid():
+    if pid in (os.getpid(), os.getppid()):
         return True
     try:
         return psutil.Process(pid).ppid() == os.getppid()
@@ -226,12 +228,12 @@ class GpuConditions:
         self._states: Sequence[GpuState] = ()
         self.last = Disturbance()
 
-    def before(self) -> None:
-        """Let a throttled GPU cool down for a while, then note the state the burst begins in."""
+    def before(self, *, hot: bool = False) -> None:
+        """Note the state a burst begins in; unless ``hot``, let a throttled GPU cool first."""
         if self._sensors is None:
             return
         state, waited_s = self._sensors.state(), 0.0
-        while state.is_throttled and waited_s < COOL_LIMIT_S:
+        while not hot and state.is_throttled and waited_s < COOL_LIMIT_S:
             self._sleep(COOL_STEP_S)
             waited_s += COOL_STEP_S
             state = self._sensors.state()
@@ -243,8 +245,9 @@ class GpuConditions:
         if self._sensors is not None:
             states = (*states, self._sensors.state())
         readings = dict(states[-1].readings) if states else {}
-        if any("power_capped" in s.readings for s in states):
-            readings["power_capped"] = max(s.readings.get("power_capped", 0.0) for s in states)
+        for name in REASONS.values():
+            if told := [s.readings[name] for s in states if name in s.readings]:
+                readings[name] = max(told)
         self.last = Disturbance(
             throttled=any(s.is_throttled for s in states), readings={**readings, **more}
         )

@@ -93,8 +93,11 @@ class DiskCache:
         path = self.path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(f".{os.getpid()}.part")
-        part.write_bytes(_encode(entry))
-        os.replace(part, path)
+        try:
+            part.write_bytes(_encode(entry))
+            os.replace(part, path)
+        finally:  # a full disk must not keep half an engine that nothing would ever remove
+            part.unlink(missing_ok=True)
         self._trim(kept=path)
 
     def _trim(self, kept: Path) -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hwprof.devices.binding import bind_inputs
-from hwprof.devices.cpu import CpuAdapter
+from hwprof.devices.cpu import safe_inputs
 from hwprof.devices.cuda_device import GpuExecutable
 from hwprof.devices.cuda_timing import GpuTimer
-from hwprof.devices.host import NARROW_INTEGERS, WIDE_INTEGERS, Array, random_inputs
+from hwprof.devices.host import Array
 from hwprof.devices.tensorrt_cache import Source
 from hwprof.devices.tensorrt_layers import (
     NAMELESS,
@@ -21,10 +21,10 @@ from hwprof.devices.tensorrt_layers import (
     middle_half,
 )
 from hwprof.devices.tensorrt_types import engine_inputs, torch_name
-from hwprof.errors import CompileError, HwprofError, MeasurementError, ModelError
-from hwprof.measure.records import DeviceOptions, MeasurePlan
+from hwprof.errors import CompileError, MeasurementError, ModelError
+from hwprof.measure.records import MeasurePlan
 from hwprof.protocols import OpTrace
-from hwprof.workload import InputSpec, Workload
+from hwprof.workload import Workload
 
 if TYPE_CHECKING:
     from hwprof.devices.tensorrt import TensorrtAdapter
@@ -57,6 +57,7 @@ class TensorrtExecutable(GpuExecutable):
             )
         super().__init__(
             adapter,
+            plan,
             load_s=built.build_s + built.load_s,
             artifact_bytes=built.n_bytes,
             peak_memory_bytes=self._memory_bytes(built.n_bytes),
@@ -219,23 +220,3 @@ class TensorrtExecutable(GpuExecutable):
             model = onnx.load(source, load_external_data=False)
         # What has no name is called so by TensorRT's parser.
         return [node.name or f"{NAMELESS}{node.output[0]}" for node in model.graph.node]
-
-
-def safe_inputs(
-    specs: Sequence[InputSpec], workload: Workload, plan: MeasurePlan
-) -> dict[str, Array]:
-    """Return random inputs that the model takes.
-
-    How far ids may go is known only to the model, and a GPU does not check them: an index out of
-    range would read foreign memory. ONNX Runtime on the host, which checks, is asked first.
-    """
-    wide = random_inputs(specs, workload.seed, WIDE_INTEGERS)
-    if not any(array.dtype.kind in "iu" for array in wide.values()):
-        return wide
-    try:
-        host = CpuAdapter(DeviceOptions()).compile(workload, plan)
-        host.outputs(wide)
-    except (HwprofError, MemoryError):  # not there, not this model, or not these ids
-        return random_inputs(specs, workload.seed, NARROW_INTEGERS)
-    host.close()
-    return wide

@@ -7,6 +7,7 @@ Between the begin and the end of a capture nothing runs; a replay costs the host
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ import numpy as np
 
 EVENT_NS = 500
 """Resolution of cudaEventElapsedTime (CUDA runtime API: around 0.5 microseconds)."""
+EVENT_GAP_NS = 1_500
+"""Two events with nothing between them: recording one takes the GPU time as well."""
 
 
 class OutOfMemoryError(RuntimeError):
@@ -40,6 +43,12 @@ class FakeGpu:
     free_ns: int = 0
     is_cold: bool = False
     captured: FakeGraph | None = None
+    stuck_in: object = None
+    """The pool of a capture that failed, which torch's allocator has not left."""
+    spoiled: list[object] = field(default_factory=list)
+    """Such pools, which the allocator of host memory never leaves."""
+    has_context: bool = False
+    """Whether the process has work of its own on the GPU yet, as NVML sees it."""
     launched: list[str] = field(default_factory=list)
     allocated_bytes: int = 0
     peak_bytes: int = 0
@@ -108,8 +117,9 @@ class FakeEvent:
         self._gpu.now_ns = max(self._gpu.now_ns, self.reached_ns)
 
     def elapsed_time(self, end: FakeEvent) -> float:
-        ticks = round((end.reached_ns - self.reached_ns) / EVENT_NS)
-        return ticks * EVENT_NS * 1e-6
+        apart_ns = round((end.reached_ns - self.reached_ns) / EVENT_NS) * EVENT_NS
+        least_ns = 0 if self.options.get("external") else EVENT_GAP_NS
+        return max(apart_ns, least_ns) * 1e-6
 
 
 class FakeGraph:
@@ -148,12 +158,36 @@ def fake_torch(gpu: FakeGpu) -> Any:
 
     @contextmanager
     def graph(captured: FakeGraph, pool: object = None, stream: object = None) -> Iterator[None]:
+        # torch.cuda.graph frees the cache first, which asserts that no capture is under way.
+        if gpu.stuck_in is not None:
+            raise RuntimeError("captures_underway.empty() INTERNAL ASSERT FAILED")
+        if pool in gpu.spoiled:
+            raise RuntimeError("beginAllocateToPool: already recording to mempool_id")
         captured.place = (pool, stream)
         gpu.captured = captured
         try:
             yield
+        except Exception as error:
+            if not gpu.refuses_capture:
+                raise
+            gpu.stuck_in = pool
+            gpu.spoiled.append(pool)
+            raise RuntimeError(
+                "CUDA error: operation failed due to a previous error during capture\nmore"
+            ) from error
         finally:
             gpu.captured = None
+        if not captured.work:
+            warnings.warn("The CUDA Graph is empty. This usually means ...", stacklevel=1)
+
+    def end_allocate_to_pool(device: int, pool: object) -> None:
+        if gpu.stuck_in is not pool:
+            raise RuntimeError("endAllocatePool: not currently recording to mempool_id")
+        gpu.stuck_in = None
+
+    def new_stream() -> FakeStream:
+        gpu.has_context = True
+        return FakeStream(gpu)
 
     @contextmanager
     def stream(_: object) -> Iterator[None]:
@@ -174,7 +208,7 @@ def fake_torch(gpu: FakeGpu) -> Any:
         uuid="11111111-2222-3333-4444-555555555555",
     )
     cuda = SimpleNamespace(
-        Stream=lambda: FakeStream(gpu),
+        Stream=new_stream,
         Event=lambda **options: FakeEvent(gpu, **options),
         CUDAGraph=lambda: FakeGraph(gpu),
         graph=graph,
@@ -197,6 +231,7 @@ def fake_torch(gpu: FakeGpu) -> Any:
         version=SimpleNamespace(cuda="13.0"),
         backends=SimpleNamespace(cudnn=SimpleNamespace(version=lambda: 91000)),
         cuda=cuda,
+        _C=SimpleNamespace(_cuda_endAllocateToPool=end_allocate_to_pool),
         int8=np.int8,
         empty=empty,
         OutOfMemoryError=OutOfMemoryError,
@@ -229,7 +264,8 @@ class TorchOnFakeGpu:
         fake = fake_torch(gpu)
         self._torch, self._gpu = torch, gpu
         self.cuda, self.OutOfMemoryError = fake.cuda, OutOfMemoryError
-        self.version = fake.version
+        self.version, self._C = fake.version, fake._C
+        self._dynamo = SimpleNamespace(config=SimpleNamespace())
         self.backends = SimpleNamespace(
             cuda=SimpleNamespace(matmul=SimpleNamespace(allow_tf32=None)),
             cudnn=SimpleNamespace(allow_tf32=None, benchmark=None, version=lambda: 91000),

@@ -11,7 +11,10 @@ class NVMLError(Exception):
 
 
 class FakeNvml:
-    """Answers ``nvmlDevice…`` calls from ``answers``; a list is answered one entry a call."""
+    """Answers ``nvmlDevice…`` calls from ``answers``; of callables, what they return.
+
+    The list ``reasons`` is answered one entry a call; ``uuids`` are all that can be found.
+    """
 
     NVMLError = NVMLError
 
@@ -32,7 +35,12 @@ class FakeNvml:
 
     def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:  # noqa: N802
         self.asked_uuid = uuid
-        return "handle"
+        if uuid not in self.answers.get("uuids", (uuid,)):
+            raise NVMLError("Not Found")
+        return f"handle of {uuid}"
+
+    def nvmlDeviceGetDeviceHandleFromMigDeviceHandle(self, handle: str) -> str:  # noqa: N802
+        return f"whole of {handle}"
 
     def nvmlDeviceGetHandleByIndex(self, index: int) -> str:  # noqa: N802
         return f"handle {index}"
@@ -70,6 +78,8 @@ class FakeNvml:
         if name not in self.answers:
             raise NVMLError("Not Supported")
         value = self.answers[name]
+        if callable(value):
+            return value()
         if name == "reasons" and isinstance(value, list):
             return value.pop(0) if len(value) > 1 else value[0]
         return value

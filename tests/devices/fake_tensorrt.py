@@ -174,6 +174,9 @@ class IExecutionContext:
             self._engine._logger.log(ILogger.Severity.ERROR, script.run_error)
             return False
         gpu, extra_ns = script.gpu, script.profiler_ns if self.profiler else 0
+        if gpu.captured is not None and gpu.refuses_capture:
+            self._engine._logger.log(ILogger.Severity.ERROR, gpu.refuses_capture)
+            return False
         for _ in self._engine._layers:
             gpu.kernel(script.layer_ns + extra_ns)
         if gpu.captured is not None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import gc
+import os
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +19,9 @@ from hwprof.campaign import plan_campaign
 from hwprof.devices.cuda import CudaAdapter, CudaCompiledAdapter, CudaEagerAdapter, CudaExecutable
 from hwprof.devices.cuda_trace import kernel_times_s
 from hwprof.devices.host import max_rel_error
+from hwprof.devices.nvml import GpuConditions
 from hwprof.errors import CompileError, DeviceError, DeviceUnavailableError, ModelError
+from hwprof.measure.engine import GROUP_SIZE
 from hwprof.measure.records import DeviceOptions, plan_for
 from hwprof.parts.assembly import written_nodes
 from hwprof.parts.grouping import group_operators
@@ -206,6 +212,27 @@ def test_a_compiler_that_refuses() -> None:
         opened.compile(block("mbconv"), PLAN)
 
 
+def test_the_compiler_is_not_left_at_eight_networks() -> None:
+    """They share one forward(): torch.compile would leave the ninth of a process as it is."""
+    opened = adapter(kind=CudaCompiledAdapter, replaced={"compile": lambda module, **_: module})
+    opened.compile(block("mbconv"), PLAN)
+    config = opened.torch._dynamo.config
+    assert min(config.recompile_limit, config.accumulated_recompile_limit) > 2 * GROUP_SIZE
+    assert config.fail_on_recompile_limit_hit
+
+
+def test_what_fails_on_the_gpu_is_told_as_the_models() -> None:
+    """An id beyond a table shows in the next call that waits, not in the launch."""
+
+    def trip() -> None:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    opened = adapter()
+    opened.torch.cuda.synchronize = trip
+    with pytest.raises(ModelError, match="device-side assert"):
+        opened.compile(block("mbconv"), PLAN)
+
+
 def test_a_users_mistake_is_a_model_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "gpu_user_model.py").write_text("import torch\nlinear = torch.nn.Linear(4, 2)\n")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -220,8 +247,28 @@ def test_without_nvml_it_runs_and_says_what_is_not_known() -> None:
     assert "are not known: NVML says: Driver Not Loaded" in opened.warnings[0]
     executable = opened.compile(block("mbconv"), PLAN)
     executable.burst(0.0, 2, "hot")
-    assert opened.disturbance().readings["clock_held"] == 0.0
+    # The probe tells the clock that NVML does not.
+    assert opened.disturbance().readings["clock_held"] == 1.0
     assert "driver" not in opened.fingerprint().stable
+
+
+def test_others_on_the_gpu_are_told_from_ourselves() -> None:
+    """NVML lists a process once it has a context, which its first stream makes."""
+    gpu, other = FakeGpu(), 2**22 + 1
+    nvml = FakeNvml(**READINGS, pids=lambda: [other, *([os.getpid()] if gpu.has_context else [])])
+    (warning,) = adapter(gpu, nvml=nvml).warnings
+    assert str(other) in warning
+
+
+def test_under_sustained_load_it_does_not_wait_to_cool() -> None:
+    opened = adapter(nvml=FakeNvml(**{**READINGS, "reasons": 0x40}))
+    slept: list[float] = []
+    opened.conditions = GpuConditions(opened.sensors, slept.append)
+    opened._clock_held = True
+    opened.compile(block("mbconv"), replace(PLAN, sustained_s=300.0)).burst(0.0, 2, "hot")
+    assert slept == []
+    opened.compile(block("mbconv"), PLAN).burst(0.0, 2, "hot")
+    assert slept != []
 
 
 def test_facts_in_the_key() -> None:
@@ -272,6 +319,17 @@ def test_trace_needs_events_inside_graphs() -> None:
     executable._torch.cuda.Event = event
     with pytest.raises(DeviceError, match="no events inside graphs"):
         executable.trace()
+
+
+def test_a_profiler_that_sees_no_kernels_says_so() -> None:
+    @contextmanager
+    def profile(**_: object) -> Iterator[Any]:
+        yield SimpleNamespace(events=list)
+
+    blind = SimpleNamespace(profile=profile, ProfilerActivity=SimpleNamespace(CPU=0, CUDA=1))
+    opened = adapter(kind=CudaEagerAdapter, replaced={"profiler": blind})
+    with pytest.raises(DeviceError, match="no kernels"):
+        opened.compile(block("mbconv"), PLAN).trace()
 
 
 def _event(name: str, kernels: tuple[float, ...] = (), parent: Any = None) -> Any:

@@ -30,6 +30,7 @@ from tests.devices.fake_nvml import FakeNvml
 
 PLAN = plan_for("quick")
 RUN_NS = 40_000
+NOT_PERMITTED = "operation not permitted when stream is capturing"
 GRAPH_REFUSED = (
     "This session cannot use the CUDA Graph feature as requested by the user as all the graph "
     "nodes have not been partitioned to the CUDA EP."
@@ -41,8 +42,15 @@ class OrtOnFakeGpu:
 
     __version__ = "1.31.1"
 
-    def __init__(self, gpu: FakeGpu, *, on_cpu: tuple[str, ...] = (), loads: bool = True) -> None:
-        self.gpu, self.on_cpu, self.loads = gpu, on_cpu, loads
+    def __init__(
+        self,
+        gpu: FakeGpu,
+        *,
+        on_cpu: tuple[str, ...] = (),
+        loads: bool = True,
+        captures: bool = True,
+    ) -> None:
+        self.gpu, self.on_cpu, self.loads, self.captures = gpu, on_cpu, loads, captures
         self.opened: list[dict[str, str]] = []
         self.SessionOptions, self.RunOptions = onnxruntime.SessionOptions, onnxruntime.RunOptions
         self.OrtValue = _Values()
@@ -72,7 +80,14 @@ class _Session:
     def get_providers(self) -> list[str]:
         return [PROVIDER, CPU_PROVIDER] if self._ort.loads else [CPU_PROVIDER]
 
+    def run(self, names: list[str], inputs: dict[str, Any]) -> Any:
+        """Run as the provider does, which takes any index."""
+        taken = {n: a % 2 if a.dtype.kind in "iu" else a for n, a in inputs.items()}
+        return self._real.run(names, taken)
+
     def run_with_iobinding(self, binding: Any, options: Any) -> None:
+        if self._is_graph and not self._ort.captures:
+            raise RuntimeError(f"CUDA failure 900: {NOT_PERMITTED}")
         self._ort.gpu.kernel(RUN_NS)
         if self._is_graph:  # a replay of the runtime's own graph waits for the GPU
             self._ort.gpu.synchronize()
@@ -176,6 +191,29 @@ def test_without_a_graph_cold_calls_are_hidden() -> None:
     assert executable.timer.unhidden_share == 0.0
 
 
+def test_what_cannot_be_captured_runs_without_a_graph() -> None:
+    """An operator that waits for the GPU shows in the first run, not when the session opens."""
+    ort = OrtOnFakeGpu(FakeGpu(), captures=False)
+    executable = compiled(ort=ort)
+    assert ort.opened[-1]["enable_cuda_graph"] == "0"
+    assert NOT_PERMITTED in executable.loaded.warnings[0]
+    np.testing.assert_array_equal(executable.outputs()[0], compiled().outputs()[0])
+
+
+def test_ids_stay_inside_the_models_table(tmp_path: Path) -> None:
+    """Beyond it the provider reads zeros without a word: the host is asked, which checks."""
+    gather = helper.make_node("Gather", ["table", "ids"], ["y"], name="look up")
+    table = helper.make_tensor("table", TensorProto.FLOAT, [10, 2], [1.0] * 20)
+    ids = helper.make_tensor_value_info("ids", TensorProto.INT64, [64])
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, [64, 2])
+    graph = helper.make_graph([gather], "ids", [ids], [output], [table])
+    model = helper.make_model(graph, ir_version=9, opset_imports=[helper.make_opsetid("", 20)])
+    onnx.save(model, str(tmp_path / "m.onnx"))
+    executable = compiled(Workload.from_file(tmp_path / "m.onnx"))
+    assert executable._seeded["ids"].max() == 1
+    assert np.all(executable.outputs()[0] == 1.0)
+
+
 def test_all_on_the_gpu_is_no_fallback() -> None:
     executable = compiled()
     check = executable.check()
@@ -214,6 +252,12 @@ def test_an_operator_that_makes_integers_and_floats_is_a_fallback() -> None:
     assert cpu_operators([{"cat": "Session", "name": "model_run"}]) == ((), ())
 
 
+def test_facts_in_the_key() -> None:
+    stable = adapter(precision="tf32").fingerprint().stable
+    expected = {"device": "cuda-ort", "runtime_version": "1.31.1", "cuda": "13.0", "cudnn": 91000}
+    assert {name: stable[name] for name in expected} == expected
+
+
 def test_a_provider_that_does_not_load_is_no_device() -> None:
     with pytest.raises(DeviceUnavailableError, match=r"cannot load its CUDA provider.*CUDA 13\.0"):
         compiled(ort=OrtOnFakeGpu(FakeGpu(), loads=False))
@@ -233,6 +277,15 @@ def test_damaged_files(tmp_path: Path) -> None:
     file.write_bytes(b"no model at all" * 20)
     with pytest.raises(ModelError, match="export it again"):
         compiled(Workload.from_file(file))
+
+
+def test_a_full_gpu_is_a_failure_of_its_own() -> None:
+    class Full(OrtOnFakeGpu):
+        def InferenceSession(self, *_: Any, **__: Any) -> Any:  # noqa: N802
+            raise RuntimeError("CUDA failure 2: out of memory ; GPU=0")
+
+    with pytest.raises(MemoryError, match="GPU=0"):
+        compiled(ort=Full(FakeGpu()))
 
 
 def test_another_refusal_is_not_taken_for_the_graphs() -> None:

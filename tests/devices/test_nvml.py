@@ -13,10 +13,10 @@ from hwprof.devices import nvml as nvml_module
 from hwprof.devices.cuda_presence import no_gpu
 from hwprof.devices.nvml import (
     COOL_LIMIT_S,
+    REASONS,
     GpuConditions,
     GpuSensors,
     NvmlError,
-    reason_names,
 )
 from tests.devices.fake_nvml import FakeNvml
 
@@ -76,6 +76,10 @@ def test_readings_have_units() -> None:
             "gpu_temperature_c": 61.0,
             "other_gpu_processes": 0.0,
             "power_capped": 0.0,
+            "hardware_slowdown": 0.0,
+            "software_thermal_slowdown": 0.0,
+            "hardware_thermal_slowdown": 0.0,
+            "power_brake": 0.0,
         }
     )
 
@@ -85,13 +89,13 @@ def test_readings_have_units() -> None:
     ("bits", "names", "excluded"),
     [
         (0x0, (), False),
-        (0x1, ("idle",), False),
-        (0x4, ("software power cap",), False),
-        (0x8, ("hardware slowdown",), True),
-        (0x20, ("software thermal slowdown",), True),
-        (0x40, ("hardware thermal slowdown",), True),
-        (0x80, ("power brake",), True),
-        (0x44, ("software power cap", "hardware thermal slowdown"), True),
+        (0x1, (), False),
+        (0x4, ("power_capped",), False),
+        (0x8, ("hardware_slowdown",), True),
+        (0x20, ("software_thermal_slowdown",), True),
+        (0x40, ("hardware_thermal_slowdown",), True),
+        (0x80, ("power_brake",), True),
+        (0x44, ("power_capped", "hardware_thermal_slowdown"), True),
     ],
 )
 def test_heat_and_power_brake_exclude_and_the_power_cap_labels(
@@ -100,9 +104,9 @@ def test_heat_and_power_brake_exclude_and_the_power_cap_labels(
     watch, slept = conditions(reasons=bits)
     watch.before()
     watch.after({"unhidden_share": 0.0})
-    assert reason_names(bits) == names
+    told = tuple(name for name in REASONS.values() if watch.last.readings[name])
+    assert told == names
     assert watch.last.throttled is excluded
-    assert watch.last.readings["power_capped"] == float(bool(bits & 0x4))
     assert watch.last.readings["unhidden_share"] == 0.0
     assert sum(slept) == (COOL_LIMIT_S if excluded else 0.0)
 
@@ -113,6 +117,14 @@ def test_it_cools_down_before_the_burst() -> None:
     watch.after({})
     assert len(slept) == 2
     assert not watch.last.throttled
+
+
+def test_a_sustained_load_is_not_cooled() -> None:
+    watch, slept = conditions(reasons=0x40)
+    watch.before(hot=True)
+    watch.after({})
+    assert slept == []
+    assert watch.last.throttled
 
 
 def test_throttling_that_began_in_the_burst_is_seen() -> None:
@@ -154,6 +166,11 @@ def test_who_shares_the_gpu_is_said_with_what_would_help() -> None:
         assert any(words in line for line in found)
 
 
+def test_who_started_the_worker_is_no_other() -> None:
+    """A search may hold its supernet on the GPU; it waits while its workers measure."""
+    assert sensors(pids=[os.getpid(), os.getppid()]).other_processes() == ()
+
+
 def test_processes_of_another_namespace_say_nothing() -> None:
     """In a container NVML gives the host's ids: ours is not among them."""
     assert sensors(pids=[2**22 + 1]).other_processes() is None
@@ -165,6 +182,16 @@ def test_the_gpu_is_found_by_torchs_uuid() -> None:
     assert nvml.asked_uuid == "GPU-4a5b"
     with pytest.raises(NvmlError, match="2 GPUs"):
         GpuSensors.open(None, FakeNvml(count=2))
+
+
+def test_of_a_slice_the_whole_gpu_is_read() -> None:
+    """CUDA tells a slice's own UUID, which NVML knows by another prefix; clocks are the GPU's."""
+    nvml = FakeNvml(uuids=["MIG-4a5b"], MigMode=[1, 1])
+    found = GpuSensors.open("4a5b", nvml)
+    assert found._handle == "whole of handle of MIG-4a5b"
+    assert any("this slice" in line for line in found.warnings())
+    with pytest.raises(NvmlError, match="Not Found"):
+        GpuSensors.open("6c7d", nvml)
 
 
 def test_without_nvml_there_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -165,6 +165,16 @@ def test_a_folder_that_cannot_be_written_is_said(
     assert executable.burst(0.0, 3, "hot").n_samples >= 3
 
 
+def test_a_failed_write_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        DiskCache(tmp_path).store("engine", Entry(content=b"x", build_s=1.0))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
     cache = DiskCache(tmp_path, most_bytes=3_000)
     for age, name in enumerate(["old", "older", "new"]):
