@@ -23,8 +23,8 @@ def test_every_comparison_is_asked_for_once() -> None:
     for key, n in found:
         totals[f"{key['part']} {key['workload']} {key['injection']}"] += n
     assert totals == {
-        "same block delay": 340,
-        "same network delay": 60,
+        "same block delay": 360,
+        "same network delay": 40,
         "slowed block delay": 40,
         "slowed block work": 40,
         "slowed network delay": 40,
