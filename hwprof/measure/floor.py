@@ -108,9 +108,7 @@ def interval_s(
     return (level_s * math.exp(-half), level_s * math.exp(half))
 
 
-def _variances(
-    floors_s: Float64, floors: Float64, rule: Rule = FLOOR
-) -> list[tuple[float, float]]:
+def _variances(floors_s: Float64, floors: Float64, rule: Rule = FLOOR) -> list[tuple[float, float]]:
     """Return variance of ln(level) and degrees of freedom: over workers, over rounds."""
     rng = np.random.default_rng(SEED)
     n_workers, n_rounds = floors_s.shape

@@ -200,9 +200,7 @@ class FloorTable:
         return middle
 
 
-def floor_table(
-    used: Sequence[LabelledBurst], threads: int, rule: Rule = FLOOR
-) -> FloorTable:
+def floor_table(used: Sequence[LabelledBurst], threads: int, rule: Rule = FLOOR) -> FloorTable:
     """Return the figures of bursts of at least two samples each.
 
     Where a worker has several bursts in a round, none of them undisturbed, the fastest counts.
@@ -251,9 +249,7 @@ def trend(series: Float64) -> Trend:
     return Trend(p=math.erfc(z / math.sqrt(2)), drift=drift)
 
 
-def estimate(
-    bursts: Sequence[LabelledBurst], threads: int, *, sustained: bool = False
-) -> Estimate:
+def estimate(bursts: Sequence[LabelledBurst], threads: int, *, sustained: bool = False) -> Estimate:
     """Return level, interval and what there is to say about the bursts of one workload.
 
     Args:

@@ -214,9 +214,7 @@ def _limits(questions: Sequence[_Question], threshold: float) -> list[_Limit]:
         sd, df = next(steadied)
         error = sd * math.sqrt(1 / len(q.new.sessions) + 1 / len(q.base.sessions))
         called = math.expm1(max(SIGMAS, _student(df, len(questions))) * error)
-        limits.append(
-            _Limit(shift=max(least, called), error_log=error, student=_student(df, 1))
-        )
+        limits.append(_Limit(shift=max(least, called), error_log=error, student=_student(df, 1)))
     return limits
 
 

@@ -102,7 +102,8 @@ class TestInterval:
         assert math.log(high / low) < 0.1
 
     def test_beside_each_other_sessions_do_not_count(self) -> None:
-        assert floor.interval_s(np.full((5, 16), 2e-3), session_sd=0.0) == (2e-3, 2e-3)
+        equal = floor.interval_s(np.full((5, 16), 2e-3), session_sd=0.0)
+        assert equal == pytest.approx((2e-3, 2e-3))
         floors = table(4, 5, 16)
         beside, apart = floor.interval_s(floors, session_sd=0.0), floor.interval_s(floors)
         assert apart[0] < beside[0] < beside[1] < apart[1]

@@ -98,13 +98,12 @@ class TestBurstFloor:
 class TestUsual:
     """Where the fast end is not what is asked for, call, worker and level are medians."""
 
-    VALUES = {"w0": (10, 12, 20), "w1": (11, 13, 40), "w2": (30, 30, 30)}
-
     def bursts(self) -> list[LabelledBurst]:
         # The first sample of a burst is dropped; of the others the median is the value.
+        values = {"w0": (10, 12, 20), "w1": (11, 13, 40), "w2": (30, 30, 30)}
         return [
             labelled(burst([1, v - 5, v, v + 9]), w, i)
-            for w, row in self.VALUES.items()
+            for w, row in values.items()
             for i, v in enumerate(row)
         ]
 
@@ -123,9 +122,7 @@ class TestUsual:
 
     def test_the_plan_says_which(self) -> None:
         plan = plan_for("quick", sustained_s=60.0)
-        found = level.measurement_from(
-            WORKLOAD, plan, fingerprint(), self.bursts(), LOADED, {}
-        )
+        found = level.measurement_from(WORKLOAD, plan, fingerprint(), self.bursts(), LOADED, {})
         assert found.level_s == pytest.approx(13e-6)
 
 
