@@ -146,7 +146,8 @@ def page(sections: Sequence[str], threads: int, seconds: float) -> str:
         f"{machine.cpu_model()}, {machine.stable_facts()['os']}, {threads} "
         f"thread{'s' if threads > 1 else ''}, fp32, batch 1; {SPACE} blocks alone and published "
         f"networks. `python -m tests.bench.bench_upgrade`, {format_duration(seconds)} in all, "
-        "installing included. Positive shifts are slower. The false-alarm rate is 1 % for "
+        "installing included. Positive shifts are slower; EQUIVALENT is what is not slower by 1 % "
+        "or more, whether or not it is faster. The false-alarm rate is 1 % for "
         "*slower*, and 1 % for *faster*, of all the workloads of a runtime together (Holm); "
         "*detectable* is the slowdown that would have been found four times in five."
     )
