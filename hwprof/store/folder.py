@@ -34,7 +34,7 @@ class RunFile:
         """Describe a run that begins now; ``request`` is plain data."""
         plain = json.loads(json.dumps(dict(request)))
         return cls(
-            kind=kind, request=plain, created=datetime.now(UTC).isoformat(timespec="seconds")
+            kind=kind, request=plain, created=datetime.now(UTC).isoformat(timespec="milliseconds")
         )
 
     def write(self, folder: Path) -> None:
