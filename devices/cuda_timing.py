@@ -60,6 +60,9 @@ _NO_WORK = (
     "it is given"
 )
 
+EVENT_RESOLUTION_NS = 500
+"""Of cudaEventElapsedTime (CUDA runtime API: around half a microsecond)."""
+
 Launch = Callable[[Any], object]
 """Enqueues one inference on the ``torch.cuda.Stream`` it is given; never waits for it."""
 Work = Callable[[], object]
@@ -114,6 +117,10 @@ def hold_clock(
             return False
 
 
+def _nothing() -> None:
+    """Enqueue nothing: what is timed then is the events themselves."""
+
+
 class GpuTimer:
     """Times one workload on the current GPU.
 
@@ -154,7 +161,8 @@ class GpuTimer:
         self._cache_filler: Any = None
         self._hot: tuple[Work, int] | None = None
         self._graph: Any = None
-        self._is_empty = False
+        self._is_empty: bool | None = False if waits else None
+        """Whether the launch gives the GPU nothing to do; None until a capture or a burst tells."""
         self.refusal: str | None = None
         """Why there is no CUDA graph, in CUDA's words; None where there is one or none was asked."""
         self.unhidden_share = 0.0
@@ -186,8 +194,11 @@ class GpuTimer:
             MeasurementError: nothing runs between the events.
         """
         # Events with nothing between them still lie a microsecond or two apart.
+        with device_memory(self._torch, "the call"):
+            if self._is_empty is None:
+                self._is_empty = self._runs_nothing()
         if self._is_empty:
-            raise MeasurementError(f"its CUDA graph is empty: {_NO_WORK}")
+            raise MeasurementError(f"it gives the GPU nothing to do: {_NO_WORK}")
         with device_memory(self._torch, "the unrolled calls"):
             work, per_sample = (self._once, 1) if cache == "cold" else self._hot_work()
             flush = self._flusher() if cache == "cold" else None
@@ -275,6 +286,14 @@ class GpuTimer:
                 self._launch(self.stream)
         self._is_empty = any(str(entry.message).startswith(_EMPTY) for entry in told)
         return graph
+
+    def _runs_nothing(self) -> bool:
+        """Return whether events round a hidden call lie no further apart than round no call."""
+        apart_ns = [
+            min(self._sample(work, None, hide=True)[1] for _ in range(PROBE_REPEATS))
+            for work in (_nothing, self._once)
+        ]
+        return apart_ns[1] - apart_ns[0] < EVENT_RESOLUTION_NS
 
     def _leave_capture(self, pool: Any) -> None:
         """Take torch's allocator out of a capture that failed.

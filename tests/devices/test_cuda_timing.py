@@ -143,3 +143,12 @@ def test_a_clock_that_never_holds_is_given_up() -> None:
     clock = Clock(*(1000.0 + 200 * (i % 2) for i in range(500)))
     assert not hold_clock(clock.read, clock.tick, lambda: clock.now_s)
     assert clock.now_s == pytest.approx(5.05, abs=0.06)
+
+
+@pytest.mark.parametrize("capture", [True, False])
+@pytest.mark.parametrize("cache", ["hot", "cold"])
+def test_a_launch_that_gives_the_gpu_nothing_to_do_has_no_time(capture: bool, cache: Any) -> None:
+    """Round no work at all events still lie 1.5 µs apart, which is nobody's latency."""
+    with pytest.raises(MeasurementError, match="nothing to do"):
+        timer(FakeGpu(), 0, 0, capture=capture).burst(0.0, 3, cache)
+    assert timer(FakeGpu(), 1, 3_000, capture=capture).burst(0.0, 3, cache).n_samples >= 3
