@@ -7,15 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hwprof.measure.floor import SESSION_SD
+from hwprof.measure.floor import NORMAL_95, SESSION_SD
 from hwprof.results import Interval
 from hwprof.space.pieces import Piece, SkipPiece
 
 if TYPE_CHECKING:
     from hwprof.space import DesignSpace, Slot
     from hwprof.store import ImportedBlock, Run
-
-NORMAL_95 = 1.959963984540054
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,8 @@ what is asked for, both are medians (:data:`USUAL`).
 What makes a level move is sampled twice: by workers (where memory lies, for the life of a
 process) and by rounds (what the machine does to all of them at a time). Both are resampled, each
 by itself; the variances add, as in the pigeonhole bootstrap. How two sessions differ beyond that
-shows within none of them and is a constant of the protocol.
+shows within none of them and is a constant of the protocol; its half-width and that of the
+session are independent.
 
 Sources: Owen (2007), The pigeonhole bootstrap, Annals of Applied Statistics 1(2), for the sum of
 both; Satterthwaite (1946) for the degrees of freedom of a sum of variances.
@@ -30,6 +31,7 @@ SLOW_MODE = 1.1
 SESSION_SD = 0.004
 """Standard deviation of ln(level) from session to session that no session shows within itself.
 ``tests/bench/bench_coverage.py`` tells whether it is enough on a machine."""
+NORMAL_95 = 1.959963984540054
 N_RESAMPLES = 200
 SEED = 0x1E7E1
 """The same bursts have the same interval: the resampling is part of the definition."""
@@ -37,16 +39,18 @@ SEED = 0x1E7E1
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """Which quantiles make a worker's figure and the level, and what is another mode."""
+    """What makes a burst's figure, a worker's and the level, and what is another mode."""
 
+    fastest_call: bool
+    """Whether a burst stands for its fastest call, or for its median."""
     worker_quantile: float
     level_quantile: float
     slow_mode: float
 
 
-FLOOR = Rule(worker_quantile=0.1, level_quantile=0.25, slow_mode=SLOW_MODE)
+FLOOR = Rule(fastest_call=True, worker_quantile=0.1, level_quantile=0.25, slow_mode=SLOW_MODE)
 """For what a device can do: a host's noise only adds."""
-USUAL = Rule(worker_quantile=0.5, level_quantile=0.5, slow_mode=math.inf)
+USUAL = Rule(fastest_call=False, worker_quantile=0.5, level_quantile=0.5, slow_mode=math.inf)
 """For what a device keeps up, and for GPUs, whose cold silicon is faster than it will be."""
 
 
@@ -99,12 +103,13 @@ def interval_s(
 
     floors = worker_floors_s(floors_s, rule)
     level_s = float(level_of(floors, rule))
-    parts = [(session_sd**2, math.inf), *_variances(floors_s, floors, rule)]
+    parts = _variances(floors_s, floors, rule)
     total = math.fsum(v for v, _ in parts)
-    if total == 0.0:
-        return (level_s, level_s)
-    freedom = total**2 / max(math.fsum(v**2 / df for v, df in parts), 1e-300)
-    half = float(stdtrit(min(freedom, 1e6), 0.975)) * math.sqrt(total)
+    within = 0.0
+    if total > 0.0:
+        freedom = total**2 / math.fsum(v**2 / df for v, df in parts)
+        within = float(stdtrit(freedom, 0.975)) * math.sqrt(total)
+    half = math.hypot(within, NORMAL_95 * session_sd)
     return (level_s * math.exp(-half), level_s * math.exp(half))
 
 

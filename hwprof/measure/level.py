@@ -147,9 +147,9 @@ def burst_floor_s(burst: Burst, threads: int) -> float:
 
 def burst_figure_s(burst: Burst, threads: int, rule: Rule) -> float:
     """Return what a burst of at least two samples says under ``rule``: its floor, or its median."""
-    if rule is USUAL:
-        return float(np.median(corrected_s(burst, threads)))
-    return burst_floor_s(burst, threads)
+    if rule.fastest_call:
+        return burst_floor_s(burst, threads)
+    return float(np.median(corrected_s(burst, threads)))
 
 
 def rule_for(bursts: Sequence[LabelledBurst], *, sustained: bool) -> Rule:

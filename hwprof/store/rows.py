@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, overload
 
+from hwprof.measure.floor import NORMAL_95
 from hwprof.measure.records import (
     Failure,
     Fingerprint,
@@ -26,8 +27,6 @@ Labels = Sequence[tuple[int, tuple[str, ...]]]
 """Row of every burst behind a measurement, with the causes that were known at its end."""
 
 RowsById = Callable[[Sequence[int]], Mapping[int, sqlite3.Row]]
-
-NORMAL_95 = 1.959963984540054
 
 INSERT_BURST = (
     f"INSERT INTO bursts (workload, session, {', '.join(BURST_COLUMNS)})"

@@ -90,9 +90,9 @@ class TestInterval:
         # Workers differ by far more than anything else: Student's t of 4 degrees, not z.
         floors = np.exp(0.04 * np.arange(5.0))[:, None] * np.ones((5, 16))
         (variance, _), _ = floor._variances(floors, floor.worker_floors_s(floors))
-        low, high = floor.interval_s(floors)
+        low, high = floor.interval_s(floors, session_sd=0.0)
         half = 0.5 * math.log(high / low)
-        assert half == pytest.approx(2.776445105 * math.sqrt(variance), rel=0.06)
+        assert half == pytest.approx(2.776445105 * math.sqrt(variance))
 
     def test_workers_of_another_session_have_rounds_of_their_own(self) -> None:
         one, two = table(2, 5, 8), table(3, 5, 8)
@@ -104,11 +104,11 @@ class TestInterval:
     def test_beside_each_other_sessions_do_not_count(self) -> None:
         equal = floor.interval_s(np.full((5, 16), 2e-3), session_sd=0.0)
         assert equal == pytest.approx((2e-3, 2e-3))
-        # Where workers are alike: a spread that four degrees of freedom know badly is, in sum with
-        # the well-known session term, known better, so that the sum's interval may be narrower.
-        floors = table(4, 5, 16, sd=0.002)
+        floors = table(4, 5, 16)
         beside, apart = floor.interval_s(floors, session_sd=0.0), floor.interval_s(floors)
         assert apart[0] < beside[0] < beside[1] < apart[1]
+        half, within = (0.5 * math.log(high / low) for low, high in (apart, beside))
+        assert half == pytest.approx(math.hypot(within, 1.959963984540054 * floor.SESSION_SD))
 
     def test_one_burst_leaves_only_what_sessions_differ_by(self) -> None:
         low, high = floor.interval_s(np.array([[1.0]]))
