@@ -30,6 +30,8 @@ SIGNIFICANCE = 0.01
 SMALLEST_SHIFT = 0.01
 AGREEING_WORKERS = 0.8
 CONFIDENCE = 0.99
+POWER = 0.8
+"""What is called detectable is found so often."""
 MOST_EXACT = 50
 """Up to so many pairs the signed-rank distribution is counted; beyond, the normal one is used."""
 
@@ -83,6 +85,7 @@ def judge_pairs(
     ratios: Mapping[str, Float64],
     delta: float = SMALLEST_SHIFT,
     confidence: float = CONFIDENCE,
+    family: int = 1,
     *,
     apart: bool = False,
 ) -> PairedResult:
@@ -96,9 +99,11 @@ def judge_pairs(
         ratios: log-ratios by worker (:func:`log_ratios`).
         delta: the smallest relative change that matters; below 1 % counts as 1 %.
         confidence: of the interval: 1 − α where this look may spend the false-alarm rate α.
+        family: how many workloads are judged together, for what is detectable.
         apart: the two sides of a pair ran in different processes. What a process happens to get
             for life then shifts all the pairs of its worker alike, so that pairs of one worker say
-            the same thing again: the workers' own shifts must be as unlikely by Student's t.
+            the same thing again: the workers' own shifts must be as unlikely by Student's t, and
+            the interval holds theirs.
 
     Raises:
         ValueError: there is no pair.
@@ -107,12 +112,17 @@ def judge_pairs(
     if d.size == 0:
         raise ValueError("no pair of bursts, so there is nothing to compare")
     delta = max(delta, SMALLEST_SHIFT)
+    rate = (1.0 - confidence) / family
     walsh = walsh_averages(d)
     low, high = walsh_interval(walsh, confidence)
     medians = np.array([hodges_lehmann(values) for values in ratios.values()])
     p_slower, p_faster = wilcoxon_p(d), wilcoxon_p(-d)
+    detectable = _detectable(high - low, delta, confidence, rate)
     if apart:
         p_slower, p_faster = max(p_slower, student_p(medians)), max(p_faster, student_p(-medians))
+        apart_low, apart_high = student_interval(medians, confidence)
+        low, high = min(low, apart_low), max(high, apart_high)
+        detectable = max(detectable, _detectable_apart(medians, delta, rate))
     result = PairedResult(
         verdict="inconclusive",
         shift=math.expm1(float(np.median(walsh))),
@@ -122,7 +132,7 @@ def judge_pairs(
         workers_up=float(np.mean(medians > 0)),
         workers_down=float(np.mean(medians < 0)),
         workers_within=float(np.mean(medians < math.log1p(delta))),
-        detectable=_detectable(high - low, delta, confidence),
+        detectable=detectable,
         n_pairs=int(d.size),
     )
     verdict = paired_verdict(
@@ -150,16 +160,37 @@ def paired_verdict(
     return "equivalent" if within else "inconclusive"
 
 
-def _detectable(width: float, delta: float, confidence: float) -> float:
+def _detectable(width: float, delta: float, confidence: float, rate: float) -> float:
     """Return the shift found with 80 % power, from the width of the interval (logs).
 
     It must exceed ``delta`` by 0.84 standard errors, and the least significant shift by as many.
-    A look that spends the rate α has a two-sided interval of confidence 1 − α, twice the quantile
-    of 1 − α/2 wide, but one-sided tests at p < α, which ask for the quantile of 1 − α.
+    The interval is two-sided, twice the quantile of 0.5 + ``confidence`` / 2 wide; the tests are
+    one-sided at p < ``rate``.
     """
     standard_error = width / (2.0 * normal_quantile(0.5 + confidence / 2))
-    significant = normal_quantile(confidence)
-    return max(delta + 0.84 * standard_error, (significant + 0.84) * standard_error)
+    beyond, significant = normal_quantile(POWER), normal_quantile(1.0 - rate)
+    return max(delta + beyond * standard_error, (significant + beyond) * standard_error)
+
+
+def _detectable_apart(shifts: Float64, delta: float, rate: float) -> float:
+    """Return the shift found with 80 % power where the workers' own shifts must agree.
+
+    It must exceed ``delta``, and what Student's t asks for at p < ``rate``, by as much as the power
+    needs. Pairs know nothing of it: what a process gets for life is in all of its pairs alike.
+    Infinite with fewer than two ``shifts[n]``.
+    """
+    from scipy.special import stdtrit
+
+    n = shifts.size
+    if n < 2:
+        return math.inf
+    error = _error(shifts)
+    significant, beyond = (float(stdtrit(n - 1, p)) for p in (1.0 - rate, POWER))
+    return max(delta + beyond * error, (significant + beyond) * error)
+
+
+def _error(shifts: Float64) -> float:
+    return float(shifts.std(ddof=1)) / math.sqrt(shifts.size)
 
 
 def wilcoxon_p(d: Float64) -> float:
@@ -189,10 +220,21 @@ def student_p(shifts: Float64) -> float:
     n = shifts.size
     if n < 2:
         return 1.0
-    mean, error = float(shifts.mean()), float(shifts.std(ddof=1)) / math.sqrt(n)
+    mean, error = float(shifts.mean()), _error(shifts)
     if error == 0.0:
         return 0.0 if mean > 0 else 1.0
     return float(stdtr(n - 1, -mean / error))
+
+
+def student_interval(shifts: Float64, confidence: float) -> tuple[float, float]:
+    """Return Student's interval of the mean of ``shifts[n]``; unbounded of fewer than two."""
+    from scipy.special import stdtrit
+
+    n = shifts.size
+    if n < 2:
+        return (-math.inf, math.inf)
+    mean, half = float(shifts.mean()), float(stdtrit(n - 1, 0.5 + confidence / 2)) * _error(shifts)
+    return (mean - half, mean + half)
 
 
 def _mid_ranks(sizes: Float64) -> tuple[Float64, NDArray[np.int64]]:

@@ -10,9 +10,8 @@ p-values go through Holm (1979), which holds under any dependence.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +23,6 @@ from hwprof.measure.paired import (
     SMALLEST_SHIFT,
     PairedResult,
     PairedVerdict,
-    hodges_lehmann,
     judge_pairs,
     paired_verdict,
 )
@@ -38,8 +36,6 @@ SPENT = (0.1, 0.2, 0.3, 0.4)
 """Share of the false-alarm rate that each look spends."""
 TAIL_SHIFT = 0.10
 MOST_PREEMPTED = 0.01
-POWER = 0.8
-"""What is called detectable is found so often."""
 FEWEST_TAIL_SAMPLES = 10
 """Fewer calls in a burst have no 90th percentile worth the name."""
 
@@ -87,12 +83,7 @@ class Gate:
 
     def _judge(self, ratios: Mapping[str, Float64], share: float) -> PairedVerdict:
         confidence = 1.0 - (1.0 - CONFIDENCE) * share
-        found = judge_pairs(ratios, self.delta, confidence, apart=self.apart)
-        if self.apart:
-            shifts = np.array([hodges_lehmann(values) for values in ratios.values()])
-            delta = max(self.delta, SMALLEST_SHIFT)
-            least = _detectable_apart(shifts, delta, SIGNIFICANCE * share / self.family)
-            found = replace(found, detectable=max(found.detectable, least))
+        found = judge_pairs(ratios, self.delta, confidence, self.family, apart=self.apart)
         self.p_slower = min(self.p_slower, found.p_slower / share)
         self.p_faster = min(self.p_faster, found.p_faster / share)
         self.latest = found
@@ -104,23 +95,6 @@ class Gate:
         assert self.latest is not None
         delta = max(self.delta, SMALLEST_SHIFT)
         return paired_verdict(self.latest, delta, slower=slower, faster=faster)
-
-
-def _detectable_apart(shifts: Float64, delta: float, rate: float) -> float:
-    """Return the shift found with 80 % power where the workers' own shifts must agree.
-
-    It must exceed ``delta``, and what Student's t asks for at the false-alarm rate ``rate``, by as
-    much as 80 % power needs. Pairs know nothing of it: what a process gets for life is in all of
-    its pairs alike. Infinite with fewer than two ``shifts[n]``.
-    """
-    from scipy.special import stdtrit
-
-    n = shifts.size
-    if n < 2:
-        return math.inf
-    error = float(shifts.std(ddof=1)) / math.sqrt(n)
-    significant, beyond = (float(stdtrit(n - 1, p)) for p in (1.0 - rate, POWER))
-    return max(delta + beyond * error, (significant + beyond) * error)
 
 
 def settle(gates: Sequence[Gate]) -> list[PairedVerdict]:

@@ -74,6 +74,22 @@ class TestStudent:
         apart = paired.judge_pairs(d, apart=True)
         assert apart.verdict == "inconclusive"
         assert apart.p_slower == pytest.approx(0.054, abs=0.002)
+        # Student's t of 4 degrees of freedom at 0.995 is 4.6041: 1.4 ± 4.6041·1.517/√5 %.
+        low, high = (math.log1p(v) for v in apart.shift_ci99)
+        assert (low, high) == pytest.approx((0.014 - 0.03123, 0.014 + 0.03123), abs=1e-4)
+
+    def test_processes_apart_are_equal_only_if_their_spread_allows_it(self) -> None:
+        def steady(*shifts: float) -> dict[str, Float64]:
+            noise = 1e-4 * (np.arange(40, dtype=np.float64) - 19.5)
+            return {f"seat {i}": s + noise for i, s in enumerate(shifts)}
+
+        # The pairs alone know the shift to ±0.2 %; five processes ± 0.5 % apart do not.
+        spread = steady(-0.008, -0.004, 0.0, 0.004, 0.008)
+        assert paired.judge_pairs(spread).verdict == "equivalent"
+        assert paired.judge_pairs(spread, apart=True).verdict == "inconclusive"
+        near = steady(-0.002, -0.001, 0.0, 0.001, 0.002)
+        assert paired.judge_pairs(near, apart=True).verdict == "equivalent"
+        assert paired.judge_pairs(steady(0.0), apart=True).shift_ci99 == (-1.0, math.inf)
 
 
 class TestShift:
@@ -153,7 +169,9 @@ class TestGate:
         found = paired.judge_pairs(ratios(*[0.0] * 5, sd=0.3), confidence=confidence)
         low, high = found.shift_ci99
         error = (math.log1p(high) - math.log1p(low)) / 2 / two_sided
-        assert found.detectable == pytest.approx((one_sided + 0.84) * error)
+        assert found.detectable == pytest.approx(
+            (one_sided + 0.8416212) * error
+        )  # z(.8), any table
         # Well above what the threshold asks for.
         assert found.detectable > 2 * (0.01 + 0.84 * error)
 
@@ -164,7 +182,7 @@ class TestGate:
         low, high = found.shift_ci99
         assert low < found.shift < high
         error = (math.log1p(high) - math.log1p(low)) / 2 / 2.5758293035489004
-        assert found.detectable == pytest.approx(max(0.01 + 0.84 * error, 3.166 * error))
+        assert found.detectable == pytest.approx(max(0.01 + 0.8416212 * error, 3.1679691 * error))
 
     def test_no_pair_is_an_error(self) -> None:
         with pytest.raises(ValueError, match="no pair"):
