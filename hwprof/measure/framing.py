@@ -24,6 +24,7 @@ MAX_HEADER_BYTES = 16 * 2**20
 MAX_BODY_BYTES = 2**30
 
 _PREFIX = struct.Struct(">4sIQ")
+_JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 class WireError(MeasurementError):
@@ -53,7 +54,7 @@ def pack(header: Mapping[str, Any], body: bytes = b"", magic: bytes = MAGIC) -> 
     Raises:
         ValueError: the header holds a NaN or something that JSON has not.
     """
-    text = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
+    text = _JSON.encode(header).encode()
     return RawFrame(magic=magic, header=text, body=body).pack()
 
 

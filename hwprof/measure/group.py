@@ -100,6 +100,7 @@ class Group:
         self._warnings: tuple[str, ...] = ()
         self._n_cpus: int | None = None
         self._next_round_s = 0.0
+        self._reference_found: tuple[int, dict[str, float]] = (0, {})
 
     def start(self, warnings: tuple[str, ...] = ()) -> Hello:
         """Start every worker that will be needed, and return what the device says of itself.
@@ -317,12 +318,17 @@ class Group:
         }
 
     def _reference_telemetry(self) -> dict[str, float]:
-        """Return level and drift of the reference block over the group so far."""
+        """Return level and drift of the reference block over the group so far.
+
+        Many end at one look, and what they share is estimated once.
+        """
         reference = self._reference
         if reference is None or not used_bursts(reference.bursts):
             return {}
-        found = estimate(reference.bursts, self._threads)
-        return {
-            "reference_level_s": found.level_s,
-            "reference_drift": found.trend.drift if found.trend.p < REFERENCE_TREND_P else 0.0,
-        }
+        n_bursts, known = self._reference_found
+        if n_bursts != len(reference.bursts):
+            found = estimate(reference.bursts, self._threads)
+            drift = found.trend.drift if found.trend.p < REFERENCE_TREND_P else 0.0
+            known = {"reference_level_s": found.level_s, "reference_drift": drift}
+            self._reference_found = len(reference.bursts), known
+        return known

@@ -100,8 +100,10 @@ class LoadMonitor:
             return None
         busy = steal = 0
         for line in stat.splitlines():
+            if not line.startswith("cpu"):
+                break  # what follows is long, and this is read often
             name, *fields = line.split()
-            if name.startswith("cpu") and name[3:].isdigit() and int(name[3:]) in self._cpus:
+            if name[3:].isdigit() and int(name[3:]) in self._cpus:
                 user, nice, system, _idle, _iowait, irq, softirq, stolen = map(int, fields[:8])
                 busy += user + nice + system + irq + softirq
                 steal += stolen
@@ -114,7 +116,7 @@ class LoadMonitor:
 
     def _process_s(self, pid: int) -> float:
         """Return the CPU time of a living process; once reaped it is in ``os.times()``."""
-        stat = read_text(self._proc / str(pid) / "stat")
+        stat = read_text(f"{self._proc}/{pid}/stat")
         if stat is None:
             return 0.0
         # The name in brackets may hold blanks; user and system time follow as fields 14 and 15.
