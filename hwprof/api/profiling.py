@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwprof.api.models import as_space
-from hwprof.api.runs import COLD_FOLDER, DIFFERENTIAL_FOLDER
+from hwprof.api.runs import COLD_FOLDER, DIFFERENTIAL_FOLDER, open_run
 from hwprof.errors import PlanError
 from hwprof.measure.records import DeviceOptions, Precision, plan_for
 from hwprof.progress import ProgressCallback
@@ -160,7 +160,7 @@ def profile(
         if on_plan is not None:
             on_plan(precision_plan)
         campaign = plan_campaign(searched, seed, precision_plan.n_networks, isolated)
-        summary, samples = measuring.run(campaign)
+        summary, _ = measuring.run(campaign)
     if cold:
         flushed = replace(
             measuring, out=Path(out) / COLD_FOLDER, plan=replace(measuring.plan, cache="cold")
@@ -178,7 +178,7 @@ def profile(
         n_done=summary.n_done,
         n_failed=summary.n_failed,
         n_left=summary.n_left,
-        holdout=_holdout(searched, samples),
+        holdout=_holdout(Path(out)),
         seconds=time.monotonic() - started_s,
         precision=precision_plan,
     )
@@ -216,16 +216,14 @@ def _planned(pilot: Campaign, samples: Sequence[Sample], half_width: float) -> P
     return plan_precision(pilot.space, [s for s in samples if s.arch.arch_id in first], half_width)
 
 
-def _holdout(space: DesignSpace, samples: Sequence[Sample]) -> Holdout | None:
+def _holdout(out: Path) -> Holdout | None:
     """Return the held-out figures, or None where there are too few networks for a model."""
     from hwprof.estimate.crossval import FOLDS
-    from hwprof.estimate.design_matrix import n_coefficients
-    from hwprof.estimate.latency_model import AdditiveLatencyModel
+    from hwprof.estimate.run_analysis import run_latency_model
 
-    timed = [s for s in samples if s.latency_s is not None]
-    if len(timed) < max(FOLDS, n_coefficients(space)):
-        return None
-    return AdditiveLatencyModel.fit(space, timed).holdout
+    with open_run(out) as run:
+        n_timed = sum(s.latency_s is not None for s in run.networks())
+        return run_latency_model(run).holdout if n_timed >= FOLDS else None
 
 
 def import_(

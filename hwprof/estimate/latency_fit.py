@@ -25,6 +25,7 @@ from hwprof.estimate.interactions import (
 from hwprof.estimate.least_squares import (
     Fit,
     column_rank,
+    guided_ridge_fit,
     ordinary_fit,
     partial_ridge_fit,
     ridge_fit,
@@ -68,6 +69,7 @@ class Chosen:
         heldout: what the folds predict.
         tested: the families that were tried.
         drops_unused: whether ``codes`` leave out what nothing uses.
+        guess: ``float64[p, m]`` of :func:`hwprof.estimate.prior.directions`; shrinking goes there.
     """
 
     design: DesignMatrix
@@ -77,6 +79,7 @@ class Chosen:
     heldout: tuple[HeldOut, ...] = ()
     tested: tuple[InteractionTest, ...] = ()
     drops_unused: bool = False
+    guess: Floats | None = None
 
     def fit(self, y: Floats) -> Fit:
         """Fit to ``float64[n]`` latencies."""
@@ -89,7 +92,7 @@ class Chosen:
     def _fit(self, X: Floats, y: Floats) -> Fit:
         if self.shrunk:
             return partial_ridge_fit(X, y, self.design.n_coefficients)
-        return fit_rows(self.design, X, y)
+        return fit_rows(self.design, X, y, self.guess)
 
     def _known(self, train: NDArray[np.bool_], test: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Say which held-out networks hold only what the others have."""
@@ -100,10 +103,11 @@ class Chosen:
         return can
 
 
-def fit_rows(design: DesignMatrix, X: Floats, y: Floats) -> Fit:
-    """Fit by least squares where the data carries it, shrunk where not."""
+def fit_rows(design: DesignMatrix, X: Floats, y: Floats, guess: Floats | None = None) -> Fit:
+    """Fit shrunk towards a guess; without one by least squares where the data carries it."""
     n, p = X.shape
-    if n > OLS_RATIO * p and column_rank(X) == p:
+    is_guided = guess is not None and guess.shape[1] > 0
+    if not is_guided and n > OLS_RATIO * p and column_rank(X) == p:
         return ordinary_fit(X, y)
     own = [t.kind != "network" for t in design.terms]
     effects = design.expansion[own, 1:]
@@ -114,12 +118,17 @@ def fit_rows(design: DesignMatrix, X: Floats, y: Floats) -> Fit:
         root = np.block(
             [[root, np.zeros((len(root), extra))], [np.zeros((extra, len(root))), np.eye(extra)]]
         )
-    return ridge_fit(X, y, root)
+    if guess is None or not is_guided:
+        return ridge_fit(X, y, root)
+    return guided_ridge_fit(X, y, root, np.pad(guess, ((0, extra), (0, 0))))
 
 
-def additive(design: DesignMatrix, codes: Codes, y: Floats, seed: int) -> Chosen:
+def additive(
+    design: DesignMatrix, codes: Codes, y: Floats, seed: int, guess: Floats | None = None
+) -> Chosen:
     """Return the sum of effects, cross-validated."""
-    return Chosen(design=design, codes=codes, X=design.rows(codes)).cross_validated(y, seed)
+    made = Chosen(design=design, codes=codes, X=design.rows(codes), guess=guess)
+    return made.cross_validated(y, seed)
 
 
 def with_interactions(design: DesignMatrix, plain: Chosen, y: Floats, seed: int) -> Chosen:

@@ -1,9 +1,10 @@
 """Latency of a network as a constant plus what stands in every slot, learnt from whole networks.
 
-The model is :mod:`hwprof.estimate.design_matrix`'s. Where networks are plenty it is ordinary least
-squares; where they are not, or where some block was never seen, a ridge penalty on all effects,
-chosen by generalised cross-validation, takes its place (:mod:`hwprof.estimate.latency_fit`). What
-was never seen is refused, not guessed.
+The model is :mod:`hwprof.estimate.design_matrix`'s. Effects are shrunk towards a guess of their
+pattern (:mod:`hwprof.estimate.prior`), as far as generalised cross-validation says. Without a guess
+it is ordinary least squares where networks are plenty, and a ridge penalty on all effects where they
+are not, or where some block was never seen (:mod:`hwprof.estimate.latency_fit`). What was never seen
+is refused, not guessed.
 """
 
 from __future__ import annotations
@@ -82,6 +83,7 @@ class AdditiveLatencyModel:
         *,
         seed: int = 0,
         interactions: bool = True,
+        guess: Floats | None = None,
     ) -> Self:
         """Fit the model to measured networks; those without a latency are left aside.
 
@@ -91,6 +93,7 @@ class AdditiveLatencyModel:
             fingerprint: the device and runtime they were measured on.
             seed: of the folds of the cross-validation.
             interactions: whether terms beyond the sum of effects are tried.
+            guess: what effects look like beforehand (:func:`hwprof.estimate.prior.directions`).
 
         Raises:
             DataError: fewer than ten networks have a latency.
@@ -98,7 +101,7 @@ class AdditiveLatencyModel:
         """
         design = DesignMatrix(space)
         codes, y = encoded(design, samples)
-        chosen = additive(design, codes, y, seed)
+        chosen = additive(design, codes, y, seed, guess)
         if interactions:
             chosen = with_interactions(design, chosen, y, seed)
         fit = chosen.fit(y)

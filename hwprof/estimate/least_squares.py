@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -115,12 +115,30 @@ def ridge_fit(X: Floats, y: Floats, root: Floats) -> Fit:
     )
 
 
-def partial_ridge_fit(X: Floats, y: Floats, n_free: int) -> Fit:
+def guided_ridge_fit(X: Floats, y: Floats, root: Floats, directions: Floats) -> Fit:
+    """Fit with a ridge penalty on what sets coefficients apart from a guess of their pattern.
+
+    Minimises ‖y − Xc‖² + k‖R (c₁… − B s)‖² over c and s, the first coefficient (the mean) free:
+    the general form of ridge regression towards a target (Swindel 1976), whose scale is fitted
+    too. ``root`` is R as in :func:`ridge_fit`, ``directions`` is B, ``float64[p, m]`` with a first
+    row of zeros. k is chosen as in :func:`partial_ridge_fit`, but finite.
+    """
+    p, m = directions.shape
+    # c = T θ, where θ is the mean, s, and what R weighs: an ordinary partial ridge in θ.
+    T = np.zeros((p, p + m))
+    T[0, 0] = 1.0
+    T[:, 1 : 1 + m] = directions
+    T[1:, 1 + m :] = np.linalg.inv(root)
+    fit = partial_ridge_fit(X @ T, y, 1 + m, may_vanish=False)
+    return replace(fit, coefficients=T @ fit.coefficients, inverse=T @ fit.inverse @ T.T)
+
+
+def partial_ridge_fit(X: Floats, y: Floats, n_free: int, *, may_vanish: bool = True) -> Fit:
     """Fit with a ridge penalty on all but the first ``n_free`` coefficients.
 
     Minimises ‖y − Xc‖² + k‖c from n_free on‖². k is the one of 46 logarithmic steps over nine
-    decades, or infinity, with the least GCV score. At infinity those coefficients are zero, and
-    so is their variance.
+    decades, or (``may_vanish``) infinity, with the least GCV score. At infinity those
+    coefficients are zero, and so is their variance.
     """
     n, p = X.shape
     free = X[:, :n_free]
@@ -130,7 +148,9 @@ def partial_ridge_fit(X: Floats, y: Floats, n_free: int) -> Fit:
     rest = y - free @ (back @ y)
     projected = u.T @ rest
     n_kept = float(np.einsum("ij,ji->", free, back))
-    grid = np.append(float(s[0] ** 2) * np.logspace(-6, 3, 46), np.inf)
+    grid = float(s[0] ** 2) * np.logspace(-6, 3, 46)
+    if may_vanish:
+        grid = np.append(grid, np.inf)
     shrink = s**2 / (s**2 + grid[:, None])
     outside = float(rest @ rest - projected @ projected)
     rss = ((1.0 - shrink) ** 2 * projected**2).sum(axis=1) + max(outside, 0.0)

@@ -18,9 +18,12 @@ from hwprof.estimate.block_table import (
     table_model,
     table_samples,
 )
+from hwprof.estimate.design_matrix import DesignMatrix
 from hwprof.estimate.friendliness import fit_friendliness
 from hwprof.estimate.latency_model import AdditiveLatencyModel
 from hwprof.estimate.pinned_effects import fit_pinned
+from hwprof.estimate.prior import directions
+from hwprof.isolated import isolated_table
 from hwprof.space import get_space
 from hwprof.space.own import require_definition
 
@@ -118,7 +121,19 @@ def run_latency_model(run: Run) -> AdditiveLatencyModel:
         raise StoreError(
             f"{path!r} holds no measured networks; run `hwprof profile --out {path}` first"
         )
-    return AdditiveLatencyModel.fit(space, samples, fingerprint=run.fingerprint)
+    return fitted_model(run, space, samples)
+
+
+def fitted_model(run: Run, space: DesignSpace, samples: Sequence[Sample]) -> AdditiveLatencyModel:
+    """Return the model of some networks of a run, guided by what blocks take alone.
+
+    Raises:
+        DataError: there are too few networks.
+    """
+    rows = isolated_table(run, space)
+    alone_s = {(r.slot, r.block): r.isolated_hot_s.value for r in rows if r.slot is not None}
+    guess = directions(DesignMatrix(space), alone_s)
+    return AdditiveLatencyModel.fit(space, samples, fingerprint=run.fingerprint, guess=guess)
 
 
 def _table(run: Run) -> list[ImportedBlock]:

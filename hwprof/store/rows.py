@@ -19,7 +19,7 @@ from hwprof.measure.records import (
     MeasurePlan,
 )
 from hwprof.results import Sample
-from hwprof.store.blobs import BURST_COLUMNS, burst_from_row, burst_row
+from hwprof.store.blobs import BURST_COLUMNS, burst_from_row, burst_row, decode
 from hwprof.store.records import ImportedBlock, ImportedNetwork
 from hwprof.workload import Workload
 
@@ -31,6 +31,10 @@ RowsById = Callable[[Sequence[int]], Mapping[int, sqlite3.Row]]
 INSERT_BURST = (
     f"INSERT INTO bursts (workload, session, {', '.join(BURST_COLUMNS)})"
     f" VALUES (?, ?, {', '.join('?' * len(BURST_COLUMNS))})"
+)
+SELECT_STARTS = (
+    "SELECT id, worker, round_index, encoding, n_samples, start_ns FROM bursts"
+    " WHERE workload = ? ORDER BY id"
 )
 INSERT_MEASUREMENT = (
     "INSERT INTO measurements (workload, fingerprint, session, time_ns, level_s, ci95_lo_s,"
@@ -87,24 +91,17 @@ def label_bursts(db: sqlite3.Connection, session: str, measurement: Measurement)
     """
     key = measurement.workload.key
     kept: dict[tuple[object, ...], list[int]] = {}
-    for row in db.execute("SELECT * FROM bursts WHERE workload = ? ORDER BY id", (key,)):
-        kept.setdefault(_identity(burst_from_row(row)), []).append(row["id"])
+    for row in db.execute(SELECT_STARTS, (key,)):
+        start_ns = decode(row["start_ns"], row["encoding"], row["n_samples"])
+        identity = row["worker"], row["round_index"], start_ns.tobytes()
+        kept.setdefault(identity, []).append(row["id"])
     labels = []
     for burst in measurement.bursts:
-        same = kept.get(_identity(burst))
+        # When its calls began tells one burst of a worker from every other.
+        same = kept.get((burst.worker, burst.round_index, burst.burst.start_ns.tobytes()))
         row_id = same.pop(0) if same else insert_burst(db, key, session, burst)
         labels.append((row_id, burst.causes))
     return labels
-
-
-def _identity(labelled: LabelledBurst) -> tuple[object, ...]:
-    burst = labelled.burst
-    return (
-        labelled.worker,
-        labelled.round_index,
-        burst.start_ns.tobytes(),
-        burst.duration_ns.tobytes(),
-    )
 
 
 def insert_measurement(

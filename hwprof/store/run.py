@@ -61,6 +61,8 @@ class Run(Reading):
         self._lock = lock
         self._session = uuid.uuid4().hex[:12]
         self._side_db: sqlite3.Connection | None = None
+        self._known: set[str] = set()
+        """Workloads that are kept: one gets many bursts."""
 
     # ------------------------------------------------------------------ open and close
 
@@ -197,8 +199,10 @@ class Run(Reading):
     def burst(self, workload: Workload, burst: LabelledBurst) -> None:
         """Keep one burst; it is safe when this returns."""
         with self._writing() as db:
-            rows.insert_workload(db, workload)
+            if workload.key not in self._known:
+                rows.insert_workload(db, workload)
             rows.insert_burst(db, workload.key, self._session, burst)
+        self._known.add(workload.key)
 
     def done(self, measurement: Measurement) -> None:
         """Keep a finished measurement, and of its bursts those that are not yet kept.
