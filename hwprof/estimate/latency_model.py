@@ -26,6 +26,7 @@ from hwprof.estimate.latency_fit import additive, encoded, with_interactions
 from hwprof.estimate.least_squares import ordinary_fit, t_quantile
 from hwprof.estimate.level_tables import LevelTables
 from hwprof.estimate.pair_terms import PairTable
+from hwprof.measure.floor import NORMAL_95
 from hwprof.measure.records import Fingerprint
 from hwprof.results import Holdout, Sample
 from hwprof.space import Architecture, DesignSpace, Slot
@@ -58,6 +59,9 @@ class AdditiveLatencyModel:
         tested: the families of interactions that were tried, and which one pays.
         drops_unused: whether the device leaves out blocks whose output nothing uses
             (:meth:`DesignSpace.used_codes`); effects are then those of blocks that run.
+        common_sd: standard deviation of what all fitted networks are off by alike, as a share of
+            the latency; they were timed within minutes of each other, so that it did not average
+            out, and no residual shows it.
     """
 
     space: DesignSpace
@@ -73,6 +77,7 @@ class AdditiveLatencyModel:
     heldout: tuple[HeldOut, ...] = field(default=(), repr=False)
     tested: tuple[InteractionTest, ...] = field(default=(), repr=False)
     drops_unused: bool = False
+    common_sd: float = 0.0
 
     @classmethod
     def fit(
@@ -84,6 +89,7 @@ class AdditiveLatencyModel:
         seed: int = 0,
         interactions: bool = True,
         guess: Floats | None = None,
+        common_sd: float = 0.0,
     ) -> Self:
         """Fit the model to measured networks; those without a latency are left aside.
 
@@ -94,6 +100,7 @@ class AdditiveLatencyModel:
             seed: of the folds of the cross-validation.
             interactions: whether terms beyond the sum of effects are tried.
             guess: what effects look like beforehand (:func:`hwprof.estimate.prior.directions`).
+            common_sd: as the attribute.
 
         Raises:
             DataError: fewer than ten networks have a latency.
@@ -119,6 +126,7 @@ class AdditiveLatencyModel:
             heldout=chosen.heldout,
             tested=chosen.tested,
             drops_unused=chosen.drops_unused,
+            common_sd=common_sd,
         )
 
     @property
@@ -147,7 +155,8 @@ class AdditiveLatencyModel:
     def predict_encoded(self, codes: Codes) -> tuple[Floats, Floats]:
         """Predict from ``int64[n, n_decisions]`` codes (:meth:`DesignSpace.encode`).
 
-        The half width is t · s · √(1 + xᵀ (XᵀX + penalty)⁻¹ x): residual variance and leverage.
+        The half width is t · s · √(1 + xᵀ (XᵀX + penalty)⁻¹ x), residual variance and leverage,
+        and in quadrature what all fitted networks may be off by alike.
 
         Raises:
             SpaceError: a network holds a block that the space lacks or that was never measured.
@@ -162,7 +171,8 @@ class AdditiveLatencyModel:
         for start in range(0, len(codes), CHUNK_ROWS):
             part = slice(start, start + CHUNK_ROWS)
             latency[part], leverage = self._look_up(codes[part])
-            half[part] = scale * np.sqrt(1.0 + leverage)
+            common = NORMAL_95 * self.common_sd * latency[part]
+            half[part] = np.hypot(scale * np.sqrt(1.0 + leverage), common)
         return latency, half
 
     def _look_up(self, codes: Codes) -> tuple[Floats, Floats]:

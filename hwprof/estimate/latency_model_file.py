@@ -39,6 +39,7 @@ def write_model(model: AdditiveLatencyModel, path: Path) -> None:
         "n_networks": model.n_networks,
         "holdout": model.holdout.to_json() if model.holdout else None,
         "drops_unused": model.drops_unused,
+        "common_sd": model.common_sd,
         "tested": [test.to_json() for test in model.tested],
     }
     text = json.dumps(meta, sort_keys=True).encode()
@@ -82,6 +83,7 @@ def read_model(path: Path, space: DesignSpace | None) -> AdditiveLatencyModel:
         holdout=Holdout(**holdout) if holdout else None,
         tested=tuple(InteractionTest(**test) for test in meta.get("tested", ())),
         drops_unused=meta.get("drops_unused", False),
+        common_sd=meta.get("common_sd", 0.0),
     )
 
 

@@ -7,6 +7,7 @@ published one-factor estimator, a table of blocks by its own exact sums.
 from __future__ import annotations
 
 import logging
+import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -127,13 +128,26 @@ def run_latency_model(run: Run) -> AdditiveLatencyModel:
 def fitted_model(run: Run, space: DesignSpace, samples: Sequence[Sample]) -> AdditiveLatencyModel:
     """Return the model of some networks of a run, guided by what blocks take alone.
 
+    A measurement's interval is for what another session would find. Networks of one run shared
+    theirs, so what it leaves open for one of them is taken to be open for all alike.
+
     Raises:
         DataError: there are too few networks.
     """
     rows = isolated_table(run, space)
     alone_s = {(r.slot, r.block): r.isolated_hot_s.value for r in rows if r.slot is not None}
-    guess = directions(DesignMatrix(space), alone_s)
-    return AdditiveLatencyModel.fit(space, samples, fingerprint=run.fingerprint, guess=guess)
+    shares = [
+        s.latency_se_s / s.latency_s
+        for s in samples
+        if s.latency_s is not None and s.latency_se_s is not None
+    ]
+    return AdditiveLatencyModel.fit(
+        space,
+        samples,
+        fingerprint=run.fingerprint,
+        guess=directions(DesignMatrix(space), alone_s),
+        common_sd=0.0 if run.has_imports() or not shares else statistics.median(shares),
+    )
 
 
 def _table(run: Run) -> list[ImportedBlock]:

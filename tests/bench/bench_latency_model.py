@@ -12,7 +12,8 @@ the sum of blocks timed alone; and a random forest a kind of block, in the manne
 to blocks timed alone and summed (whole blocks stand in for nn-Meter's fused kernels). The last two
 never see a network, so a second row of each has the scale and the constant that fit the networks
 best. Bars: 95 % of networks within 5 %, 99.5 % within 10 %, rank correlation 0.99, 95 % intervals that
-cover 90 %, from at most 300 networks and 30 minutes.
+cover 90 %, from at most 300 networks and 30 minutes. What judges has errors of its own: the rank
+correlation that a perfect model would reach is printed beside.
 """
 
 from __future__ import annotations
@@ -165,10 +166,14 @@ def main() -> None:
         found[name] = figures(guesses[1], actual, None)
         found[f"{name}, scaled"] = figures(scaled(guesses[0], fitted, guesses[1]), actual, None)
     half_pct = np.median([50 * (m.ci95_s[1] - m.ci95_s[0]) / m.level_s for m in known])
+    errors = np.array([s.latency_se_s for s in test])
+    rng = np.random.default_rng(0)
+    best = [spearman(actual, actual + errors * rng.standard_normal(len(test))) for _ in range(500)]
     print(
         f"{space.name} on {args.device}: {len(fit)} networks to fit, {len(test)} to judge, known "
         f"to ±{half_pct:.1f} % (median), {np.mean(actual) * 1e3:.1f} ms ± "
-        f"{100 * np.std(actual) / np.mean(actual):.0f} %; {burst_s:.0f} s of bursts to fit"
+        f"{100 * np.std(actual) / np.mean(actual):.0f} %; {burst_s:.0f} s of bursts to fit. Judged by "
+        f"these, a perfect model would have a rank correlation of {np.mean(best):.3f}."
     )
     print(pd.DataFrame(found).T.to_string(float_format="{:.4f}".format))
     last = found[f"hwprof, {len(fit)} networks"]

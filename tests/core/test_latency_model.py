@@ -62,6 +62,18 @@ def test_additive_latency_is_predicted_exactly(name: str) -> None:
     assert model.holdout.spearman == pytest.approx(1.0)
 
 
+def test_what_all_networks_are_off_by_alike_widens_every_interval(tmp_path: Path) -> None:
+    space = get_space("mobile-mini")
+    model = AdditiveLatencyModel.fit(
+        space, additive(space, draw(space, 300, 1)), HERE, common_sd=0.01
+    )
+    model.save(tmp_path / "model.npz")
+    for found in (model, AdditiveLatencyModel.load(tmp_path / "model.npz")):
+        predicted, half = found.predict_many(draw(space, 20, 2))
+        # Nothing else is uncertain of an additive truth without noise.
+        assert half == pytest.approx(1.96 * 0.01 * predicted, rel=1e-4)
+
+
 def test_constant_and_table_add_up_to_the_prediction() -> None:
     space = get_space("ofa-resnet50")
     assert isinstance(space, SlottedSpace)
