@@ -221,20 +221,6 @@ class CudaOrtExecutable(GpuExecutable):
         found = super().check(reference)
         return replace(found, fallback_ops=fallback_ops, outside_ops=outside_ops)
 
-    def outputs(self, inputs: Arrays | None = None) -> list[Array]:
-        """Run once as it is timed and return the outputs.
-
-        Raises:
-            ModelError: the inputs are not of the shapes that it was compiled for.
-        """
-        if inputs is not None:
-            self._fill(inputs)
-        self.timer.run()
-        found = [value.numpy() for value in self._results]
-        if inputs is not None:
-            self._fill(self._seeded)
-        return found
-
     def trace(self) -> OpTrace:
         """Refuse: the runtime's profiler times how the host launches operators on the GPU.
 
@@ -321,6 +307,9 @@ class CudaOrtExecutable(GpuExecutable):
         ]
         for name, result in zip(self._names, self._results, strict=True):
             self._binding.bind_ortvalue_output(name, result)
+
+    def _read(self) -> list[Array]:
+        return [value.numpy() for value in self._results]
 
     def _fill(self, inputs: Arrays) -> None:
         """Write values where the binding reads them."""
