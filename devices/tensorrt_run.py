@@ -12,7 +12,7 @@ from hwprof.devices.cpu import safe_inputs
 from hwprof.devices.cuda_device import GpuExecutable, array_of
 from hwprof.devices.cuda_timing import GpuTimer
 from hwprof.devices.host import Array
-from hwprof.devices.tensorrt_cache import Source
+from hwprof.devices.model_source import Source
 from hwprof.devices.tensorrt_layers import (
     NAMELESS,
     collecting_profiler,
