@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hwprof.devices.host import NARROW_INTEGERS, WIDE_INTEGERS, Array, random_inputs
 from hwprof.errors import MeasurementError, ModelError
-from hwprof.workload import InputSpec, Workload
+from hwprof.workload import InputSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,19 +20,6 @@ class ModelInput:
     """Its type in the runtime's own words."""
     dtype: str | None
     """The same as numpy calls it; None where no array can be drawn of it."""
-
-
-def model_path(workload: Workload) -> str:
-    """Return the path of a user's model file, which must still be the one that was named.
-
-    Raises:
-        ModelError: it has changed or is gone.
-    """
-    assert workload.path is not None
-    current = Workload.from_file(workload.path).content
-    if workload.content is not None and current != workload.content:
-        raise ModelError(f"{workload.path!r} has changed since it was named: measure it again")
-    return workload.path
 
 
 def bind_inputs(model_inputs: Sequence[ModelInput], given: Sequence[InputSpec]) -> list[InputSpec]:

@@ -6,14 +6,13 @@ pool; with more its threads spin between operators (the runtime's default, part 
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwprof.devices.binding import ModelInput, accepted_inputs, bind_inputs, model_path
+from hwprof.devices.binding import ModelInput, accepted_inputs, bind_inputs
 from hwprof.devices.host import (
     NARROW_INTEGERS,
     WIDE_INTEGERS,
@@ -23,6 +22,7 @@ from hwprof.devices.host import (
     only_fp32,
     random_inputs,
 )
+from hwprof.devices.model_source import Source, callable_refusal, onnx_source, source_bytes
 from hwprof.devices.ort_trace import OrtTracer
 from hwprof.errors import (
     CompileError,
@@ -31,7 +31,6 @@ from hwprof.errors import (
     MeasurementError,
     ModelError,
 )
-from hwprof.graph import to_onnx, workload_graph
 from hwprof.measure.records import DeviceOptions, Fingerprint, MeasurePlan
 from hwprof.protocols import OpTrace, Support
 from hwprof.workload import InputSpec, Workload
@@ -90,12 +89,8 @@ class CpuAdapter:
 
     def supports(self, workload: Workload) -> Support:
         """Take networks and blocks of a space and ``.onnx`` files, in fp32."""
-        if workload.target is not None:
-            return Support(
-                ok=False,
-                reason=f"{workload.target!r} is a torch callable: use --device cpu-torch, or "
-                "export it to .onnx",
-            )
+        if reason := callable_refusal(workload, "cpu-torch"):
+            return Support(ok=False, reason=reason)
         if workload.path is not None and not workload.path.endswith(".onnx"):
             name = Path(workload.path).name
             hint = ": use --device tflite" if name.endswith(".tflite") else ""
@@ -109,24 +104,17 @@ class CpuAdapter:
             ModelError: the file is damaged, was edited, or its inputs cannot be bound.
             CompileError: the runtime refuses it.
         """
-        source = self._source(workload)
+        source = onnx_source(workload, self._options.batch)
         start_s = time.perf_counter()
         session = self.open_session(source)
         load_s = time.perf_counter() - start_s
-        size = len(source) if isinstance(source, bytes) else os.path.getsize(source)
+        size = source_bytes(source)
         return CpuExecutable(self, session, workload, source, load_s=load_s, artifact_bytes=size)
 
     def close(self) -> None:
         """Nothing to free: sessions belong to executables."""
 
-    def _source(self, workload: Workload) -> str | bytes:
-        """Return the model as the runtime takes it: a path, or bytes written from the graph."""
-        if workload.path is None:
-            graph = workload_graph(workload)
-            return to_onnx(graph, seed=workload.seed, batch=self._options.batch)
-        return model_path(workload)
-
-    def open_session(self, source: str | bytes, adjust: Callable[[Any], None] | None = None) -> Any:
+    def open_session(self, source: Source, adjust: Callable[[Any], None] | None = None) -> Any:
         """Return a session of a model; ``adjust`` is given its options first.
 
         Raises:
@@ -155,7 +143,7 @@ class CpuAdapter:
         return self._tracer
 
 
-def refusal(error: Exception, source: str | bytes) -> ModelError | CompileError | MemoryError:
+def refusal(error: Exception, source: Source) -> ModelError | CompileError | MemoryError:
     """Tell a damaged file from one that is too large or not for this runtime."""
     text = " ".join(str(error).split())
     if any(words in text for words in _OUT_OF_MEMORY):
@@ -220,7 +208,7 @@ class CpuExecutable(HostExecutable):
         adapter: CpuAdapter,
         session: Any,
         workload: Workload,
-        source: str | bytes,
+        source: Source,
         *,
         load_s: float,
         artifact_bytes: int,

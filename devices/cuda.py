@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from hwprof.devices.cuda_device import GpuAdapter, GpuExecutable
+from hwprof.devices.cuda_device import GpuAdapter, GpuExecutable, array_of
 from hwprof.devices.cuda_timing import GpuTimer, device_memory, one_line
 from hwprof.devices.cuda_trace import trace_blocks, trace_operators
 from hwprof.devices.host import Array, random_inputs
@@ -166,21 +166,6 @@ class CudaExecutable(GpuExecutable):
             else (f"no CUDA graph ({refusal}): launched kernel by kernel, host's time included",),
         )
 
-    def outputs(self, inputs: Arrays | None = None) -> list[Array]:
-        """Run once as it is timed and return the outputs, whatever they are nested in, in order.
-
-        Raises:
-            ModelError: the inputs are not of the shapes that it was compiled for.
-        """
-        if inputs is not None:
-            self._fill(inputs)
-        self.timer.run()
-        result = self._result if self._replayed is None else self._replayed
-        found = [self._array(t) for t in leaves(result) if isinstance(t, self._torch.Tensor)]
-        if inputs is not None:
-            self._fill(self._seeded)
-        return found
-
     def trace(self) -> OpTrace:
         """Time blocks by events between them in a graph; a user's module by torch's profiler.
 
@@ -247,6 +232,11 @@ class CudaExecutable(GpuExecutable):
             ) from error
         return compiled
 
+    def _read(self) -> list[Array]:
+        """Return the tensors, whatever they are nested in."""
+        result = self._result if self._replayed is None else self._replayed
+        return [array_of(t) for t in leaves(result) if isinstance(t, self._torch.Tensor)]
+
     def _fill(self, inputs: Arrays) -> None:
         """Write values where the graph reads its inputs."""
         given = self._tensors(inputs)
@@ -265,8 +255,3 @@ class CudaExecutable(GpuExecutable):
             t.to(self._place, self._dtype if t.is_floating_point() else t.dtype, copy=True)
             for t in made
         ]
-
-    def _array(self, tensor: torch.Tensor) -> Array:
-        wide = tensor.float() if tensor.dtype == self._torch.bfloat16 else tensor
-        array: Array = wide.detach().cpu().numpy().copy()
-        return array

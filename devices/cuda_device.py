@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import sys
 import time
+from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hwprof.devices.cuda_presence import torch_lacks
 from hwprof.devices.cuda_timing import GpuTimer, hold_clock
-from hwprof.devices.host import HostExecutable
+from hwprof.devices.host import Array, HostExecutable
 from hwprof.devices.nvml import GpuConditions, GpuSensors, NvmlError
 from hwprof.errors import DeviceUnavailableError
 from hwprof.measure import machine
 from hwprof.measure.records import Burst, Cache, DeviceOptions, Fingerprint, Loaded, MeasurePlan
 from hwprof.protocols import Disturbance
+
+if TYPE_CHECKING:
+    import torch
+
+    from hwprof.protocols import Arrays
 
 BUSY_S = 0.01
 """Work between two looks at the clock while the GPU warms up."""
@@ -141,9 +147,14 @@ def _work_for(timer: GpuTimer, seconds: float) -> None:
 
 
 class GpuExecutable(HostExecutable):
-    """A workload on the GPU. Subclasses give a timer, :meth:`outputs` and :meth:`trace`."""
+    """A workload on the GPU.
+
+    Subclasses give a timer, seeded inputs, how values are written where calls read and read where
+    they write, and :meth:`trace`.
+    """
 
     timer: GpuTimer
+    _seeded: Arrays
 
     def __init__(
         self,
@@ -163,6 +174,29 @@ class GpuExecutable(HostExecutable):
         """Run once on the seeded inputs, and wait."""
         self.timer.run()
         return None
+
+    def outputs(self, inputs: Arrays | None = None) -> list[Array]:
+        """Run once as it is timed and return the outputs, in order.
+
+        Raises:
+            ModelError: the inputs are not of the shapes that it was compiled for.
+            MeasurementError: the runtime does not run it.
+        """
+        if inputs is not None:
+            self._fill(inputs)
+        self.timer.run()
+        found = self._read()
+        if inputs is not None:
+            self._fill(self._seeded)
+        return found
+
+    @abstractmethod
+    def _fill(self, inputs: Arrays) -> None:
+        """Write values where calls read their inputs; a ModelError where the shapes are others."""
+
+    @abstractmethod
+    def _read(self) -> list[Array]:
+        """Return what the last call wrote."""
 
     def burst(self, duration_s: float, min_calls: int, cache: Cache) -> Burst:
         """Time a burst on the GPU, its state noted before and after."""
@@ -188,3 +222,10 @@ class GpuExecutable(HostExecutable):
         """Free what the workload holds on the GPU."""
         super().close()
         self.timer.close()
+
+
+def array_of(tensor: torch.Tensor) -> Array:
+    """Return a copy of a tensor's values; those that numpy lacks a type for as float32."""
+    wide = tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor
+    array: Array = wide.detach().cpu().numpy().copy()
+    return array

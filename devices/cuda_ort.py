@@ -9,7 +9,6 @@ its own profile, operator by operator, and is a failure: the number would be of 
 from __future__ import annotations
 
 import json
-import os
 import re
 import tempfile
 import time
@@ -18,11 +17,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwprof.devices.binding import bind_inputs, model_path
+from hwprof.devices.binding import bind_inputs
 from hwprof.devices.cpu import QUIET, model_inputs, refusal, run_failure, safe_inputs
 from hwprof.devices.cuda_device import GpuAdapter, GpuExecutable
 from hwprof.devices.cuda_timing import GpuTimer
 from hwprof.devices.host import Array
+from hwprof.devices.model_source import Source, callable_refusal, onnx_source, source_bytes
 from hwprof.errors import (
     CompileError,
     DeviceError,
@@ -30,7 +30,6 @@ from hwprof.errors import (
     MeasurementError,
     ModelError,
 )
-from hwprof.graph import to_onnx, workload_graph
 from hwprof.measure.records import DeviceOptions, Fingerprint, MeasurePlan
 from hwprof.protocols import Check, OpTrace, Support
 from hwprof.workload import Workload
@@ -97,12 +96,8 @@ class CudaOrtAdapter(GpuAdapter):
 
     def supports(self, workload: Workload) -> Support:
         """Take networks and blocks of a space and ``.onnx`` files, in fp32 or tf32."""
-        if workload.target is not None:
-            return Support(
-                ok=False,
-                reason=f"{workload.target!r} is a torch callable: use --device cuda, or export it "
-                "to .onnx",
-            )
+        if reason := callable_refusal(workload, "cuda"):
+            return Support(ok=False, reason=reason)
         if workload.path is not None and not workload.path.endswith(".onnx"):
             name = Path(workload.path).name
             return Support(ok=False, reason=f"{name!r} is no .onnx file, which cuda-ort reads")
@@ -123,14 +118,11 @@ class CudaOrtAdapter(GpuAdapter):
             CompileError: the runtime refuses it.
             DeviceUnavailableError: the runtime cannot load its CUDA provider.
         """
-        if workload.path is not None:
-            return CudaOrtExecutable(self, workload, plan, model_path(workload))
-        graph = workload_graph(workload)
-        model = to_onnx(graph, seed=workload.seed, batch=self.options.batch)
-        return CudaOrtExecutable(self, workload, plan, model)
+        source = onnx_source(workload, self.options.batch)
+        return CudaOrtExecutable(self, workload, plan, source)
 
     def open_session(
-        self, source: str | bytes, stream: Any, *, graph: bool, profile_prefix: str | None = None
+        self, source: Source, stream: Any, *, graph: bool, profile_prefix: str | None = None
     ) -> Any:
         """Return a session of a model on a stream.
 
@@ -177,7 +169,7 @@ class CudaOrtExecutable(GpuExecutable):
         adapter: CudaOrtAdapter,
         workload: Workload,
         plan: MeasurePlan,
-        source: str | bytes,
+        source: Source,
     ) -> None:
         start_s = time.perf_counter()
         self._ort, self._source, self._opener = adapter.ort, source, adapter
@@ -205,12 +197,11 @@ class CudaOrtExecutable(GpuExecutable):
         self.timer = GpuTimer(
             adapter.torch, self._launch, capture=False, waits=refused is None, stream=self._stream
         )
-        size = len(source) if isinstance(source, bytes) else os.path.getsize(source)
         super().__init__(
             adapter,
             plan,
             load_s=load_s,
-            artifact_bytes=size,
+            artifact_bytes=source_bytes(source),
             peak_memory_bytes=max(free_bytes - cuda.mem_get_info()[0], 0),
             warnings=() if refused is None else (f"no CUDA graph: {refused}",),
         )
@@ -220,20 +211,6 @@ class CudaOrtExecutable(GpuExecutable):
         fallback_ops, outside_ops = self._on_cpu
         found = super().check(reference)
         return replace(found, fallback_ops=fallback_ops, outside_ops=outside_ops)
-
-    def outputs(self, inputs: Arrays | None = None) -> list[Array]:
-        """Run once as it is timed and return the outputs.
-
-        Raises:
-            ModelError: the inputs are not of the shapes that it was compiled for.
-        """
-        if inputs is not None:
-            self._fill(inputs)
-        self.timer.run()
-        found = [value.numpy() for value in self._results]
-        if inputs is not None:
-            self._fill(self._seeded)
-        return found
 
     def trace(self) -> OpTrace:
         """Refuse: the runtime's profiler times how the host launches operators on the GPU.
@@ -321,6 +298,9 @@ class CudaOrtExecutable(GpuExecutable):
         ]
         for name, result in zip(self._names, self._results, strict=True):
             self._binding.bind_ortvalue_output(name, result)
+
+    def _read(self) -> list[Array]:
+        return [value.numpy() for value in self._results]
 
     def _fill(self, inputs: Arrays) -> None:
         """Write values where the binding reads them."""

@@ -8,7 +8,6 @@ thread a call runs in the calling thread, so its run-queue wait is known.
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -17,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hwprof.devices.binding import ModelInput, accepted_inputs, bind_inputs, model_path
+from hwprof.devices.binding import ModelInput, accepted_inputs, bind_inputs
 from hwprof.devices.host import Array, HostExecutable, host_fingerprint, only_fp32
+from hwprof.devices.model_source import Source, callable_refusal, onnx_source, source_bytes
 from hwprof.errors import (
     CompileError,
     DeviceError,
@@ -26,7 +26,6 @@ from hwprof.errors import (
     MeasurementError,
     ModelError,
 )
-from hwprof.graph import to_onnx, workload_graph
 from hwprof.measure.records import DeviceOptions, Fingerprint, MeasurePlan
 from hwprof.protocols import OpTrace, Support
 from hwprof.workload import InputSpec, Workload
@@ -81,12 +80,8 @@ class OpenvinoAdapter:
 
     def supports(self, workload: Workload) -> Support:
         """Take networks and blocks of a space, ``.onnx`` and ``.tflite`` files, in fp32."""
-        if workload.target is not None:
-            return Support(
-                ok=False,
-                reason=f"{workload.target!r} is a torch callable: use --device cpu-torch, or "
-                "export it to .onnx",
-            )
+        if reason := callable_refusal(workload, "cpu-torch"):
+            return Support(ok=False, reason=reason)
         if workload.path is not None and not workload.path.endswith(SUFFIXES):
             return Support(
                 ok=False,
@@ -111,7 +106,7 @@ class OpenvinoAdapter:
             ModelError: the file is damaged, was edited, or its inputs cannot be bound.
             CompileError: the runtime refuses it.
         """
-        source = self._source(workload)
+        source = onnx_source(workload, self._options.batch)
         start_s = time.perf_counter()
         model = self._read(source, workload)
         specs = bind_inputs(_model_inputs(model), workload.inputs)
@@ -122,21 +117,19 @@ class OpenvinoAdapter:
         except RuntimeError as error:
             raise CompileError(f"openvino refuses the model: {_line(error)}") from error
         load_s = time.perf_counter() - start_s
-        size = len(source) if isinstance(source, bytes) else os.path.getsize(source)
         return OpenvinoExecutable(
-            self._openvino, compiled, specs, workload, load_s=load_s, artifact_bytes=size
+            self._openvino,
+            compiled,
+            specs,
+            workload,
+            load_s=load_s,
+            artifact_bytes=source_bytes(source),
         )
 
     def close(self) -> None:
         """Nothing to free: compiled models belong to executables."""
 
-    def _source(self, workload: Workload) -> str | bytes:
-        if workload.path is not None:
-            return model_path(workload)
-        graph = workload_graph(workload)
-        return to_onnx(graph, seed=workload.seed, batch=self._options.batch)
-
-    def _read(self, source: str | bytes, workload: Workload) -> Any:
+    def _read(self, source: Source, workload: Workload) -> Any:
         """Read a model.
 
         Raises:

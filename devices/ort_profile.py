@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hwprof.devices.model_source import Source
 from hwprof.errors import MeasurementError
 from hwprof.measure.level import corrected_s
 from hwprof.measure.records import Burst
@@ -34,7 +35,6 @@ OPTIMIZED = "optimized.onnx"
 _KERNEL = "_kernel_time"
 
 Session = Any
-Source = str | bytes
 Call = Callable[[], object]
 Bind = Callable[[Session], Call]
 """Binds inputs and outputs of a session and returns what runs it once."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from hwprof.devices.model_source import Source
 from hwprof.devices.ort_calibration import profiler_cost
-from hwprof.devices.ort_profile import Bind, Call, OpenSession, Source, profile_calls
+from hwprof.devices.ort_profile import Bind, Call, OpenSession, profile_calls
 from hwprof.parts.tracer import TracerCost, correct
 from hwprof.protocols import OpTime, OpTrace
 

@@ -18,14 +18,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwprof.devices.binding import model_path
 from hwprof.devices.cuda_device import GpuAdapter
 from hwprof.devices.cuda_timing import device_memory
-from hwprof.devices.tensorrt_cache import DiskCache, Source, default_folder
+from hwprof.devices.model_source import callable_refusal, onnx_source
+from hwprof.devices.tensorrt_cache import DiskCache, default_folder
 from hwprof.devices.tensorrt_engine import EngineMaker, settings_from
 from hwprof.devices.tensorrt_run import TensorrtExecutable
 from hwprof.errors import CompileError, DeviceUnavailableError, ModelError
-from hwprof.graph import to_onnx, workload_graph
 from hwprof.measure.records import DeviceOptions, Fingerprint, MeasurePlan
 from hwprof.protocols import Support
 from hwprof.workload import Workload
@@ -115,15 +114,14 @@ class TensorrtAdapter(GpuAdapter):
         if refusal := self._refusal(workload):
             raise CompileError(refusal)
         with device_memory(self.torch, repr(workload.label)):
-            return TensorrtExecutable(self, self._source(workload), workload, plan)
+            source = onnx_source(workload, self.options.batch, FLOAT_TYPES[self.options.precision])
+            return TensorrtExecutable(self, source, workload, plan)
 
     def _refusal(self, workload: Workload) -> str:
         """Return why the workload is not taken, as far as that shows without parsing it."""
         precision = self.options.precision
-        if workload.target is not None:
-            return (
-                f"{workload.target!r} is a torch callable: use --device cuda, or export it to .onnx"
-            )
+        if reason := callable_refusal(workload, "cuda"):
+            return reason
         if workload.path is not None:
             name = Path(workload.path).name
             if not name.endswith(".onnx"):
@@ -141,16 +139,6 @@ class TensorrtAdapter(GpuAdapter):
                 "does not write; give such an .onnx file, without --precision"
             )
         return ""
-
-    def _source(self, workload: Workload) -> Source:
-        if workload.path is not None:
-            return model_path(workload)
-        return to_onnx(
-            workload_graph(workload),
-            seed=workload.seed,
-            batch=self.options.batch,
-            float_type=FLOAT_TYPES[self.options.precision],
-        )
 
     def _gpu_facts(self) -> dict[str, str]:
         """Return what an engine is tied to: it runs on no other GPU, and is tuned for the driver."""

@@ -12,12 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hwprof.devices.model_source import Source
+
 FOLDER_VARIABLE = "HWPROF_TENSORRT_CACHE"
 MOST_BYTES = 8 * 2**30
 """A network's engine has some 10 to 100 MB."""
-
-Source = str | bytes
-"""Path of an ONNX file, or a serialised ONNX model."""
 
 _MAGIC = b"hwprof-tensorrt 1\n"
 _SUFFIX = ".trt"

@@ -14,11 +14,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from hwprof.devices.binding import bind_inputs
+from hwprof.devices.model_source import Source
 from hwprof.devices.tensorrt_cache import (
     DamagedEntryError,
     DiskCache,
     Entry,
-    Source,
     digest_of,
     model_digest,
 )

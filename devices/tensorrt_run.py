@@ -9,10 +9,10 @@ import numpy as np
 
 from hwprof.devices.binding import bind_inputs
 from hwprof.devices.cpu import safe_inputs
-from hwprof.devices.cuda_device import GpuExecutable
+from hwprof.devices.cuda_device import GpuExecutable, array_of
 from hwprof.devices.cuda_timing import GpuTimer
 from hwprof.devices.host import Array
-from hwprof.devices.tensorrt_cache import Source
+from hwprof.devices.model_source import Source
 from hwprof.devices.tensorrt_layers import (
     NAMELESS,
     collecting_profiler,
@@ -68,21 +68,6 @@ class TensorrtExecutable(GpuExecutable):
     def provider(self) -> str:  # type: ignore[override]
         """What really runs: an engine has no operators that could run elsewhere."""
         return "TensorRT" if self.timer.is_graph else "TensorRT, without a CUDA graph"
-
-    def outputs(self, inputs: Arrays | None = None) -> list[Array]:
-        """Run once as it is timed and return the outputs, in the engine's order.
-
-        Raises:
-            ModelError: the inputs are not those that it was built for.
-            MeasurementError: TensorRT does not run it.
-        """
-        if inputs is not None:
-            self._fill(inputs)
-        self.timer.run()
-        found = [self._array(name) for name in self._buffers if name not in self._shapes]
-        if inputs is not None:
-            self._fill(self._seeded)
-        return found
 
     def trace(self) -> OpTrace:
         """Time the layers with TensorRT's profiler, in a context of its own.
@@ -188,11 +173,9 @@ class TensorrtExecutable(GpuExecutable):
             self._buffers[name].copy_(self._torch.from_numpy(np.ascontiguousarray(array)))
         self._torch.cuda.synchronize()
 
-    def _array(self, name: str) -> Array:
-        tensor = self._buffers[name]
-        wide = tensor.float() if tensor.dtype == self._torch.bfloat16 else tensor
-        array: Array = wide.cpu().numpy().copy()
-        return array
+    def _read(self) -> list[Array]:
+        """Return the outputs, in the engine's order."""
+        return [array_of(t) for name, t in self._buffers.items() if name not in self._shapes]
 
     def _memory_bytes(self, engine_bytes: int) -> int:
         """Return what the workload takes on the GPU, by TensorRT's own figures.

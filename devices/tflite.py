@@ -13,7 +13,6 @@ stands in the provider that :meth:`TfliteExecutable.check` names, and what is ou
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hwprof.devices.binding import accepted_inputs, bind_inputs, model_path
+from hwprof.devices.binding import accepted_inputs, bind_inputs
 from hwprof.devices.host import Array, HostExecutable, host_fingerprint
+from hwprof.devices.model_source import Source, callable_refusal, model_path, source_bytes
 from hwprof.devices.tflite_int8 import from_levels, quantized, to_levels
 from hwprof.devices.tflite_interpreter import (
     INSTALL,
@@ -103,14 +103,13 @@ class TfliteAdapter:
         start_s = time.perf_counter()
         interpreter, specs = self._loaded(model, workload)
         load_s = time.perf_counter() - start_s
-        size = len(model) if isinstance(model, bytes) else os.path.getsize(model)
         return TfliteExecutable(
             interpreter,
             specs,
             workload,
             quantized_here=self._options.precision != "fp32",
             load_s=load_s,
-            artifact_bytes=size,
+            artifact_bytes=source_bytes(model),
         )
 
     def close(self) -> None:
@@ -119,11 +118,8 @@ class TfliteAdapter:
     def _refusal(self, workload: Workload) -> str:
         """Return why the workload is not taken, as far as that shows without loading it."""
         precision = self._options.precision
-        if workload.target is not None:
-            return (
-                f"{workload.target!r} is a torch callable: use --device cpu-torch, or convert it "
-                "to .tflite"
-            )
+        if reason := callable_refusal(workload, "cpu-torch", "convert it to .tflite"):
+            return reason
         if workload.path is not None and not workload.path.endswith(".tflite"):
             name = Path(workload.path).name
             hint = ": use --device cpu" if name.endswith(".onnx") else ""
@@ -145,7 +141,7 @@ class TfliteAdapter:
             )
         return ""
 
-    def _model(self, workload: Workload) -> str | bytes:
+    def _model(self, workload: Workload) -> Source:
         """Return the model: a path, or bytes written from the graph (once for both questions)."""
         if workload.path is not None:
             return model_path(workload)
@@ -153,7 +149,7 @@ class TfliteAdapter:
             self._written = workload.key, write_model(workload, self._options)
         return self._written[1]
 
-    def _loaded(self, model: str | bytes, workload: Workload) -> tuple[Any, list[InputSpec]]:
+    def _loaded(self, model: Source, workload: Workload) -> tuple[Any, list[InputSpec]]:
         """Return an interpreter with its memory allocated, and the model's inputs.
 
         Raises:

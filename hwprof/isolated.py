@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hwprof.measure.floor import NORMAL_95, SESSION_SD
+from hwprof.measure.floor import SESSION_SD
+from hwprof.normal import NORMAL_975
 from hwprof.results import Interval
 from hwprof.space.pieces import Piece, SkipPiece
 
@@ -88,7 +89,7 @@ def _cost(parts: Parts, levels: Mapping[Piece, Interval], averaged: bool) -> Int
     terms = [(levels.get(piece, nothing), count) for piece, count in parts]
     share = 1.0 / len(parts) if averaged else 1.0
     value = share * math.fsum(level.value * count for level, count in terms)
-    alike = NORMAL_95 * SESSION_SD * value
+    alike = NORMAL_975 * SESSION_SD * value
     low = math.hypot(*(share * (level.value - level.lo) * n for level, n in terms), alike)
     high = math.hypot(*(share * (level.hi - level.value) * n for level, n in terms), alike)
     return Interval(value, value - low, value + high)
@@ -98,7 +99,7 @@ def _imported_row(block: ImportedBlock) -> IsolatedRow:
     from hwprof.space import Slot
 
     slot = None if block.unit is None or block.layer is None else Slot(block.unit, block.layer)
-    half_s = NORMAL_95 * (block.se_s or 0.0)
+    half_s = NORMAL_975 * (block.se_s or 0.0)
     value = block.latency_s
     return IsolatedRow(
         slot=slot, block=block.block, isolated_hot_s=Interval(value, value - half_s, value + half_s)

@@ -1,8 +1,9 @@
-"""Measurements of a level that the test chooses."""
+"""Measurements of a level, and tables of blocks, that the test chooses."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from hwprof.measure.records import (
     Fingerprint,
@@ -12,6 +13,7 @@ from hwprof.measure.records import (
     MeasurePlan,
     plan_for,
 )
+from hwprof.space import get_space
 from hwprof.workload import Workload
 
 
@@ -38,3 +40,15 @@ def measurement(
         verdict="clean",
         evidence=(),
     )
+
+
+def block_table(path: Path, *, without: str | None = None) -> Path:
+    """Write a table of mobile-mini, later candidates slower, perhaps without one of its blocks."""
+    space = get_space("mobile-mini")
+    lines = ["resolution_px,unit,layer,block,latency_ms", "32,,,fixed,0.4"]
+    for slot in space.slots:
+        for i, block in enumerate(space.choices(slot)):
+            if block != without:
+                lines.append(f"32,{slot.unit},{slot.layer},{block},{0.1 + 0.05 * i}")
+    path.write_text("\n".join(lines))
+    return path

@@ -21,6 +21,7 @@ from hwprof.estimate.friendliness import fit_friendliness
 from hwprof.estimate.latency_model import AdditiveLatencyModel
 from hwprof.estimate.responses import Friendliness, Response, make_effects
 from hwprof.importing.blocks import FREE_BLOCKS
+from hwprof.normal import NORMAL_975
 from hwprof.results import Interval, Sample
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 TICK_S = 1e-9
 """Stands for the residual of a model that has none, so that its matrices can be inverted."""
-NORMAL_975 = 1.959963984540054
 SEED = 0
 """Of the networks that a table prices where accuracy needs a sample."""
 

@@ -18,8 +18,9 @@ import numpy as np
 from hwprof.errors import IncompatibleRunError, PlanError
 from hwprof.estimate.claims import FAMILY_ERROR, holm
 from hwprof.estimate.crossval import spearman
-from hwprof.estimate.least_squares import t_quantile, upper_p
+from hwprof.estimate.least_squares import upper_p
 from hwprof.estimate.responses import Friendliness, Response
+from hwprof.normal import NORMAL_975
 from hwprof.results import Effect, Interval, Sample
 from hwprof.space import DesignSpace
 
@@ -173,7 +174,7 @@ def rank_correlation(
     n = len(a) if n_free is None else n_free
     if n <= 3:
         return r, None
-    half = t_quantile(0.975, np.inf) * np.sqrt((1.0 + r * r / 2.0) / (n - 3))
+    half = NORMAL_975 * np.sqrt((1.0 + r * r / 2.0) / (n - 3))
     centre = np.arctanh(np.clip(r, -1.0 + 1e-12, 1.0 - 1e-12))
     return r, Interval(r, float(np.tanh(centre - half)), float(np.tanh(centre + half)))
 

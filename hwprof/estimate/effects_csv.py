@@ -11,6 +11,7 @@ import numpy as np
 from hwprof.errors import DataError, SpaceError
 from hwprof.estimate.design_matrix import DesignMatrix, Term, depth_probability
 from hwprof.estimate.responses import Friendliness, Response, make_effects
+from hwprof.normal import NORMAL_975
 from hwprof.results import Interval
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 Metric = Literal["latency", "accuracy"]
 
-NORMAL_975 = 1.959963984540054
 INDEPENDENT = (
     "effects come from a table, which holds no covariances: different slots are taken as "
     "independent, the blocks of one slot as tied only by summing to zero"

@@ -25,12 +25,11 @@ from hwprof.errors import PlanError
 from hwprof.estimate.design_matrix import depth_probability, n_coefficients
 from hwprof.estimate.latency_fit import OLS_RATIO
 from hwprof.estimate.latency_model import AdditiveLatencyModel
+from hwprof.normal import NORMAL_975
 
 if TYPE_CHECKING:
     from hwprof.results import Sample
     from hwprof.space import DesignSpace, Slot
-
-Z_95 = 1.959963984540054
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +70,7 @@ def networks_for_half_width(
     *, residual_sd: float, half_width: float, n_candidates: int, presence: float
 ) -> float:
     """Return N = (K − 1) z² s² / (P h²); ``residual_sd`` s and ``half_width`` h in one unit."""
-    return (n_candidates - 1) * (Z_95 * residual_sd / half_width) ** 2 / presence
+    return (n_candidates - 1) * (NORMAL_975 * residual_sd / half_width) ** 2 / presence
 
 
 def allowing_for_fit(wanted: float, n_coefficients: int) -> int:

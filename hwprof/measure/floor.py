@@ -24,6 +24,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hwprof.normal import NORMAL_975
+
 Float64 = NDArray[np.float64]
 
 SLOW_MODE = 1.1
@@ -31,7 +33,6 @@ SLOW_MODE = 1.1
 SESSION_SD = 0.004
 """Standard deviation of ln(level) from session to session that no session shows within itself.
 ``tests/bench/bench_coverage.py`` tells whether it is enough on a machine."""
-NORMAL_95 = 1.959963984540054
 N_RESAMPLES = 200
 SEED = 0x1E7E1
 """The same bursts have the same interval: the resampling is part of the definition."""
@@ -109,7 +110,7 @@ def interval_s(
     if total > 0.0:
         freedom = total**2 / math.fsum(v**2 / df for v, df in parts)
         within = float(stdtrit(freedom, 0.975)) * math.sqrt(total)
-    half = math.hypot(within, NORMAL_95 * session_sd)
+    half = math.hypot(within, NORMAL_975 * session_sd)
     return (level_s * math.exp(-half), level_s * math.exp(half))
 
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, overload
 
-from hwprof.measure.floor import NORMAL_95
 from hwprof.measure.records import (
     Failure,
     Fingerprint,
@@ -18,6 +17,7 @@ from hwprof.measure.records import (
     Measurement,
     MeasurePlan,
 )
+from hwprof.normal import NORMAL_975
 from hwprof.results import Sample
 from hwprof.store.blobs import BURST_COLUMNS, burst_from_row, burst_row, decode
 from hwprof.store.records import ImportedBlock, ImportedNetwork
@@ -208,7 +208,7 @@ def sample_from_row(row: sqlite3.Row) -> Sample:
     arch = _workload(row).arch
     assert arch is not None
     half_width_s = 0.5 * (row["ci95_hi_s"] - row["ci95_lo_s"])
-    return Sample(arch=arch, latency_s=row["level_s"], latency_se_s=half_width_s / NORMAL_95)
+    return Sample(arch=arch, latency_s=row["level_s"], latency_se_s=half_width_s / NORMAL_975)
 
 
 def _workload(row: sqlite3.Row) -> Workload:

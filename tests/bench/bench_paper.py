@@ -1,6 +1,6 @@
 """The page docs/paper.md: the block-profiling paper, reproduced from data that it used.
 
-    python tests/bench/bench_paper.py [--networks 1000] [--data ../shared/data] > docs/paper.md
+    python -m tests.bench.bench_paper [--networks 1000] [--data ../shared/data] > docs/paper.md
 
 Latency from the Note10 block table, read through ``hwprof import``; accuracy from OFA's
 predictor, read as ``predictor:``. Published values: ``tests/golden/blockprofile_cikm2021.json``.
@@ -11,43 +11,32 @@ not matter. One to two minutes on two cores.
 from __future__ import annotations
 
 import argparse
-import json
-import tempfile
 import textwrap
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hwprof import api
-from hwprof.api.runs import latency_model
-from hwprof.campaign import sample_networks
 from hwprof.estimate.crossval import spearman
-from hwprof.estimate.design_matrix import DesignMatrix
-from hwprof.estimate.friendliness import Friendliness, fit_friendliness
-from hwprof.estimate.pinned import PinnedValues, measure_pins
-from hwprof.estimate.pinned_effects import equivalent_effects, pinned_response
-from hwprof.estimate.pinning import PinnedForm, pins_of
-from hwprof.results import Interval, Sample
-from hwprof.search.accuracy import open_accuracy
-from hwprof.search.predictor import PredictorAccuracy
-from hwprof.space import get_space
-
-Floats = NDArray[np.float64]
-Codes = NDArray[np.int64]
-
-ROOT = Path(__file__).resolve().parents[2]
-PAPER: dict[str, Any] = json.loads(
-    (ROOT / "tests" / "golden" / "blockprofile_cikm2021.json").read_text()
+from hwprof.estimate.friendliness import Friendliness
+from hwprof.estimate.pinned import measure_pins
+from hwprof.estimate.pinned_effects import pinned_response
+from hwprof.estimate.pinning import pins_of
+from hwprof.results import Interval
+from tests.bench.paper_sources import (
+    DATA,
+    FORMS,
+    PAPER,
+    Floats,
+    Sources,
+    accuracy_curve_pct,
+    agreement,
+    latency_curve_ms,
+    latency_responses_ms,
+    open_sources,
 )
-RESOLUTIONS = (224, 208, 192)
-FORMS: tuple[PinnedForm, ...] = ("released", "deepen", "text")
+
 N_SHARED = 500
-N_TRUTH = 20_000
 
 OPENING = """# The paper, reproduced
 
@@ -56,7 +45,7 @@ CIKM 2021) prices blocks by pinning one at a time. This page repeats it with two
 used: OFA-MobileNetV3 at width 1.2, latency from the Galaxy Note10 block table, accuracy from
 OFA's predictor. Everything here is made by
 
-    python tests/bench/bench_paper.py > docs/paper.md
+    python -m tests.bench.bench_paper > docs/paper.md
 
 and held by `tests/core/test_paper_reproduction.py`. The table comes in through `hwprof import`,
 the predictor as `--accuracy predictor:FILE.npz`.
@@ -67,106 +56,6 @@ counted from 0, one short of what is needed, so that the pinned block is in only
 networks for the third layer of a unit and in 1/3 for the fourth. *Deepen*: the same with the
 index put right. The published numbers are those of the released sampler.
 """
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sources:
-    """What the paper measured with, and the effects that each source gives."""
-
-    notes: dict[int, Friendliness]
-    """Exact effects on Note10 latency by resolution."""
-    coefficients_s: Floats
-    """Of the table at 224 px."""
-    outside_s: float
-    score: Callable[[Codes], Floats]
-    n_per_pin: int
-
-    @cached_property
-    def design(self) -> DesignMatrix:
-        """The design matrix at 224 px."""
-        return DesignMatrix(get_space(PAPER["space"]))
-
-    def shared(self, n: int, seed: int = 0) -> Friendliness:
-        """Effects from one shared sample of ``n`` networks, both metrics."""
-        archs = sample_networks(self.design.space, seed, n)
-        codes = self.design.encode(archs)
-        columns = zip(
-            archs,
-            self.design.predictions(self.coefficients_s, codes).tolist(),
-            self.score(codes).tolist(),
-            strict=True,
-        )
-        samples = [Sample(arch=a, latency_s=s, accuracy_pct=p) for a, s, p in columns]
-        return fit_friendliness(self.design.space, samples)
-
-    @cached_property
-    def truth(self) -> Friendliness:
-        """Effects on accuracy from so many networks that their noise does not show."""
-        return self.shared(N_TRUTH, seed=1)
-
-    @cached_property
-    def pinned(self) -> dict[PinnedForm, PinnedValues]:
-        """Pinned samples of the predictor; its additive part enters with its exact mean."""
-        response = self.truth.accuracy
-        assert response is not None
-        assert response.mean is not None
-        rows = self.design.expansion
-        coefficients: Floats = np.linalg.lstsq(rows, response.values, rcond=None)[0].astype(float)
-        coefficients[0] = response.mean.value
-        exact = replace(response, values=rows @ coefficients)
-        found: dict[PinnedForm, PinnedValues] = {}
-        for form in FORMS:
-            rest = measure_pins(
-                self.design,
-                lambda codes: self.score(codes) - self.design.predictions(coefficients, codes),
-                n=self.n_per_pin,
-                form=form,
-            )
-            shift = equivalent_effects(self.design, exact, form)
-            found[form] = PinnedValues(
-                values={
-                    pin: coefficients[0] + (shift[pin].value if pin is not None else 0.0) + values
-                    for pin, values in rest.values.items()
-                }
-            )
-        return found
-
-
-def open_sources(data: Path, n_per_pin: int) -> Sources:
-    """Import the table at every resolution and open the predictor."""
-    space = get_space(PAPER["space"])
-    predictor = open_accuracy(f"predictor:{data / 'ofa_acc_predictor_mbv3_w12.npz'}")
-    assert isinstance(predictor, PredictorAccuracy)
-    notes: dict[int, Friendliness] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for resolution_px in RESOLUTIONS:
-            run = api.import_(
-                data / "note10_ofa_mbv3_w12_blocks.csv.gz",
-                space=PAPER["space"],
-                device_name="note10",
-                out=Path(folder) / str(resolution_px),
-                resolution_px=resolution_px,
-            )
-            notes[resolution_px] = api.effects(run)
-        model, _ = latency_model(Path(folder) / "224")
-        with api.runs.open_run(Path(folder) / "224") as opened:
-            fixed = [b.latency_s for b in opened.imported_blocks(224) if b.unit is None]
-    return Sources(
-        notes=notes,
-        coefficients_s=model.coefficients,
-        outside_s=sum(fixed),
-        score=lambda codes: predictor.score_codes(space, codes),
-        n_per_pin=n_per_pin,
-    )
-
-
-def latency_responses_ms(found: Friendliness, form: PinnedForm) -> Floats:
-    """Equation 1 as the form's sampler gives it of endless networks."""
-    assert found.mean_latency is not None
-    by_block: dict[str, list[float]] = {block: [] for block in PAPER["blocks"]}
-    for pin, effect in equivalent_effects(found.design, found.latency, form).items():
-        by_block[pin.block].append(found.mean_latency.value + effect.value)
-    return 1e3 * np.array([np.mean(values) for values in by_block.values()])
 
 
 def everywhere(found: Friendliness) -> list[tuple[Interval, Interval | None]]:
@@ -282,28 +171,15 @@ def accuracy_section(sources: Sources) -> str:
 
 def figure5_section(sources: Sources) -> str:
     """Compare the samplers with each other as the methods compare them with the figure."""
-    latency = {
-        f: 1e3
-        * np.array(
-            [
-                e.value
-                for e in equivalent_effects(sources.design, sources.notes[224].latency, f).values()
-            ]
-        )
-        for f in FORMS
-    }
-    accuracy = {
-        f: np.array([e.value for e in sources.pinned[f].placement_effects().values()])
-        for f in FORMS
-    }
+    latency = {f: latency_curve_ms(sources.notes[224], f) for f in FORMS}
+    accuracy = {f: accuracy_curve_pct(sources.pinned[f]) for f in FORMS}
     rows = []
     for form in FORMS[1:]:
         for name, curves, key, unit in (
             ("Note10", latency, "note10", "ms"),
             ("accuracy", accuracy, "accuracy", "%"),
         ):
-            x, y = curves[form], curves["released"]
-            r, slope = np.corrcoef(x, y)[0, 1], np.polyfit(x, y, 1)[0]
+            r, slope, worst = agreement(curves[form], curves["released"])
             drawn = PAPER["figure5"][key][form]
             rows.append(
                 [
@@ -312,7 +188,7 @@ def figure5_section(sources: Sources) -> str:
                     f"{drawn[0]:.3f}",
                     f"{slope:.3f}",
                     f"{drawn[1]:.3f}",
-                    f"{np.abs(x - y).max():.2f} {unit}",
+                    f"{worst:.2f} {unit}",
                     f"{drawn[2]:.2f} {unit}",
                 ]
             )
@@ -444,7 +320,7 @@ def main() -> None:
     """Read the options, compute, print the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--networks", type=int, default=1000, help="networks a pin, accuracy")
-    parser.add_argument("--data", type=Path, default=ROOT / ".." / "shared" / "data")
+    parser.add_argument("--data", type=Path, default=DATA)
     options = parser.parse_args()
     sources = open_sources(options.data, options.networks)
     sections = (

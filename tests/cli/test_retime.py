@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +23,7 @@ from hwprof.measure.records import DeviceOptions, Failure, Fingerprint, Measurem
 from hwprof.results import SearchResult, Trial
 from hwprof.space import Architecture, get_space
 from hwprof.store import Run
+from tests.cli.running import hwprof
 
 SPACE = get_space("nasbench201")
 # The scripted device, as it tells of itself.
@@ -106,16 +105,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_facts(path: Path) -> dict[str, Any]:
     with Run.open(path) as run:
         return dict(run.fingerprint.stable)
-
-
-def hwprof(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "hwprof", *argv],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="module")

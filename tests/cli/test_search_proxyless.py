@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from hwprof.space import get_space
+from tests.cli.running import hwprof
+from tests.made import block_table
 
 MINI = get_space("mobile-mini")
 QUICK = [
@@ -19,23 +19,9 @@ QUICK = [
 ]
 
 
-def hwprof(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "hwprof", *argv],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    lines = ["resolution_px,unit,layer,block,latency_ms", "32,,,fixed,0.4"]
-    for slot in MINI.slots:
-        for i, block in enumerate(MINI.choices(slot)):
-            lines.append(f"32,{slot.unit},{slot.layer},{block},{0.1 + 0.05 * i}")
-    (tmp_path / "table.csv").write_text("\n".join(lines))
+    block_table(tmp_path / "table.csv")
     return tmp_path
 
 

@@ -11,13 +11,9 @@ from hwprof.checks import QUICK, selftest
 from hwprof.checks.records import CheckResult, CheckSpec, SelftestResult
 from hwprof.errors import DeviceUnavailableError, PlanError
 from hwprof.measure.process import living_pids
-from hwprof.measure.records import DeviceOptions, DeviceRef
+from hwprof.measure.records import DeviceRef
 from hwprof.progress import Progress
-
-
-def null(**script: Any) -> DeviceRef:
-    options = DeviceOptions(script=json.dumps(script))
-    return DeviceRef(name="null", factory="hwprof.devices.null:NullAdapter", options=options)
+from tests.core.scripted import null
 
 
 def labels(**seconds: float) -> dict[str, Any]:

@@ -1,10 +1,8 @@
-"""The engine over scripted devices: every kind of fault, resuming, determinism, looks."""
+"""The engine over scripted devices: every kind of fault, determinism, looks, groups."""
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,70 +12,11 @@ import pytest
 from hwprof.errors import DeviceUnavailableError, PlanError
 from hwprof.measure import engine, machine
 from hwprof.measure.process import Worker, living_pids
-from hwprof.measure.records import (
-    DeviceOptions,
-    DeviceRef,
-    Failure,
-    Fingerprint,
-    LabelledBurst,
-    Measurement,
-    MeasurePlan,
-    Result,
-    plan_for,
-)
+from hwprof.measure.records import DeviceRef, Failure, Fingerprint, Result, plan_for
 from hwprof.progress import Progress
-from hwprof.space.pieces import SkipPiece
-from hwprof.workload import Workload
+from tests.core.scripted import PLAN, MemorySink, block, measured, null, run
 
-PLAN = plan_for("quick", workers=2, looks=(3,), timeout_s=20.0)
-
-
-class MemorySink:
-    """Keeps everything in memory."""
-
-    def __init__(self) -> None:
-        self.fingerprints: list[Fingerprint] = []
-        self.bursts: dict[str, list[LabelledBurst]] = {}
-        self.measurements: list[Measurement] = []
-        self.failures: list[Failure] = []
-
-    def opened(self, fingerprint: Fingerprint) -> None:
-        self.fingerprints.append(fingerprint)
-
-    def burst(self, workload: Workload, burst: LabelledBurst) -> None:
-        self.bursts.setdefault(workload.key, []).append(burst)
-
-    def done(self, measurement: Measurement) -> None:
-        self.measurements.append(measurement)
-
-    def failed(self, failure: Failure) -> None:
-        self.failures.append(failure)
-
-
-@pytest.fixture(autouse=True)
-def _no_worker_is_left() -> Iterator[None]:
-    yield
-    assert living_pids() == ()
-
-
-def block(label: str, width: int = 8) -> Workload:
-    return Workload.block(SkipPiece(in_channels=width, size_px=8), label)
-
-
-def null(threads: int = 1, **script: Any) -> DeviceRef:
-    options = DeviceOptions(threads=threads, script=json.dumps(script))
-    return DeviceRef(name="null", factory="hwprof.devices.null:NullAdapter", options=options)
-
-
-def run(
-    workloads: list[Workload], ref: DeviceRef, plan: MeasurePlan = PLAN, **more: Any
-) -> dict[str, Result]:
-    return {r.workload.label: r for r in engine.measure(workloads, ref, plan, **more)}
-
-
-def measured(result: Result) -> Measurement:
-    assert isinstance(result, Measurement), result
-    return result
+pytestmark = pytest.mark.usefixtures("no_worker_is_left")
 
 
 def failed(result: Result) -> Failure:
@@ -229,33 +168,6 @@ def test_looks_let_the_settled_go_and_keep_the_others() -> None:
     assert moving.verdict == "drifting"
 
 
-def test_resuming_measures_only_what_is_left() -> None:
-    first = MemorySink()
-    half = plan_for("quick", workers=2, looks=(2,))
-    run([block("a")], null(), half, sink=first)
-    (earlier,) = first.bursts.values()
-    second = MemorySink()
-    key = block("a").key
-    result = measured(run([block("a")], null(), PLAN, sink=second, earlier={key: earlier})["a"])
-    fresh = [b for b in second.bursts[key] if "first" not in b.causes]
-    assert [(b.worker, b.round_index) for b in sorted(fresh, key=lambda b: b.worker)] == [
-        ("w2", 2),
-        ("w3", 2),
-    ]
-    assert result.bursts == (*earlier, *second.bursts[key])
-
-
-def test_resuming_with_enough_measures_nothing() -> None:
-    first = MemorySink()
-    run([block("a")], null(), PLAN, sink=first)
-    key = block("a").key
-    second = MemorySink()
-    again = run([block("a")], null(), PLAN, sink=second, earlier=first.bursts)
-    assert measured(again["a"]).bursts == tuple(first.bursts[key])
-    assert second.bursts == {}
-    assert second.measurements == [again["a"]]
-
-
 def test_an_abandoned_campaign_leaves_no_worker() -> None:
     results = engine.measure([block("a", 8), block("b", 16)], null(), PLAN)
     next(results)
@@ -306,65 +218,6 @@ def test_bad_script_is_the_users_error() -> None:
     assert issubclass(PlanError, ValueError)
 
 
-STRICT = plan_for("strict", workers=2, looks=(3,), session_gap_s=0.0)
-
-
-def test_strict_looks_at_two_separate_times() -> None:
-    result = measured(run([block("a")], null(), STRICT)["a"])
-    timed = [b for b in result.bursts if "first" not in b.causes]
-    first, second = (
-        {b.worker for b in timed if (b.round_index < 3) is early} for early in (True, False)
-    )
-    assert len(first) == len(second) == 2
-    assert first.isdisjoint(second)  # fresh processes
-    assert sorted({b.round_index for b in timed}) == list(range(6))
-    assert len(result.telemetry["worker_levels_s"]) == 4
-
-
-def test_sessions_alternate_so_that_waiting_is_used() -> None:
-    a, b, c = ([block(name)] for name in "abc")
-    order = [(t.waiting[0].label, t.session) for t in engine.turns([a, b, c], 2)]
-    assert order == [("a", 0), ("b", 0), ("a", 1), ("c", 0), ("b", 1), ("c", 1)]
-    assert [t.session for t in engine.turns([a, b], 1)] == [0, 0]
-
-
-def test_the_second_session_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    slept: list[float] = []
-    now = [0.0]
-
-    def sleep(seconds: float) -> None:
-        slept.append(seconds)
-        now[0] += seconds
-
-    monkeypatch.setattr("hwprof.measure.engine.time.monotonic", lambda: now[0])
-    monkeypatch.setattr("hwprof.measure.engine.time.sleep", sleep)
-    plan = plan_for("strict", workers=1, looks=(1,), session_gap_s=4.5)
-    measured(run([block("a")], null(), plan)["a"])
-    assert sum(slept) == pytest.approx(4.5)
-
-
-def test_a_failure_in_the_first_session_is_not_tried_in_the_second(tmp_path: Path) -> None:
-    faults = [{"label": "bad", "stage": "compile", "kind": "refuse"}]
-    results = list(engine.measure([block("bad", 16), block("a")], null(faults=faults), STRICT))
-    assert [(r.workload.label, isinstance(r, Failure)) for r in results] == [
-        ("bad", True),
-        ("a", False),
-    ]
-
-
-def test_resuming_between_sessions_measures_only_the_second() -> None:
-    sink = MemorySink()
-    first = plan_for("strict", workers=2, looks=(3,), sessions=1)
-    run([block("a")], null(), first, sink=sink)
-    again = MemorySink()
-    result = measured(run([block("a")], null(), STRICT, sink=again, earlier=sink.bursts)["a"])
-    timed = [b.round_index for b in again.bursts[block("a").key] if "first" not in b.causes]
-    assert sorted(set(timed)) == [3, 4, 5]
-    assert len(result.bursts) == len(sink.bursts[block("a").key]) + len(
-        again.bursts[block("a").key]
-    )
-
-
 def test_rounds_begin_no_sooner_than_planned(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a device whose time is this host's; a scripted one need not wait."""
     slept: list[float] = []
@@ -399,8 +252,3 @@ def test_all_are_compiled_before_the_first_is_warmed_up(monkeypatch: pytest.Monk
     warm_up = asked.index("burst")
     assert asked[:warm_up].count("compile") == 3  # with the reference block
     assert "compile" not in asked[warm_up:]
-
-
-def test_a_deadline_is_kept_by_the_second_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = plan_for("strict", workers=1, looks=(1,), session_gap_s=3600.0)
-    assert run([block("a")], null(), plan, deadline_s=time.monotonic() + 60.0) == {}

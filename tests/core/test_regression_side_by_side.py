@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 import itertools
-import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from hwprof.checks.workloads import BLOCK, copies
-from hwprof.devices import device_ref
-from hwprof.measure.process import living_pids
-from hwprof.measure.records import DeviceOptions, DeviceRef
 from hwprof.regression.gate import Gate
 from hwprof.regression.paired_verdicts import compare_pairs
 from hwprof.regression.side_by_side import Pair, PairFailed, PairTimed, side_by_side
+from tests.core.scripted import null
 
 BASE, NEW = copies(BLOCK, 2, "net", 0)
 PAIR = Pair(label="net", base=BASE, new=NEW)
 
-
-@pytest.fixture(autouse=True)
-def _no_worker_is_left() -> Iterator[None]:
-    yield
-    assert living_pids() == ()
-
-
-def null(threads: int = 1, **script: Any) -> DeviceRef:
-    options = DeviceOptions(threads=threads, script=json.dumps(script))
-    return device_ref("null", options)
+pytestmark = pytest.mark.usefixtures("no_worker_is_left")
 
 
 def labels(new_s: float) -> dict[str, Any]:

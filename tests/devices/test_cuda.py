@@ -12,13 +12,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from hwprof.campaign import plan_campaign
 from hwprof.devices.cuda import CudaAdapter, CudaCompiledAdapter, CudaEagerAdapter, CudaExecutable
 from hwprof.devices.cuda_trace import kernel_times_s
-from hwprof.devices.host import max_rel_error
 from hwprof.devices.nvml import GpuConditions
 from hwprof.errors import CompileError, DeviceError, DeviceUnavailableError, ModelError
 from hwprof.measure.engine import GROUP_SIZE
@@ -27,10 +25,11 @@ from hwprof.parts.assembly import written_nodes
 from hwprof.parts.grouping import group_operators
 from hwprof.protocols import ReportsDisturbance, ReportsWarnings
 from hwprof.space import get_space, space_of
-from hwprof.testing import TOLERANCE, block, reference_outputs
+from hwprof.testing import block
 from hwprof.workload import InputSpec, Workload
 from tests.devices.fake_cuda import CALL_NS, FakeGpu, OutOfMemoryError, TorchOnFakeGpu
 from tests.devices.fake_nvml import FakeNvml
+from tests.devices.filling import assert_filled_and_put_back
 
 torch = pytest.importorskip("torch")
 PLAN = plan_for("quick")
@@ -66,14 +65,7 @@ def compiled(gpu: FakeGpu, workload: Workload | None = None, **how: Any) -> Cuda
 def test_outputs_are_those_of_what_is_timed(kind: type[CudaAdapter]) -> None:
     """A graph reads its inputs where it was captured: they are filled, run, and put back."""
     executable = compiled(FakeGpu(), kind=kind)
-    own = executable.outputs()[0]
-    given = {"input": np.random.default_rng(5).standard_normal((1, 8, 8, 8), dtype=np.float32)}
-    (expected,) = reference_outputs(block("mbconv"), given)
-    found = executable.outputs(given)[0]
-    assert max_rel_error([found], [expected]) <= TOLERANCE
-    np.testing.assert_array_equal(executable.outputs()[0], own)
-    with pytest.raises(ModelError, match=r"compiled for inputs of the shapes \[\(1, 8, 8, 8\)\]"):
-        executable.outputs({"input": np.zeros((2, 8, 8, 8), np.float32)})
+    assert_filled_and_put_back(executable, r"compiled for inputs of the shapes \[\(1, 8, 8, 8\)\]")
 
 
 def test_inputs_are_random_never_zero() -> None:

@@ -26,11 +26,12 @@ from hwprof.parts.grouping import group_operators
 from hwprof.parts.model_nodes import NodeFinder, nodes_of_file, nodes_of_graph
 from hwprof.protocols import ReportsDisturbance, ReportsWarnings
 from hwprof.space import get_space
-from hwprof.testing import TOLERANCE, DeviceContract, block, reference_outputs
+from hwprof.testing import DeviceContract, block
 from hwprof.workload import InputSpec, Workload
 from tests.devices import fake_tensorrt
 from tests.devices.fake_nvml import FakeNvml
 from tests.devices.fake_tensorrt_build import Script
+from tests.devices.filling import assert_filled_and_put_back
 from tests.devices.scripted_tensorrt import (
     PLAN,
     compiled,
@@ -151,14 +152,7 @@ def test_a_driver_that_is_too_old(script: Script) -> None:
 
 
 def test_given_inputs_are_run_and_the_own_put_back() -> None:
-    executable = compiled()
-    own = executable.outputs()[0]
-    given = {"input": np.random.default_rng(5).standard_normal((1, 8, 8, 8), dtype=np.float32)}
-    (expected,) = reference_outputs(block("mbconv"), given)
-    assert max_rel_error(executable.outputs(given), [expected]) <= TOLERANCE
-    np.testing.assert_array_equal(executable.outputs()[0], own)
-    with pytest.raises(ModelError, match=r"shapes \{'input': \(1, 8, 8, 8\)\}, not"):
-        executable.outputs({"input": np.zeros((1, 8, 1, 1), np.float32)})
+    assert_filled_and_put_back(compiled(), r"shapes \{'input': \(1, 8, 8, 8\)\}, not")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ as listed in the specification of ProxylessNAS (Cai et al., ICLR 2019, section 3
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from statistics import mean
 
 import numpy as np
@@ -33,13 +32,7 @@ ALL = tuple(range(4))
 IMAGES = torch.from_numpy(np.random.default_rng(0).standard_normal((4, 3, 32, 32)))
 LABELS = torch.arange(4)
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def softmax_gate_grad(d: Tensor, p: Tensor) -> Tensor:

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path as FilePath
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from hwprof.api import ProxylessOptions
-from hwprof.api.courses import read_courses
-from hwprof.api.searching import load_search, search
 from hwprof.errors import PlanError
-from hwprof.reports.sentences import target_sentence
 from hwprof.results import TargetOutcome
 from hwprof.search.choices import Choices, Path, Where
 from hwprof.search.expected_latency import ExpectedLatency
@@ -33,59 +26,25 @@ from hwprof.search.target import (
     near,
     require_in_range,
 )
-from hwprof.space import Architecture, DesignSpace, Slot, get_space
+from hwprof.space import DesignSpace, Slot, get_space
+from tests.search.additive import AdditiveTable
 
 WHOLE = get_space("mobile-mini")
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-class Planted:
+class Planted(AdditiveTable):
     """An additive latency model with random entries, some of them negative."""
 
     def __init__(self, space: DesignSpace, *, extra_s: float = 0.0) -> None:
         rng = np.random.default_rng(1)
-        self.space = space
-        self._extra_s = extra_s
-        self._table = {
+        table = {
             (slot, block): float(rng.uniform(-2e-4 if slot.layer < 1 else 1e-4, 1e-3))
             for slot in space.slots
             for block in space.choices(slot)
         }
-
-    def table(self) -> dict[tuple[Slot, str], float]:
-        return dict(self._table)
-
-    def expected_s(
-        self, probabilities: Mapping[Slot, Any], *, depths: Mapping[int, Any] | None = None
-    ) -> Any:
-        total: Any = 4e-3
-        for slot in self.space.slots:
-            given = (depths or {})[slot.unit]
-            lengths = self.space.depths(slot.unit)
-            reach: Any = sum(p for d, p in zip(lengths, given, strict=True) if d > slot.layer)
-            for block, p in zip(self.space.choices(slot), probabilities[slot], strict=True):
-                total = total + reach * p * self._table[slot, block]
-        return total
-
-    def predict_many(self, archs: Sequence[Architecture]) -> tuple[Any, Any]:
-        found = [
-            4e-3
-            + self._extra_s
-            + sum(
-                self._table[Slot(u, layer), block]
-                for u, blocks in enumerate(arch.units)
-                for layer, block in enumerate(blocks)
-            )
-            for arch in archs
-        ]
-        return np.array(found), np.zeros(len(found))
+        super().__init__(space, table, constant_s=4e-3, beside_s=extra_s)
 
 
 def small_space() -> DesignSpace:
@@ -361,96 +320,3 @@ def test_the_verdict_is_of_what_was_measured(measured_s: float | None, verdict: 
     )
     assert outcome.verdict == verdict
     assert TargetOutcome.from_row(json.loads(json.dumps(outcome.to_row()))) == outcome
-
-
-class TestSearch:
-    OPTIONS = ProxylessOptions(
-        warmup_epochs=1, epochs=2, train_batch=12, alpha_lr=0.1, limit_images=60
-    )
-
-    def table(self, folder: FilePath) -> FilePath:
-        lines = ["resolution_px,unit,layer,block,latency_ms", "32,,,fixed,0.4"]
-        for slot in WHOLE.slots:
-            for i, block in enumerate(WHOLE.choices(slot)):
-                lines.append(f"32,{slot.unit},{slot.layer},{block},{0.1 + 0.05 * i}")
-        path = folder / "table.csv"
-        path.write_text("\n".join(lines))
-        return path
-
-    def test_says_how_near_it_came_and_keeps_it(self, tmp_path: FilePath) -> None:
-        """The device takes 1.1 ms for whatever it is given: what was predicted does not count."""
-        script = json.dumps({"latency": {"base_s": 1.1e-3}})
-        out = tmp_path / "out"
-        asked: dict[str, Any] = {
-            "space": "mobile-mini",
-            "latency": self.table(tmp_path),
-            "strategy": "proxyless",
-            "target_ms": 1.3,
-            "proxyless": self.OPTIONS,
-            "measure_on": "null",
-            "script": script,
-            "out": out,
-        }
-        result = search(**asked)
-        (penalty,) = result.settings["penalties"]
-        assert penalty["kind"] == "target"
-        (outcome,) = result.targets
-        assert outcome.name == "recompute-target-t1.3ms"
-        assert outcome.predicted_s == pytest.approx(1.3e-3, rel=WITHIN)
-        assert outcome.measured_s == pytest.approx(1.1e-3, rel=0.02)
-        assert outcome.verdict == "faster"
-        assert load_search(out).targets == result.targets
-        assert search(**asked).targets == result.targets
-        events = [json.loads(line) for line in (out / "events.jsonl").read_bytes().splitlines()]
-        course = [e for e in events if e["event"] == "ChoicesUpdated"]
-        assert all(e["multiplier"] is not None for e in course)
-
-    def test_one_that_latency_does_not_limit_comes_with_its_faster_alternative(
-        self, tmp_path: FilePath
-    ) -> None:
-        """3.3 ms is nearly the slowest network: the expectation never gets there of itself.
-
-        Both are measured and said, whichever of them beats the other.
-        """
-        out = tmp_path / "out"
-        result = search(
-            space="mobile-mini",
-            latency=self.table(tmp_path),
-            strategy="proxyless",
-            target_ms=3.3,
-            proxyless=self.OPTIONS,
-            measure_on="null",
-            script=json.dumps({"latency": {"base_s": 3.2e-3}}),
-            out=out,
-        )
-        (outcome,) = result.targets
-        assert not outcome.is_limiting
-        assert outcome.predicted_s == pytest.approx(3.3e-3, rel=WITHIN)
-        assert outcome.measured_s == pytest.approx(3.2e-3, rel=0.02)
-        assert outcome.verdict == "hit"
-        faster = outcome.faster
-        assert faster is not None
-        assert faster.latency_source == "measured"
-        assert faster.predicted_s == pytest.approx(outcome.argmax_s)
-        assert outcome.argmax_s < 3.3e-3 * (1.0 - WITHIN)
-        assert {t.arch for t in result.finalists} == {outcome.arch, faster.arch}
-        assert load_search(out).targets == result.targets
-        assert "Faster alternative: of itself" in target_sentence(outcome)
-        assert outcome.accuracy_pct is not None
-        assert f"{outcome.accuracy_pct:.2f} % of the derived network" in target_sentence(outcome)
-        names = [course.name for course in read_courses(out, result)]
-        assert names == ["recompute-target-t3.3ms", "recompute-target-t3.3ms-faster"]
-
-    def test_out_of_reach_it_is_refused_before_anything_is_trained(
-        self, tmp_path: FilePath
-    ) -> None:
-        with pytest.raises(PlanError, match="out of reach: by the latency model networks of"):
-            search(
-                space="mobile-mini",
-                latency=self.table(tmp_path),
-                strategy="proxyless",
-                target_ms=0.2,
-                proxyless=self.OPTIONS,
-                out=tmp_path / "out",
-            )
-        assert not (tmp_path / "out" / "training").exists()

@@ -27,6 +27,7 @@ from hwprof.search.sgd import TrainSettings
 from hwprof.search.tasks import DIGITS, load_task
 from hwprof.search.training import default_settings, train_network, train_supernet
 from hwprof.space import Architecture, Slot, get_space
+from tests.search.kills import Killed, assert_same_weights, killed_after, weights
 from tests.search.mini import FEW
 
 pytestmark = pytest.mark.usefixtures("small_and_quick")
@@ -39,34 +40,6 @@ ARCH = Architecture(
 
 
 SETTINGS = TrainSettings(epochs=3, batch=16, lr=0.05, warmup_epochs=1.0, seed=5)
-
-
-class Killed(BaseException):
-    """Stands for the process being ended in the middle of a step."""
-
-
-def killed_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """End training in the step after ``steps``; every step is checkpointed."""
-    monkeypatch.setattr(sgd, "CHECKPOINT_INTERVAL_S", 0.0)
-    ordinary, count = sgd.Training._step, iter(range(steps))
-
-    def step(self, batch):
-        if next(count, None) is None:
-            raise Killed
-        ordinary(self, batch)
-
-    monkeypatch.setattr(sgd.Training, "_step", step)
-
-
-def weights(path: Path) -> dict[str, torch.Tensor]:
-    return dict(load_checkpoint(path).weights)
-
-
-def assert_same_weights(a: Path, b: Path) -> None:
-    first, second = weights(a), weights(b)
-    assert first.keys() == second.keys()
-    for name in first:
-        assert torch.equal(first[name], second[name]), name
 
 
 class TestSupernetTraining:

@@ -1,0 +1,103 @@
+"""Sessions over scripted devices: two separate times, and going on with what was measured."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from hwprof.measure import engine
+from hwprof.measure.records import Failure, plan_for
+from tests.core.scripted import PLAN, MemorySink, block, measured, null, run
+
+pytestmark = pytest.mark.usefixtures("no_worker_is_left")
+
+STRICT = plan_for("strict", workers=2, looks=(3,), session_gap_s=0.0)
+
+
+def test_resuming_measures_only_what_is_left() -> None:
+    first = MemorySink()
+    half = plan_for("quick", workers=2, looks=(2,))
+    run([block("a")], null(), half, sink=first)
+    (earlier,) = first.bursts.values()
+    second = MemorySink()
+    key = block("a").key
+    result = measured(run([block("a")], null(), PLAN, sink=second, earlier={key: earlier})["a"])
+    fresh = [b for b in second.bursts[key] if "first" not in b.causes]
+    assert [(b.worker, b.round_index) for b in sorted(fresh, key=lambda b: b.worker)] == [
+        ("w2", 2),
+        ("w3", 2),
+    ]
+    assert result.bursts == (*earlier, *second.bursts[key])
+
+
+def test_resuming_with_enough_measures_nothing() -> None:
+    first = MemorySink()
+    run([block("a")], null(), PLAN, sink=first)
+    key = block("a").key
+    second = MemorySink()
+    again = run([block("a")], null(), PLAN, sink=second, earlier=first.bursts)
+    assert measured(again["a"]).bursts == tuple(first.bursts[key])
+    assert second.bursts == {}
+    assert second.measurements == [again["a"]]
+
+
+def test_strict_looks_at_two_separate_times() -> None:
+    result = measured(run([block("a")], null(), STRICT)["a"])
+    timed = [b for b in result.bursts if "first" not in b.causes]
+    first, second = (
+        {b.worker for b in timed if (b.round_index < 3) is early} for early in (True, False)
+    )
+    assert len(first) == len(second) == 2
+    assert first.isdisjoint(second)  # fresh processes
+    assert sorted({b.round_index for b in timed}) == list(range(6))
+    assert len(result.telemetry["worker_levels_s"]) == 4
+
+
+def test_sessions_alternate_so_that_waiting_is_used() -> None:
+    a, b, c = ([block(name)] for name in "abc")
+    order = [(t.waiting[0].label, t.session) for t in engine.turns([a, b, c], 2)]
+    assert order == [("a", 0), ("b", 0), ("a", 1), ("c", 0), ("b", 1), ("c", 1)]
+    assert [t.session for t in engine.turns([a, b], 1)] == [0, 0]
+
+
+def test_the_second_session_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        now[0] += seconds
+
+    monkeypatch.setattr("hwprof.measure.engine.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("hwprof.measure.engine.time.sleep", sleep)
+    plan = plan_for("strict", workers=1, looks=(1,), session_gap_s=4.5)
+    measured(run([block("a")], null(), plan)["a"])
+    assert sum(slept) == pytest.approx(4.5)
+
+
+def test_a_failure_in_the_first_session_is_not_tried_in_the_second() -> None:
+    faults = [{"label": "bad", "stage": "compile", "kind": "refuse"}]
+    results = list(engine.measure([block("bad", 16), block("a")], null(faults=faults), STRICT))
+    assert [(r.workload.label, isinstance(r, Failure)) for r in results] == [
+        ("bad", True),
+        ("a", False),
+    ]
+
+
+def test_resuming_between_sessions_measures_only_the_second() -> None:
+    sink = MemorySink()
+    first = plan_for("strict", workers=2, looks=(3,), sessions=1)
+    run([block("a")], null(), first, sink=sink)
+    again = MemorySink()
+    result = measured(run([block("a")], null(), STRICT, sink=again, earlier=sink.bursts)["a"])
+    timed = [b.round_index for b in again.bursts[block("a").key] if "first" not in b.causes]
+    assert sorted(set(timed)) == [3, 4, 5]
+    assert len(result.bursts) == len(sink.bursts[block("a").key]) + len(
+        again.bursts[block("a").key]
+    )
+
+
+def test_a_deadline_is_kept_by_the_second_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_for("strict", workers=1, looks=(1,), session_gap_s=3600.0)
+    assert run([block("a")], null(), plan, deadline_s=time.monotonic() + 60.0) == {}
