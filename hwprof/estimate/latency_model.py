@@ -26,8 +26,8 @@ from hwprof.estimate.latency_fit import additive, encoded, with_interactions
 from hwprof.estimate.least_squares import ordinary_fit, t_quantile
 from hwprof.estimate.level_tables import LevelTables
 from hwprof.estimate.pair_terms import PairTable
-from hwprof.measure.floor import NORMAL_95
 from hwprof.measure.records import Fingerprint
+from hwprof.normal import NORMAL_975
 from hwprof.results import Holdout, Sample
 from hwprof.space import Architecture, DesignSpace, Slot
 
@@ -171,7 +171,7 @@ class AdditiveLatencyModel:
         for start in range(0, len(codes), CHUNK_ROWS):
             part = slice(start, start + CHUNK_ROWS)
             latency[part], leverage = self._look_up(codes[part])
-            common = NORMAL_95 * self.common_sd * latency[part]
+            common = NORMAL_975 * self.common_sd * latency[part]
             half[part] = np.hypot(scale * np.sqrt(1.0 + leverage), common)
         return latency, half
 
