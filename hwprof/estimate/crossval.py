@@ -52,6 +52,7 @@ def cross_validate(
     predictable: Callable[[Mask, Mask], Mask],
     *,
     seed: int,
+    weights: Floats | None = None,
 ) -> tuple[HeldOut, ...]:
     """Predict every network from the folds it is not in.
 
@@ -63,11 +64,13 @@ def cross_validate(
             the training ones may predict at all; the others are refused in use, and left out
             here.
         seed: of the split.
+        weights: ``float64[n]``, what rows and values are multiplied by before they are fitted.
 
     Returns:
         The networks that could be predicted, in their order.
     """
     n = len(y)
+    w = np.ones(n) if weights is None else weights
     fold = np.random.default_rng(seed).permutation(n) % FOLDS
     predicted, half = np.full(n, np.nan), np.full(n, np.nan)
     for k in range(FOLDS):
@@ -75,7 +78,7 @@ def cross_validate(
         chosen = np.flatnonzero(test)[predictable(~test, test)]
         if chosen.size == 0:
             continue
-        model = fit(X[~test], y[~test])
+        model = fit(X[~test] * w[~test, None], y[~test] * w[~test])
         rows = X[chosen]
         predicted[chosen] = rows @ model.coefficients
         leverage = np.einsum("ij,jk,ik->i", rows, model.inverse, rows, optimize=True)

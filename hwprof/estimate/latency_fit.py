@@ -70,6 +70,7 @@ class Chosen:
         tested: the families that were tried.
         drops_unused: whether ``codes`` leave out what nothing uses.
         guess: ``float64[p, m]`` of :func:`hwprof.estimate.prior.directions`; shrinking goes there.
+        weights: ``float64[n]``, in inverse proportion to how well each latency is known.
     """
 
     design: DesignMatrix
@@ -80,14 +81,17 @@ class Chosen:
     tested: tuple[InteractionTest, ...] = ()
     drops_unused: bool = False
     guess: Floats | None = None
+    weights: Floats | None = None
 
     def fit(self, y: Floats) -> Fit:
-        """Fit to ``float64[n]`` latencies."""
-        return self._fit(self.X, y)
+        """Fit to ``float64[n]`` latencies; residuals are those of a network of weight 1."""
+        w = np.ones(len(y)) if self.weights is None else self.weights
+        return self._fit(self.X * w[:, None], y * w)
 
     def cross_validated(self, y: Floats, seed: int) -> Chosen:
         """Return this with what ten-fold cross-validation predicts for every network."""
-        return replace(self, heldout=cross_validate(self.X, y, self._fit, self._known, seed=seed))
+        heldout = cross_validate(self.X, y, self._fit, self._known, seed=seed, weights=self.weights)
+        return replace(self, heldout=heldout)
 
     def _fit(self, X: Floats, y: Floats) -> Fit:
         if self.shrunk:
@@ -124,10 +128,15 @@ def fit_rows(design: DesignMatrix, X: Floats, y: Floats, guess: Floats | None = 
 
 
 def additive(
-    design: DesignMatrix, codes: Codes, y: Floats, seed: int, guess: Floats | None = None
+    design: DesignMatrix,
+    codes: Codes,
+    y: Floats,
+    seed: int,
+    guess: Floats | None = None,
+    weights: Floats | None = None,
 ) -> Chosen:
     """Return the sum of effects, cross-validated."""
-    made = Chosen(design=design, codes=codes, X=design.rows(codes), guess=guess)
+    made = Chosen(design=design, codes=codes, X=design.rows(codes), guess=guess, weights=weights)
     return made.cross_validated(y, seed)
 
 

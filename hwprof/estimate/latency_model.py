@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Codes = NDArray[np.int64]
 
+LEAST_SHARE = 0.01
+"""Standard error below which knowing a latency better is no use: a sum of effects errs by as much."""
 CHUNK_ROWS = 8192
 """Networks predicted at a time, so that what is needed for them stays in the cache."""
 
@@ -89,7 +91,7 @@ class AdditiveLatencyModel:
         seed: int = 0,
         interactions: bool = True,
         guess: Floats | None = None,
-        common_sd: float = 0.0,
+        shares: Floats | None = None,
     ) -> Self:
         """Fit the model to measured networks; those without a latency are left aside.
 
@@ -100,7 +102,8 @@ class AdditiveLatencyModel:
             seed: of the folds of the cross-validation.
             interactions: whether terms beyond the sum of effects are tried.
             guess: what effects look like beforehand (:func:`hwprof.estimate.prior.directions`).
-            common_sd: as the attribute.
+            shares: ``float64[n]``, the standard error of every latency as a share of it. Networks
+                that are known better count more, and :attr:`common_sd` is their mean.
 
         Raises:
             DataError: fewer than ten networks have a latency.
@@ -108,7 +111,8 @@ class AdditiveLatencyModel:
         """
         design = DesignMatrix(space)
         codes, y = encoded(design, samples)
-        chosen = additive(design, codes, y, seed, guess)
+        weights = None if shares is None else _weights(shares)
+        chosen = additive(design, codes, y, seed, guess, weights)
         if interactions:
             chosen = with_interactions(design, chosen, y, seed)
         fit = chosen.fit(y)
@@ -126,7 +130,9 @@ class AdditiveLatencyModel:
             heldout=chosen.heldout,
             tested=chosen.tested,
             drops_unused=chosen.drops_unused,
-            common_sd=common_sd,
+            common_sd=0.0
+            if shares is None or weights is None
+            else float(np.average(shares, weights=weights**2)),
         )
 
     @property
@@ -360,6 +366,12 @@ class AdditiveLatencyModel:
             f"{what} stood in none of the {self.n_networks} networks that the latency model "
             "was fitted to; profile more networks (--networks)"
         )
+
+
+def _weights(shares: Floats) -> Floats:
+    """Return weights in inverse proportion to standard errors; their squares have a mean of 1."""
+    weights = 1.0 / np.hypot(shares, LEAST_SHARE)
+    return np.asarray(weights / np.sqrt(np.mean(weights**2)))
 
 
 def mac_baseline(space: DesignSpace, samples: Sequence[Sample], *, seed: int = 0) -> Holdout | None:

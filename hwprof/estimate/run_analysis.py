@@ -7,9 +7,10 @@ published one-factor estimator, a table of blocks by its own exact sums.
 from __future__ import annotations
 
 import logging
-import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from hwprof.errors import StoreError
 from hwprof.estimate.block_table import (
@@ -129,24 +130,23 @@ def fitted_model(run: Run, space: DesignSpace, samples: Sequence[Sample]) -> Add
     """Return the model of some networks of a run, guided by what blocks take alone.
 
     A measurement's interval is for what another session would find. Networks of one run shared
-    theirs, so what it leaves open for one of them is taken to be open for all alike.
+    theirs, so what it leaves open for one of them is taken to be open for all alike. What was
+    timed in a bad quarter of an hour counts less.
 
     Raises:
         DataError: there are too few networks.
     """
     rows = isolated_table(run, space)
     alone_s = {(r.slot, r.block): r.isolated_hot_s.value for r in rows if r.slot is not None}
-    shares = [
-        s.latency_se_s / s.latency_s
-        for s in samples
-        if s.latency_s is not None and s.latency_se_s is not None
-    ]
+    timed = [s for s in samples if s.latency_s is not None]
+    shares = [(s.latency_se_s or 0.0) / s.latency_s for s in timed if s.latency_s is not None]
     return AdditiveLatencyModel.fit(
         space,
-        samples,
+        timed,
         fingerprint=run.fingerprint,
         guess=directions(DesignMatrix(space), alone_s),
-        common_sd=0.0 if run.has_imports() or not shares else statistics.median(shares),
+        # An imported table's errors are of its calls, not of the time at which it was made.
+        shares=None if run.has_imports() else np.array(shares),
     )
 
 

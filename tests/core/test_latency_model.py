@@ -64,14 +64,42 @@ def test_additive_latency_is_predicted_exactly(name: str) -> None:
 
 def test_what_all_networks_are_off_by_alike_widens_every_interval(tmp_path: Path) -> None:
     space = get_space("mobile-mini")
+    shares = np.full(300, 0.01)
     model = AdditiveLatencyModel.fit(
-        space, additive(space, draw(space, 300, 1)), HERE, common_sd=0.01
+        space, additive(space, draw(space, 300, 1)), HERE, shares=shares
     )
     model.save(tmp_path / "model.npz")
     for found in (model, AdditiveLatencyModel.load(tmp_path / "model.npz")):
         predicted, half = found.predict_many(draw(space, 20, 2))
         # Nothing else is uncertain of an additive truth without noise.
         assert half == pytest.approx(1.96 * 0.01 * predicted, rel=1e-4)
+
+
+def test_networks_that_are_known_better_count_more() -> None:
+    """Weighted least squares: by Gauss and Markov no other linear estimate errs less."""
+    space = get_space("mobile-mini")
+    archs, new = draw(space, 400, 1), draw(space, 200, 2)
+    truth_s = np.array([s.latency_s for s in additive(space, archs)])
+    shares = np.where(np.arange(400) % 2, 0.02, 0.2)
+    noise = shares * np.random.default_rng(3).standard_normal(400)
+    noisy = [
+        Sample(arch=a, latency_s=float(v))
+        for a, v in zip(archs, truth_s * (1 + noise), strict=True)
+    ]
+    expected_s = np.array([s.latency_s for s in additive(space, new)])
+    errors = []
+    for known in (None, shares):
+        model = AdditiveLatencyModel.fit(space, noisy, shares=known)
+        predicted, _ = model.predict_many(new)
+        errors.append(np.sqrt(np.mean((predicted - expected_s) ** 2)))
+        assert model.holdout is not None
+        # Held-out networks are judged in seconds, whatever their weight.
+        assert np.mean([h.actual_s for h in model.heldout]) == pytest.approx(
+            np.mean([s.latency_s for s in noisy])
+        )
+    # Half of the networks say 100 times more than the others, so 0.1 of their error is left, and
+    # twice that for they are half as many.
+    assert errors[1] < 0.3 * errors[0]
 
 
 def test_constant_and_table_add_up_to_the_prediction() -> None:
