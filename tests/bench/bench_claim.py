@@ -213,9 +213,7 @@ def main() -> None:
             *nb201_cases(args.data, args.sample, args.budget),
         ]
         if args.run is not None:
-            cases.append(
-                run_case(str(args.run), args.run, args.accuracy, args.sample, args.budget)
-            )
+            cases.append(run_case(str(args.run), args.run, args.accuracy, args.sample, args.budget))
         lines = []
         for case in cases:
             lines.append(compare(case, args.strategy, args.evals, args.seeds))
