@@ -61,15 +61,13 @@ def fit_pinned(
         DataError: a pin has fewer than two networks with a latency.
     """
     design = DesignMatrix(space)
-    ids = {
-        pin: [space.canonical(arch).arch_id for arch in archs]
-        for pin, archs in pinned_networks(space, seed, n_per_pin).items()
+    latency = pinned_latencies(space, samples, n_per_pin=n_per_pin, seed=seed)
+    known = {
+        space.canonical(s.arch).arch_id: s.accuracy_pct
+        for s in samples
+        if s.accuracy_pct is not None
     }
-    own = [(space.canonical(s.arch).arch_id, s) for s in samples]
-    latency = _gather(ids, ((key, s.latency_s) for key, s in own))
-    points = ((key, s.accuracy_pct) for key, s in own if s.accuracy_pct is not None)
-    known = dict(points)
-    accuracy = _gather(ids, known.items()) if known else None
+    accuracy = _gather(_ids(space, seed, n_per_pin), known.items()) if known else None
     latency_response = pinned_response(design, latency)
     accuracy_response = pinned_response(design, accuracy) if accuracy else None
     return Friendliness(
@@ -82,6 +80,18 @@ def fit_pinned(
         fingerprint=dict(fingerprint or {}),
         notes=(ONE_FACTOR.format(n=n_per_pin),),
     )
+
+
+def pinned_latencies(
+    space: DesignSpace, samples: Sequence[Sample], *, n_per_pin: int, seed: int
+) -> PinnedValues:
+    """Return the latencies of a pinned campaign by pin, as :func:`fit_pinned` takes them.
+
+    Raises:
+        DataError: a pin has fewer than two networks with a latency.
+    """
+    points = ((space.canonical(s.arch).arch_id, s.latency_s) for s in samples)
+    return _gather(_ids(space, seed, n_per_pin), points)
 
 
 def pinned_response(design: DesignMatrix, values: PinnedValues) -> Response:
@@ -128,6 +138,14 @@ def equivalent_effects(
                 weights[design.index[Term(kind="depth", unit=unit, depth=depth)]] = gain
         found[pin] = response.interval(weights)
     return found
+
+
+def _ids(space: DesignSpace, seed: int, n_per_pin: int) -> dict[Pin | None, list[str]]:
+    """Return which networks were drawn for every pin."""
+    return {
+        pin: [space.canonical(arch).arch_id for arch in archs]
+        for pin, archs in pinned_networks(space, seed, n_per_pin).items()
+    }
 
 
 def _gather(

@@ -6,10 +6,12 @@ Three kinds of evidence: OFA's accuracy predictor with the Galaxy Note10's block
 NAS-Bench-201's accuracies with the latencies of every device of its table, and, where given, run
 folders of ``mobile-mini`` (or any space) with an accuracy source (``--run RUN --accuracy SRC``).
 Each seed draws its own sample of networks, cuts the space by what that sample says (where a table
-prices all blocks, by that), and searches both spaces with the same budget, strategy and seed. The
-gain is that of the hypervolume up to a reference point common to both, paired by seed, with a 95 %
-t interval. The networks that the reduction looked at cost extra, and are counted in no budget:
-they are what a profile measures anyway.
+prices all blocks, by that), and searches both spaces with the same budget, strategy and seed. Of a
+run the sample is ``--sample`` of its networks, all where it has no more: seeds then differ in the
+search alone. Networks of a run are judged by its latency model, not timed again. The gain is that of
+the hypervolume up to a reference point common to both, paired by seed, with a 95 % t interval, its
+p-value, and that corrected for all cases together (Holm 1979). The networks that the reduction looked
+at cost extra, and are counted in no budget: they are what a profile measures anyway.
 """
 
 from __future__ import annotations
@@ -26,8 +28,9 @@ import pandas as pd
 
 from hwprof import api
 from hwprof.api.runs import latency_model, open_run, run_space, scored_samples
+from hwprof.estimate.claims import holm
 from hwprof.estimate.friendliness import fit_friendliness
-from hwprof.estimate.least_squares import t_quantile
+from hwprof.estimate.least_squares import t_quantile, two_sided_p
 from hwprof.pareto import hypervolume
 from hwprof.results import Reduction, Sample, Trial
 from hwprof.search.accuracy import open_accuracy
@@ -107,6 +110,7 @@ def compare(case: Case, strategy: str, evals: int, seeds: int) -> dict[str, obje
         "seeds_better": int((gains > 0.0).sum()),
         "size_kept": float(np.mean(kept)),
         "verdict": verdict,
+        "p": two_sided_p(mean / (sd / np.sqrt(seeds)), seeds - 1.0) if sd > 0.0 else float("nan"),
     }
 
 
@@ -147,7 +151,7 @@ def nb201_cases(data: Path, sample: int, budget: float) -> Iterator[Case]:
         )
 
 
-def run_case(name: str, run: Path, accuracy: str, budget: float) -> Case:
+def run_case(name: str, run: Path, accuracy: str, sample: int, budget: float) -> Case:
     """Return the case of a run folder with its latency model and an accuracy source."""
     model, _ = latency_model(run)
     source = open_accuracy(accuracy, data=None)
@@ -165,17 +169,19 @@ def run_case(name: str, run: Path, accuracy: str, budget: float) -> Case:
             (float(t), float(s)) for t, s in zip(latency_s, scores, strict=True) if s is not None
         ]
 
+    # Without replacement: a network counted twice would make intervals narrower than they are.
     def reduce(seed: int) -> Reduction:
         if whole is not None:
             return whole
-        drawn = np.random.default_rng(seed).choice(len(samples), len(samples))
+        n = min(sample, len(samples))
+        drawn = np.random.default_rng(seed).choice(len(samples), n, replace=False)
         found = fit_friendliness(space, [samples[i] for i in drawn])
         return reduce_space(space, found, max_accuracy_drop_pp=budget)
 
     return Case(name=name, space=space, judge=judge, reduce=reduce)
 
 
-def note10_case(data: Path, budget: float, scratch: Path) -> Case:
+def note10_case(data: Path, sample: int, budget: float, scratch: Path) -> Case:
     """Return OFA-MobileNetV3 at width 1.2 and 224 px on the Galaxy Note10."""
     run = api.import_(
         data / "note10_ofa_mbv3_w12_blocks.csv.gz",
@@ -185,7 +191,7 @@ def note10_case(data: Path, budget: float, scratch: Path) -> Case:
         latency_column="mean_ms",
     )
     accuracy = f"predictor:{data / 'ofa_acc_predictor_mbv3_w12.npz'}"
-    return run_case("ofa-mbv3-w1.2 note10", run, accuracy, budget)
+    return run_case("ofa-mbv3-w1.2 note10", run, accuracy, sample, budget)
 
 
 def main() -> None:
@@ -203,16 +209,18 @@ def main() -> None:
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as scratch:
         cases = [
-            note10_case(args.data, args.budget, Path(scratch)),
+            note10_case(args.data, args.sample, args.budget, Path(scratch)),
             *nb201_cases(args.data, args.sample, args.budget),
         ]
         if args.run is not None:
-            cases.append(run_case(str(args.run), args.run, args.accuracy, args.budget))
+            cases.append(run_case(str(args.run), args.run, args.accuracy, args.sample, args.budget))
         lines = []
         for case in cases:
             lines.append(compare(case, args.strategy, args.evals, args.seeds))
             print(lines[-1], flush=True)
-        print(pd.DataFrame(lines).round(2).to_string(index=False))
+        frame = pd.DataFrame(lines)
+        frame["p_holm"] = holm(frame["p"].tolist())
+        print(frame.round({"p": 4, "p_holm": 4}).round(2).to_string(index=False))
 
 
 if __name__ == "__main__":
