@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +194,7 @@ class Study:
         seconds = [self._uniform("warmup", cell, self.size.warmup_epochs)]
         networks = []
         for k in range(len(self.targets_s)):
-            found = self.jobs.once(f"{cell.name}-{k}", lambda k=k: self._searched(cell, k))
+            found = self.jobs.once(f"{cell.name}-{k}", partial(self._searched, cell, k))
             seconds.append(found.pop("cpu_s"))
             networks.append(found)
         return {
@@ -211,7 +211,7 @@ class Study:
         latency = self.latency(cell.space)
         config = replace(
             self._config(cell.seed),
-            mode="recompute" if blind else cell.method,
+            mode="recompute" if blind else cell.method,  # type: ignore[arg-type]  # checked there
             # One of its own for each search: else all blind searches of a cell were the same.
             seed=len(self.targets_s) * cell.seed + k,
         )

@@ -18,15 +18,15 @@ class Size:
     resolution_px: int = 24
     limit_images: int = 5_000
     train_batch: int = 64
-    warmup_epochs: int = 10
-    epochs: int = 8
+    warmup_epochs: int = 8
+    epochs: int = 7
     shares: tuple[float, ...] = (0.25, 0.5, 0.75)
     """Latencies to search for, in the range that both spaces have."""
-    retrain_epochs: int = 10
+    retrain_epochs: int = 8
     alpha_lr: float = 0.05
     networks_per_update: int = 6
     reward_images: int = 64
-    max_evals: int = 100
+    max_evals: int = 150
     networks: int | None = None
 
     @property
