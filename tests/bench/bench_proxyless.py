@@ -16,10 +16,12 @@ are the least of the repeats, the kinds in turn; run it on an otherwise idle mac
     python tests/bench/bench_proxyless.py --targets RUN --device cpu --out DIR
                                           [--shares 0.3,0.5,0.7] [--data digits]
                                           [--warmup-epochs 10] [--epochs 30] [--alpha-lr 0.01]
+                                          [--train-only]
 
 searches for target latencies at these shares of the range of RUN's space (a profile on DEVICE),
 measures the derived networks on DEVICE, and prints how near they came; the bar is 5 %. Called again
-it goes on; all targets share one warm-up.
+it goes on; all targets share one warm-up. ``--train-only`` leaves out the measuring, which wants
+the machine to itself: the same command without it then measures only.
 """
 
 from __future__ import annotations
@@ -119,7 +121,7 @@ def print_targets(asked: argparse.Namespace) -> None:
         latency=asked.targets,
         strategy="proxyless",
         data=asked.data,
-        measure_on=asked.device,
+        measure_on=None if asked.train_only else asked.device,
         script=asked.script,
         out=asked.out,
         proxyless=ProxylessOptions(
@@ -158,6 +160,7 @@ def main() -> None:
     parser.add_argument("--targets", metavar="RUN")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out")
+    parser.add_argument("--train-only", action="store_true", help="leave the measuring for later")
     parser.add_argument("--shares", default="0.3,0.5,0.7")
     parser.add_argument("--data", default="digits")
     parser.add_argument("--warmup-epochs", type=int, default=10)
@@ -167,12 +170,12 @@ def main() -> None:
     parser.add_argument("--limit-images", type=int)
     parser.add_argument("--script", help="of the null device")
     asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
     if asked.targets is not None:
         if asked.out is None:
             parser.error("--targets needs --out, a folder for the searches")
         print_targets(asked)
         return
-    torch.set_num_threads(asked.threads)
     net = Supernet(get_space(asked.space, asked.resolution), seed=0)
     generator = torch.Generator().manual_seed(0)
     side = asked.resolution

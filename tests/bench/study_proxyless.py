@@ -1,263 +1,103 @@
-"""ProxylessNAS against NSGA-II and random search at equal training, on a device and real images.
+"""ProxylessNAS against NSGA-II and random search at equal cost, on a device and real images.
 
-    python tests/bench/study_proxyless.py --data train.npz,test.npz --out study [--device cpu]
-        [--quick] [--seeds 3] [--limit-images 10000] [--budget 4h]
+    study() { python -m tests.bench.study_proxyless --data train.npz,test.npz --out study "$@"; }
+    study --profile-only
+    study --train-only --part 1/2 & study --train-only --part 2/2; wait
+    study --measure-only
+    study --table-only > table.md
 
-A cell is (space, method, seed): the full and the reduced ``mobile-mini`` space; ProxylessNAS in
-its three modes and blind to latency (weight 0), NSGA-II and random search. Every cell ends in
-finalists that are trained alone by one recipe and measured on the device.
+``--profile-only`` and ``--measure-only`` time on the device and want the machine to themselves;
+training does not. Without one of these options everything is done in turn. Whatever is finished is
+kept under ``--out``: stop it at any moment (also with SIGSTOP), call it again, and it goes on.
+``--device null --script JSON --quick`` shows that it runs; its numbers mean nothing.
 
-Equal cost: a ProxylessNAS cell warms a supernet up for W epochs and searches with K latency
-weights for E epochs each, so that it trains W + K·E epochs; NSGA-II and random search take their
-accuracies from a supernet trained for as many epochs. What architecture steps and judging cost on
-top is in the column ``search_s``.
+A cell is (space, method, seed): the full and the reduced ``mobile-mini``; ProxylessNAS in its three
+modes and blind to latency, NSGA-II and random search. Every cell comes to one network for each of
+K latencies, the same in both spaces. Each is trained alone by one recipe, chosen among by its
+validation accuracy, judged by its test accuracy, and measured in one campaign with all others.
 
-Every part is kept under ``--out`` and found again: interrupt it, call it again, and it goes on.
-``--budget`` ends it after the first cell beyond that time. Which reduction and which latencies: a
-profile of the full space on the device, and ``hwprof reduce`` with the first seed's supernet.
+Equal cost: a ProxylessNAS cell takes the warm-up of W epochs (one for all cells of a space and
+seed) and searches K times for E epochs; the blind one does exactly that with a latency weight of
+0, and only its derivation looks at latency. NSGA-II and random search take accuracies from a
+supernet of W + K · E epochs and judge ``max_evals`` networks, which costs about what the
+architecture steps of ``recompute`` do; so do the networks and images that reward REINFORCE. What
+it came to is in the table, as images and as processor time.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import sys
-import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import hwprof.api as hwprof
-from hwprof.api.models import as_space
-from hwprof.cli.options import parse_duration
-from hwprof.results import SearchResult
-from hwprof.search.proxyless import ProxylessConfig
-from hwprof.search.proxyless_search import retrain_settings, warmup_settings
-from hwprof.search.tasks import ImageTask, load_task
-from hwprof.search.training import train_network, train_supernet
+import numpy as np
+import torch
 
-SPACE = "mobile-mini"
-MODES = ("recompute", "two-path", "reinforce")
-METHODS = (*MODES, "recompute-blind", "nsga2", "random")
+from hwprof.api.finalists import FinalistMeasurer
+from hwprof.measure.records import DeviceOptions, Failure, Measurement
+from hwprof.space import Architecture
+from tests.bench.common import say
+from tests.bench.study_cells import Study
+from tests.bench.study_jobs import QUICK, Size, write_whole
+from tests.bench.study_report import SPACES, Row, report
 
-
-@dataclass(frozen=True, kw_only=True)
-class Size:
-    """How much everything is trained, judged and measured."""
-
-    warmup_epochs: int = 20
-    epochs: int = 30
-    weights: tuple[float, ...] = (0.05, 0.2, 0.8)
-    retrain_epochs: int = 40
-    train_batch: int = 128
-    alpha_lr: float = 0.01
-    limit_images: int = 10_000
-    max_evals: int = 300
-    finalists: int = 3
-    networks: int | None = None
-
-    @property
-    def supernet_epochs(self) -> int:
-        """What a ProxylessNAS cell trains in all."""
-        return self.warmup_epochs + self.epochs * len(self.weights)
+STAGES = ("profile", "train", "measure", "table")
 
 
-QUICK = Size(
-    warmup_epochs=1,
-    epochs=2,
-    weights=(0.1, 1.0),
-    retrain_epochs=1,
-    train_batch=16,
-    alpha_lr=0.05,
-    limit_images=120,
-    max_evals=12,
-    finalists=2,
-    networks=100,
-)
-"""Shows that everything runs; its numbers mean nothing."""
+def measure(study: Study, preset: str) -> None:
+    """Time the networks of all cells in one campaign.
+
+    In random order: they are timed in groups, and a change of the machine between two groups must
+    not come down on one method.
+    """
+    found = [n["arch"] for row in rows_of(study) for n in row["networks"]]
+    archs = {a.arch_id: a for a in map(Architecture.from_json, found)}
+    order = np.random.default_rng(0).permutation(sorted(archs))
+    options = DeviceOptions(script=study.script)
+    measurer = FinalistMeasurer(study.root / "times", study.device, options, preset, 0, None)
+    levels: dict[str, float] = {}
+    for result in measurer([archs[key] for key in order]):
+        assert result.workload.arch is not None
+        if isinstance(result, Measurement):
+            levels[result.workload.arch.arch_id] = result.level_s
+        elif isinstance(result, Failure):
+            say(f"{result.workload.label} has no time: {result.message}")
+    write_whole(study.root / "measured.json", json.dumps(levels))
+    say(f"{len(levels)} of {len(archs)} networks timed")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One search with its seed."""
-
-    space: str
-    method: str
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """A folder's name."""
-        return f"{self.space}-{self.method}-s{self.seed}"
+def rows_of(study: Study) -> list[Row]:
+    """Return the cells that are done, with the latencies that are measured."""
+    rows: list[Row] = [
+        json.loads(path.read_text()) for path in sorted((study.root / "cells").glob("*.json"))
+    ]
+    kept = study.root / "measured.json"
+    measured = json.loads(kept.read_text()) if kept.exists() else {}
+    for network in (n for row in rows for n in row["networks"]):
+        network["latency_s"] = measured.get(Architecture.from_json(network["arch"]).arch_id)
+    return rows
 
 
-class Study:
-    """Everything that cells share."""
+def groups(seeds: int) -> Iterator[tuple[str, int]]:
+    """Yield every space and seed, seed after seed: a study that is stopped is balanced.
 
-    def __init__(self, root: Path, data: str, device: str, script: str | None, size: Size) -> None:
-        self.root, self.data, self.device, self.script, self.size = root, data, device, script, size
-        root.mkdir(parents=True, exist_ok=True)
-        asked = {"data": data, "device": device, "size": asdict(size)}
-        kept = root / "study.json"
-        if kept.exists() and json.loads(kept.read_text()) != json.loads(json.dumps(asked)):
-            sys.exit(f"{kept} is of a study with other settings; name another --out")
-        kept.write_text(json.dumps(asked))
-        self.profile = root / "profile"
-        self.task: ImageTask = load_task(
-            data, resolution_px=as_space(SPACE).resolution_px, limit_images=size.limit_images
-        )
-
-    def prepare(self) -> None:
-        """Profile the device and reduce the space."""
-        hwprof.profile(
-            space=SPACE,
-            out=self.profile,
-            device=self.device,
-            networks=self.size.networks,
-            isolated=False,
-            script=self.script,
-        )
-        if not (self.root / "reduced.yaml").exists():
-            hwprof.reduce(
-                self.profile,
-                accuracy=f"supernet:{self.supernet('full', 0)}",
-                out=self.root / "reduced.yaml",
-            )
-
-    def space_of(self, which: str) -> str:
-        """Return the name or file of a space."""
-        return SPACE if which == "full" else str(self.root / "reduced.yaml")
-
-    def supernet(self, which: str, seed: int) -> Path:
-        """Return the supernet that NSGA-II and random search take accuracies from."""
-        out = self.root / f"supernet-{which}-s{seed}.pt"
-        config = self._config(seed)
-        settings = replace(warmup_settings(config, self.task), epochs=self.size.supernet_epochs)
-        train_supernet(as_space(self.space_of(which)), self.task, settings, out)
-        return out
-
-    def run(self, cell: Cell) -> dict[str, Any]:
-        """Carry out a cell; return its row."""
-        out = self.root / "cells" / cell.name
-        row = out / "row.json"
-        if row.exists():
-            known: dict[str, Any] = json.loads(row.read_text())
-            return known
-        result, training_s = self._search(cell, out)
-        trained = [self._trained(trial.arch, cell.seed) for trial in result.finalists]
-        found = {
-            **asdict(cell),
-            "training_s": training_s,
-            "search_s": result.ledger["wall_s"] + result.ledger["training_s"],
-            "networks": [
-                {
-                    "arch": trial.arch.to_json(),
-                    "latency_s": trial.latency_s,
-                    "latency_source": trial.latency_source,
-                    "predicted_s": trial.predicted_s,
-                    "search_pct": trial.accuracy_pct,
-                    "test_pct": test_pct,
-                }
-                for trial, test_pct in zip(result.finalists, trained, strict=True)
-            ],
-        }
-        row.write_text(json.dumps(found, indent=1))
-        return found
-
-    def _search(self, cell: Cell, out: Path) -> tuple[SearchResult, float]:
-        size = self.size
-        common: dict[str, Any] = {
-            "space": self.space_of(cell.space),
-            "latency": self.profile,
-            "out": out,
-            "measure_on": self.device,
-            "script": self.script,
-            "n_finalists": size.finalists,
-            "seed": cell.seed,
-            "data": self.data,
-        }
-        if cell.method in ("nsga2", "random"):
-            supernet = self.supernet(cell.space, cell.seed)
-            result = hwprof.search(
-                **common,
-                strategy=cell.method,
-                accuracy=f"supernet:{supernet}",
-                max_evals=size.max_evals,
-            )
-            return result, _seconds(supernet)
-        blind = cell.method == "recompute-blind"
-        options = hwprof.ProxylessOptions(
-            mode="recompute" if blind else cell.method,
-            latency_weights=(0.0,) if blind else size.weights,
-            warmup_epochs=size.warmup_epochs,
-            epochs=size.epochs,
-            train_batch=size.train_batch,
-            alpha_lr=size.alpha_lr,
-            limit_images=size.limit_images,
-        )
-        result = hwprof.search(**common, strategy="proxyless", proxyless=options)
-        return result, result.ledger["training_s"]
-
-    def _trained(self, arch: Any, seed: int) -> float:
-        """Train a finalist alone; the same network of two cells is trained once a seed."""
-        folder = self.root / "networks"
-        folder.mkdir(exist_ok=True)
-        settings = retrain_settings(self._config(seed), self.task, epochs=self.size.retrain_epochs)
-        out = folder / f"{arch.arch_id}-s{seed}.pt"
-        summary = train_network(arch, self.task, settings, out)
-        assert summary.meta.figures is not None
-        return float(summary.meta.figures["test_pct"])
-
-    def _config(self, seed: int) -> ProxylessConfig:
-        return ProxylessConfig(batch=self.size.train_batch, seed=seed)
-
-
-def _seconds(checkpoint: Path) -> float:
-    from hwprof.search.checkpoint import load_checkpoint
-
-    return load_checkpoint(checkpoint).meta.seconds
-
-
-def cells(seeds: int) -> Iterator[Cell]:
-    """Yield every cell, one seed after the other, so that a stopped study is balanced."""
+    The order of the spaces alternates, so that two parts have as much of each.
+    """
     for seed in range(seeds):
-        for space in ("full", "reduced"):
-            for method in METHODS:
-                yield Cell(space=space, method=method, seed=seed)
+        yield from ((space, seed) for space in (SPACES if seed % 2 == 0 else SPACES[::-1]))
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Return one line per space and method: means over the seeds of each cell's extremes."""
-    head = f"{'space':<9}{'method':<17}{'seeds':>5}{'fastest ms':>12}{'its test %':>12}"
-    lines = [f"{head}{'best test %':>13}{'its ms':>9}{'training s':>12}{'search s':>10}"]
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault((row["space"], row["method"]), []).append(row)
-    for (space, method), found in groups.items():
-        fastest = [min(r["networks"], key=lambda n: n["latency_s"]) for r in found]
-        best = [max(r["networks"], key=lambda n: n["test_pct"]) for r in found]
-        means = [
-            statistics.fmean(values)
-            for values in (
-                [n["latency_s"] * 1e3 for n in fastest],
-                [n["test_pct"] for n in fastest],
-                [n["test_pct"] for n in best],
-                [n["latency_s"] * 1e3 for n in best],
-                [r["training_s"] for r in found],
-                [r["search_s"] for r in found],
-            )
-        ]
-        lines.append(
-            f"{space:<9}{method:<17}{len(found):>5}{means[0]:>12.3f}{means[1]:>12.2f}"
-            f"{means[2]:>13.2f}{means[3]:>9.3f}{means[4]:>12.1f}{means[5]:>10.1f}"
-        )
-    return "\n".join(lines)
+def part_of(text: str) -> tuple[int, int]:
+    """Read ``1/2``."""
+    number, _, of = text.partition("/")
+    if not (number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no part; expected one such as 1/2")
+    return int(number), int(of)
 
 
 def main() -> None:
-    """Run what is not there yet and print the table of what is."""
+    """Do what is asked and not there yet."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", default="digits")
     parser.add_argument("--out", type=Path, required=True)
@@ -265,24 +105,27 @@ def main() -> None:
     parser.add_argument("--script", help="steers the null device only")
     parser.add_argument("--quick", action="store_true", help="minutes; the numbers mean nothing")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--limit-images", type=int)
-    parser.add_argument("--budget", help="stop after the first cell beyond this time, e.g. 4h")
+    parser.add_argument("--part", type=part_of, default=(1, 1), help="of the training, e.g. 1/2")
+    parser.add_argument("--threads", type=int, default=1, help="of training")
+    parser.add_argument("--preset", default="quick", help="of measuring what was found")
+    only = parser.add_mutually_exclusive_group()
+    for stage in STAGES:
+        only.add_argument(f"--{stage}-only", dest="only", action="store_const", const=stage)
     asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
     size = QUICK if asked.quick else Size()
-    if asked.limit_images is not None:
-        size = replace(size, limit_images=asked.limit_images)
-    budget_s = parse_duration(asked.budget)
-    started_s = time.monotonic()
     study = Study(asked.out, asked.data, asked.device, asked.script, size)
-    study.prepare()
-    rows: list[dict[str, Any]] = []
-    for cell in cells(asked.seeds):
-        rows.append(study.run(cell))
-        print(f"{cell.name} done", file=sys.stderr)
-        if budget_s is not None and time.monotonic() - started_s > budget_s:
-            print("the budget is spent; the same command goes on", file=sys.stderr)
-            break
-    print(table(rows))
+    todo = STAGES if asked.only is None else (asked.only,)
+    if "profile" in todo:
+        study.profile()
+    if "train" in todo:
+        number, of = asked.part
+        study.train(list(groups(asked.seeds))[number - 1 :: of])
+    if "measure" in todo:
+        measure(study, asked.preset)
+    if "table" in todo:
+        print(f"The reduction made {study.plan['n_drops']} cuts.", end=" ")
+        print(report(rows_of(study), study.targets_s))
 
 
 if __name__ == "__main__":
