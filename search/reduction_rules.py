@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hwprof.estimate.claims import FAMILY_ERROR, holm
 from hwprof.estimate.design_matrix import Term
 from hwprof.estimate.least_squares import upper_p
 from hwprof.results import Drop, Interval
@@ -32,8 +33,6 @@ another. The paper's seven hand-made reductions are met for 0.19 to 0.23."""
 FLAT = 0.02
 """R2: share of the mean latency below which no difference counts. R5 takes the same share of a
 layer: FLAT · mean / expected number of layers."""
-FAMILY_ERROR = 0.05
-"""R5: chance of one or more false claims of a latency difference over all slots (Holm 1979)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,9 +160,11 @@ def dominated_in_slot(evidence: Evidence) -> list[Proposal]:
                 if block == other or evidence.net(weights, evidence.rate).lower > 0.0:
                     continue
                 claims.append((_p_slower(evidence, weights, margin), slot, block, other))
+    claims.sort()
     rivals: dict[tuple[Slot, str], list[str]] = {}
-    for _, slot, block, other in _holm(claims):
-        rivals.setdefault((slot, block), []).append(other)
+    for (_, slot, block, other), p in zip(claims, holm([c[0] for c in claims]), strict=True):
+        if p <= FAMILY_ERROR:
+            rivals.setdefault((slot, block), []).append(other)
     return [_in_slot(evidence, slot, block, rivals[slot, block]) for slot, block in sorted(rivals)]
 
 
@@ -244,15 +245,6 @@ def _p_slower(evidence: Evidence, weights: Floats, margin: float) -> float:
     if sd == 0.0:
         return 0.0 if value > margin else 1.0
     return upper_p((value - margin) / sd, evidence.latency.degrees)
-
-
-def _holm(claims: list[tuple[float, Slot, str, str]]) -> list[tuple[float, Slot, str, str]]:
-    """Return the claims that hold together at the family's error rate (Holm 1979)."""
-    ordered = sorted(claims)
-    for position, claim in enumerate(ordered):
-        if claim[0] > FAMILY_ERROR / (len(ordered) - position):
-            return ordered[:position]
-    return ordered
 
 
 def _work(evidence: Evidence) -> dict[tuple[Slot, str], int]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hwprof.estimate import claims
 from hwprof.measure.level import corrected_s, used_bursts
 from hwprof.measure.paired import (
     CONFIDENCE,
@@ -106,12 +107,7 @@ def settle(gates: Sequence[Gate]) -> list[PairedVerdict]:
 
 def holm(ps: Sequence[float], alpha: float = SIGNIFICANCE) -> list[bool]:
     """Return which hypotheses are rejected: Holm's step-down, family-wise rate ``alpha``."""
-    rejected = [False] * len(ps)
-    for rank, index in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
-        if ps[index] >= alpha / (len(ps) - rank):
-            break
-        rejected[index] = True
-    return rejected
+    return [bool(p < alpha) for p in claims.holm(ps)]
 
 
 def tail_ratios(
