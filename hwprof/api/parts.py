@@ -33,6 +33,7 @@ def bench_parts(
     timeout_s: float = 120.0,
     seed: int = 0,
     isolated: bool = False,
+    cuts: Sequence[str] = (),
     script: str | None = None,
     progress: Any = None,
 ) -> PartsResult:
@@ -51,12 +52,15 @@ def bench_parts(
         seed: of random inputs, weights and the order of bursts.
         isolated: for a network of a space, also measure every block alone and, where the layer
             is optional, the network without it.
+        cuts: tensors of the model at which parts end, by name; by default its own structure
+            says what a part is.
         script: steers the ``null`` device only.
         progress: called with a progress record as measuring goes on.
 
     Raises:
         DeviceError: the device is not there, has no operator trace, or gave no number.
-        PlanError: caches are to be cold, or ``isolated`` is asked of a user's own model.
+        PlanError: caches are to be cold, ``isolated`` is asked of a user's own model or with
+            ``cuts``, or a tensor is not there.
     """
     from hwprof.devices import device_ref
     from hwprof.measure.engine import measure
@@ -69,12 +73,18 @@ def bench_parts(
         trace_workloads,
     )
     from hwprof.parts import layout_s as layout_of
+    from hwprof.parts.assembly import written_nodes
+    from hwprof.parts.cuts import parts_up_to
 
     if cache != "hot":
         raise PlanError("parts are traced with hot caches only: leave out --cache cold")
+    if cuts and isolated:
+        raise PlanError("only parts that are blocks can be timed alone: give --isolated or --cut")
     options = DeviceOptions(threads=threads, batch=batch, precision=precision, script=script)
     ref, plan = device_ref(device, options), plan_for(preset, timeout_s=timeout_s, seed=seed)
     whole = as_workload(model, inputs, seed=seed)
+    if cuts:  # a name that is not there is told before minutes are spent
+        parts_up_to(written_nodes(whole), cuts)
     beside = comparison(whole) if isolated else None
     alone = distinct(list(beside.alone.values())) if beside else []
     # First the trace: a device without one says so before minutes are spent.
@@ -90,7 +100,7 @@ def bench_parts(
         (result,) = measure([whole], ref, again, progress=progress)
         # What disturbs only adds, so the lower of two levels is the nearer to the floor.
         level = min(level, raise_failure(result), key=lambda m: m.level_s)
-    found = assemble(level, traces)
+    found = assemble(level, traces, cuts)
     if beside is None:
         return found
     layouts_s = {w.key: layout_of(w, t) for w, t in zip(alone, traces_alone, strict=True)}

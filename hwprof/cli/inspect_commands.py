@@ -101,6 +101,13 @@ def bench(
             ),
         ),
     ] = False,
+    cut: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--cut",
+            help="With --parts: a tensor of the model at which a part ends; once for each.",
+        ),
+    ] = None,
     prefixes: Annotated[
         bool,
         typer.Option(
@@ -117,6 +124,8 @@ def bench(
 
     if isolated and not parts:
         raise typer.BadParameter("--isolated goes with --parts: give both")
+    if cut and not parts:
+        raise typer.BadParameter("--cut goes with --parts: give both")
     if prefixes and (parts or sustained or input_):
         raise typer.BadParameter("--prefixes goes without --parts, --sustained and --input")
     if sustained and parts:
@@ -156,7 +165,9 @@ def bench(
         return
     with ProgressLine() as progress:
         if parts:
-            found = api.bench_parts(model, isolated=isolated, progress=progress, **asked)
+            found = api.bench_parts(
+                model, isolated=isolated, cuts=cut or (), progress=progress, **asked
+            )
         else:
             result = api.bench(model, sustained=sustained, progress=progress, **asked)
     if parts:

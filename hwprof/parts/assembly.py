@@ -32,21 +32,25 @@ def is_same_machine(whole: Measurement, traces: Sequence[OpTrace]) -> bool:
     return abs(untraced_s / whole.level_s - 1.0) <= SAME_MACHINE
 
 
-def assemble(whole: Measurement, all_traces: Sequence[OpTrace]) -> PartsResult:
+def assemble(
+    whole: Measurement, all_traces: Sequence[OpTrace], cuts: Sequence[str] = ()
+) -> PartsResult:
     """Return the parts of the model that ``whole`` measured, means over the fastest processes.
 
     Args:
         whole: the model's level.
         all_traces: its operators, from one process each.
+        cuts: tensors at which parts end; by default the model's own structure says.
 
     Raises:
         ModelError: the model's file cannot be read.
+        PlanError: the model has no such tensor.
     """
     traces = fastest(all_traces)
     places = _places(whole.workload)
     blocks = {scope: place.block for scope, place in places.items() if place.block}
     nodes = written_nodes(whole.workload)
-    groups = [group_operators(trace.ops, nodes, tuple(places)) for trace in traces]
+    groups = [group_operators(trace.ops, nodes, tuple(places), cuts) for trace in traces]
     removed_s = [op.removed_s for trace in traces for op in trace.ops]
     return PartsResult(
         measurement=whole,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from hwprof.parts.cuts import parts_up_to
 from hwprof.parts.model_nodes import ModelNode, NodeFinder
 from hwprof.parts.records import Grouping, Kind, PartTime, with_shares
 from hwprof.parts.repeats import repeated_parts
@@ -35,7 +36,10 @@ class Groups:
 
 
 def group_operators(
-    ops: Sequence[OpTime], nodes: Sequence[ModelNode], scopes: Sequence[str] = ()
+    ops: Sequence[OpTime],
+    nodes: Sequence[ModelNode],
+    scopes: Sequence[str] = (),
+    cuts: Sequence[str] = (),
 ) -> Groups:
     """Map operators to parts.
 
@@ -45,6 +49,10 @@ def group_operators(
         scopes: the outermost scopes that are the parts (the blocks of a design space); without
             them modules, repeated subgraphs, operators and types are tried, in this order (where
             operators are few they come first).
+        cuts: tensors at which the user wants parts to end; they come before all else.
+
+    Raises:
+        PlanError: the model has no such tensor.
     """
     finder = NodeFinder(nodes)
     layout = [finder.is_layout(op) for op in ops]
@@ -55,8 +63,8 @@ def group_operators(
         for op, n in zip(ops, found, strict=True)
     ]
     scope_of = {n.name: n.path[0] if n.path[0] in known else None for m in fused for n in m}
-    labels = _joined(fused, scope_of)
-    grouped_by: Grouping = "blocks"
+    grouped_by: Grouping = "tensors" if cuts else "blocks"
+    labels = _joined(fused, parts_up_to(nodes, cuts) if cuts else scope_of)
     if not any(labels):
         grouped_by, labels = _labels(ops, nodes, found, fused)
     return Groups(
@@ -98,7 +106,7 @@ def part_times(trace: OpTrace, groups: Groups, blocks: Mapping[str, str]) -> tup
 
 
 def _joined(
-    fused: Sequence[Sequence[ModelNode]], label_of: Mapping[str, str | None]
+    fused: Sequence[Sequence[ModelNode]], label_of: Mapping[str, str] | Mapping[str, str | None]
 ) -> list[str | None]:
     """Return the part of every traced operator; the parts, where it was fused out of several.
 

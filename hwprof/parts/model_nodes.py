@@ -48,6 +48,8 @@ class ModelNode:
     path: tuple[str, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    parent: str = ""
+    """The loop or branch that it is inside of, by name."""
 
 
 def nodes_of_graph(graph: Graph) -> list[ModelNode]:
@@ -81,7 +83,7 @@ def nodes_of_file(path: str | Path) -> list[ModelNode]:
     return _nodes_of_proto(model.graph)
 
 
-def _nodes_of_proto(graph: Any) -> list[ModelNode]:
+def _nodes_of_proto(graph: Any, parent: str = "") -> list[ModelNode]:
     constants = {value.name for value in graph.initializer}
     found: list[ModelNode] = []
     # The runtime turns constants into weights first, then calls the nameless by type and number.
@@ -95,11 +97,12 @@ def _nodes_of_proto(graph: Any) -> list[ModelNode]:
                 path=_path_of_metadata(node, name) or _path_of_name(name),
                 inputs=tuple(x for x in node.input if x and x not in constants),
                 outputs=tuple(y for y in node.output if y),
+                parent=parent,
             )
         )
         for attribute in node.attribute:
             for body in (attribute.g, *attribute.graphs):
-                found += _nodes_of_proto(body)
+                found += _nodes_of_proto(body, name)
     return found
 
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 Kind = Literal["block", "layout", "overhead"]
 """``layout``: operators that the runtime inserted to change how tensors lie in memory;
 ``overhead``: what a call spends outside its operators."""
-Grouping = Literal["blocks", "modules", "repeats", "operators", "types"]
-"""Blocks of a design space, module scopes, repeated subgraphs, every operator, operator types."""
+Grouping = Literal["tensors", "blocks", "modules", "repeats", "operators", "types"]
+"""Tensors that the user named, blocks of a design space, module scopes, repeated subgraphs, every operator, operator types."""
 
 RECONCILED_PCT = 3.0
 """Farthest the sum of the parts may be from the whole network's level."""

@@ -35,6 +35,9 @@ def test_a_device_without_a_trace_names_those_with_one(network: str) -> None:
         (("--isolated",), "--parts"),
         (("--parts", "--cache", "cold"), "--cache cold"),
         (("--parts", "--prefixes"), "--prefixes"),
+        (("--cut", "stem"), "--parts"),
+        (("--parts", "--isolated", "--cut", "stem"), "--isolated or --cut"),
+        (("--parts", "--cut", "nowhere"), "no operator makes a tensor 'nowhere'"),
     ],
 )
 def test_options_that_contradict_each_other(
