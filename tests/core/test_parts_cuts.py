@@ -16,7 +16,12 @@ from tests.core.operators import chain, op
 
 def node(name: str, *inputs: str, parent: str = "") -> ModelNode:
     return ModelNode(
-        name=name, op_type="Conv", path=(name,), inputs=inputs, outputs=(f"{name}.y",), parent=parent
+        name=name,
+        op_type="Conv",
+        path=(name,),
+        inputs=inputs,
+        outputs=(f"{name}.y",),
+        parent=parent,
     )
 
 
@@ -86,7 +91,8 @@ def test_a_tensor_that_is_not_there(nodes: list[ModelNode], tensor: str, words: 
 
 
 def test_named_tensors_come_before_the_models_own_structure() -> None:
-    nodes = chain(("/a/Conv", "Conv"), ("/a/Clip", "Clip"), ("/b/Conv", "Conv"), ("/c/Gemm", "Gemm"))
+    names = ("/a/Conv", "/a/Clip", "/b/Conv", "/c/Gemm")
+    nodes = chain(*((name, name.rpartition("/")[2]) for name in names))
     # The fused activation bears the second one's name and counts to the convolution before it.
     ops = [op("/a/Clip_output_0_nchwc"), op("ReorderOutput", "ReorderOutput"), op("/b/Conv"),
            op("/c/Gemm", "Gemm")]  # fmt: skip
