@@ -15,6 +15,10 @@ its like report) and the tenth percentile; ``torch.utils.benchmark``'s ``blocked
 random order, one repetition after the other, so that all meet the same weather, and a run that is
 cut short has as many of each. Intervals are 95 %, BCa bootstrap.
 
+On ``cpu-torch`` the others have the system's malloc, as whoever writes such a loop has, and
+hwprof's workers one that keeps its memory: what lies between them is method and allocator together.
+Only the rows out of hwprof's own bursts compare methods alone.
+
 All of it takes over an hour and a half. With ``--others 8``, 8 repetitions of the other methods
 spread over hwprof's 20, it is 20 minutes for ``--devices cpu`` and 45 for ``cpu-torch``;
 ``--loads``, ``--workloads`` and ``--repetitions`` choose less.
