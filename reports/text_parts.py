@@ -15,6 +15,7 @@ from hwprof.reports.text import measurement_text
 from hwprof.units import NOTHING, fixed, format_pct, format_seconds, format_share
 
 GROUPED_BY: dict[Grouping, str] = {
+    "tensors": "by named tensor",
     "blocks": "by block",
     "modules": "by module",
     "repeats": "by repeated subgraph",

@@ -39,6 +39,7 @@ from hwprof.measure.records import (
     Measurement,
     MeasurePlan,
 )
+from hwprof.measure.tails import upper_bound_s
 from hwprof.measure.verdict import Signs, judge
 from hwprof.workload import Workload
 
@@ -338,7 +339,7 @@ def measurement_from(
         p99_s=p99,
         verdict=verdict,
         evidence=evidence,
-        telemetry={**telemetry, **_derived(found, used)},
+        telemetry={**telemetry, **_derived(found, used), **_tail_bounds(wall, used)},
     )
 
 
@@ -370,6 +371,15 @@ def _signs(
         smt=telemetry.get("smt"),
         host_warnings=tuple(telemetry.get("warnings", ())),
     )
+
+
+def _tail_bounds(wall_s: Float64, used: Sequence[LabelledBurst]) -> dict[str, float | None]:
+    """Return what the tail's percentiles lie below; nothing where a sample is several calls."""
+    are_calls = all(b.burst.calls_per_sample == 1 for b in used)
+    return {
+        name: upper_bound_s(wall_s, quantile) if are_calls else None
+        for name, quantile in (("p90_bound_s", 0.9), ("p99_bound_s", 0.99))
+    }
 
 
 def _share(bursts: Sequence[LabelledBurst], cause: str) -> float:

@@ -31,8 +31,7 @@ def parts_up_to(nodes: Sequence[ModelNode], tensors: Sequence[str]) -> dict[str,
         if tensor not in maker:
             raise PlanError(_unknown(tensor, list(maker)))
     # An operator is never written before one whose output it reads.
-    place = {node.name: i for i, node in enumerate(nodes)}
-    ordered = sorted(dict.fromkeys(tensors), key=lambda tensor: place[maker[tensor].name])
+    ordered = [tensor for tensor in maker if tensor in tensors]
     reads = _reads(nodes)
     part_of: dict[str, str] = {}
     for tensor in ordered:
@@ -50,13 +49,15 @@ def parts_up_to(nodes: Sequence[ModelNode], tensors: Sequence[str]) -> dict[str,
 
 def _reads(nodes: Sequence[ModelNode]) -> Mapping[str, list[str]]:
     """Return the tensors that every outer operator reads, itself or inside it."""
-    by_name = {node.name: node for node in nodes}
     found: defaultdict[str, list[str]] = defaultdict(list)
-    for node in nodes:
-        outer = node
-        while outer.parent:
-            outer = by_name[outer.parent]
-        found[outer.name] += node.inputs
+    outer_of: dict[str, str] = {}
+    for node in nodes:  # the nameless inside are numbered anew: what is outside has the name
+        if node.parent:
+            outer = outer_of[node.parent]
+            outer_of.setdefault(node.name, outer)
+        else:
+            outer = outer_of[node.name] = node.name
+        found[outer] += node.inputs
     return found
 
 

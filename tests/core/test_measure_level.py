@@ -276,6 +276,18 @@ class TestMeasurement:
         assert measured.median_s == pytest.approx(25e-6)
         assert measured.level_s == pytest.approx(5e-6)
 
+    def test_tails_are_bounded_by_single_calls_alone(self) -> None:
+        def telemetry(k: int) -> dict[str, float | None]:
+            # 24 bursts of 4 samples without the first: enough for p90, too few for p99.
+            bursts = [labelled(burst([10, 10, 10, 10, 30], k=k), f"w{i % 3}", i) for i in range(24)]
+            plan = plan_for("quick")
+            found = level.measurement_from(WORKLOAD, plan, fingerprint(), bursts, LOADED, {})
+            return dict(found.telemetry)
+
+        assert telemetry(1)["p90_bound_s"] == pytest.approx(30e-6)
+        assert telemetry(1)["p99_bound_s"] is None
+        assert telemetry(2)["p90_bound_s"] is None
+
     def test_rebuilding_from_its_own_telemetry_changes_nothing(self) -> None:
         bursts = simulate(np.random.default_rng(3), 3, 8, worker_sd=0.002, slow_share=0.3)
         first = level.measurement_from(

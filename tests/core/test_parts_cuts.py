@@ -53,6 +53,11 @@ def test_what_a_branch_holds_and_reads_goes_with_it() -> None:
                      "last": "behind if.y"}  # fmt: skip
 
 
+def test_the_nameless_inside_may_bear_the_name_of_what_they_are_in() -> None:
+    nodes = [node("If_0", "x"), node("If_0", "p.y", parent="If_0"), node("p", "x")]
+    assert parts_up_to(nodes, ["If_0.y"]) == {"If_0": "up to If_0.y", "p": "up to If_0.y"}
+
+
 def test_the_parent_of_what_is_inside_a_branch_is_read_from_the_file(tmp_path: Path) -> None:
     value = helper.make_tensor_value_info
     body = helper.make_graph(
