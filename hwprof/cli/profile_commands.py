@@ -43,6 +43,13 @@ def profile(
             help="shared: one sample prices all blocks. pinned: a sample per block and place.",
         ),
     ] = "shared",
+    favour_depth: Annotated[
+        bool,
+        typer.Option(
+            "--favour-depth",
+            help="Draw deep networks more often: blocks of last layers become known better.",
+        ),
+    ] = False,
     isolated: Annotated[
         bool, typer.Option("--isolated/--no-isolated", help="Also time every block alone.")
     ] = True,
@@ -78,6 +85,7 @@ def profile(
             networks=networks,
             half_width=opt.parse_percentage("--half-width", half_width),
             design=opt.one_of("--design", design, ("shared", "pinned")),
+            favour_depth=favour_depth,
             isolated=isolated,
             cold=cold,
             differential=differential,
