@@ -257,6 +257,13 @@ def reduce(
             "--target-ms", help="Latencies that matter, in ms: up to 20, or a range 15-20."
         ),
     ] = None,
+    goal: Annotated[
+        str,
+        typer.Option(
+            "--goal",
+            help="front: accuracy against latency. accuracy: most accurate, whatever it costs.",
+        ),
+    ] = "front",
     effects: Annotated[
         str | None, typer.Option("--effects", help="CSV that `hwprof effects --csv` wrote.")
     ] = None,
@@ -280,6 +287,7 @@ def reduce(
             data=data,
             max_accuracy_drop_pp=max_accuracy_drop_pp,
             target_ms=opt.parse_range_ms("--target-ms", target_ms),
+            goal=opt.one_of("--goal", goal, ("front", "accuracy")),
             effects=effects,
             space=space,
             out=out,
