@@ -51,7 +51,7 @@ def check_blocks(
         if block.unit is None or block.layer is None:
             continue
         n = operators.get((Slot(block.unit, block.layer), block.block), 0.0)
-        if n > 0.0:
+        if n > 0.0 and block.latency_s > 0.0:  # what does nothing may cost nothing
             paces.append(block.latency_s / n)
     if paces:
         _require(table, columns, paces)
