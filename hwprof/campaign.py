@@ -18,6 +18,7 @@ import numpy as np
 
 from hwprof.errors import PlanError
 from hwprof.estimate.design_matrix import n_coefficients
+from hwprof.estimate.favouring import acceptance
 from hwprof.estimate.pinning import DEFAULT_PER_PIN, in_rounds, pinned_networks
 from hwprof.measure.records import DeviceRef, Measurement, MeasurePlan
 from hwprof.space.own import own_space_request
@@ -59,6 +60,7 @@ class Campaign:
     n_networks: int
     isolated: tuple[Workload, ...]
     networks: tuple[Workload, ...]
+    favour_depth: bool = False
 
     @property
     def workloads(self) -> tuple[Workload, ...]:
@@ -82,6 +84,7 @@ class Campaign:
             "device": device.name,
             "options": asdict(device.options),
             "design": self.design,
+            **({"favour_depth": True} if self.favour_depth else {}),
             "seed": self.seed,
             "plan": plan.key_fields(),
             "networks": self.n_networks,
@@ -159,6 +162,7 @@ def plan_campaign(
     n_networks: int | None = None,
     isolated: bool = True,
     design: str = "shared",
+    favour_depth: bool = False,
 ) -> Campaign:
     """Lay out a profile of ``space``.
 
@@ -171,18 +175,21 @@ def plan_campaign(
         isolated: whether every distinct block is timed alone.
         design: ``shared``, one random sample that prices every block at once, or ``pinned``,
             the published one-factor procedure.
+        favour_depth: draw deep networks more often (:mod:`hwprof.estimate.favouring`).
 
     Raises:
-        PlanError: the design is unknown or no network is asked for.
+        PlanError: the design is unknown, fixes depths itself, or no network is asked for.
     """
     if design not in DESIGNS:
         raise PlanError(f"unknown design {design!r}; expected {' or '.join(map(repr, DESIGNS))}")
+    if favour_depth and design != "shared":
+        raise PlanError(f"the {design} design draws its own depths; leave out --favour-depth")
     if n_networks is None:
         n_networks = default_n_networks(space) if design == "shared" else DEFAULT_PER_PIN
     if n_networks < 0 or (n_networks == 0 and not isolated):
         raise PlanError(f"{n_networks} networks and no blocks leave nothing to measure; ask for 1")
     if design == "shared":
-        networks = sample_networks(space, seed, n_networks)
+        networks = sample_networks(space, seed, n_networks, favour_depth=favour_depth)
     else:
         networks = in_rounds(space, pinned_networks(space, seed, n_networks))
     return Campaign(
@@ -192,6 +199,7 @@ def plan_campaign(
         n_networks=len(networks) if design == "shared" else n_networks,
         isolated=isolated_workloads(space) if isolated else (),
         networks=tuple(Workload.network(a) for a in networks),
+        favour_depth=favour_depth,
     )
 
 
@@ -209,17 +217,21 @@ def isolated_workloads(space: DesignSpace) -> tuple[Workload, ...]:
     )
 
 
-def sample_networks(space: DesignSpace, seed: int, n_networks: int) -> list[Architecture]:
+def sample_networks(
+    space: DesignSpace, seed: int, n_networks: int, *, favour_depth: bool = False
+) -> list[Architecture]:
     """Draw ``n_networks`` networks that differ from each other, in a fixed seeded order.
 
     Of several encodings of one network only the first drawn counts. The list is shorter where
-    the space holds fewer networks.
+    the space holds fewer networks. ``favour_depth`` draws deep ones more often.
     """
     rng = np.random.default_rng([seed, NETWORK_STREAM])
     found: dict[str, Architecture] = {}
     repeats = 0
     while len(found) < n_networks and repeats < MAX_REPEATS:
         arch = space.sample(rng)
+        while favour_depth and rng.random() >= acceptance(space, arch):
+            arch = space.sample(rng)
         key = space.canonical(arch).arch_id
         repeats = repeats + 1 if key in found else 0
         found.setdefault(key, arch)

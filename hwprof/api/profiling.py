@@ -77,6 +77,7 @@ def profile(
     networks: int | None = None,
     half_width: float | None = None,
     design: str = "shared",
+    favour_depth: bool = False,
     isolated: bool = True,
     cold: bool = False,
     differential: bool = False,
@@ -109,6 +110,8 @@ def profile(
             (:mod:`hwprof.estimate.precision`); the campaign then goes on in the same sequence.
         design: ``shared``, one random sample that prices every block at once, or ``pinned``, a
             fresh sample for every block in its place (the published one-factor procedure).
+        favour_depth: draw deep networks more often in the shared design, for narrower intervals
+            of the blocks in layers that few networks have (:mod:`hwprof.estimate.favouring`).
         isolated: whether to time every distinct block alone.
         cold: time every distinct block alone a second time, with caches flushed before every
             call, into ``out/cold``; how far networks lie between hot and cold sums then follows.
@@ -152,14 +155,16 @@ def profile(
     started_s = time.monotonic()
     if half_width is not None:
         networks = pilot_size(searched)
-    campaign = plan_campaign(searched, seed, networks, isolated, design)
+    campaign = plan_campaign(searched, seed, networks, isolated, design, favour_depth)
     summary, samples = measuring.run(campaign)
     precision_plan = None
     if half_width is not None and summary.n_left == 0:
         precision_plan = _planned(campaign, samples, half_width)
         if on_plan is not None:
             on_plan(precision_plan)
-        campaign = plan_campaign(searched, seed, precision_plan.n_networks, isolated)
+        campaign = plan_campaign(
+            searched, seed, precision_plan.n_networks, isolated, favour_depth=favour_depth
+        )
         summary, _ = measuring.run(campaign)
     if cold:
         flushed = replace(
@@ -213,7 +218,8 @@ def _planned(pilot: Campaign, samples: Sequence[Sample], half_width: float) -> P
     from hwprof.estimate.precision import plan_precision
 
     first = {w.arch.arch_id for w in pilot.networks if w.arch is not None}
-    return plan_precision(pilot.space, [s for s in samples if s.arch.arch_id in first], half_width)
+    own = [s for s in samples if s.arch.arch_id in first]
+    return plan_precision(pilot.space, own, half_width, favour_depth=pilot.favour_depth)
 
 
 def _holdout(out: Path) -> Holdout | None:

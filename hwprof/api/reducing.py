@@ -86,6 +86,7 @@ def reduce(
     data: str | None = None,
     max_accuracy_drop_pp: float | None = None,
     target_ms: float | tuple[float, float] | None = None,
+    goal: str = "front",
     effects: str | Path | None = None,
     space: str | None = None,
     out: str | Path | None = None,
@@ -100,14 +101,21 @@ def reduce(
         max_accuracy_drop_pp: percentage points of accuracy that all cuts together may cost.
         target_ms: the latencies that matter: up to this, or from one to another. What other
             networks lose is not counted, and what no such network can hold is dropped.
+        goal: ``front`` for the trade of accuracy against latency, ``accuracy`` for the most
+            accurate networks whatever they cost.
         effects: a CSV that ``hwprof effects --csv`` wrote.
         space: the space of that CSV.
         out: write the reduced space (``reduced.yaml``) here.
         progress: called while networks are scored.
+
+    Raises:
+        PlanError: options contradict each other, or the goal is not one of the two.
     """
     from hwprof.estimate.friendliness import friendliness_from_csv
     from hwprof.search.reducer import reduce_space
 
+    if goal not in ("front", "accuracy"):
+        raise PlanError(f"the goal is {goal!r}; expected 'front' or 'accuracy'")
     if effects is not None and (run is not None or accuracy is not None):
         other = "the run folder" if run is not None else "--accuracy"
         raise PlanError(f"--effects brings latencies and accuracies of its own; leave out {other}")
@@ -125,6 +133,7 @@ def reduce(
         design,
         found,
         max_accuracy_drop_pp=max_accuracy_drop_pp,
+        goal="accuracy" if goal == "accuracy" else "front",
         target_s=None if target_ms is None else (low_ms / 1e3, high_ms / 1e3),
     )
     if out is not None:

@@ -43,6 +43,13 @@ def profile(
             help="shared: one sample prices all blocks. pinned: a sample per block and place.",
         ),
     ] = "shared",
+    favour_depth: Annotated[
+        bool,
+        typer.Option(
+            "--favour-depth",
+            help="Draw deep networks more often: blocks of last layers become known better.",
+        ),
+    ] = False,
     isolated: Annotated[
         bool, typer.Option("--isolated/--no-isolated", help="Also time every block alone.")
     ] = True,
@@ -78,6 +85,7 @@ def profile(
             networks=networks,
             half_width=opt.parse_percentage("--half-width", half_width),
             design=opt.one_of("--design", design, ("shared", "pinned")),
+            favour_depth=favour_depth,
             isolated=isolated,
             cold=cold,
             differential=differential,
@@ -249,6 +257,13 @@ def reduce(
             "--target-ms", help="Latencies that matter, in ms: up to 20, or a range 15-20."
         ),
     ] = None,
+    goal: Annotated[
+        str,
+        typer.Option(
+            "--goal",
+            help="front: accuracy against latency. accuracy: most accurate, whatever it costs.",
+        ),
+    ] = "front",
     effects: Annotated[
         str | None, typer.Option("--effects", help="CSV that `hwprof effects --csv` wrote.")
     ] = None,
@@ -272,6 +287,7 @@ def reduce(
             data=data,
             max_accuracy_drop_pp=max_accuracy_drop_pp,
             target_ms=opt.parse_range_ms("--target-ms", target_ms),
+            goal=opt.one_of("--goal", goal, ("front", "accuracy")),
             effects=effects,
             space=space,
             out=out,

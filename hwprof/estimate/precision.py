@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from hwprof.campaign import LEAST_NETWORKS
 from hwprof.errors import PlanError
-from hwprof.estimate.design_matrix import depth_probability, n_coefficients
+from hwprof.estimate.design_matrix import n_coefficients
+from hwprof.estimate.favouring import presence
 from hwprof.estimate.latency_fit import OLS_RATIO
 from hwprof.estimate.latency_model import AdditiveLatencyModel
 from hwprof.normal import NORMAL_975
@@ -79,18 +80,22 @@ def allowing_for_fit(wanted: float, n_coefficients: int) -> int:
     return math.ceil(p + wanted / 2 + math.sqrt(wanted**2 / 4 + wanted * p))
 
 
-def hardest_slot(space: DesignSpace) -> tuple[Slot, float]:
+def hardest_slot(space: DesignSpace, *, favour_depth: bool = False) -> tuple[Slot, float]:
     """Return the slot whose effects need most networks, and how often its layer is there."""
 
-    def presence(slot: Slot) -> float:
-        return depth_probability(space, slot.unit, slot.layer + 1)
+    def share(slot: Slot) -> float:
+        return presence(space, slot, favour_depth=favour_depth)
 
-    slot = max(space.slots, key=lambda s: (len(space.choices(s)) - 1) / presence(s))
-    return slot, presence(slot)
+    slot = max(space.slots, key=lambda s: (len(space.choices(s)) - 1) / share(s))
+    return slot, share(slot)
 
 
 def plan_precision(
-    space: DesignSpace, pilot: Sequence[Sample], half_width_share: float
+    space: DesignSpace,
+    pilot: Sequence[Sample],
+    half_width_share: float,
+    *,
+    favour_depth: bool = False,
 ) -> PrecisionPlan:
     """Choose the number of networks from a pilot.
 
@@ -99,6 +104,7 @@ def plan_precision(
         pilot: the first :func:`pilot_size` networks of the campaign, measured.
         half_width_share: wished half-width of the slot effects' 95 % intervals, as a share of
             the mean latency (0.01 for 1 %).
+        favour_depth: as the campaign draws its networks.
 
     Raises:
         PlanError: the share is not between 0 and 1.
@@ -109,12 +115,12 @@ def plan_precision(
     model = AdditiveLatencyModel.fit(space, pilot, interactions=False)
     mean_s = float(model.coefficients[0])
     half_width_s = half_width_share * mean_s
-    slot, presence = hardest_slot(space)
+    slot, share = hardest_slot(space, favour_depth=favour_depth)
     wanted = networks_for_half_width(
         residual_sd=model.residual_sd_s,
         half_width=half_width_s,
         n_candidates=len(space.choices(slot)),
-        presence=presence,
+        presence=share,
     )
     p = n_coefficients(space)
     return PrecisionPlan(
@@ -126,5 +132,5 @@ def plan_precision(
         residual_sd_s=model.residual_sd_s,
         slot=slot,
         n_candidates=len(space.choices(slot)),
-        presence=presence,
+        presence=share,
     )

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from hwprof.errors import DataError, SpaceError
+from hwprof.importing import pace
 from hwprof.importing.tables import LatencyColumns, Row, Table, latency_columns
 from hwprof.space import SKIP, DesignSpace, Slot
 from hwprof.store import ImportedBlock
@@ -36,6 +37,7 @@ def blocks_by_place(
             raise row.wrong("block", f"every place once; it is that of line {lines[place]}")
         blocks.append(block)
     columns.check_unit(table, [b.latency_s for b in blocks])
+    pace.check_blocks(table, columns, space, blocks)
     _check_complete(table, space, blocks)
     return blocks
 

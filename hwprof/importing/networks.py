@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from hwprof.errors import DataError, SpaceError
+from hwprof.importing import pace
 from hwprof.importing.tables import LatencyColumns, Row, Table, latency_columns, read_table
 from hwprof.space import Architecture, DesignSpace, get_space, space_of
 from hwprof.store import ImportedNetwork
@@ -16,10 +17,6 @@ from hwprof.store import ImportedNetwork
 logger = logging.getLogger(__name__)
 
 CELL_SPACE = "nasbench201"
-LEAST_PACE_S = 0.3e-6
-"""Per operator: runtimes on the fastest GPUs take over a microsecond, fused operators included."""
-PACE_NETWORKS = 20
-"""Networks that the pace is judged by."""
 
 
 def parse_architecture(text: str) -> Architecture:
@@ -61,7 +58,7 @@ def networks_of(
         _refuse_twice(lines, row, network.arch.arch_id)
         networks.append(network)
     columns.check_unit(table, [n.latency_s for n in networks])
-    _check_pace(table, columns, space, networks)
+    pace.check_networks(table, columns, space, networks)
     _check_accuracies(table, networks)
     return networks
 
@@ -143,24 +140,6 @@ def _refuse_twice(lines: dict[str, int], row: Row, arch_id: str) -> None:
         raise DataError(
             f"{row.file} line {row.line}, arch is that of line {before}; "
             "expected every network once: average the lines or keep one"
-        )
-
-
-def _check_pace(
-    table: Table, columns: LatencyColumns, space: DesignSpace, networks: list[ImportedNetwork]
-) -> None:
-    """Refuse latencies that no machine reaches: seconds in a column of milliseconds."""
-    from hwprof.graph import network_graph
-
-    some = networks[:: max(1, len(networks) // PACE_NETWORKS)][:PACE_NETWORKS]
-    pace_s = statistics.median(
-        n.latency_s / len(network_graph(space, n.arch).live_nodes) for n in some
-    )
-    if pace_s < LEAST_PACE_S:
-        raise table.wrong(
-            f"has {columns.latency} of {1e9 * pace_s:.2g} ns an operator; expected at least "
-            f"{1e9 * LEAST_PACE_S:.0f} ns, which no runtime reaches: are these seconds, in a column "
-            "that is named after milliseconds?"
         )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from hwprof.errors import SpaceError
+from hwprof.importing import pace
 from hwprof.importing.blocks import require_resolution
 from hwprof.importing.tables import LatencyColumns, Row, Table, latency_columns
 from hwprof.space import DesignSpace, Piece, Slot
@@ -73,11 +74,13 @@ def blocks_by_shape(
         here[shape] = cost
     require_resolution(table, space, set(tables))
     columns.check_unit(table, [c.latency_s for t in tables.values() for c in t.values()])
-    return [
+    blocks = [
         block
         for resolution, costs in sorted(tables.items())
         for block in _placed(table, space.at_resolution(resolution), costs)
     ]
+    pace.check_blocks(table, columns, space, blocks)
+    return blocks
 
 
 def _placed(

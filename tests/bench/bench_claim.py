@@ -110,7 +110,7 @@ def compare(case: Case, strategy: str, evals: int, seeds: int) -> dict[str, obje
         "seeds_better": int((gains > 0.0).sum()),
         "size_kept": float(np.mean(kept)),
         "verdict": verdict,
-        "p": two_sided_p(mean / (sd / np.sqrt(seeds)), seeds - 1.0) if sd > 0.0 else float("nan"),
+        "p": two_sided_p(mean / (sd / np.sqrt(seeds)), seeds - 1.0) if sd > 0.0 else 1.0,
     }
 
 
@@ -220,7 +220,9 @@ def main() -> None:
             print(lines[-1], flush=True)
         frame = pd.DataFrame(lines)
         frame["p_holm"] = holm(frame["p"].tolist())
-        print(frame.round({"p": 4, "p_holm": 4}).round(2).to_string(index=False))
+        figures = ["gain_pct", "lo_pct", "hi_pct", "size_kept"]
+        rounded = {**dict.fromkeys(figures, 2), "p": 4, "p_holm": 4}
+        print(frame.round(rounded).to_string(index=False))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,9 @@ import pytest
 
 from tests.cli.running import hwprof
 
+CELL = "|nor_conv_3x3~0|+|skip_connect~0|nor_conv_1x1~1|+|none~0|avg_pool_3x3~1|nor_conv_3x3~2|"
+OTHER_CELL = CELL.replace("avg_pool_3x3", "nor_conv_3x3")
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -26,6 +29,8 @@ def folder(tmp_path: Path) -> Path:
     (other_version / "run.json").write_text(json.dumps({"format": 99, "kind": "profile"}))
     (other_version / "run.db").write_bytes(b"")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "nan.csv").write_text(f"arch,latency_ms\n{CELL},12.5\n{OTHER_CELL},nan\n")
+    (tmp_path / "twice.csv").write_text(f"arch,latency_ms\n{CELL},12.5\n{CELL},12.6\n")
     return tmp_path
 
 
@@ -49,6 +54,18 @@ MISTAKES = {
         "30m",
     ),
     "no time limit": (["bench", "proxyless-gpu", "--timeout", "1x"], "90s"),
+    "table with a latency that is none": (
+        ["import", "nan.csv", "--space", "nasbench201", "--device-name", "x", "--out", "r"],
+        "nan.csv line 3, latency_ms is 'nan'; expected a number above 0",
+    ),
+    "table with a network twice": (
+        ["import", "twice.csv", "--space", "nasbench201", "--device-name", "x", "--out", "r"],
+        "twice.csv line 3, arch is that of line 2",
+    ),
+    "table of another space": (
+        ["import", "nan.csv", "--space", "mobile-mini", "--device-name", "x", "--out", "r"],
+        "nan.csv line 2, arch: ",
+    ),
     "unknown fact of a search": (["search", "--space", "mobile-mini", "--out", "s"], "--latency"),
 }
 

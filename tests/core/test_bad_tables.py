@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from hwprof import api
 from hwprof.errors import DataError
-from hwprof.graph import network_graph
+from hwprof.graph import network_graph, piece_graph
 from hwprof.space import get_space
+
+DATA = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the shared data folder is absent")
 
 
 def write_networks(path: Path, name: str, scale: float) -> Path:
@@ -34,6 +38,50 @@ def test_seconds_in_a_column_of_milliseconds_are_refused(tmp_path: Path, name: s
     with pytest.raises(DataError, match=r"bad\.csv.*latency_ms.*(ns an operator|median)"):
         api.import_(bad, space=name, device_name="phone", out=tmp_path / "other")
     assert not (tmp_path / "other" / "run.json").exists()
+
+
+def write_blocks(path: Path, name: str, scale: float) -> Path:
+    """Write every block at 200 µs an operator, in ms times ``scale``."""
+    space = get_space(name)
+    lines = ["resolution_px,unit,layer,block,latency_ms"]
+    for piece, places in space.block_places().items():
+        milliseconds = 0.2 * max(1, len(piece_graph(piece).live_nodes)) * scale
+        lines += [
+            f"{space.resolution_px},{p.slot.unit},{p.slot.layer},{p.block},{milliseconds:.9f}"
+            for p in places
+        ]
+    path.write_text("\n".join([*lines, f"{space.resolution_px},,,fixed,{3 * scale:.9f}"]) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("name", ["mobile-mini", "ofa-mbv3-w1.0", "proxylessnas"])
+def test_blocks_in_seconds_in_a_column_of_milliseconds_are_refused(
+    tmp_path: Path, name: str
+) -> None:
+    """At over a microsecond a block, the median of latencies alone says nothing."""
+    good = write_blocks(tmp_path / "good.csv", name, 1.0)
+    api.import_(good, space=name, device_name="phone", out=tmp_path / "run")
+    bad = write_blocks(tmp_path / "bad.csv", name, 1e-3)
+    with pytest.raises(DataError, match=r"bad\.csv.*latency_ms of .* ns an operator"):
+        api.import_(bad, space=name, device_name="phone", out=tmp_path / "other")
+    assert not (tmp_path / "other" / "run.json").exists()
+
+
+@needs_data
+def test_shapes_in_seconds_in_a_column_of_milliseconds_are_refused(tmp_path: Path) -> None:
+    """The Note10's blocks take over a microsecond even as seconds called milliseconds."""
+    published = pd.read_csv(DATA / "note10_ofa_mbv3_w12_blocks.csv.gz")
+    published["mean_ms"] /= 1e3
+    table = tmp_path / "bad.csv"
+    published.to_csv(table, index=False)
+    with pytest.raises(DataError, match=r"bad\.csv.*mean_ms of .*"):
+        api.import_(
+            table,
+            space="ofa-mbv3-w1.2",
+            device_name="note10",
+            out=tmp_path / "run",
+            latency_column="mean_ms",
+        )
 
 
 def test_networks_to_predict_are_named_by_line(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hwprof import api
 from hwprof.errors import PlanError, SpaceError
 from hwprof.estimate.design_matrix import DesignMatrix
 from hwprof.estimate.friendliness import Friendliness, friendliness_from_csv
@@ -122,6 +123,17 @@ def test_published_profiles_give_the_published_max_accuracy_reduction(
     found = published(tmp_path, name, "gpu", None)
     reduction = reduce_space(found.space, found, goal="accuracy")
     assert dropped(reduction) == {"k3_e3", "k5_e3", "k7_e3", "k3_e4"}
+
+
+def test_the_goal_can_be_asked_for(tmp_path: Path) -> None:
+    published(tmp_path, OFA, "gpu", None)
+    table = tmp_path / "published.csv"
+    reduction = api.reduce(effects=table, space=OFA, goal="accuracy", out=tmp_path / "reduced.yaml")
+    assert dropped(reduction) == {"k3_e3", "k5_e3", "k7_e3", "k3_e4"}
+    assert {d.rule for d in reduction.drops} == {"R4 inaccurate"}
+    assert "R4 inaccurate" in (tmp_path / "reduced.yaml").read_text()
+    with pytest.raises(PlanError, match="expected 'front' or 'accuracy'"):
+        api.reduce(effects=table, space=OFA, goal="latency")
 
 
 def costly_block(accuracy_of_last: float) -> Friendliness:
