@@ -83,7 +83,13 @@ def gated_plan(
         if unit in involved:
             lengths = [space.depths(unit)[i] for i in involved[unit]]
             depths[unit] = _mix(lengths, shares[unit], recompute)
-    return GatePlan(blocks=blocks, depths=depths)
+    factors = {
+        factor.name: _mix([factor.levels[i] for i in involved[factor]], shares[factor], recompute)
+        if factor in involved
+        else Mix(run=(path.level(factor),))
+        for factor in space.factors
+    }
+    return GatePlan(blocks=blocks, depths=depths, factors=factors)
 
 
 def _mix(options: Sequence[Any], shares: Tensor, recompute: bool) -> Mix[Any]:

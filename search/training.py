@@ -20,11 +20,12 @@ from hwprof.graph.cost import piece_cost
 from hwprof.progress import ProgressCallback
 from hwprof.search.batches import TrainingBatches
 from hwprof.search.checkpoint import CheckpointMeta, Kind, space_to_json, task_to_json
+from hwprof.search.elastic import supernet_of
 from hwprof.search.evaluation import Judge, recalibrate, recalibration_batches, runner_of, top1_pct
 from hwprof.search.gates import GatePlan
 from hwprof.search.initial import initialise
 from hwprof.search.sgd import Training, TrainSettings
-from hwprof.search.supernet import Supernet, channels_last, norms_of
+from hwprof.search.supernet import channels_last, norms_of
 from hwprof.search.tasks import ImageTask
 from hwprof.space import Architecture, DesignSpace, Slot, space_of
 
@@ -111,7 +112,7 @@ def train_supernet(
     training goes on from it, and comes to the same weights; a finished one is returned.
 
     Args:
-        space: an MBConv space or a reduction of one; its head is made for the task's classes.
+        space: a layer-wise space or a reduction of one; its head is made for the task's classes.
         task: images of the space's resolution.
         settings: how to train.
         out: the checkpoint.
@@ -124,7 +125,7 @@ def train_supernet(
         DataError: the loss is no longer a number.
     """
     fitted = replace(space, n_classes=task.n_classes)
-    supernet = Supernet(fitted, seed=settings.seed)
+    supernet = supernet_of(fitted, seed=settings.seed)
 
     def logits(images: Tensor, rng: np.random.Generator) -> Tensor:
         return supernet.forward(images, GatePlan.single_path(fitted.sample(rng)))
@@ -186,19 +187,23 @@ def extreme_network(space: DesignSpace, *, largest: bool) -> Architecture:
     """Return the network of a layer-wise space with the most or the fewest MACs.
 
     Every unit is as deep, or as shallow, as it may be, and every layer the block with the most
-    or the fewest MACs (of equals the first).
+    or the fewest MACs (of equals the first). Factors stand at their last, or first, level.
     """
+    levels = [factor.levels[-1 if largest else 0] for factor in space.factors]
+    # The factor before the widths is the stem's depth.
+    widths = tuple(levels[1:]) or None
     depths = space.max_depth if largest else space.min_depth
     pick = max if largest else min
 
     def macs(slot: Slot, block: str) -> int:
-        return sum(piece_cost(piece).macs * n for piece, n in space.block_pieces(slot, block))
+        pieces = space.block_pieces(slot, block, widths)
+        return sum(piece_cost(piece).macs * n for piece, n in pieces)
 
     units = []
     for unit, depth in enumerate(depths):
         slots = [Slot(unit, layer) for layer in range(depth)]
         units.append(tuple(pick(space.choices(s), key=partial(macs, s)) for s in slots))
-    return Architecture(space=space.name, resolution_px=space.resolution_px, units=tuple(units))
+    return space.assemble(units, levels)
 
 
 def supernet_figures(judge: Judge, seed: int) -> dict[str, float]:

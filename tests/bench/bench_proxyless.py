@@ -37,6 +37,7 @@ from torch.nn import functional
 from hwprof.api import ProxylessOptions, search
 from hwprof.api.runs import latency_model
 from hwprof.search.choices import Choices
+from hwprof.search.elastic import supernet_of
 from hwprof.search.expected_latency import ExpectedLatency
 from hwprof.search.gates import GatePlan, Mix, frozen
 from hwprof.search.memory import saved_bytes
@@ -55,7 +56,8 @@ def softmax_plan(choices: Choices) -> GatePlan:
     return GatePlan(
         blocks={s: Mix(run=space.choices(s), gate=p[s]) for s in space.slots if s in p}
         | {s: Mix(run=space.choices(s)) for s in space.slots if s not in p},
-        depths={w: Mix(run=space.depths(w), gate=p[w]) for w in p if not isinstance(w, Slot)},
+        depths={w: Mix(run=space.depths(w), gate=p[w]) for w in p if isinstance(w, int)},
+        factors={f.name: Mix(run=f.levels, gate=p[f]) for f in space.factors},
     )
 
 
@@ -173,7 +175,7 @@ def main() -> None:
         print_targets(asked)
         return
     torch.set_num_threads(asked.threads)
-    net = Supernet(get_space(asked.space, asked.resolution), seed=0)
+    net = supernet_of(get_space(asked.space, asked.resolution), seed=0)
     generator = torch.Generator().manual_seed(0)
     side = asked.resolution
     images = torch.randn(asked.batch, 3, side, side, generator=generator)

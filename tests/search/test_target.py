@@ -63,7 +63,11 @@ class Planted:
         return dict(self._table)
 
     def expected_s(
-        self, probabilities: Mapping[Slot, Any], *, depths: Mapping[int, Any] | None = None
+        self,
+        probabilities: Mapping[Slot, Any],
+        *,
+        depths: Mapping[int, Any] | None = None,
+        factors: Mapping[str, Any] | None = None,
     ) -> Any:
         total: Any = 4e-3
         for slot in self.space.slots:
