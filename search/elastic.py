@@ -70,8 +70,7 @@ class ElasticSupernet(Supernet):
         for factor in self.space.factors:
             if factor.name not in plan.factors:
                 raise SpaceError(
-                    f"the plan says nothing of {factor.name}; expected one of "
-                    f"{list(factor.levels)}"
+                    f"the plan says nothing of {factor.name}; expected one of {list(factor.levels)}"
                 )
 
     def _enter(self, plan: GatePlan, x: Tensor) -> Tensor:

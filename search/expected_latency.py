@@ -131,7 +131,9 @@ class ExpectedLatency:
             for unit in range(known.n_units)
         }
         factors = {
-            factor.name: probabilities[factor] for factor in known.factors if factor in probabilities
+            factor.name: probabilities[factor]
+            for factor in known.factors
+            if factor in probabilities
         }
         expected: Tensor = self._model.expected_s(blocks, depths=depths, factors=factors)
         return expected

@@ -78,7 +78,7 @@ class GatePlan:
                 for unit, blocks in enumerate(arch.units)
                 for layer, block in enumerate(blocks)
                 if block != SKIP
-            }
+            },
         )
 
 

@@ -44,7 +44,7 @@ from hwprof.search.memory import saved_bytes
 from hwprof.search.plans import full_plan, pair_plan, run_plan
 from hwprof.search.supernet import Supernet
 from hwprof.search.target import latency_range_s
-from hwprof.space import Slot, get_space
+from hwprof.space import get_space
 
 MIB = 2**20
 BARS = {"recompute": 1.1, "two-path": 1.3}

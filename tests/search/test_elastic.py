@@ -126,7 +126,7 @@ class TestForward:
         state = write_resnet()
         torch.save({"state_dict": state}, tmp_path / "published")
         whole = get_space("ofa-resnet50", 64)
-        space = whole.restrict({s: ("bottleneck_e0.35",) for s in whole.slots})
+        space = whole.restrict(dict.fromkeys(whole.slots, ("bottleneck_e0.35",)))
         net = supernet_of(space, seed=0).eval()
         largest = extreme_network(space, largest=True)
         given = OfaSupernet.open(tmp_path / "published").network(largest).state_dict()
@@ -364,9 +364,7 @@ class TestLatency:
             for alpha in choices.alpha.values():
                 alpha.copy_(torch.from_numpy(rng.normal(0.0, 1.5, len(alpha))))
         picks = itertools.product(*(range(len(f.levels)) for f in space.factors))
-        paths = [
-            Path(space=space, picks=dict(zip(space.factors, p, strict=True))) for p in picks
-        ]
+        paths = [Path(space=space, picks=dict(zip(space.factors, p, strict=True))) for p in picks]
         found = np.array(latency.of([path.arch for path in paths]))
         assert len(paths) == 1458
         assert latency_range_s(latency, space) == pytest.approx((found.min(), found.max()))
@@ -388,9 +386,7 @@ class TestSearch:
         config = ProxylessConfig(mode=mode, networks_per_update=2, alpha_lr=0.1)
         latency = ExpectedLatency(PlantedLevels(thin), thin)
         start = {f: choices.alpha[f].detach().clone() for f in thin.factors}
-        steps = ArchitectureSteps(
-            net, choices, latency, Penalty(weight=0.5, target_s=0.01), config
-        )
+        steps = ArchitectureSteps(net, choices, latency, Penalty(weight=0.5, target_s=0.01), config)
         rng = np.random.default_rng(0)
         batch = Batch(images=IMAGES, labels=torch.arange(4))
         for _ in range(2):
@@ -446,7 +442,9 @@ class TestRefusals:
 
     def test_a_block_that_a_reduction_dropped_is_named(self, thin):
         space = thin.restrict({Slot(0, 0): ("bottleneck_e0.2",)})
-        arch = extreme_network(thin, largest=True)
+        largest = extreme_network(thin, largest=True)
+        first = ("bottleneck_e0.35", *largest.units[0][1:])
+        arch = replace(largest, units=(first, *largest.units[1:]))
         with pytest.raises(SpaceError, match=r"no 'bottleneck_e0\.35' in unit 0 layer 0"):
             supernet_of(space, seed=0)(IMAGES, GatePlan.single_path(arch))
 
