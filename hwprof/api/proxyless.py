@@ -44,7 +44,7 @@ class ProxylessOptions:
         alpha_lr: learning rate of the architecture parameters.
         limit_images: images of each split of the data at most.
         train_device: ``cpu``, or ``cuda`` for training on a GPU.
-        train_precision: ``fp32``, or ``bf16`` for mixed precision.
+        train_precision: ``fp32``, or ``bf16`` or ``fp16`` for mixed precision.
     """
 
     mode: str = "recompute"

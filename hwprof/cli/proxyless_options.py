@@ -52,7 +52,7 @@ LimitImages = Annotated[
     int | None, _option("--limit-images", "use so many images of each split at most.", least=1)
 ]
 TrainDevice = Annotated[str, _option("--train-device", "train on cpu or cuda.")]
-TrainPrecision = Annotated[str, _option("--train-precision", "fp32, or bf16 (mixed).")]
+TrainPrecision = Annotated[str, _option("--train-precision", "fp32, or bf16 or fp16 (mixed).")]
 
 
 def parse_numbers(option: str, text: str | None) -> tuple[float, ...]:
