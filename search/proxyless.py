@@ -77,6 +77,8 @@ class ProxylessConfig:
     seed: int = 0
     device: str = "cpu"
     precision: Precision = "fp32"
+    compiled: bool = False
+    """Of derived networks, where they are retrained."""
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -130,8 +132,8 @@ class ProxylessConfig:
     def to_json(self) -> dict[str, Any]:
         """Return the settings as plain data."""
         values = {**asdict(self), "alpha_betas": list(self.alpha_betas)}
-        # Where it is computed does not make it another search.
-        del values["device"]
+        # Where it is computed, and by whose kernels, does not make it another search.
+        del values["device"], values["compiled"]
         return values
 
 

@@ -83,7 +83,7 @@ def retrain_settings(
     config: ProxylessConfig, task: ImageTask, *, epochs: int = 300
 ) -> TrainSettings:
     """Return the paper's recipe for a derived network: lr 0.05, cosine to 0, decay 4e-5."""
-    return _settings(config, task, epochs=epochs, lr=0.05)
+    return replace(_settings(config, task, epochs=epochs, lr=0.05), compiled=config.compiled)
 
 
 def search_name(config: ProxylessConfig, penalty: Penalty) -> str:

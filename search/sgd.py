@@ -49,9 +49,10 @@ class TrainSettings:
     """How to train: SGD with Nesterov momentum 0.9, learning rate rising, then a cosine to 0.
 
     ``weight_decay`` spares norms and biases. Gradients longer than ``max_gradient`` are cut to
-    that length. ``max_time_s`` ends training at the first whole epoch after that long; it and
-    ``device`` may change when training goes on. ``precision`` bf16 and fp16 compute the forward
-    pass in 16 bits where torch's autocast says so (:mod:`hwprof.search.mixed_precision`).
+    that length. ``max_time_s`` ends training at the first whole epoch after that long; it,
+    ``device`` and ``compiled`` (a plain network by ``torch.compile``) may change when training goes
+    on. ``precision`` bf16 and fp16 compute the forward pass in 16 bits where torch's autocast says
+    so (:mod:`hwprof.search.mixed_precision`).
     """
 
     epochs: int
@@ -65,11 +66,12 @@ class TrainSettings:
     seed: int = 0
     device: str = "cpu"
     precision: Precision = "fp32"
+    compiled: bool = False
 
     def shaping(self) -> dict[str, Any]:
         """Return the settings that shape the weights."""
         values = asdict(self)
-        for name in ("max_time_s", "device"):
+        for name in ("max_time_s", "device", "compiled"):
             del values[name]
         # As before there was a choice, so that checkpoints from then go on.
         if self.precision == "fp32":

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hwprof.errors import DataError
+from hwprof.errors import DataError, PlanError
 from hwprof.graph import network_graph, to_torch
 from hwprof.graph.cost import piece_cost
 from hwprof.progress import ProgressCallback
 from hwprof.search.batches import TrainingBatches
 from hwprof.search.checkpoint import CheckpointMeta, Kind, space_to_json, task_to_json
+from hwprof.search.compiled import CompiledNetwork
 from hwprof.search.elastic import supernet_of
 from hwprof.search.evaluation import Judge, recalibrate, recalibration_batches, runner_of, top1_pct
 from hwprof.search.gates import GatePlan
@@ -88,13 +89,16 @@ def default_settings(
     epochs: int | None = None,
     max_time_s: float | None = None,
     seed: int = 0,
+    compiled: bool = False,
 ) -> TrainSettings:
     """Return settings that suit the task: about 640 steps of 64 images, or 20 epochs if more."""
     batch = min(64, len(task.train))
     per_epoch = max(1, len(task.train) // batch)
     if epochs is None:
         epochs = max(DEFAULT_EPOCHS, math.ceil(DEFAULT_STEPS / per_epoch))
-    return TrainSettings(epochs=epochs, batch=batch, max_time_s=max_time_s, seed=seed)
+    return TrainSettings(
+        epochs=epochs, batch=batch, max_time_s=max_time_s, seed=seed, compiled=compiled
+    )
 
 
 def train_supernet(
@@ -121,9 +125,15 @@ def train_supernet(
 
     Raises:
         SpaceError: the space is not layer-wise.
+        PlanError: it is to be compiled.
         IncompatibleRunError: ``out`` is of another training.
         DataError: the loss is no longer a number.
     """
+    if settings.compiled:
+        raise PlanError(
+            "a supernet cannot be compiled: every step runs another path, for which torch would "
+            "compile anew; leave --compile out, or train one network with --arch"
+        )
     fitted = replace(space, n_classes=task.n_classes)
     supernet = supernet_of(fitted, seed=settings.seed)
 
@@ -155,10 +165,16 @@ def train_network(
     progress: ProgressCallback | None = None,
     resume: bool = True,
 ) -> TrainSummary:
-    """Train one network from scratch; arguments and errors as in :func:`train_supernet`."""
+    """Train one network from scratch; arguments and errors as in :func:`train_supernet`.
+
+    Raises:
+        CompileError: it is to be compiled, and torch refuses it.
+    """
     space = replace(space_of(arch), n_classes=task.n_classes)
     network = channels_last(to_torch(network_graph(space, arch)))
     initialise(network, torch.Generator().manual_seed(settings.seed))
+
+    run: Callable[[Tensor], Tensor] = CompiledNetwork(network) if settings.compiled else network
 
     def judge() -> dict[str, float]:
         forward = runner_of(network)
@@ -172,7 +188,7 @@ def train_network(
             space=space,
             arch=arch,
             module=network,
-            logits=lambda images, rng: network(images),
+            logits=lambda images, rng: run(images),
             judge=judge,
         ),
         task,

@@ -53,6 +53,7 @@ LimitImages = Annotated[
 ]
 TrainDevice = Annotated[str, _option("--train-device", "train on cpu or cuda.")]
 TrainPrecision = Annotated[str, _option("--train-precision", "fp32, or bf16 or fp16 (mixed).")]
+Compiled = Annotated[bool, _option("--compile", "retrain derived networks by torch.compile.")]
 
 
 def parse_numbers(option: str, text: str | None) -> tuple[float, ...]:
