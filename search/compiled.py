@@ -7,15 +7,21 @@ runs another path at each step, which torch would compile anew until it gives up
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from hwprof.errors import CompileError
 
-
-SILENCERS = ("TORCH_COMPILE_DISABLE", "TORCHDYNAMO_DISABLE", "TORCHDYNAMO_SUPPRESS_ERRORS")
-"""Variables that make ``torch.compile`` hand on what it was given, or run that after an error."""
+SILENCERS: Mapping[str, tuple[str, ...]] = {
+    "TORCH_COMPILE_DISABLE": ("", "0"),
+    "TORCHDYNAMO_DISABLE": ("", "0"),
+    # torch takes any text for yes, 0 as well.
+    "TORCHDYNAMO_SUPPRESS_ERRORS": ("",),
+}
+"""Variables by which ``torch.compile`` hands on what it was given, or runs that after an error, and
+the values that do not mean it."""
 
 
 class CompiledNetwork:
@@ -45,11 +51,12 @@ class CompiledNetwork:
         return logits
 
     def _compile(self, images: Tensor) -> None:
-        if hidden := [name for name in SILENCERS if os.environ.get(name, "0") not in ("", "0")]:
-            raise CompileError(
-                f"cannot compile the network: {hidden[0]} is set in the environment, by which torch "
-                "would run it as it is; unset it, or leave --compile out"
-            )
+        for name, harmless in SILENCERS.items():
+            if os.environ.get(name, "") not in harmless:
+                raise CompileError(
+                    f"cannot compile the network: {name} is set in the environment, by which torch "
+                    "would run it as it is; unset it, or leave --compile out"
+                )
         before = {name: tensor.clone() for name, tensor in self._network.state_dict().items()}
         try:
             self._run(images).float().sum().backward()  # type: ignore[no-untyped-call]
