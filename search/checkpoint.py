@@ -1,9 +1,10 @@
 """Checkpoints of training: weights, and in plain JSON what they are weights of.
 
-A file is what ``torch.save`` makes of ``{"format", "meta", "weights", "optimizer", "companion"}``
-and is read with ``weights_only=True``, so a checkpoint from elsewhere cannot run code.
+A file is what ``torch.save`` makes of ``{"format", "meta", "weights", "optimizer", "companion",
+"scaler"}`` and is read with ``weights_only=True``, so a checkpoint from elsewhere cannot run code.
 ``optimizer`` is None once training has finished; ``companion`` holds what went along with it (the
-architecture parameters of a search) and is None where nothing did.
+architecture parameters of a search) and is None where nothing did; ``scaler`` is the scale of the
+loss, None unless training is in fp16.
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ class Checkpoint:
     weights: Mapping[str, Tensor]
     optimizer: Mapping[str, Any] | None
     companion: Mapping[str, Any] | None = None
+    scaler: Mapping[str, Any] | None = None
 
 
 @contextmanager
@@ -129,6 +131,8 @@ def save_checkpoint(
     module: nn.Module,
     optimizer: torch.optim.Optimizer | None,
     companion: Mapping[str, Any] | None = None,
+    *,
+    scaler: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a checkpoint: the whole file or, where that fails, the earlier one stays.
 
@@ -141,6 +145,7 @@ def save_checkpoint(
         "weights": module.state_dict(),
         "optimizer": optimizer.state_dict() if optimizer is not None else None,
         "companion": companion,
+        "scaler": scaler,
     }
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -196,8 +201,9 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         meta=CheckpointMeta(**json.loads(content["meta"])),
         weights=content["weights"],
         optimizer=content["optimizer"],
-        # Checkpoints from before there were companions have none.
+        # Checkpoints from before there were companions, or scales, have none.
         companion=content.get("companion"),
+        scaler=content.get("scaler"),
     )
 
 

@@ -1,7 +1,8 @@
 """Architecture parameters: a categorical distribution over every decision of a space.
 
 A decision is the block of a slot, or the depth of a unit where depth may vary (the ``ofa-``
-spaces and ``mobile-mini``, which have no skip). Parameters are logits α in float64 on the CPU:
+spaces and ``mobile-mini``, which have no skip), or the level of a factor (widths and the stem's
+depth in ``ofa-resnet50``). Parameters are logits α in float64 on the CPU:
 there are a few hundred, and what is tested against closed forms should not be rounding.
 """
 
@@ -16,12 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hwprof.errors import SpaceError
-from hwprof.space import Architecture, DesignSpace, Slot
+from hwprof.space import Architecture, DesignSpace, Factor, Slot
 
 Floats = NDArray[np.float64]
 
-Where = Slot | int
-"""A decision: a slot (its block), or the index of a unit (its depth)."""
+Where = Slot | int | Factor
+"""A decision: a slot (its block), the index of a unit (its depth), or a factor (its level)."""
 
 ALPHA_SD = 1e-3
 """Standard deviation of fresh logits (mit-han-lab/proxylessnas)."""
@@ -32,8 +33,11 @@ def options_of(space: DesignSpace) -> dict[Where, tuple[str, ...] | tuple[int, .
     blocks: dict[Where, tuple[str, ...] | tuple[int, ...]] = {
         slot: space.choices(slot) for slot in space.slots
     }
-    depths = {unit: space.depths(unit) for unit in range(space.n_units)}
-    return {where: found for where, found in (blocks | depths).items() if len(found) > 1}
+    levels: dict[Where, tuple[str, ...] | tuple[int, ...]] = {
+        **{unit: space.depths(unit) for unit in range(space.n_units)},
+        **{factor: factor.levels for factor in space.factors},
+    }
+    return {where: found for where, found in (blocks | levels).items() if len(found) > 1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +55,10 @@ class Path:
         """Return the number of layers of ``unit``."""
         return self.space.depths(unit)[self.picks.get(unit, 0)]
 
+    def level(self, factor: Factor) -> int:
+        """Return the level of a factor."""
+        return factor.levels[self.picks.get(factor, 0)]
+
     def holds(self, where: Where) -> bool:
         """Say whether the network depends on this decision: its layer is there."""
         return not isinstance(where, Slot) or where.layer < self.depth(where.unit)
@@ -58,14 +66,11 @@ class Path:
     @property
     def arch(self) -> Architecture:
         """The network."""
-        return Architecture(
-            space=self.space.name,
-            resolution_px=self.space.resolution_px,
-            units=tuple(
-                tuple(self.block(Slot(unit, layer)) for layer in range(self.depth(unit)))
-                for unit in range(self.space.n_units)
-            ),
-        )
+        units = [
+            tuple(self.block(Slot(unit, layer)) for layer in range(self.depth(unit)))
+            for unit in range(self.space.n_units)
+        ]
+        return self.space.assemble(units, [self.level(factor) for factor in self.space.factors])
 
 
 class Choices:
@@ -132,7 +137,7 @@ class Choices:
         )
 
     def entropy_nat(self) -> dict[str, float]:
-        """Return the entropy of every decision in nat, by name (``u0.l1``; depths: ``u0``)."""
+        """Return the entropy of every decision in nat, by :func:`name_of` it."""
         found = {}
         for where, p in self._plain().items():
             kept = p[p > 0.0]
@@ -163,7 +168,9 @@ class Choices:
 
 
 def name_of(where: Where) -> str:
-    """Return ``u0.l1`` for a slot, ``u0`` for the depth of a unit."""
+    """Return ``u0.l1`` for a slot, ``u0`` for the depth of a unit, a factor's own name."""
+    if isinstance(where, Factor):
+        return where.name
     return str(where) if isinstance(where, Slot) else f"u{where}"
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hwprof.errors import IncompatibleRunError, SpaceError
 from hwprof.search.choices import Where
-from hwprof.space import Architecture, DesignSpace, Slot
+from hwprof.space import Architecture, DesignSpace, Factor, Slot
 
 DIGEST_NETWORKS = 16
 """Random networks whose latencies tell models apart that have the same table."""
@@ -37,7 +37,11 @@ class LatencyTable(Protocol):
         ...
 
     def expected_s(
-        self, probabilities: Mapping[Slot, Any], *, depths: Mapping[int, Any] | None = None
+        self,
+        probabilities: Mapping[Slot, Any],
+        *,
+        depths: Mapping[int, Any] | None = None,
+        factors: Mapping[str, Any] | None = None,
     ) -> Any:
         """Return the expectation over independent decisions, of effects and pairs of blocks."""
         ...
@@ -85,15 +89,18 @@ class ExpectedLatency:
 
     @cached_property
     def constant_s(self) -> float:
-        """What remains of every network once the entries of its blocks are taken away."""
-        first: dict[Where, Tensor] = {
-            slot: _one_hot(0, len(self._space.choices(slot))) for slot in self._space.slots
-        }
-        for unit in range(self._space.n_units):
-            n_depths = len(self._space.depths(unit))
-            first[unit] = _one_hot(n_depths - 1, n_depths)
-        blocks = (self.table[slot, self._space.choices(slot)[0]] for slot in self._space.slots)
-        return float(self(first).item() - sum(blocks))
+        """What remains of every network once the entries of blocks and levels are taken away."""
+        return float(self(self._first).item() - self._first_blocks_s)
+
+    @cached_property
+    def levels_s(self) -> Mapping[Factor, tuple[float, ...]]:
+        """Seconds of every level of every factor, against the mean of its levels."""
+        found = {}
+        for factor in self._space.factors:
+            n = len(factor.levels)
+            totals = [self({**self._first, factor: _one_hot(i, n)}).item() for i in range(n)]
+            found[factor] = tuple(t - self.constant_s - self._first_blocks_s for t in totals)
+        return found
 
     @property
     def digest(self) -> str:
@@ -115,6 +122,7 @@ class ExpectedLatency:
 
         Args:
             probabilities: of every decision of the space; what is not decided has one option.
+                Levels of a factor that is left out count alike.
         """
         known = self._model.space
         blocks = {slot: self._spread_blocks(slot, probabilities) for slot in known.slots}
@@ -122,12 +130,32 @@ class ExpectedLatency:
             unit: _spread(known.depths(unit), self._space.depths(unit), probabilities.get(unit))
             for unit in range(known.n_units)
         }
-        expected: Tensor = self._model.expected_s(blocks, depths=depths)
+        factors = {
+            factor.name: probabilities[factor]
+            for factor in known.factors
+            if factor in probabilities
+        }
+        expected: Tensor = self._model.expected_s(blocks, depths=depths, factors=factors)
         return expected
 
     def of(self, archs: Sequence[Architecture]) -> list[float]:
         """Return the model's latency of single networks, seconds; interaction terms included."""
         return [float(v) for v in self._model.predict_many(archs)[0]]
+
+    @cached_property
+    def _first(self) -> Mapping[Where, Tensor]:
+        """The deepest network of first candidates, as a distribution without factors."""
+        first: dict[Where, Tensor] = {
+            slot: _one_hot(0, len(self._space.choices(slot))) for slot in self._space.slots
+        }
+        for unit in range(self._space.n_units):
+            n_depths = len(self._space.depths(unit))
+            first[unit] = _one_hot(n_depths - 1, n_depths)
+        return first
+
+    @cached_property
+    def _first_blocks_s(self) -> float:
+        return sum(self.table[slot, self._space.choices(slot)[0]] for slot in self._space.slots)
 
     def _spread_blocks(self, slot: Slot, probabilities: Mapping[Where, Tensor]) -> list[Any]:
         known = self._model.space.choices(slot)

@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from hwprof.space import SKIP, Architecture, Slot
+from hwprof.space import SKIP, Architecture, Slot, space_of
 
 Option = TypeVar("Option", bound=str | int)
 Apply = Callable[[Option, Tensor], Tensor]
@@ -55,22 +55,30 @@ class GatePlan:
 
     A slot that ``blocks`` does not name hands its input on. A unit that ``depths`` does not name
     runs all its slots that are named; one that it names is a mix of its prefixes: an option is
-    the number of layers.
+    the number of layers. ``factors`` holds the levels of every factor of the space, by its name.
     """
 
     blocks: Mapping[Slot, Mix[str]]
     depths: Mapping[int, Mix[int]] = field(default_factory=dict)
+    factors: Mapping[str, Mix[int]] = field(default_factory=dict)
 
     @classmethod
     def single_path(cls, arch: Architecture) -> GatePlan:
-        """Return the plan that runs exactly the blocks of ``arch``."""
+        """Return the plan that runs exactly the blocks of ``arch``, at its levels."""
+        factors: dict[str, Mix[int]] = {}
+        # No other space with slots has factors, and none of a user's own.
+        if arch.widths is not None:
+            space = space_of(arch)
+            levels = zip(space.factors, space.factor_levels(arch), strict=True)
+            factors = {factor.name: Mix(run=(level,)) for factor, level in levels}
         return cls(
+            factors=factors,
             blocks={
                 Slot(unit, layer): Mix(run=(block,))
                 for unit, blocks in enumerate(arch.units)
                 for layer, block in enumerate(blocks)
                 if block != SKIP
-            }
+            },
         )
 
 

@@ -9,7 +9,10 @@ from math import sqrt
 import torch
 from torch import Tensor, nn
 
-from hwprof.space.pieces import MBConvPiece
+from hwprof.space.pieces import BottleneckPiece, MBConvPiece
+
+Branched = MBConvPiece | BottleneckPiece
+"""Blocks of a branch and, where the shape stays, the identity beside it."""
 
 CENTRE_PX = 1.0
 """Width of the bell under which depthwise kernels of a supernet are drawn."""
@@ -34,7 +37,7 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
 
 
 def start_alike(
-    candidates: Sequence[tuple[MBConvPiece, nn.Module]], generator: torch.Generator
+    candidates: Sequence[tuple[Branched, nn.Module]], generator: torch.Generator
 ) -> None:
     """Let the candidates of a slot start as nearly the same function.
 
@@ -50,8 +53,12 @@ def start_alike(
         for name, part in module.named_modules():
             if isinstance(part, nn.Conv2d):
                 alike[name].append(part)
-        if piece.shortcut:
-            norm = module.get_submodule(f"{piece.kind}.project.norm")
+        if isinstance(piece, MBConvPiece):
+            is_beside, last = piece.shortcut, "project"
+        else:
+            is_beside, last = not piece.downsample, "expand"
+        if is_beside:
+            norm = module.get_submodule(f"{piece.kind}.{last}.norm")
             assert isinstance(norm, nn.BatchNorm2d)
             nn.init.zeros_(norm.weight)
     for convolutions in alike.values():

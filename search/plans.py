@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -83,7 +83,13 @@ def gated_plan(
         if unit in involved:
             lengths = [space.depths(unit)[i] for i in involved[unit]]
             depths[unit] = _mix(lengths, shares[unit], recompute)
-    return GatePlan(blocks=blocks, depths=depths)
+    factors = {
+        factor.name: _mix([factor.levels[i] for i in involved[factor]], shares[factor], recompute)
+        if factor in involved
+        else Mix(run=(path.level(factor),))
+        for factor in space.factors
+    }
+    return GatePlan(blocks=blocks, depths=depths, factors=factors)
 
 
 def _mix(options: Sequence[Any], shares: Tensor, recompute: bool) -> Mix[Any]:
@@ -96,9 +102,9 @@ def _mix(options: Sequence[Any], shares: Tensor, recompute: bool) -> Mix[Any]:
 
 
 def pair_update(
-    choices: Choices, pairs: Mapping[Where, tuple[int, int]], optimizer: torch.optim.Optimizer
+    choices: Choices, pairs: Mapping[Where, tuple[int, int]], update: Callable[[], object]
 ) -> None:
-    """Step, then shift every pair so that the other options keep their probabilities.
+    """Update the logits, then shift every pair so that the other options keep their probabilities.
 
     The shift is logsumexp(α of the pair, new) − logsumexp(…, old): the pair's exponentials sum
     to what they did, in a form that cannot overflow.
@@ -106,7 +112,7 @@ def pair_update(
     indices = {where: torch.tensor(pair) for where, pair in pairs.items()}
     with torch.no_grad():
         before = {w: choices.alpha[w][index].logsumexp(dim=0) for w, index in indices.items()}
-    optimizer.step()
+    update()
     with torch.no_grad():
         for where, index in indices.items():
             alpha = choices.alpha[where]

@@ -35,6 +35,7 @@ from hwprof.search.batches import Batch
 from hwprof.search.choices import Choices, Where
 from hwprof.search.expected_latency import ExpectedLatency
 from hwprof.search.gates import GatePlan, frozen
+from hwprof.search.mixed_precision import LEAST_SCALE, PRECISIONS, Precision, scaler
 from hwprof.search.penalties import Penalty
 from hwprof.search.plans import full_plan, pair_plan, pair_update, run_plan
 from hwprof.search.supernet import Supernet
@@ -75,7 +76,9 @@ class ProxylessConfig:
     baseline_decay: float = 0.9
     seed: int = 0
     device: str = "cpu"
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
+    compiled: bool = False
+    """Of derived networks, where they are retrained."""
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -88,9 +91,10 @@ class ProxylessConfig:
                 f"the learning rate of the architecture parameters is {self.alpha_lr}; expected a "
                 "number above 0 (--alpha-lr)"
             )
-        if self.precision not in ("fp32", "bf16"):
+        if self.precision not in PRECISIONS:
             raise PlanError(
-                f"unknown precision {self.precision!r} of training; expected fp32 or bf16"
+                f"unknown precision {self.precision!r} of training; expected one of "
+                f"{', '.join(PRECISIONS)}"
             )
         if re.fullmatch(DEVICES, self.device) is None:
             raise PlanError(
@@ -128,8 +132,8 @@ class ProxylessConfig:
     def to_json(self) -> dict[str, Any]:
         """Return the settings as plain data."""
         values = {**asdict(self), "alpha_betas": list(self.alpha_betas)}
-        # Where it is computed does not make it another search.
-        del values["device"]
+        # Where it is computed, and by whose kernels, does not make it another search.
+        del values["device"], values["compiled"]
         return values
 
 
@@ -164,6 +168,8 @@ class ArchitectureSteps:
         self._penalty = penalty
         self._config = config
         self._baseline = Baseline(decay=config.baseline_decay)
+        # The loss comes to the CPU, where the logits are.
+        self._scaler = scaler("cpu", config.precision)
         self.multiplier: Multiplier | None = None
         """Of a search for a target latency."""
         if penalty.kind == "target":
@@ -175,14 +181,15 @@ class ArchitectureSteps:
         return alpha_adam(self.choices, self._config)
 
     def step(self, batch: Batch, rng: np.random.Generator) -> StepOutcome:
-        """Take one step on held-out images; the loss is NaN where logits no longer are numbers."""
+        """Take one step on held-out images; the loss is NaN where logits or gradients diverge."""
         self.optimizer.zero_grad(set_to_none=True)
         batch = batch.to(self._device)
         with frozen(self._supernet), self._autocast():
             outcome = _STEPS[self._config.mode](self, batch, rng)
         if self.multiplier is not None:
             self.multiplier.update(outcome.expected_s)
-        if not all(bool(alpha.isfinite().all()) for alpha in self.choices.alpha.values()):
+        numbers = all(bool(alpha.isfinite().all()) for alpha in self.choices.alpha.values())
+        if not numbers or self._has_diverged:
             return replace(outcome, loss=math.nan)
         return outcome
 
@@ -193,6 +200,7 @@ class ArchitectureSteps:
             "optimizer": self.optimizer.state_dict(),
             "baseline": self._baseline.value,
             "multiplier": None if self.multiplier is None else self.multiplier.state_dict(),
+            "scaler": self._scaler.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -202,6 +210,8 @@ class ArchitectureSteps:
         self._baseline.value = state["baseline"]
         if self.multiplier is not None:
             self.multiplier.load_state_dict(state["multiplier"])
+        # Searches from before there was fp16 have none, and need none.
+        self._scaler.load_state_dict(state.get("scaler", {}))
 
     def _penalty_at(self, expected_s: float) -> Penalty:
         """Return the penalty of a step, whose weight depends on where a search for a target is."""
@@ -213,14 +223,14 @@ class ArchitectureSteps:
         p = self.choices.probabilities()
         plan = full_plan(self.choices.draw(rng), p, recompute=True)
         outcome = self._backward(batch, plan, p)
-        self.optimizer.step()
+        self._update()
         return outcome
 
     def _two_path(self, batch: Batch, rng: np.random.Generator) -> StepOutcome:
         pairs = self.choices.draw_pairs(rng)
         plan, p = pair_plan(self.choices, pairs, rng)
         outcome = self._backward(batch, plan, p)
-        pair_update(self.choices, pairs, self.optimizer)
+        pair_update(self.choices, pairs, self._update)
         return outcome
 
     def _reinforce(self, batch: Batch, rng: np.random.Generator) -> StepOutcome:
@@ -249,6 +259,16 @@ class ArchitectureSteps:
             loss=float(loss.detach()), accuracy=float(np.mean(right)), expected_s=expected_s
         )
 
+    @property
+    def _has_diverged(self) -> bool:
+        """Whether gradients overflow at every scale."""
+        return self._scaler.is_enabled() and self._scaler.get_scale() < LEAST_SCALE
+
+    def _update(self) -> None:
+        """Move the logits by their scaled gradients; not where one of these has overflowed."""
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+
     def _backward(
         self, batch: Batch, plan: GatePlan, probabilities: Mapping[Where, Tensor]
     ) -> StepOutcome:
@@ -257,7 +277,7 @@ class ArchitectureSteps:
         cross_entropy = functional.cross_entropy(logits.float(), batch.labels).cpu()
         expected_s = self._latency(probabilities)
         loss = self._penalty_at(expected_s.item())(cross_entropy, expected_s)
-        loss.backward()  # type: ignore[no-untyped-call]
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         parallel.average_gradients(self.choices.alpha.values())
         return StepOutcome(
             loss=parallel.mean(loss.item()),

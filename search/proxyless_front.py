@@ -138,13 +138,19 @@ def search_front(
 
     Raises:
         SpaceError: the space has no supernet, or a block no latency.
-        PlanError: the epochs hold no architecture step, two searches have the same name, or no
-            network of the space can come near a target.
+        PlanError: the epochs hold no architecture step, two searches have the same name, no
+            network of the space can come near a target, or nothing is retrained that was to be
+            compiled.
         DataError: a loss is no number.
         IncompatibleRunError: the folder holds another search, or ``warmup`` is of another space
             or of other images.
         DeviceError: not one finalist could be measured.
     """
+    if config.compiled and not retrain_epochs:
+        raise PlanError(
+            "--compile is for retraining: warm-up and search run another path at every step, for "
+            "which torch would compile anew; give --retrain-epochs, or leave --compile out"
+        )
     config.require_alpha_steps(batches_of(config, task).per_epoch)
     expected = ExpectedLatency(model, space)
     fresh = Choices(space, seed=config.seed)

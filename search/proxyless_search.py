@@ -24,6 +24,7 @@ from hwprof.progress import ProgressCallback
 from hwprof.search.batches import TrainingBatches
 from hwprof.search.checkpoint import CheckpointMeta, load_checkpoint, space_to_json, task_to_json
 from hwprof.search.choices import Choices
+from hwprof.search.elastic import supernet_of
 from hwprof.search.evaluation import Judge
 from hwprof.search.events import ChoicesUpdated
 from hwprof.search.expected_latency import ExpectedLatency
@@ -82,7 +83,7 @@ def retrain_settings(
     config: ProxylessConfig, task: ImageTask, *, epochs: int = 300
 ) -> TrainSettings:
     """Return the paper's recipe for a derived network: lr 0.05, cosine to 0, decay 4e-5."""
-    return _settings(config, task, epochs=epochs, lr=0.05)
+    return replace(_settings(config, task, epochs=epochs, lr=0.05), compiled=config.compiled)
 
 
 def search_name(config: ProxylessConfig, penalty: Penalty) -> str:
@@ -130,7 +131,7 @@ def search_network(
     batches = batches_of(config, task)
     config.require_alpha_steps(batches.per_epoch)
     fitted = replace(space, n_classes=task.n_classes)
-    supernet = Supernet(fitted, seed=config.seed)
+    supernet = supernet_of(fitted, seed=config.seed)
     digest = _load_warmup(supernet, warmup, task)
     choices = Choices(fitted, seed=config.seed)
     settings = _settings(config, task, epochs=config.epochs, lr=config.lr)

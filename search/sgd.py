@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 from torch.nn import functional
 
 from hwprof.errors import DataError, DeviceUnavailableError
@@ -25,6 +26,13 @@ from hwprof.search.checkpoint import (
     only_writer,
     require_same,
     save_checkpoint,
+)
+from hwprof.search.mixed_precision import (
+    LEAST_SCALE,
+    Precision,
+    autocast,
+    require_precision,
+    scaler,
 )
 
 log = logging.getLogger(__name__)
@@ -41,10 +49,10 @@ class TrainSettings:
     """How to train: SGD with Nesterov momentum 0.9, learning rate rising, then a cosine to 0.
 
     ``weight_decay`` spares norms and biases. Gradients longer than ``max_gradient`` are cut to
-    that length. ``max_time_s`` ends training at the first whole epoch after that long; it and
-    ``device`` may change when training goes on. ``precision`` bf16 computes the forward pass in
-    bfloat16 where torch's autocast says so; weights and gradients stay in float32, and no loss
-    has to be scaled.
+    that length. ``max_time_s`` ends training at the first whole epoch after that long; it,
+    ``device`` and ``compiled`` (a plain network by ``torch.compile``) may change when training goes
+    on. ``precision`` bf16 and fp16 compute the forward pass in 16 bits where torch's autocast says
+    so (:mod:`hwprof.search.mixed_precision`).
     """
 
     epochs: int
@@ -57,12 +65,13 @@ class TrainSettings:
     max_time_s: float | None = None
     seed: int = 0
     device: str = "cpu"
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
+    compiled: bool = False
 
     def shaping(self) -> dict[str, Any]:
         """Return the settings that shape the weights."""
         values = asdict(self)
-        for name in ("max_time_s", "device"):
+        for name in ("max_time_s", "device", "compiled"):
             del values[name]
         # As before there was a choice, so that checkpoints from then go on.
         if self.precision == "fp32":
@@ -71,8 +80,7 @@ class TrainSettings:
 
     def autocast(self) -> torch.autocast:
         """Return the context of a forward pass."""
-        kind = torch.device(self.device).type
-        return torch.autocast(kind, torch.bfloat16, enabled=self.precision == "bf16")
+        return autocast(self.device, self.precision)
 
     def lr_at(self, step: int, per_epoch: int) -> float:
         """Return the learning rate of ``step`` (0-based) with ``per_epoch`` steps an epoch."""
@@ -116,6 +124,7 @@ class Training:
     out: Path
     companion: Companion | None = None
     _optimizer: torch.optim.Optimizer = field(init=False)
+    _scaler: GradScaler = field(init=False)
     _accuracy: float | None = field(init=False, default=None)
     _saved_step: int | None = field(init=False, default=None)
 
@@ -133,6 +142,8 @@ class Training:
                 f"{torch.cuda.device_count()} CUDA devices here, counted from cuda:0; name one of "
                 "them"
             )
+        require_precision(self.settings.device, self.settings.precision)
+        self._scaler = scaler(self.settings.device, self.settings.precision)
         self.module.to(device)
         parameters = list(self.module.parameters())
         groups: list[dict[str, Any]] = [
@@ -207,18 +218,21 @@ class Training:
         )
         # None, not zero: the optimiser then leaves what did not run as it is.
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         parallel.average_gradients(self.module.parameters())
+        self._scaler.unscale_(self._optimizer)
         length = nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.max_gradient)
         value = parallel.mean(loss.item())
-        if not (math.isfinite(value) and math.isfinite(length.item())):
+        if not (math.isfinite(value) and self._is_usable(length.item())):
             raise DataError(
                 self._diverged(
                     f"the loss is {value:.3g} with a gradient that is no",
                     "another --seed or more images",
                 )
             )
-        self._optimizer.step()
+        # Leaves the step out where a scaled gradient has overflowed.
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
         correct = (logits.detach().argmax(dim=1) == batch.labels).float().mean().item()
         self._accuracy = _running(self._accuracy, correct)
         self.meta = replace(self.meta, step=step + 1, loss=_running(self.meta.loss, value))
@@ -230,12 +244,20 @@ class Training:
                 )
             )
 
+    def _is_usable(self, length: float) -> bool:
+        """Say whether training may go on after a gradient of this length."""
+        if math.isfinite(length):
+            return True
+        return self._scaler.is_enabled() and self._scaler.get_scale() > LEAST_SCALE
+
     def _restore(self) -> None:
         found = load_checkpoint(self.out)
         require_same(self.out, found.meta, self.meta)
         self.module.load_state_dict(found.weights)
         if found.optimizer is not None:
             self._optimizer.load_state_dict(dict(found.optimizer))
+        if found.scaler is not None:
+            self._scaler.load_state_dict(dict(found.scaler))
         if self.companion is not None and found.companion is not None:
             self.companion.load_state_dict(found.companion)
         self.meta = found.meta
@@ -246,8 +268,9 @@ class Training:
             return
         self.meta = replace(self.meta, seconds=clock.total_s())
         optimizer = None if self.meta.finished else self._optimizer
+        scales = self._scaler.state_dict() if self._scaler.is_enabled() else None
         beside = self.companion.state_dict() if self.companion is not None else None
-        save_checkpoint(self.out, self.meta, self.module, optimizer, beside)
+        save_checkpoint(self.out, self.meta, self.module, optimizer, beside, scaler=scales)
         self._saved_step = self.meta.step
 
     def _out_of_time(self, clock: _Clock, epoch: int) -> bool:

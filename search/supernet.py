@@ -9,9 +9,10 @@ and every ∂L/∂g_j is larger by the same ⟨∂L/∂y, x⟩, which the softma
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,14 +20,19 @@ from torch import Tensor, nn
 from hwprof.errors import SpaceError
 from hwprof.graph import network_graph, piece_graph, to_torch
 from hwprof.search.gates import GatePlan, mixed, norms_in
-from hwprof.search.initial import initialise, start_alike
+from hwprof.search.initial import Branched, initialise, start_alike
 from hwprof.space import SKIP, Architecture, DesignSpace, Placed, Slot
 from hwprof.space.mbconv import MBConvSpace
-from hwprof.space.pieces import MBConvPiece
+from hwprof.space.pieces import Piece
+
+Run = Callable[[Slot, str, Tensor], Tensor]
+"""Runs a block of a slot on an input."""
 
 
 class Supernet(nn.Module):
-    """All networks of a layer-wise space in one module.
+    """All networks of a space of MBConv blocks in one module.
+
+    :func:`hwprof.search.elastic.supernet_of` makes that of any layer-wise space.
 
     Stem, first block and head are shared; every live candidate of every slot has its own
     weights. Only what a plan runs takes part: candidates that do not run, and those that are
@@ -36,20 +42,24 @@ class Supernet(nn.Module):
     networks inside :func:`private_statistics`, or :meth:`extract` them and recalibrate.
     """
 
+    space: DesignSpace
+    takes: ClassVar[type[DesignSpace]] = MBConvSpace
+
     def __init__(self, space: DesignSpace, *, seed: int) -> None:
         """Build the supernet with weights drawn from ``seed``.
 
         Raises:
-            SpaceError: the space is not made of inverted bottlenecks in slots.
+            SpaceError: the space is not made of layers in slots.
         """
         super().__init__()
-        if not isinstance(space, MBConvSpace):
+        if not isinstance(space, self.takes):
             raise SpaceError(
-                f"{space.name!r} has no supernet; expected a space of MBConv blocks such as "
-                "'mobile-mini' or 'proxylessnas' (take accuracies from a table instead)"
+                f"{space.name!r} has no supernet; expected a layer-wise space such as "
+                "'mobile-mini', 'proxylessnas' or 'ofa-resnet50' (take accuracies from a table "
+                "instead)"
             )
         self.space = space
-        *entry, head = space.fixed_parts()
+        *entry, head = self._fixed_parts()
         self.entry = nn.ModuleDict(
             {part.scope: to_torch(piece_graph(part.piece)) for part in entry}
         )
@@ -57,7 +67,7 @@ class Supernet(nn.Module):
             {
                 _slot_key(slot): nn.ModuleDict(
                     {
-                        block: to_torch(piece_graph(space.block_pieces(slot, block)[0][0]))
+                        _block_key(block): to_torch(piece_graph(self._piece(slot, block)))
                         for block in space.choices(slot)
                         if block != SKIP
                     }
@@ -75,15 +85,11 @@ class Supernet(nn.Module):
         Raises:
             SpaceError: the plan names a slot or candidate that this supernet does not have.
         """
-        self._require_slots(plan)
-        for module in self.entry.values():
-            x = module(x)
-        for unit, depth in enumerate(self.space.max_depth):
-            mix = plan.depths.get(unit)
-            prefix = partial(self._prefix, plan, unit)
-            x = prefix(depth, x) if mix is None else mixed(x, mix, prefix)
-        logits: Tensor = self.head(x)
-        return logits
+        self._require_known(plan)
+        x = self._enter(plan, x)
+        for unit in range(self.space.n_units):
+            x = self._unit(plan, unit, x)
+        return self._leave(x)
 
     def path(self, plan: GatePlan) -> Iterator[nn.Module]:
         """Yield the modules that take part in a plan, in order.
@@ -91,7 +97,7 @@ class Supernet(nn.Module):
         Raises:
             SpaceError: the plan names a slot or candidate that this supernet does not have.
         """
-        self._require_slots(plan)
+        self._require_known(plan)
         yield from self.entry.values()
         for slot in self.space.slots:
             reach = plan.depths.get(slot.unit)
@@ -107,21 +113,53 @@ class Supernet(nn.Module):
         :func:`hwprof.graph.to_onnx` and :func:`hwprof.graph.weights_from_torch`.
         """
         network = to_torch(network_graph(self.space, arch))
+        shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
         state: dict[str, Tensor] = {}
         for placed in self.space.pieces(arch):
             for name, tensor in self._part(placed).items():
                 # Alone, a piece is named after its kind; in a network after its place.
                 _, _, rest = name.partition(".")
-                state[f"{placed.scope}.{rest}"] = tensor
+                place = f"{placed.scope}.{rest}"
+                # A narrower network has the first channels, and not all layers of the stem.
+                if place in shapes:
+                    state[place] = tensor[tuple(slice(size) for size in shapes[place])]
         network.load_state_dict(state)
         return channels_last(network)
 
-    def _prefix(self, plan: GatePlan, unit: int, depth: int, x: Tensor) -> Tensor:
+    def _fixed_parts(self) -> tuple[Placed, ...]:
+        """Return what stands in no slot, the head last; every scope once."""
+        return self.space.fixed_parts()
+
+    def _piece(self, slot: Slot, block: str) -> Piece:
+        """Return what a candidate's module is made of."""
+        return self.space.block_pieces(slot, block)[0][0]
+
+    def _enter(self, plan: GatePlan, x: Tensor) -> Tensor:
+        """Run what precedes the units."""
+        for module in self.entry.values():
+            x = module(x)
+        return x
+
+    def _unit(self, plan: GatePlan, unit: int, x: Tensor) -> Tensor:
+        return self._layers(plan, unit, self._block, x)
+
+    def _leave(self, x: Tensor) -> Tensor:
+        """Run what follows the units."""
+        logits: Tensor = self.head(x)
+        return logits
+
+    def _layers(self, plan: GatePlan, unit: int, run: Run, x: Tensor) -> Tensor:
+        """Run the layers of a unit, or a mix of its depths."""
+        mix = plan.depths.get(unit)
+        prefix = partial(self._prefix, plan, unit, run)
+        return prefix(self.space.max_depth[unit], x) if mix is None else mixed(x, mix, prefix)
+
+    def _prefix(self, plan: GatePlan, unit: int, run: Run, depth: int, x: Tensor) -> Tensor:
         """Run the first ``depth`` layers of a unit."""
         for layer in range(depth):
             slot = Slot(unit, layer)
             if slot in plan.blocks:
-                x = mixed(x, plan.blocks[slot], partial(self._block, slot))
+                x = mixed(x, plan.blocks[slot], partial(run, slot))
         return x
 
     def _block(self, slot: Slot, block: str, x: Tensor) -> Tensor:
@@ -130,7 +168,7 @@ class Supernet(nn.Module):
         output: Tensor = self._candidate(slot, block)(x)
         return output
 
-    def _require_slots(self, plan: GatePlan) -> None:
+    def _require_known(self, plan: GatePlan) -> None:
         if stray := sorted(set(plan.blocks) - set(self.space.slots)):
             raise SpaceError(
                 f"the supernet has no layer {stray[0].layer} in unit {stray[0].unit}; its units "
@@ -140,12 +178,12 @@ class Supernet(nn.Module):
     def _initialise(self, generator: torch.Generator) -> None:
         initialise(self, generator)
         for slot in self.space.slots:
-            pieces = {b: self.space.block_pieces(slot, b)[0][0] for b in self.space.choices(slot)}
+            pieces = {block: self._piece(slot, block) for block in self.space.choices(slot)}
             start_alike(
                 [
                     (piece, self._candidate(slot, block))
                     for block, piece in pieces.items()
-                    if isinstance(piece, MBConvPiece)
+                    if isinstance(piece, Branched)
                 ],
                 generator,
             )
@@ -162,12 +200,12 @@ class Supernet(nn.Module):
     def _candidate(self, slot: Slot, block: str) -> nn.Module:
         choices = self.candidates[_slot_key(slot)]
         assert isinstance(choices, nn.ModuleDict)
-        if block not in choices:
+        if _block_key(block) not in choices:
             raise SpaceError(
                 f"the supernet has no {block!r} in unit {slot.unit} layer {slot.layer}; expected "
-                f"one of {list(choices)}"
+                f"one of {list(self.space.choices(slot))}"
             )
-        return choices[block]
+        return choices[_block_key(block)]
 
 
 def channels_last(module: nn.Module) -> nn.Module:
@@ -208,3 +246,8 @@ def private_statistics(norms: Iterable[nn.BatchNorm2d]) -> Iterator[None]:
 def _slot_key(slot: Slot) -> str:
     """Name a slot as a module may be named: without a dot."""
     return f"u{slot.unit}_l{slot.layer}"
+
+
+def _block_key(block: str) -> str:
+    """Name a block as a module may be named: ``bottleneck_e0.2`` has a dot."""
+    return block.replace(".", "_")

@@ -13,8 +13,8 @@ from torch import nn
 from hwprof.errors import DataError, IncompatibleRunError, SpaceError
 from hwprof.graph import network_graph, to_torch
 from hwprof.search.checkpoint import Checkpoint, load_checkpoint, space_from_json, task_from_json
+from hwprof.search.elastic import supernet_of
 from hwprof.search.evaluation import Judge
-from hwprof.search.supernet import Supernet
 from hwprof.search.tasks import Split
 from hwprof.space import Architecture, DesignSpace, space_of
 
@@ -126,7 +126,7 @@ def _judge(path: Path, found: Checkpoint, data: str | None) -> Judge:
         )
     space = space_from_json(meta.space)
     task = task_from_json(meta.task, resolution_px=space.resolution_px, source=data)
-    supernet = Supernet(space, seed=0)
+    supernet = supernet_of(space, seed=0)
     supernet.load_state_dict(found.weights)
     return Judge.of(supernet.eval(), task)
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from hwprof.errors import PlanError
 from hwprof.search.choices import Choices, Path, Where
 from hwprof.search.expected_latency import ExpectedLatency
-from hwprof.space import Architecture, DesignSpace, Slot
+from hwprof.space import DesignSpace, Factor, Slot
 
 Floats = NDArray[np.float64]
 
@@ -114,6 +114,7 @@ def latency_range_s(latency: ExpectedLatency, space: DesignSpace) -> tuple[float
                 for layer in range(space.max_depth[unit])
             ]
             total += pick(sum(costs[:depth]) for depth in space.depths(unit))
+        total += sum(pick(levels) for levels in latency.levels_s.values())
         ends.append(float(total))
     return ends[0], ends[1]
 
@@ -130,7 +131,7 @@ def derive(choices: Choices, latency: ExpectedLatency, multiplier: Multiplier | 
     if abs(latency.of([best.arch])[0] / target_s - 1.0) <= WITHIN:
         return best
     # What the model has beside its sum is much the same in all networks.
-    found = [best, *near(choices, latency, target_s - _beside_sum_s(latency, best.arch))]
+    found = [best, *near(choices, latency, target_s - _beside_sum_s(latency, best))]
     latencies = latency.of([path.arch for path in found])
     logs = [choices.log_probability(path).item() for path in found]
     off = [abs(s / target_s - 1.0) for s in latencies]
@@ -176,12 +177,17 @@ def near(choices: Choices, latency: ExpectedLatency, target_s: float) -> Iterato
             yield _traced(choices.space, stages, taken, cell, cell_s)
 
 
-def _beside_sum_s(latency: ExpectedLatency, arch: Architecture) -> float:
-    """Return what the prediction of a network has beside the constant and its blocks' entries."""
+def _beside_sum_s(latency: ExpectedLatency, path: Path) -> float:
+    """Return what the prediction of a network has beside the constant and its entries."""
+    arch = path.arch
     entries = [
         latency.table[Slot(unit, layer), block]
         for unit, blocks in enumerate(arch.units)
         for layer, block in enumerate(blocks)
+    ]
+    entries += [
+        levels[factor.levels.index(path.level(factor))]
+        for factor, levels in latency.levels_s.items()
     ]
     return latency.of([arch])[0] - latency.constant_s - sum(entries)
 
@@ -208,15 +214,26 @@ class _Stage:
 
 
 def _stages(choices: Choices, latency: ExpectedLatency, cell_s: float) -> list[_Stage]:
-    """Return a stage for every layer that is always there, and one for the rest of each unit."""
-    space, stages = choices.space, []
+    """Return a stage for every layer that is always there, for the rest of each unit, each factor."""
+    space, stages = choices.space, list[_Stage]()
     for unit in range(space.n_units):
         least = space.min_depth[unit]
         layers = [_layer(choices, latency, Slot(unit, n)) for n in range(space.max_depth[unit])]
         stages += [_Stage(options=layer) for layer in layers[:least]]
         if unit in choices.alpha:
             stages.append(_rest(choices, unit, layers[least:], cell_s))
-    return stages
+    return [*stages, *(_levels(choices, latency, factor) for factor in space.factors)]
+
+
+def _levels(choices: Choices, latency: ExpectedLatency, factor: Factor) -> _Stage:
+    logs = choices.alpha[factor].detach().log_softmax(dim=0).tolist()
+    costs = latency.levels_s[factor]
+    return _Stage(
+        options=tuple(
+            _Option(cost_s=cost_s, log_p=log_p, picks={factor: number})
+            for number, (cost_s, log_p) in enumerate(zip(costs, logs, strict=True))
+        )
+    )
 
 
 def _layer(choices: Choices, latency: ExpectedLatency, slot: Slot) -> tuple[_Option, ...]:

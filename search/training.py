@@ -14,17 +14,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hwprof.errors import DataError
+from hwprof.errors import DataError, PlanError
 from hwprof.graph import network_graph, to_torch
 from hwprof.graph.cost import piece_cost
 from hwprof.progress import ProgressCallback
 from hwprof.search.batches import TrainingBatches
 from hwprof.search.checkpoint import CheckpointMeta, Kind, space_to_json, task_to_json
+from hwprof.search.compiled import CompiledNetwork
+from hwprof.search.elastic import supernet_of
 from hwprof.search.evaluation import Judge, recalibrate, recalibration_batches, runner_of, top1_pct
 from hwprof.search.gates import GatePlan
 from hwprof.search.initial import initialise
 from hwprof.search.sgd import Training, TrainSettings
-from hwprof.search.supernet import Supernet, channels_last, norms_of
+from hwprof.search.supernet import channels_last, norms_of
 from hwprof.search.tasks import ImageTask
 from hwprof.space import Architecture, DesignSpace, Slot, space_of
 
@@ -87,13 +89,16 @@ def default_settings(
     epochs: int | None = None,
     max_time_s: float | None = None,
     seed: int = 0,
+    compiled: bool = False,
 ) -> TrainSettings:
     """Return settings that suit the task: about 640 steps of 64 images, or 20 epochs if more."""
     batch = min(64, len(task.train))
     per_epoch = max(1, len(task.train) // batch)
     if epochs is None:
         epochs = max(DEFAULT_EPOCHS, math.ceil(DEFAULT_STEPS / per_epoch))
-    return TrainSettings(epochs=epochs, batch=batch, max_time_s=max_time_s, seed=seed)
+    return TrainSettings(
+        epochs=epochs, batch=batch, max_time_s=max_time_s, seed=seed, compiled=compiled
+    )
 
 
 def train_supernet(
@@ -111,7 +116,7 @@ def train_supernet(
     training goes on from it, and comes to the same weights; a finished one is returned.
 
     Args:
-        space: an MBConv space or a reduction of one; its head is made for the task's classes.
+        space: a layer-wise space or a reduction of one; its head is made for the task's classes.
         task: images of the space's resolution.
         settings: how to train.
         out: the checkpoint.
@@ -120,11 +125,17 @@ def train_supernet(
 
     Raises:
         SpaceError: the space is not layer-wise.
+        PlanError: it is to be compiled.
         IncompatibleRunError: ``out`` is of another training.
         DataError: the loss is no longer a number.
     """
+    if settings.compiled:
+        raise PlanError(
+            "a supernet cannot be compiled: every step runs another path, for which torch would "
+            "compile anew; leave --compile out, or train one network with --arch"
+        )
     fitted = replace(space, n_classes=task.n_classes)
-    supernet = Supernet(fitted, seed=settings.seed)
+    supernet = supernet_of(fitted, seed=settings.seed)
 
     def logits(images: Tensor, rng: np.random.Generator) -> Tensor:
         return supernet.forward(images, GatePlan.single_path(fitted.sample(rng)))
@@ -154,10 +165,16 @@ def train_network(
     progress: ProgressCallback | None = None,
     resume: bool = True,
 ) -> TrainSummary:
-    """Train one network from scratch; arguments and errors as in :func:`train_supernet`."""
+    """Train one network from scratch; arguments and errors as in :func:`train_supernet`.
+
+    Raises:
+        CompileError: it is to be compiled, and torch refuses it.
+    """
     space = replace(space_of(arch), n_classes=task.n_classes)
     network = channels_last(to_torch(network_graph(space, arch)))
     initialise(network, torch.Generator().manual_seed(settings.seed))
+
+    run: Callable[[Tensor], Tensor] = CompiledNetwork(network) if settings.compiled else network
 
     def judge() -> dict[str, float]:
         forward = runner_of(network)
@@ -171,7 +188,7 @@ def train_network(
             space=space,
             arch=arch,
             module=network,
-            logits=lambda images, rng: network(images),
+            logits=lambda images, rng: run(images),
             judge=judge,
         ),
         task,
@@ -186,19 +203,23 @@ def extreme_network(space: DesignSpace, *, largest: bool) -> Architecture:
     """Return the network of a layer-wise space with the most or the fewest MACs.
 
     Every unit is as deep, or as shallow, as it may be, and every layer the block with the most
-    or the fewest MACs (of equals the first).
+    or the fewest MACs (of equals the first). Factors stand at their last, or first, level.
     """
+    levels = [factor.levels[-1 if largest else 0] for factor in space.factors]
+    # The factor before the widths is the stem's depth.
+    widths = tuple(levels[1:]) or None
     depths = space.max_depth if largest else space.min_depth
     pick = max if largest else min
 
     def macs(slot: Slot, block: str) -> int:
-        return sum(piece_cost(piece).macs * n for piece, n in space.block_pieces(slot, block))
+        pieces = space.block_pieces(slot, block, widths)
+        return sum(piece_cost(piece).macs * n for piece, n in pieces)
 
     units = []
     for unit, depth in enumerate(depths):
         slots = [Slot(unit, layer) for layer in range(depth)]
         units.append(tuple(pick(space.choices(s), key=partial(macs, s)) for s in slots))
-    return Architecture(space=space.name, resolution_px=space.resolution_px, units=tuple(units))
+    return space.assemble(units, levels)
 
 
 def supernet_figures(judge: Judge, seed: int) -> dict[str, float]:

@@ -44,7 +44,8 @@ class ProxylessOptions:
         alpha_lr: learning rate of the architecture parameters.
         limit_images: images of each split of the data at most.
         train_device: ``cpu``, or ``cuda`` for training on a GPU.
-        train_precision: ``fp32``, or ``bf16`` for mixed precision.
+        train_precision: ``fp32``, or ``bf16`` or ``fp16`` for mixed precision.
+        compiled: retrain derived networks by ``torch.compile``.
     """
 
     mode: str = "recompute"
@@ -60,6 +61,7 @@ class ProxylessOptions:
     limit_images: int | None = None
     train_device: str = "cpu"
     train_precision: str = "fp32"
+    compiled: bool = False
 
 
 def search_proxyless(
@@ -110,6 +112,7 @@ def search_proxyless(
         seed=seed,
         device=options.train_device,
         precision=options.train_precision,  # type: ignore[arg-type]  # checked there, by name
+        compiled=options.compiled,
         **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]
     )
     sweep = Sweep(

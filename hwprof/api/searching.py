@@ -40,6 +40,7 @@ def train(
     epochs: int | None = None,
     max_time_s: float | None = None,
     seed: int = 0,
+    compiled: bool = False,
     progress: ProgressCallback | None = None,
 ) -> TrainSummary:
     """Train a single-path supernet of ``space``, or one network ``arch``; go on if interrupted.
@@ -52,11 +53,13 @@ def train(
         epochs: passes over the training images; by default what suits the data.
         max_time_s: end at the first whole epoch after this long.
         seed: fixes weights, paths and batches.
+        compiled: train ``arch`` by ``torch.compile``.
         progress: called as training goes on.
 
     Raises:
         MissingExtraError: torch is not installed.
-        PlanError: both a space and a network are named, or neither.
+        PlanError: both a space and a network are named, or neither; or a space is to be compiled.
+        CompileError: torch does not compile the network.
         StoreError: another training is writing ``out``, or it cannot be written.
     """
     from hwprof.search.tasks import load_task
@@ -77,7 +80,9 @@ def train(
         assert space is not None
         design = as_space(space)
     task = load_task(data or "digits", resolution_px=design.resolution_px)
-    settings = default_settings(task, epochs=epochs, max_time_s=max_time_s, seed=seed)
+    settings = default_settings(
+        task, epochs=epochs, max_time_s=max_time_s, seed=seed, compiled=compiled
+    )
     if network is not None:
         return train_network(network, task, settings, Path(out), progress=progress)
     return train_supernet(design, task, settings, Path(out), progress=progress)

@@ -52,7 +52,8 @@ LimitImages = Annotated[
     int | None, _option("--limit-images", "use so many images of each split at most.", least=1)
 ]
 TrainDevice = Annotated[str, _option("--train-device", "train on cpu or cuda.")]
-TrainPrecision = Annotated[str, _option("--train-precision", "fp32, or bf16 (mixed).")]
+TrainPrecision = Annotated[str, _option("--train-precision", "fp32, or bf16 or fp16 (mixed).")]
+Compiled = Annotated[bool, _option("--compile", "retrain derived networks by torch.compile.")]
 
 
 def parse_numbers(option: str, text: str | None) -> tuple[float, ...]:

@@ -28,6 +28,9 @@ def train(
     ] = None,
     max_time: opt.MaxTime = None,
     seed: opt.Seed = 0,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="With --arch: train it by torch.compile.")
+    ] = False,
     json_: opt.Json = False,
 ) -> None:
     """Train a supernet to take accuracies from, or one network."""
@@ -43,6 +46,7 @@ def train(
             epochs=epochs,
             max_time_s=opt.parse_duration(max_time),
             seed=seed,
+            compiled=compiled,
             progress=progress,
         )
     print_json(summary.to_json()) if json_ else print_text(text.training_text(summary.to_json()))
@@ -107,6 +111,7 @@ def search(
     limit_images: own.LimitImages = None,
     train_device: own.TrainDevice = "cpu",
     train_precision: own.TrainPrecision = "fp32",
+    compiled: own.Compiled = False,
     json_: opt.Json = False,
     script: opt.Script = None,
 ) -> None:
@@ -149,6 +154,7 @@ def search(
                 limit_images=limit_images,
                 train_device=train_device,
                 train_precision=train_precision,
+                compiled=compiled,
             ),
             progress=progress,
         )

@@ -162,7 +162,7 @@ def _weighted_module(node: Node) -> nn.Module:
     return nn.Sequential(OrderedDict(conv=conv, norm=norm))
 
 
-def _function(node: Node) -> Callable[..., torch.Tensor]:
+def function_of(node: Node) -> Callable[..., torch.Tensor]:
     """Return what computes a node without parameters."""
     import torch
     from torch.nn import functional
@@ -205,7 +205,7 @@ def _attach(root: nn.Module, path: str, leaf: nn.Module) -> None:
     root.add_module(name, leaf)
 
 
-def _last_uses(graph: Graph) -> dict[str, tuple[str, ...]]:
+def last_uses(graph: Graph) -> dict[str, tuple[str, ...]]:
     """Return by node the tensors that nothing needs once it has run."""
     last_user = {tensor: node.name for node in graph.live_nodes for tensor in node.inputs}
     return {
@@ -227,10 +227,10 @@ def _module_class() -> Callable[[Graph], nn.Module]:
             self.graph = graph
             for node in graph.weighted_nodes:
                 _attach(self, module_path(node), _weighted_module(node))
-            frees = _last_uses(graph)
+            frees = last_uses(graph)
             self._steps = [
                 (
-                    _function(node)
+                    function_of(node)
                     if node.weight_shape is None
                     else self.get_submodule(module_path(node)),
                     node.inputs,

@@ -129,13 +129,17 @@ class ResNet50Space(SlottedSpace):
             for unit, blocks in enumerate(arch.units)
             for layer, block in enumerate(blocks)
         ]
-        stem = _stem(self.resolution_px, stem_depth, middle, out)
+        stem = self.stem(stem_depth, middle, out)
         head = _head(self._sizes[-1], UNIT_WIDTHS[-1][widths[-1]], self.n_classes)
         return (
             Placed(scope="stem", piece=stem),
             *layers,
             Placed(scope="head", piece=head),
         )
+
+    def stem(self, depth: int, middle: int, out: int) -> ResNetStemPiece:
+        """Return the stem of this depth (0 or 2) at the indices of its two widths."""
+        return _stem(self.resolution_px, depth, middle, out)
 
     def block_pieces(
         self, slot: Slot, block: str, widths: tuple[int, ...] | None = None
@@ -153,7 +157,7 @@ class ResNet50Space(SlottedSpace):
     def fixed_parts(self) -> tuple[Placed, ...]:
         """Return the stems and heads of every width."""
         stems = dict.fromkeys(
-            _stem(self.resolution_px, depth, middle, out)
+            self.stem(depth, middle, out)
             for depth in STEM_DEPTHS
             for middle in range(len(STEM_MIDDLE))
             for out in range(len(STEM_OUT))

@@ -1,7 +1,7 @@
 """What all design spaces share: blocks in slots, to draw, change, mix, check and encode.
 
 A space says how its architectures are written (:meth:`SlottedSpace.blocks`,
-:meth:`SlottedSpace.assemble`) and what they are built of (its pieces); the rest is here.
+:meth:`DesignSpace.assemble`) and what they are built of (its pieces); the rest is here.
 """
 
 from __future__ import annotations
@@ -50,10 +50,6 @@ class SlottedSpace(DesignSpace):
     @abstractmethod
     def blocks(self, arch: Architecture) -> Units:
         """Return the blocks of every unit."""
-
-    @abstractmethod
-    def assemble(self, units: Units, levels: Sequence[int]) -> Architecture:
-        """Return the architecture of these blocks and factor levels."""
 
     @abstractmethod
     def _check_form(self, arch: Architecture) -> None:

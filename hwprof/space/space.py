@@ -121,6 +121,10 @@ class DesignSpace(ABC):
         return ()
 
     @abstractmethod
+    def assemble(self, units: Sequence[tuple[str, ...]], levels: Sequence[int]) -> Architecture:
+        """Return the architecture of the blocks of every unit and the level of every factor."""
+
+    @abstractmethod
     def sample(self, rng: np.random.Generator) -> Architecture:
         """Draw an architecture: depths uniform, then each block uniform over its candidates."""
 

@@ -39,13 +39,14 @@ from torch.nn import functional
 from hwprof.api import ProxylessOptions, search
 from hwprof.api.runs import latency_model
 from hwprof.search.choices import Choices
+from hwprof.search.elastic import supernet_of
 from hwprof.search.expected_latency import ExpectedLatency
 from hwprof.search.gates import GatePlan, Mix, frozen
 from hwprof.search.memory import saved_bytes
 from hwprof.search.plans import full_plan, pair_plan, run_plan
 from hwprof.search.supernet import Supernet
 from hwprof.search.target import latency_range_s
-from hwprof.space import Slot, get_space
+from hwprof.space import get_space
 
 MIB = 2**20
 BARS = {"recompute": 1.1, "two-path": 1.3}
@@ -57,7 +58,8 @@ def softmax_plan(choices: Choices) -> GatePlan:
     return GatePlan(
         blocks={s: Mix(run=space.choices(s), gate=p[s]) for s in space.slots if s in p}
         | {s: Mix(run=space.choices(s)) for s in space.slots if s not in p},
-        depths={w: Mix(run=space.depths(w), gate=p[w]) for w in p if not isinstance(w, Slot)},
+        depths={w: Mix(run=space.depths(w), gate=p[w]) for w in p if isinstance(w, int)},
+        factors={f.name: Mix(run=f.levels, gate=p[f]) for f in space.factors},
     )
 
 
@@ -176,7 +178,7 @@ def main() -> None:
             parser.error("--targets needs --out, a folder for the searches")
         print_targets(asked)
         return
-    net = Supernet(get_space(asked.space, asked.resolution), seed=0)
+    net = supernet_of(get_space(asked.space, asked.resolution), seed=0)
     generator = torch.Generator().manual_seed(0)
     side = asked.resolution
     images = torch.randn(asked.batch, 3, side, side, generator=generator)

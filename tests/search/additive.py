@@ -44,7 +44,11 @@ class AdditiveTable:
         return dict(self._table)
 
     def expected_s(
-        self, probabilities: Mapping[Slot, Any], *, depths: Mapping[int, Any] | None = None
+        self,
+        probabilities: Mapping[Slot, Any],
+        *,
+        depths: Mapping[int, Any] | None = None,
+        factors: Mapping[str, Any] | None = None,
     ) -> Any:
         total: Any = self._constant_s
         for slot in self.space.slots:

@@ -105,7 +105,7 @@ class TestPairs:
                 alpha.grad = torch.zeros_like(alpha)
                 i, j = pairs[where]
                 alpha.grad[i], alpha.grad[j] = 0.7, -0.7
-            pair_update(choices, pairs, optimizer)
+            pair_update(choices, pairs, optimizer.step)
             for where, p in choices.probabilities().items():
                 rest = [i for i in range(4) if i not in pairs[where]]
                 torch.testing.assert_close(p[rest], before[where][rest], rtol=0, atol=1e-12)
@@ -120,7 +120,7 @@ class TestPairs:
             for alpha in choices.alpha.values():
                 alpha.grad = torch.zeros_like(alpha)
                 alpha.grad[pair[0]], alpha.grad[pair[1]] = 1.0, -1.0
-            pair_update(choices, dict.fromkeys(choices.alpha, pair), optimizer)
+            pair_update(choices, dict.fromkeys(choices.alpha, pair), optimizer.step)
         after = choices.probabilities()[EDGES[0]].detach()
         assert (after[:2] - before[:2]).abs().max() > 1e-6
         with pytest.raises(PlanError, match="momentum"):
@@ -134,7 +134,7 @@ class TestPairs:
         optimizer = alpha_adam(choices, ProxylessConfig(mode="two-path"))
         for alpha in choices.alpha.values():
             alpha.grad = torch.tensor([1.0, -1.0, 0.0, 0.0], dtype=torch.float64)
-        pair_update(choices, dict.fromkeys(choices.alpha, (0, 1)), optimizer)
+        pair_update(choices, dict.fromkeys(choices.alpha, (0, 1)), optimizer.step)
         for p in choices.probabilities().values():
             assert torch.isfinite(p).all()
             assert p[0].item() < p[1].item()

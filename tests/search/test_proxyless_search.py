@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from hwprof.errors import DataError, IncompatibleRunError, PlanError
+from hwprof.errors import DataError, DeviceUnavailableError, IncompatibleRunError, PlanError
 from hwprof.search import proxyless, sgd
 from hwprof.search.checkpoint import load_checkpoint
 from hwprof.search.expected_latency import ExpectedLatency
+from hwprof.search.mixed_precision import Precision, require_precision
 from hwprof.search.proxyless import MODES, ArchitectureSteps, Mode, StepOutcome
 from hwprof.search.proxyless_front import Sweep, search_front
 from hwprof.search.proxyless_search import (
@@ -203,10 +204,15 @@ def test_the_course_is_followed_on_all_classes_alike():
     assert course_images(small, seed=0) is small
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_mixed_precision_trains_and_keeps_weights_in_float32(
-    space, task, model, warmup, tmp_path: Path
+    precision: Precision, space, task, model, warmup, tmp_path: Path
 ):
-    config = replace(CONFIG, precision="bf16", epochs=2)
+    try:
+        require_precision("cpu", precision)
+    except DeviceUnavailableError as error:
+        pytest.skip(str(error))
+    config = replace(CONFIG, precision=precision, epochs=2)
     out = tmp_path / "s.pt"
     found = search_network(
         space, task, ExpectedLatency(model, space), PENALTY, config, warmup=warmup, out=out
@@ -223,7 +229,7 @@ def test_mixed_precision_trains_and_keeps_weights_in_float32(
         warmup=warmup,
         out=tmp_path / "plain.pt",
     )
-    # bfloat16 has 8 bits of mantissa: near the same loss, and not the same.
+    # They have 8 and 11 bits of mantissa: near the same loss, and not the same.
     assert plain.course[-1].loss is not None
     assert found.course[-1].loss != plain.course[-1].loss
     assert found.course[-1].loss == pytest.approx(plain.course[-1].loss, rel=0.2)
