@@ -91,7 +91,7 @@ class TestRefusals:
         assert not (tmp_path / "n.pt").exists()
 
     def test_what_compiles_in_parts_only(self):
-        with pytest.raises(CompileError, match="torch.compile refuses the network: "):
+        with pytest.raises(CompileError, match=r"torch\.compile refuses the network: "):
             CompiledNetwork(Breaking())(torch.ones(2, 3))
 
     def test_a_supernet(self, space, task, tmp_path: Path):
