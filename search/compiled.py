@@ -59,7 +59,7 @@ class CompiledNetwork:
                 )
         before = {name: tensor.clone() for name, tensor in self._network.state_dict().items()}
         try:
-            self._run(images).float().sum().backward()  # type: ignore[no-untyped-call]
+            self._run(images).float().sum().backward()
         except torch.OutOfMemoryError:
             raise
         # Whatever its parts raise: tracer, code generator, C++ compiler.

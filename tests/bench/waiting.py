@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-
-import numpy as np
+from itertools import pairwise
 
 from hwprof.measure.records import Measurement
 
@@ -23,5 +22,5 @@ def waited_seconds(measurements: Iterable[Measurement]) -> float:
     Loading models and starting workers is in it, but for what comes before a call's first burst.
     """
     starts_ns = sorted(int(b.burst.start_ns[0]) for m in measurements for b in m.bursts)
-    gaps_s = np.diff(np.array(starts_ns, dtype=np.int64)) * 1e-9
-    return float(gaps_s[gaps_s <= LONGEST_GAP_S].sum())
+    gaps_s = ((b - a) * 1e-9 for a, b in pairwise(starts_ns))
+    return sum(gap_s for gap_s in gaps_s if gap_s <= LONGEST_GAP_S)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from hwprof.errors import DataError, DeviceUnavailableError, PlanError
-from hwprof.search import mixed_precision, sgd
+from hwprof.search import mixed_precision, parallel, sgd
 from hwprof.search.batches import Batch
 from hwprof.search.checkpoint import load_checkpoint
 from hwprof.search.choices import Choices
@@ -67,7 +67,7 @@ def killed_after(steps: int, patch: pytest.MonkeyPatch) -> None:
 
 def overflowing(steps: set[int], patch: pytest.MonkeyPatch) -> None:
     """Let scaled gradients overflow in these steps: one of them becomes infinite."""
-    ordinary = sgd.parallel.average_gradients
+    ordinary = parallel.average_gradients
     count = iter(range(10_000))
 
     def average(parameters) -> None:
@@ -76,7 +76,7 @@ def overflowing(steps: set[int], patch: pytest.MonkeyPatch) -> None:
             found[0].grad[0] = float("inf")
         ordinary(found)
 
-    patch.setattr(sgd.parallel, "average_gradients", average)
+    patch.setattr(parallel, "average_gradients", average)
 
 
 def assert_same_weights(a: Path, b: Path) -> None:
