@@ -64,7 +64,8 @@ class CompiledNetwork:
             raise
         # Whatever its parts raise: tracer, code generator, C++ compiler.
         except Exception as error:
-            reason = next(iter(str(error).split("\n")), "")
+            # Behind an empty line torch says how to see more.
+            reason = " ".join(str(error).partition("\n\n")[0].split())
             raise CompileError(
                 f"torch.compile refuses the network: {type(error).__name__}: {reason}; leave "
                 "--compile out"

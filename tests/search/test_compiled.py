@@ -56,6 +56,8 @@ class Breaking(nn.Module):
 
 
 @needs_compiler
+# torch's compiler still uses what torch deprecates.
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")
 class TestCompiled:
     def test_training_comes_to_nearly_the_same(self, task, tmp_path: Path):
         """The same steps with other rounding; settings name one training."""
