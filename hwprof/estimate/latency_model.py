@@ -111,7 +111,7 @@ class AdditiveLatencyModel:
         """
         design = DesignMatrix(space)
         codes, y = encoded(design, samples)
-        weights = None if shares is None else _weights(shares)
+        weights, common_sd = (None, 0.0) if shares is None else _weights(shares)
         chosen = additive(design, codes, y, seed, guess, weights)
         if interactions:
             chosen = with_interactions(design, chosen, y, seed)
@@ -130,9 +130,7 @@ class AdditiveLatencyModel:
             heldout=chosen.heldout,
             tested=chosen.tested,
             drops_unused=chosen.drops_unused,
-            common_sd=0.0
-            if shares is None or weights is None
-            else float(np.average(shares, weights=weights**2)),
+            common_sd=common_sd,
         )
 
     @property
@@ -368,10 +366,14 @@ class AdditiveLatencyModel:
         )
 
 
-def _weights(shares: Floats) -> Floats:
-    """Return weights in inverse proportion to standard errors; their squares have a mean of 1."""
+def _weights(shares: Floats) -> tuple[Floats, float]:
+    """Return weights in inverse proportion to standard errors, and the mean error by them.
+
+    The squares of the weights have a mean of 1.
+    """
     weights = 1.0 / np.hypot(shares, LEAST_SHARE)
-    return np.asarray(weights / np.sqrt(np.mean(weights**2)))
+    weights /= np.sqrt(np.mean(weights**2))
+    return weights, float(np.average(shares, weights=weights**2))
 
 
 def mac_baseline(space: DesignSpace, samples: Sequence[Sample], *, seed: int = 0) -> Holdout | None:

@@ -39,7 +39,7 @@ from hwprof.measure.records import (
     Measurement,
     MeasurePlan,
 )
-from hwprof.measure.tails import upper_bound_s
+from hwprof.measure.tails import tail_bounds
 from hwprof.measure.verdict import Signs, judge
 from hwprof.workload import Workload
 
@@ -326,6 +326,7 @@ def measurement_from(
     median, p90, p99 = (float(q) for q in np.quantile(wall, (0.5, 0.9, 0.99)))
     target = plan.target_for(workload)
     verdict, evidence = judge(_signs(found, used, plan, target, telemetry))
+    are_calls = all(b.burst.calls_per_sample == 1 for b in used)
     return Measurement(
         workload=workload,
         plan=plan,
@@ -339,7 +340,7 @@ def measurement_from(
         p99_s=p99,
         verdict=verdict,
         evidence=evidence,
-        telemetry={**telemetry, **_derived(found, used), **_tail_bounds(wall, used)},
+        telemetry={**telemetry, **_derived(found, used), **tail_bounds(wall, are_calls=are_calls)},
     )
 
 
@@ -371,15 +372,6 @@ def _signs(
         smt=telemetry.get("smt"),
         host_warnings=tuple(telemetry.get("warnings", ())),
     )
-
-
-def _tail_bounds(wall_s: Float64, used: Sequence[LabelledBurst]) -> dict[str, float | None]:
-    """Return what the tail's percentiles lie below; nothing where a sample is several calls."""
-    are_calls = all(b.burst.calls_per_sample == 1 for b in used)
-    return {
-        name: upper_bound_s(wall_s, quantile) if are_calls else None
-        for name, quantile in (("p90_bound_s", 0.9), ("p99_bound_s", 0.99))
-    }
 
 
 def _share(bursts: Sequence[LabelledBurst], cause: str) -> float:

@@ -15,6 +15,14 @@ TAIL_CONFIDENCE = 0.99
 """As in MLPerf's load generator."""
 
 
+def tail_bounds(samples_s: NDArray[np.float64], *, are_calls: bool) -> dict[str, float | None]:
+    """Return what the tail's percentiles lie below; nothing where a sample is several calls."""
+    return {
+        name: upper_bound_s(samples_s, quantile) if are_calls else None
+        for name, quantile in (("p90_bound_s", 0.9), ("p99_bound_s", 0.99))
+    }
+
+
 def upper_bound_s(
     samples_s: NDArray[np.float64], quantile: float, confidence: float = TAIL_CONFIDENCE
 ) -> float | None:

@@ -29,6 +29,7 @@ from hwprof.search.sgd import TrainSettings
 from hwprof.search.supernet import Supernet
 from hwprof.search.training import train_network, train_supernet
 from hwprof.space import Architecture
+from tests.search.kills import Killed, assert_same_weights, killed_after
 from tests.search.test_target import Planted
 
 pytestmark = pytest.mark.usefixtures("small_and_quick")
@@ -48,23 +49,6 @@ def in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mixed_precision, "DTYPES", dict.fromkeys(("bf16", "fp16"), torch.bfloat16))
 
 
-class Killed(BaseException):
-    """Stands for the process being ended in the middle of a step."""
-
-
-def killed_after(steps: int, patch: pytest.MonkeyPatch) -> None:
-    """End training in the step after ``steps``; every step is checkpointed."""
-    patch.setattr(sgd, "CHECKPOINT_INTERVAL_S", 0.0)
-    ordinary, count = sgd.Training._step, iter(range(steps))
-
-    def step(self, batch):
-        if next(count, None) is None:
-            raise Killed
-        ordinary(self, batch)
-
-    patch.setattr(sgd.Training, "_step", step)
-
-
 def overflowing(steps: set[int], patch: pytest.MonkeyPatch) -> None:
     """Let scaled gradients overflow in these steps: one of them becomes infinite."""
     ordinary = parallel.average_gradients
@@ -77,12 +61,6 @@ def overflowing(steps: set[int], patch: pytest.MonkeyPatch) -> None:
         ordinary(found)
 
     patch.setattr(parallel, "average_gradients", average)
-
-
-def assert_same_weights(a: Path, b: Path) -> None:
-    first, second = (load_checkpoint(path).weights for path in (a, b))
-    for name, tensor in first.items():
-        assert torch.equal(tensor, second[name]), name
 
 
 def weights_after_each_step(patch: pytest.MonkeyPatch) -> list[tuple[Tensor, float]]:
