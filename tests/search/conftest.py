@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,11 @@ from hwprof.search import training
 from hwprof.search.proxyless_search import warmup_settings
 from hwprof.search.tasks import DIGITS, ImageTask, load_task
 from hwprof.search.training import train_supernet
-from hwprof.space import DesignSpace, get_space
+from hwprof.space import DesignSpace, get_space, resnet50
 from hwprof.store import ImportedBlock
 from tests.search.kills import CONFIG
 from tests.search.mini import FEW
+from tests.search.thin import THIN
 
 MINI = get_space("mobile-mini")
 
@@ -78,3 +80,9 @@ def warmup(space: DesignSpace, task: ImageTask, tmp_path_factory: pytest.TempPat
     out = tmp_path_factory.mktemp("warm") / "warmup.pt"
     train_supernet(space, task, warmup_settings(CONFIG, task), out)
     return out
+
+
+@pytest.fixture
+def thin(monkeypatch: pytest.MonkeyPatch) -> DesignSpace:
+    monkeypatch.setattr(resnet50, "UNIT_WIDTHS", THIN)
+    return replace(get_space("ofa-resnet50", 32), n_classes=10)
