@@ -147,6 +147,7 @@ class Study:
         reduction = hwprof.reduce(
             self.profile_run,
             accuracy=f"supernet:{self.supernet('full', 0)}",
+            max_accuracy_drop_pp=self.size.max_accuracy_drop_pp,
             out=self.root / "reduced.yaml",
         )
         ranges = {w: latency_range_s(self.latency(w), self.space(w)) for w in SPACES}

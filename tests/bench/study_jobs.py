@@ -17,11 +17,13 @@ class Size:
 
     resolution_px: int = 24
     limit_images: int = 5_000
-    train_batch: int = 64
+    train_batch: int = 32
     warmup_epochs: int = 8
-    epochs: int = 7
+    epochs: int = 6
     shares: tuple[float, ...] = (0.25, 0.5, 0.75)
     """Latencies to search for, in the range that both spaces have."""
+    max_accuracy_drop_pp: float = 1.0
+    """What the reduction may cost: trained this shortly, without a budget no cut is certain."""
     retrain_epochs: int = 8
     alpha_lr: float = 0.05
     networks_per_update: int = 6
