@@ -31,11 +31,12 @@ class Mix(Generic[Option]):
 
     Attributes:
         run: options that run and train; their sum, weighted, is the output.
-        probe: options that run only for the gradient of their gates, which are zero in value:
-            no gradient reaches their weights or their input.
+        probe: options that run only for the gradient of their gates: no gradient reaches their
+            weights or their input. They need one option that runs, and gates that are one-hot
+            on it, with a gradient that sums to zero, as :func:`straight_through` makes them.
         gate: one weight for each of ``run``, then of ``probe``; None weighs all by one.
         recompute: run the probes in the backward pass, so that nothing of theirs is kept in
-            memory. Needs one option that runs, and gates whose values are one-hot on it.
+            memory.
     """
 
     run: tuple[Option, ...]
@@ -86,20 +87,16 @@ def mixed(x: Tensor, mix: Mix[Option], apply: Apply[Option]) -> Tensor:
     """Return the mixed output of a decision for the input ``x`` [N, C, H, W]."""
     if mix.gate is None:
         return _sum([apply(option, x) for option in mix.run])
-    if not torch.is_grad_enabled():
-        # Without gradients probes say nothing.
-        mix = Mix(run=mix.run, gate=mix.gate[: len(mix.run)])
-    assert mix.gate is not None
     gate = mix.gate.to(x.device, torch.promote_types(x.dtype, torch.float32))
-    if mix.recompute:
-        probes = [partial(apply, option) for option in mix.probe]
+    if mix.probe:
         y = apply(mix.run[0], x)
-        output: Tensor = _Recomputed.apply(y, x.detach(), gate, probes)  # type: ignore[no-untyped-call]
+        if not torch.is_grad_enabled():
+            # Without gradients probes say nothing.
+            return y
+        probes = [partial(apply, option) for option in mix.probe]
+        output: Tensor = _Probed.apply(y, x.detach(), gate, probes, mix.recompute)  # type: ignore[no-untyped-call]
         return output
-    outputs = [apply(option, x) for option in mix.run]
-    with torch.no_grad():
-        outputs += [apply(option, x) for option in mix.probe]
-    return _sum([g.to(o.dtype) * o for g, o in zip(gate, outputs, strict=True)])
+    return _sum([g * apply(o, x) for g, o in zip(gate, mix.run, strict=True)])
 
 
 def _sum(terms: Sequence[Tensor]) -> Tensor:
@@ -122,11 +119,13 @@ def straight_through(probabilities: Tensor, active: int) -> Tensor:
     return hot + (probabilities - probabilities.detach())
 
 
-class _Recomputed(torch.autograd.Function):
-    """Hands the active output on; runs the probes in the backward pass for their gates' gradient.
+class _Probed(torch.autograd.Function):
+    """Hands the output y of what runs on; probes o give their gates the gradient ⟨∂L/∂y, o − y⟩.
 
-    Only input and output are kept. What the probes compute then must be what they would have
-    computed now: keep :func:`frozen` open until the backward pass is over.
+    That is ∂L/∂g of every gate less that of the one that runs: behind a softmax a common amount
+    makes no difference, and one tensor a probe is kept instead of o and y. With ``recompute`` only
+    input and output are kept. What probes compute in the backward pass must be what they would
+    have computed now: keep :func:`frozen` open until it is over.
     """
 
     @staticmethod
@@ -136,9 +135,15 @@ class _Recomputed(torch.autograd.Function):
         x: Tensor,
         gate: Tensor,
         probes: Sequence[Callable[[Tensor], Tensor]],
+        recompute: bool,
     ) -> Tensor:
-        ctx.save_for_backward(y, x)
-        ctx.probes, ctx.gate_dtype = probes, gate.dtype
+        if recompute:
+            ctx.save_for_backward(y, x)
+            ctx.probes = probes
+        else:
+            ctx.save_for_backward(*(probe(x) - y for probe in probes))
+            ctx.probes = None
+        ctx.gate_dtype = gate.dtype
         kind = x.device.type
         # Backward may run in another thread, which does not know of the caller's autocast.
         ctx.autocast = partial(
@@ -152,15 +157,19 @@ class _Recomputed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         (grad,) = grads
-        y, x = ctx.saved_tensors
         wide = ctx.gate_dtype
 
-        def gate_grad(output: Tensor) -> Any:
-            return (grad.to(wide) * output.to(wide)).sum()
+        def differences() -> Iterator[Tensor]:
+            if ctx.probes is None:
+                yield from ctx.saved_tensors
+                return
+            y, x = ctx.saved_tensors
+            for probe in ctx.probes:
+                yield probe(x) - y
 
         with torch.no_grad(), ctx.autocast():
-            found = [gate_grad(y), *(gate_grad(probe(x)) for probe in ctx.probes)]
-        return grad, None, torch.stack(found), None
+            found = [(grad.to(wide) * d.to(wide)).sum() for d in differences()]
+        return grad, None, torch.stack([torch.zeros_like(found[0]), *found]), None, None
 
 
 def norms_in(module: nn.Module) -> list[nn.BatchNorm2d]:

@@ -12,6 +12,7 @@ storages, parameters excluded) and the time of forward and backward pass, for
 
 The bars: recompute at most 1.1 and two-path at most 1.3 times the memory of a weight step. Times
 are the least of the repeats, the kinds in turn; run it on an otherwise idle machine.
+``--repeats 0`` counts memory only, which no other work disturbs.
 
     python tests/bench/bench_proxyless.py --targets RUN --device cpu --out DIR
                                           [--shares 0.3,0.5,0.7] [--data digits]
@@ -189,7 +190,8 @@ def main() -> None:
         least = dict.fromkeys(steps, float("inf"))
         for kind, step in steps.items():
             memory.setdefault(kind, []).append(int(step(True)) / asked.batch / MIB)
-            step(False)  # untimed: the first time allocates
+            if asked.repeats:
+                step(False)  # untimed: the first time allocates
         for _ in range(asked.repeats):
             for kind, step in steps.items():
                 started_s = time.perf_counter()
@@ -204,10 +206,8 @@ def main() -> None:
         mib, seconds = fmean(found), fmean(times[kind])
         bar = BARS.get(kind)
         met = "" if bar is None else f"  bar {bar}: {'met' if mib <= bar * base_mib else 'MISSED'}"
-        print(
-            f"{kind:<22}{mib:>12.1f}{mib / base_mib:>18.2f}{seconds:>9.3f}"
-            f"{seconds / base_s:>7.2f}{met}"
-        )
+        timed = f"{seconds:>9.3f}{seconds / base_s:>7.2f}" if asked.repeats else f"{'-':>9}{'-':>7}"
+        print(f"{kind:<22}{mib:>12.1f}{mib / base_mib:>18.2f}{timed}{met}")
 
 
 if __name__ == "__main__":
