@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from hwprof.devices.cuda_presence import torch_lacks
-from hwprof.devices.cuda_timing import GpuTimer, hold_clock
+from hwprof.devices.cuda_timing import GpuTimer, device_memory, hold_clock
 from hwprof.devices.host import Array, HostExecutable
 from hwprof.devices.nvml import GpuConditions, GpuSensors, NvmlError
 from hwprof.errors import DeviceUnavailableError
 from hwprof.measure import machine
 from hwprof.measure.records import Burst, Cache, DeviceOptions, Fingerprint, Loaded, MeasurePlan
 from hwprof.protocols import Disturbance
+from hwprof.workload import Workload
 
 if TYPE_CHECKING:
     import torch
@@ -59,6 +62,7 @@ class GpuAdapter:
 
     Raises:
         DeviceUnavailableError: torch or the GPU is not there.
+        MemoryError: its memory does not hold another process.
     """
 
     def __init__(
@@ -67,13 +71,15 @@ class GpuAdapter:
         self.torch = open_cuda(device) if torch is None else torch
         self.options = options
         self._device = device
+        self._was_full = False
         cuda = self.torch.cuda
         self._properties = cuda.get_device_properties(cuda.current_device())
         uuid = getattr(self._properties, "uuid", None)
         self._uuid = None if uuid is None else str(uuid)
         # Before NVML is asked who uses the GPU: a process is among those from its first stream on,
         # and where it is not, others cannot be told from it.
-        self.stream, self.pool = cuda.Stream(), cuda.graph_pool_handle()
+        with device_memory(self.torch, "another process (CUDA takes 300 to 500 MiB for one)"):
+            self.stream, self.pool = cuda.Stream(), cuda.graph_pool_handle()
         """All workloads of the process run here, one at a time, and their graphs share memory:
         else a group of networks at a large batch would not fit."""
         self.sensors: GpuSensors | None = None
@@ -92,6 +98,26 @@ class GpuAdapter:
     def disturbance(self) -> Disturbance:
         """Return what disturbed the last burst, as the GPU knows it."""
         return self.conditions.last
+
+    @contextmanager
+    def room_for(self, workload: Workload) -> Iterator[None]:
+        """Compile a workload inside: where the GPU is full that is a failure of its own.
+
+        Raises:
+            MemoryError: the GPU's memory does not hold it; the text says what helps.
+        """
+        if self._was_full:
+            # What the failed one held hangs on its error until that is forgotten; by now it is, and
+            # the next one must not fail of it.
+            gc.collect()
+            self.torch.cuda.empty_cache()
+            self._was_full = False
+        try:
+            with device_memory(self.torch, repr(workload.label)):
+                yield
+        except MemoryError:
+            self._was_full = True
+            raise
 
     def warm_up(self, timer: GpuTimer) -> bool:
         """Work until the GPU's clock holds, once a process; return whether it did."""

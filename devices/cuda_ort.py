@@ -117,9 +117,11 @@ class CudaOrtAdapter(GpuAdapter):
             ModelError: the file is damaged, was edited, or its inputs cannot be bound.
             CompileError: the runtime refuses it.
             DeviceUnavailableError: the runtime cannot load its CUDA provider.
+            MemoryError: the GPU's memory does not hold it.
         """
         source = onnx_source(workload, self.options.batch)
-        return CudaOrtExecutable(self, workload, plan, source)
+        with self.room_for(workload):
+            return CudaOrtExecutable(self, workload, plan, source)
 
     def open_session(
         self, source: Source, stream: Any, *, graph: bool, profile_prefix: str | None = None

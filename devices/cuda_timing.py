@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-from hwprof.errors import MeasurementError
+from hwprof.errors import HwprofError, MeasurementError
 from hwprof.measure.records import Burst, Cache
 from hwprof.measure.timing import no_garbage_collection
 
@@ -68,17 +68,47 @@ Launch = Callable[[Any], object]
 Work = Callable[[], object]
 
 
+FULL = (
+    "use a smaller --batch or --precision fp16, or end what else holds the GPU's memory "
+    "(nvidia-smi lists it)"
+)
+"""What helps where the GPU's memory is full."""
+_FULL_WORDS = ("out of memory", "_STATUS_ALLOC_FAILED", "cudaErrorMemoryAllocation")
+"""In what CUDA (through torch.AcceleratorError), cuBLAS and cuDNN say then."""
+
+
+def is_memory_full(torch: Any, error: BaseException) -> bool:
+    """Return whether an error of torch's says that the GPU's memory is full.
+
+    Only its allocator raises ``OutOfMemoryError``; what CUDA and its libraries take for themselves
+    (a context, a graph's kernels, a handle's work space) fails with words alone.
+    """
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    told = isinstance(error, RuntimeError) and not isinstance(error, HwprofError)
+    return told and any(words in str(error) for words in _FULL_WORDS)
+
+
 @contextmanager
 def device_memory(torch: Any, what: str) -> Iterator[None]:
-    """Turn torch's own error for a full GPU into the one that failures are typed by.
+    """Turn every error for a full GPU into the one that failures are typed by.
 
     Raises:
-        MemoryError: instead of ``torch.OutOfMemoryError``.
+        MemoryError: instead of torch's own errors; its text says what helps.
     """
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise MemoryError(f"the GPU's memory does not hold {what}: {one_line(error)}") from error
+    except MemoryError as error:
+        # The host's own (numpy's is a class apart), or one that says so already.
+        if type(error) is not MemoryError or FULL in str(error):
+            raise
+        raise MemoryError(f"{error}; {FULL}") from error
+    except RuntimeError as error:
+        if not is_memory_full(torch, error):
+            raise
+        raise MemoryError(
+            f"the GPU's memory does not hold {what} ({one_line(error)}); {FULL}"
+        ) from error
 
 
 def one_line(error: BaseException) -> str:
@@ -190,18 +220,38 @@ class GpuTimer:
         Beside every sample one call is timed by the host, so the three times are of one moment.
 
         Raises:
-            MemoryError: the GPU's memory does not hold the unrolled graph.
+            MemoryError: the GPU's memory does not hold the calls, or their unrolled graph.
             MeasurementError: nothing runs between the events.
         """
+        with device_memory(self._torch, "the calls"):
+            return self._burst(duration_s, min_calls, cache)
+
+    def gpu_times_s(self, n_samples: int, *, hide: bool = True) -> list[float]:
+        """Return the GPU time of single calls; not hidden each of them runs exactly once."""
+        return [1e-9 * self._sample(self._once, None, hide)[1] for _ in range(n_samples)]
+
+    def clock_probe_ns(self) -> int:
+        """Time a kernel of a fixed number of SM cycles, best of three: it tells the SM clock."""
+        spin = partial(self._cuda._sleep, PROBE_CYCLES)
+        return min(self._sample(spin, None, hide=True)[1] for _ in range(PROBE_REPEATS))
+
+    def clock_mhz(self) -> float:
+        """Return the SM clock that the probe tells."""
+        return 1e3 * PROBE_CYCLES / self.clock_probe_ns()
+
+    def close(self) -> None:
+        """Free the graphs and the buffer that fills the cache."""
+        self._hot = self._graph = self._cache_filler = None
+        self._once = partial(self._launch, self.stream)
+
+    def _burst(self, duration_s: float, min_calls: int, cache: Cache) -> Burst:
         # Events with nothing between them still lie a microsecond or two apart.
-        with device_memory(self._torch, "the call"):
-            if self._is_empty is None:
-                self._is_empty = self._runs_nothing()
+        if self._is_empty is None:
+            self._is_empty = self._runs_nothing()
         if self._is_empty:
             raise MeasurementError(f"it gives the GPU nothing to do: {_NO_WORK}")
-        with device_memory(self._torch, "the unrolled calls"):
-            work, per_sample = (self._once, 1) if cache == "cold" else self._hot_work()
-            flush = self._flusher() if cache == "cold" else None
+        work, per_sample = (self._once, 1) if cache == "cold" else self._hot_work()
+        flush = self._flusher() if cache == "cold" else None
         should_hide = self.is_graph or cache == "cold"
         hide = should_hide and not self._waits
         probe_ns = self.clock_probe_ns()
@@ -232,24 +282,6 @@ class GpuTimer:
             end_to_end_ns=end_to_end,
         )
 
-    def gpu_times_s(self, n_samples: int, *, hide: bool = True) -> list[float]:
-        """Return the GPU time of single calls; not hidden each of them runs exactly once."""
-        return [1e-9 * self._sample(self._once, None, hide)[1] for _ in range(n_samples)]
-
-    def clock_probe_ns(self) -> int:
-        """Time a kernel of a fixed number of SM cycles, best of three: it tells the SM clock."""
-        spin = partial(self._cuda._sleep, PROBE_CYCLES)
-        return min(self._sample(spin, None, hide=True)[1] for _ in range(PROBE_REPEATS))
-
-    def clock_mhz(self) -> float:
-        """Return the SM clock that the probe tells."""
-        return 1e3 * PROBE_CYCLES / self.clock_probe_ns()
-
-    def close(self) -> None:
-        """Free the graphs and the buffer that fills the cache."""
-        self._hot = self._graph = self._cache_filler = None
-        self._once = partial(self._launch, self.stream)
-
     def _settle(self) -> None:
         self.stream.wait_stream(self._cuda.current_stream())
         with self._cuda.stream(self.stream):
@@ -259,18 +291,16 @@ class GpuTimer:
 
     def _capture_once(self) -> None:
         # First in memory of its own: a capture that fails spoils its pool for all others.
-        trial = self._cuda.graph_pool_handle()
         try:
-            self._captured(1, trial)
+            self._captured(1, self._cuda.graph_pool_handle())
             self._graph = self._captured(1, self.pool)
-        except self._torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:  # what CUDA says of what cannot be captured
             # Ending such a capture raises once more: what it failed of was said first.
-            first = error.__context__ if _AFTERMATH in str(error) else None
-            self.refusal = one_line(first or error)
-            self._leave_capture(trial)
-            self._cuda.synchronize()
+            first = error.__context__
+            full = [e for e in (error, first) if e and is_memory_full(self._torch, e)]
+            if full:
+                raise full[0] from None
+            self.refusal = one_line(first if first and _AFTERMATH in str(error) else error)
             return
         self._once = self._graph.replay
 
@@ -280,10 +310,15 @@ class GpuTimer:
         # A capture that fails leaves its stream the current one. What else may be warned of was
         # told when the calls settled.
         present = self._cuda.stream(self._cuda.current_stream())
-        with warnings.catch_warnings(record=True) as told, present, capture:
-            warnings.filterwarnings("always", message=_EMPTY)
-            for _ in range(n_calls):
-                self._launch(self.stream)
+        try:
+            with warnings.catch_warnings(record=True) as told, present, capture:
+                warnings.filterwarnings("always", message=_EMPTY)
+                for _ in range(n_calls):
+                    self._launch(self.stream)
+        except RuntimeError:
+            self._leave_capture(pool)
+            self._cuda.synchronize()
+            raise
         self._is_empty = any(str(entry.message).startswith(_EMPTY) for entry in told)
         return graph
 

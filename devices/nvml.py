@@ -37,6 +37,25 @@ class NvmlError(Exception):
     """NVML, or the GPU in it, cannot be had; the text says what would help."""
 
 
+def opened(nvml: Any = None) -> Any:
+    """Return NVML's binding, initialised; ``nvml`` stands in for it in tests.
+
+    Raises:
+        NvmlError: the package or the driver's library is not there.
+    """
+    if nvml is None:
+        try:
+            import pynvml
+        except ImportError as error:
+            raise NvmlError(f"{error}: run {INSTALL}") from error
+        nvml = pynvml
+    try:
+        nvml.nvmlInit()
+    except nvml.NVMLError as error:
+        raise NvmlError(f"NVML says: {error}; see whether nvidia-smi works") from error
+    return nvml
+
+
 @dataclass(frozen=True, kw_only=True)
 class GpuState:
     """One reading."""
@@ -68,14 +87,8 @@ class GpuSensors:
         Raises:
             NvmlError: the package, the driver's library or the GPU is not there.
         """
-        if nvml is None:
-            try:
-                import pynvml
-            except ImportError as error:
-                raise NvmlError(f"{error}: run {INSTALL}") from error
-            nvml = pynvml
+        nvml = opened(nvml)
         try:
-            nvml.nvmlInit()
             if uuid is not None:
                 return cls(nvml, _handle_of(nvml, uuid.removeprefix("GPU-").removeprefix("MIG-")))
             if (count := nvml.nvmlDeviceGetCount()) != 1:

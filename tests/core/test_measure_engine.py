@@ -197,17 +197,6 @@ def test_several_threads_have_a_process_each() -> None:
     assert workers[0].isdisjoint(workers[1])
 
 
-def test_groups_keep_the_order_and_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    workloads = [block(f"n{i}", i + 1) for i in range(40)]
-    sizes = [len(g) for g in engine.groups(workloads, null(), PLAN)]
-    assert sizes == [31, 9]
-    assert [len(g) for g in engine.groups(workloads[:3], null(threads=2), PLAN)] == [1, 1, 1]
-    monkeypatch.setattr(engine, "weight_bytes", lambda w: 10)
-    # A quarter of 600 bytes, over 2 workers with 3 bytes a weight byte, holds 25: two each.
-    monkeypatch.setattr(machine, "available_memory_bytes", lambda: 600)
-    assert [len(g) for g in engine.groups(workloads[:5], null(), PLAN)] == [2, 2, 1]
-
-
 def test_equal_workloads_are_measured_once() -> None:
     assert len(list(engine.measure([block("a"), block("again")], null(), PLAN))) == 1
 

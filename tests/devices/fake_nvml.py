@@ -45,6 +45,22 @@ class FakeNvml:
     def nvmlDeviceGetHandleByIndex(self, index: int) -> str:  # noqa: N802
         return f"handle {index}"
 
+    def nvmlDeviceGetUUID(self, handle: str) -> str:  # noqa: N802
+        return f"GPU-{handle.removeprefix('handle ')}a7c"
+
+    def nvmlDeviceGetMaxMigDeviceCount(self, handle: str) -> int:  # noqa: N802
+        return 7
+
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, handle: str, index: int) -> str:  # noqa: N802
+        slices: list[str] = self.answers.get("slices", [])
+        if index >= len(slices):
+            raise NVMLError("Not Found")
+        return slices[index]
+
+    def nvmlDeviceGetMemoryInfo(self, handle: str) -> Any:  # noqa: N802
+        free = self._answer("free")
+        return SimpleNamespace(free=free[handle] if isinstance(free, dict) else free)
+
     def nvmlDeviceGetClockInfo(self, handle: str, kind: int) -> Any:  # noqa: N802
         return self._answer({1: "sm", 2: "memory"}[kind])
 

@@ -276,7 +276,7 @@ def test_a_full_gpu_is_a_failure_of_its_own() -> None:
         def InferenceSession(self, *_: Any, **__: Any) -> Any:  # noqa: N802
             raise RuntimeError("CUDA failure 2: out of memory ; GPU=0")
 
-    with pytest.raises(MemoryError, match="GPU=0"):
+    with pytest.raises(MemoryError, match=r"GPU=0; use a smaller --batch"):
         compiled(ort=Full(FakeGpu()))
 
 
