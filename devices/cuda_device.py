@@ -6,7 +6,7 @@ import gc
 import sys
 import time
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -83,17 +83,25 @@ class GpuAdapter:
         """All workloads of the process run here, one at a time, and their graphs share memory:
         else a group of networks at a large batch would not fit."""
         self.sensors: GpuSensors | None = None
-        self.warnings: tuple[str, ...] = ()
-        """What must be said beside every result."""
+        self._unknown = ""
         try:
             self.sensors = GpuSensors.open(self._uuid, nvml)
-            self.warnings = tuple(self.sensors.warnings())
         except NvmlError as error:
-            self.warnings = (
-                f"clocks, power, heat and other processes of the GPU are not known: {error}",
+            self._unknown = (
+                f"clocks, power, heat and other processes of the GPU are not known: {error}"
             )
         self.conditions = GpuConditions(self.sensors)
         self._clock_held: bool | None = None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What must be said beside every result."""
+        return (self._unknown,) if self.sensors is None else tuple(self.sensors.warnings())
+
+    def spare(self, pids: Callable[[], Collection[int]]) -> None:
+        """Take the processes that ``pids`` returns for the campaign's own."""
+        if self.sensors is not None:
+            self.sensors.spare(pids)
 
     def disturbance(self) -> Disturbance:
         """Return what disturbed the last burst, as the GPU knows it."""

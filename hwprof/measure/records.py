@@ -231,8 +231,9 @@ class LabelledBurst:
     """A burst with its place in the campaign and what disturbed it.
 
     ``causes`` may hold ``first`` (warm-up), ``preempted``, ``faulted``, ``slow_clock``,
-    ``stolen``, ``foreign_load``, ``throttled``, ``superseded`` (timed again). Nothing is deleted for its value; bursts whose
-    cause is in :data:`EXCLUDING_CAUSES` are kept but leave the level.
+    ``stolen``, ``foreign_load``, ``foreign_process`` (another on the device), ``throttled``,
+    ``superseded`` (timed again). Nothing is deleted for its value; bursts whose cause is in
+    :data:`EXCLUDING_CAUSES` are kept but leave the level.
     """
 
     burst: Burst

@@ -291,6 +291,7 @@ class _Race:
         telemetry = {
             "warnings": [] if hello.reports_disturbance else list(machine.warnings()),
             "n_cpus": None if hello.reports_disturbance else self._monitor.n_cpus,
+            "foreign_processes": list(member.others.values()),
         }
         fingerprint: Fingerprint = hello.fingerprint
         bursts = [self._labeller.relabel(b) for b in member.bursts]

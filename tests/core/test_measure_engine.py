@@ -145,6 +145,14 @@ def test_telemetry_of_the_device_decides_the_verdict() -> None:
     assert {"stolen", "throttled", "foreign_load"} <= set(result.bursts[-1].causes)
 
 
+def test_another_process_on_the_device_contaminates() -> None:
+    other = {"pid": 4711, "name": "python", "memory_bytes": 512 * 2**20}
+    result = measured(run([block("a")], null(load={"foreign_processes": [other]}))["a"])
+    assert result.verdict == "contaminated"
+    assert "in 100% of the bursts: python (pid 4711, 512 MiB); end it" in result.evidence[0]
+    assert {"foreign_process"} <= set(result.bursts[-1].causes)
+
+
 def test_sustained_keeps_the_throttled_bursts_that_it_is_there_to_time() -> None:
     plan = plan_for("quick", workers=2, looks=(3,), timeout_s=20.0, sustained_s=1.0)
     result = measured(run([block("a")], null(load={"throttled": True}), plan)["a"])

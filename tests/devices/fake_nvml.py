@@ -10,6 +10,10 @@ class NVMLError(Exception):
     pass
 
 
+class NVMLLibraryMismatchError(Exception):
+    """As in the binding: no NVMLError."""
+
+
 class FakeNvml:
     """Answers ``nvmlDevice…`` calls from ``answers``; of callables, what they return.
 
@@ -17,6 +21,7 @@ class FakeNvml:
     """
 
     NVMLError = NVMLError
+    NVMLLibraryMismatchError = NVMLLibraryMismatchError
 
     def __init__(self, **answers: Any) -> None:
         self.answers: dict[str, Any] = {"MigMode": [0, 0], **answers}
@@ -85,7 +90,17 @@ class FakeNvml:
         return self.answers["MigMode"]
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle: str) -> Any:  # noqa: N802
-        return [SimpleNamespace(pid=pid) for pid in self._answer("pids")]
+        if self.answers.get("is_old"):
+            raise NVMLLibraryMismatchError("Unversioned function called")
+        found = self._answer("pids")  # of each its id, or what NVML tells of it
+        told = [{"pid": p} if isinstance(p, int) else p for p in found]
+        return [SimpleNamespace(**{"usedGpuMemory": None, **t}) for t in told]
+
+    def nvmlSystemGetProcessName(self, pid: int) -> str:  # noqa: N802
+        names: dict[int, str] = self.answers.get("names", {})
+        if pid not in names:
+            raise NVMLError("Not Found")
+        return names[pid]
 
     def nvmlDeviceGetMPSComputeRunningProcesses(self, handle: str) -> Any:  # noqa: N802
         return self._answer("mps_pids")
