@@ -10,8 +10,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from hwprof.devices.cuda_memory import device_memory
 from hwprof.devices.cuda_presence import torch_lacks
-from hwprof.devices.cuda_timing import GpuTimer, device_memory, hold_clock
+from hwprof.devices.cuda_timing import GpuTimer, hold_clock
 from hwprof.devices.host import Array, HostExecutable
 from hwprof.devices.nvml import GpuConditions, GpuSensors, NvmlError
 from hwprof.errors import DeviceUnavailableError

@@ -25,14 +25,15 @@ import resource
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from hwprof.errors import HwprofError, MeasurementError
+from hwprof.devices.cuda_memory import device_memory, is_memory_full, one_line
+from hwprof.errors import MeasurementError
 from hwprof.measure.records import Burst, Cache
 from hwprof.measure.timing import no_garbage_collection
 
@@ -66,55 +67,6 @@ EVENT_RESOLUTION_NS = 500
 Launch = Callable[[Any], object]
 """Enqueues one inference on the ``torch.cuda.Stream`` it is given; never waits for it."""
 Work = Callable[[], object]
-
-
-FULL = (
-    "use a smaller --batch or --precision fp16, or end what else holds the GPU's memory "
-    "(nvidia-smi lists it)"
-)
-"""What helps where the GPU's memory is full."""
-_FULL_WORDS = ("out of memory", "_STATUS_ALLOC_FAILED", "cudaErrorMemoryAllocation")
-"""In what CUDA (through torch.AcceleratorError), cuBLAS and cuDNN say then."""
-
-
-def is_memory_full(torch: Any, error: BaseException) -> bool:
-    """Return whether an error of torch's says that the GPU's memory is full.
-
-    Only its allocator raises ``OutOfMemoryError``; what CUDA and its libraries take for themselves
-    (a context, a graph's kernels, a handle's work space) fails with words alone.
-    """
-    if isinstance(error, torch.OutOfMemoryError):
-        return True
-    told = isinstance(error, RuntimeError) and not isinstance(error, HwprofError)
-    return told and any(words in str(error) for words in _FULL_WORDS)
-
-
-@contextmanager
-def device_memory(torch: Any, what: str) -> Iterator[None]:
-    """Turn every error for a full GPU into the one that failures are typed by.
-
-    Raises:
-        MemoryError: instead of torch's own errors; its text says what helps.
-    """
-    try:
-        yield
-    except MemoryError as error:
-        # The host's own (numpy's is a class apart), or one that says so already.
-        if type(error) is not MemoryError or FULL in str(error):
-            raise
-        raise MemoryError(f"{error}; {FULL}") from error
-    except RuntimeError as error:
-        if not is_memory_full(torch, error):
-            raise
-        raise MemoryError(
-            f"the GPU's memory does not hold {what} ({one_line(error)}); {FULL}"
-        ) from error
-
-
-def one_line(error: BaseException) -> str:
-    """Return the first sentence-like line of a library's message, which may run over many."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
 
 
 def calls_between_events(call_s: float) -> int:
@@ -159,8 +111,8 @@ class GpuTimer:
         launch: enqueues one inference on a stream.
         capture: try to capture it into a CUDA graph; where that fails, :attr:`refusal` says why
             and calls are timed as they are launched.
-        waits: the launch itself waits for the GPU, so that nothing can be hidden: the host's part
-            is in every sample.
+        replays: the launch itself replays a CUDA graph, a runtime's own. Whether it also waits for
+            the GPU is found out: then nothing can be hidden, and the host's part is in every sample.
         stream: where it runs; a new one by default.
         pool: memory that graphs of one stream share, for they never run at once: what one works
             in, the next may overwrite, except its results. A graph's own by default.
@@ -176,13 +128,14 @@ class GpuTimer:
         launch: Launch,
         *,
         capture: bool = True,
-        waits: bool = False,
+        replays: bool = False,
         stream: Any = None,
         pool: Any = None,
         clock_ns: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
         self._torch, self._cuda = torch, torch.cuda
-        self._launch, self._waits, self._clock_ns = launch, waits, clock_ns
+        self._launch, self._replays, self._clock_ns = launch, replays, clock_ns
+        self._waits = False
         self.stream = self._cuda.Stream() if stream is None else stream
         self.pool = pool
         self._start = self._cuda.Event(enable_timing=True)
@@ -191,7 +144,7 @@ class GpuTimer:
         self._cache_filler: Any = None
         self._hot: tuple[Work, int] | None = None
         self._graph: Any = None
-        self._is_empty: bool | None = False if waits else None
+        self._is_empty: bool | None = None
         """Whether the launch gives the GPU nothing to do; None until a capture or a burst tells."""
         self.refusal: str | None = None
         """Why there is no CUDA graph, in CUDA's words; None where there is one or none was asked."""
@@ -202,6 +155,8 @@ class GpuTimer:
             self._settle()
             if capture:
                 self._capture_once()
+            if replays and self._launch_waits():
+                self._waits, self._is_empty = True, False
 
     @property
     def is_graph(self) -> bool:
@@ -252,7 +207,7 @@ class GpuTimer:
             raise MeasurementError(f"it gives the GPU nothing to do: {_NO_WORK}")
         work, per_sample = (self._once, 1) if cache == "cold" else self._hot_work()
         flush = self._flusher() if cache == "cold" else None
-        should_hide = self.is_graph or cache == "cold"
+        should_hide = self._is_replayed or cache == "cold"
         hide = should_hide and not self._waits
         probe_ns = self.clock_probe_ns()
         rows: list[tuple[int, int, int, int]] = []
@@ -288,6 +243,24 @@ class GpuTimer:
             for _ in range(SETTLING_CALLS):
                 self._launch(self.stream)
         self.stream.synchronize()
+
+    @property
+    def _is_replayed(self) -> bool:
+        """Whether a call is one launch of a graph, torch's or a runtime's own."""
+        return self.is_graph or self._replays
+
+    def _launch_waits(self) -> bool:
+        """Return whether the launch comes back no sooner than the GPU is done.
+
+        It is enqueued behind a spin so long that no launch takes as much.
+        """
+        with self._cuda.stream(self.stream):
+            self._cuda._sleep(LONGEST_SPIN_CYCLES)
+            self._start.record(self.stream)
+            self._once()
+            waited: bool = self._start.query()
+        self.stream.synchronize()
+        return waited
 
     def _capture_once(self) -> None:
         # First in memory of its own: a capture that fails spoils its pool for all others.
@@ -344,7 +317,8 @@ class GpuTimer:
     def _hot_work(self) -> tuple[Work, int]:
         """Return what fills an interval between events, and how many calls it is."""
         if self._hot is None:
-            times_s = [1e-9 * self._sample(self._once, None, self.is_graph)[1] for _ in range(5)]
+            hide = self._is_replayed and not self._waits
+            times_s = [1e-9 * self._sample(self._once, None, hide)[1] for _ in range(5)]
             n_calls = calls_between_events(min(times_s))
             if n_calls == 1:
                 self._hot = (self._once, 1)

@@ -362,7 +362,7 @@ def test_a_profiler_that_sees_no_kernels_says_so() -> None:
 
 
 def _event(name: str, kernels: tuple[float, ...] = (), parent: Any = None) -> Any:
-    found = [SimpleNamespace(duration=us) for us in kernels]
+    found = [SimpleNamespace(name="kernel", duration=us) for us in kernels]
     return SimpleNamespace(name=name, kernels=found, cpu_parent=parent)
 
 
@@ -382,6 +382,13 @@ def test_kernels_are_summed_by_operator_or_by_the_scope_round_it() -> None:
     assert kernel_times_s(events, {"u0.l1", "u0.l2"}) == pytest.approx(
         {"u0.l1": 7.5e-6, "u0.l2": 1.5e-6}
     )
+
+
+def test_a_scopes_own_range_on_the_gpu_does_not_count_again() -> None:
+    first = _event("u0.l1")
+    first.kernels.append(SimpleNamespace(name="u0.l1", duration=9.0))
+    events = [first, _event("aten::cudnn_convolution", (5.0, 2.5), first)]
+    assert kernel_times_s(events, {"u0.l1"}) == pytest.approx({"u0.l1": 7.5e-6})
 
 
 def test_closing_twice() -> None:

@@ -22,7 +22,7 @@ from hwprof.devices.nvml import (
 from hwprof.protocols import ForeignProcess
 from tests.devices.fake_nvml import FakeNvml
 
-SOURCE = "".join(Path(m.__file__).read_text() for m in (nvml_module, gpu_memory))
+SOURCE = "".join(Path(str(m.__file__)).read_text() for m in (nvml_module, gpu_memory))
 QUIET = {"sm": 1980, "memory": 2619, "power_mw": 351_500, "temperature": 61, "reasons": 0}
 
 
