@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hwprof.measure.machine import Fact
+from hwprof.measure.machine import Fact, parent_pid
 from hwprof.protocols import Disturbance, ForeignProcess
 
 INSTALL = "pip install 'hwprof[cuda]'"
@@ -258,14 +258,8 @@ def _slice_of(process: Any) -> int | None:
 
 def _is_of_this_campaign(pid: int) -> bool:
     """Return whether a process is this one, what started it and waits, or a worker beside it."""
-    import psutil
-
-    if pid in (os.getpid(), os.getppid()):
-        return True
-    try:
-        return psutil.Process(pid).ppid() == os.getppid()
-    except psutil.Error:  # ended meanwhile, or not to be looked at: another user's
-        return False
+    # Not by psutil, which a board need not have.
+    return pid in (os.getpid(), os.getppid()) or parent_pid(pid) == os.getppid()
 
 
 class GpuConditions:

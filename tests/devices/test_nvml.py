@@ -215,6 +215,14 @@ def test_an_old_driver_does_not_end_the_worker() -> None:
     assert sensors(is_old=True).other_processes() is None
 
 
+def test_a_worker_beside_this_one_is_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine started both; a process with another parent is told from them."""
+    parents = {STRANGER: os.getppid(), STRANGER + 1: 1}
+    monkeypatch.setattr(nvml_module, "parent_pid", parents.get)
+    found = sensors(pids=[os.getpid(), *parents]).other_processes() or ()
+    assert [p.pid for p in found] == [STRANGER + 1]
+
+
 def test_processes_of_another_namespace_say_nothing() -> None:
     """In a container NVML gives the host's ids: ours is not among them."""
     assert sensors(pids=[2**22 + 1]).other_processes() is None
