@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 ENTRY_POINTS = "hwprof.devices"
 THIS_CPU = "this CPU"
 NVIDIA_GPU = "NVIDIA GPU"
+GPU_MEMORY = "hwprof.devices.gpu_memory:free_bytes"
 REMOTE_LAUNCHER = "hwprof.devices.remote.launcher:launch"
 
 
@@ -49,6 +50,9 @@ class Registration:
     check: str = ""
     """``package.module:function`` that says, without importing a runtime, what else is missing;
     it returns an empty text where nothing is."""
+    memory: str | None = None
+    """``package.module:function`` that tells the free bytes of the device's own memory, without
+    importing a runtime; None where it works in the host's."""
     converter: str = ""
     """Import name of what hwprof writes the runtime's models with, where that is needed."""
 
@@ -106,6 +110,7 @@ BUILTIN: Mapping[str, Registration] = {
             distribution="torch",
             install="pip install 'hwprof[search,cuda]'",
             check="hwprof.devices.cuda_presence:torch_lacks",
+            memory=GPU_MEMORY,
         )
         for name, adapter in (
             ("cuda", "CudaAdapter"),
@@ -121,6 +126,7 @@ BUILTIN: Mapping[str, Registration] = {
         distribution="onnxruntime-gpu",
         install="pip install onnxruntime-gpu",
         check="hwprof.devices.cuda_presence:onnxruntime_lacks",
+        memory=GPU_MEMORY,
         model_format="onnx",
         converter="onnx",
     ),
@@ -132,6 +138,7 @@ BUILTIN: Mapping[str, Registration] = {
         distribution="tensorrt",
         install="pip install 'hwprof[tensorrt]'",
         check="hwprof.devices.cuda_presence:timing_lacks",
+        memory=GPU_MEMORY,
         converter="onnx",
     ),
     "null": Registration(
@@ -196,7 +203,9 @@ def device_ref(device: str, options: DeviceOptions) -> DeviceRef:
             "(see `hwprof devices`)"
         )
     if not separator:
-        return DeviceRef(name=name, factory=known[name].factory, options=options)
+        return DeviceRef(
+            name=name, factory=known[name].factory, options=options, memory=known[name].memory
+        )
     from hwprof.devices.remote.remembered import address_of
 
     return DeviceRef(
@@ -205,6 +214,7 @@ def device_ref(device: str, options: DeviceOptions) -> DeviceRef:
         options=options,
         launcher=REMOTE_LAUNCHER,
         address=address_of(place).url,
+        memory=known[name].memory,
     )
 
 

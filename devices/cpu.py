@@ -53,7 +53,10 @@ _DTYPES: Mapping[str, str] = {
     "tensor(uint8)": "uint8",
     "tensor(bool)": "bool",
 }
-_OUT_OF_MEMORY = ("Failed to allocate memory", "bad_alloc", "bad allocation", "out of memory")
+_OUT_OF_MEMORY = (
+    *("Failed to allocate memory", "bad_alloc", "bad allocation", "out of memory"),
+    "_STATUS_ALLOC_FAILED",  # cuBLAS and cuDNN
+)
 _DAMAGED = ("INVALID_PROTOBUF", "INVALID_GRAPH", "INVALID_ARGUMENT", "NO_SUCHFILE", "External data")
 
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from hwprof.devices.cuda_device import GpuAdapter, GpuExecutable, array_of
-from hwprof.devices.cuda_timing import GpuTimer, device_memory, one_line
+from hwprof.devices.cuda_memory import is_memory_full, one_line
+from hwprof.devices.cuda_timing import GpuTimer
 from hwprof.devices.cuda_trace import trace_blocks, trace_operators
 from hwprof.devices.host import Array, random_inputs
 from hwprof.devices.torch_module import leaves, module_of, no_model_files, not_taken
@@ -107,7 +108,7 @@ class CudaAdapter(GpuAdapter):
             CompileError: ``torch.compile`` refuses it.
             MemoryError: the GPU's memory does not hold it.
         """
-        with device_memory(self.torch, repr(workload.label)):
+        with self.room_for(workload):
             return CudaExecutable(self, workload, plan)
 
 
@@ -199,9 +200,9 @@ class CudaExecutable(GpuExecutable):
             with self._torch.inference_mode():
                 result = self._eager(*self._inputs)
             self._torch.cuda.synchronize()  # what fails on the GPU is told no sooner
-        except self._torch.OutOfMemoryError:
-            raise
         except Exception as error:  # a user's module may raise anything
+            if is_memory_full(self._torch, error):
+                raise
             raise not_taken(self._label, [list(t.shape) for t in self._inputs], error) from error
         if not any(isinstance(t, self._torch.Tensor) for t in leaves(result)):
             raise ModelError(f"{self._label!r} returned {type(result).__name__}; expected tensors")
@@ -224,9 +225,9 @@ class CudaExecutable(GpuExecutable):
             compiled = self._torch.compile(self._eager, dynamic=False)
             with self._torch.inference_mode():
                 compiled(*self._inputs)
-        except self._torch.OutOfMemoryError:
-            raise
         except Exception as error:  # whatever compiler, triton or a C compiler raise
+            if is_memory_full(self._torch, error):
+                raise
             raise CompileError(
                 f"torch.compile refuses {self._label!r}: {type(error).__name__}: {one_line(error)}"
             ) from error

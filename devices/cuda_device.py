@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from hwprof.devices.cuda_memory import device_memory
 from hwprof.devices.cuda_presence import torch_lacks
 from hwprof.devices.cuda_timing import GpuTimer, hold_clock
 from hwprof.devices.host import Array, HostExecutable
@@ -16,6 +19,7 @@ from hwprof.errors import DeviceUnavailableError
 from hwprof.measure import machine
 from hwprof.measure.records import Burst, Cache, DeviceOptions, Fingerprint, Loaded, MeasurePlan
 from hwprof.protocols import Disturbance
+from hwprof.workload import Workload
 
 if TYPE_CHECKING:
     import torch
@@ -59,6 +63,7 @@ class GpuAdapter:
 
     Raises:
         DeviceUnavailableError: torch or the GPU is not there.
+        MemoryError: its memory does not hold another process.
     """
 
     def __init__(
@@ -67,31 +72,61 @@ class GpuAdapter:
         self.torch = open_cuda(device) if torch is None else torch
         self.options = options
         self._device = device
+        self._was_full = False
         cuda = self.torch.cuda
         self._properties = cuda.get_device_properties(cuda.current_device())
         uuid = getattr(self._properties, "uuid", None)
         self._uuid = None if uuid is None else str(uuid)
         # Before NVML is asked who uses the GPU: a process is among those from its first stream on,
         # and where it is not, others cannot be told from it.
-        self.stream, self.pool = cuda.Stream(), cuda.graph_pool_handle()
+        with device_memory(self.torch, "another process (CUDA takes 300 to 500 MiB for one)"):
+            self.stream, self.pool = cuda.Stream(), cuda.graph_pool_handle()
         """All workloads of the process run here, one at a time, and their graphs share memory:
         else a group of networks at a large batch would not fit."""
         self.sensors: GpuSensors | None = None
-        self.warnings: tuple[str, ...] = ()
-        """What must be said beside every result."""
+        self._unknown = ""
         try:
             self.sensors = GpuSensors.open(self._uuid, nvml)
-            self.warnings = tuple(self.sensors.warnings())
         except NvmlError as error:
-            self.warnings = (
-                f"clocks, power, heat and other processes of the GPU are not known: {error}",
+            self._unknown = (
+                f"clocks, power, heat and other processes of the GPU are not known: {error}"
             )
         self.conditions = GpuConditions(self.sensors)
         self._clock_held: bool | None = None
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What must be said beside every result."""
+        return (self._unknown,) if self.sensors is None else tuple(self.sensors.warnings())
+
+    def spare(self, pids: Callable[[], Collection[int]]) -> None:
+        """Take the processes that ``pids`` returns for the campaign's own."""
+        if self.sensors is not None:
+            self.sensors.spare(pids)
+
     def disturbance(self) -> Disturbance:
         """Return what disturbed the last burst, as the GPU knows it."""
         return self.conditions.last
+
+    @contextmanager
+    def room_for(self, workload: Workload) -> Iterator[None]:
+        """Compile a workload inside: where the GPU is full that is a failure of its own.
+
+        Raises:
+            MemoryError: the GPU's memory does not hold it; the text says what helps.
+        """
+        if self._was_full:
+            # What the failed one held hangs on its error until that is forgotten; by now it is, and
+            # the next one must not fail of it.
+            gc.collect()
+            self.torch.cuda.empty_cache()
+            self._was_full = False
+        try:
+            with device_memory(self.torch, repr(workload.label)):
+                yield
+        except MemoryError:
+            self._was_full = True
+            raise
 
     def warm_up(self, timer: GpuTimer) -> bool:
         """Work until the GPU's clock holds, once a process; return whether it did."""

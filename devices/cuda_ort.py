@@ -45,6 +45,8 @@ NO_WAIT = "disable_synchronize_execution_providers"
 _CLOSED: Any = None
 _NO_GRAPH = re.compile(r"cannot use the (CUDA Graph|graph capture) feature", re.IGNORECASE)
 """In what the runtime says where it cannot capture."""
+_NOT_LOADED = "CUDA_PATH is set but CUDA was"
+"""In what it says where the provider's libraries are missing and CUDA_PATH is set; else it only logs."""
 
 
 class CudaOrtAdapter(GpuAdapter):
@@ -117,9 +119,11 @@ class CudaOrtAdapter(GpuAdapter):
             ModelError: the file is damaged, was edited, or its inputs cannot be bound.
             CompileError: the runtime refuses it.
             DeviceUnavailableError: the runtime cannot load its CUDA provider.
+            MemoryError: the GPU's memory does not hold it.
         """
         source = onnx_source(workload, self.options.batch)
-        return CudaOrtExecutable(self, workload, plan, source)
+        with self.room_for(workload):
+            return CudaOrtExecutable(self, workload, plan, source)
 
     def open_session(
         self, source: Source, stream: Any, *, graph: bool, profile_prefix: str | None = None
@@ -143,20 +147,29 @@ class CudaOrtAdapter(GpuAdapter):
             "enable_cuda_graph": str(int(graph)),
             "use_tf32": str(int(self.options.precision == "tf32")),
             "cudnn_conv_algo_search": CONV_SEARCH,
+            # By default an arena doubles: a group would take, and the result tell, up to twice
+            # the memory that its workloads need.
+            "arena_extend_strategy": "kSameAsRequested",
         }
+        # Else a session that cannot be made on the GPU, or a run that fails on it, is done again on
+        # the CPU, with a line on the standard output.
+        placed = {"providers": [(PROVIDER, provider), CPU_PROVIDER], "enable_fallback": False}
         try:
-            session = self.ort.InferenceSession(
-                source, options, providers=[(PROVIDER, provider), CPU_PROVIDER]
-            )
+            session = self.ort.InferenceSession(source, options, **placed)
         except Exception as error:  # the runtime's exceptions share no base class of their own
+            if _NOT_LOADED in str(error):
+                raise self._unloaded(str(error)) from error
             raise refusal(error, source) from error
         if session.get_providers()[0] != PROVIDER:
-            raise DeviceUnavailableError(
-                f"onnxruntime {self.ort.__version__} cannot load its CUDA provider and took "
-                f"{session.get_providers()[0]}: it needs the CUDA and cuDNN major versions of its "
-                f"release; torch here brings CUDA {self.torch.version.cuda}"
-            )
+            raise self._unloaded(f"it took {session.get_providers()[0]}")
         return session
+
+    def _unloaded(self, what: str) -> DeviceUnavailableError:
+        return DeviceUnavailableError(
+            f"onnxruntime {self.ort.__version__} cannot load its CUDA provider ({what}): it needs the "
+            "CUDA and cuDNN major versions of its release; torch here brings CUDA "
+            f"{self.torch.version.cuda}"
+        )
 
 
 class CudaOrtExecutable(GpuExecutable):
@@ -192,10 +205,11 @@ class CudaOrtExecutable(GpuExecutable):
         self._run_options.add_run_config_entry(NO_WAIT, "1")
         if refused is None:
             refused = self._capture()
-        # The runtime's own graph is replayed by its run, which waits for every replay (its
-        # cuda_graph.cc): there is nothing for torch to capture, and nothing to hide.
+        # The runtime's own graph is replayed by its run: there is nothing for torch to capture.
+        # Releases up to the middle of 2026 wait for every replay, whatever the run's options say
+        # (microsoft/onnxruntime pull request 28686).
         self.timer = GpuTimer(
-            adapter.torch, self._launch, capture=False, waits=refused is None, stream=self._stream
+            adapter.torch, self._launch, capture=False, replays=refused is None, stream=self._stream
         )
         super().__init__(
             adapter,
@@ -312,6 +326,7 @@ class CudaOrtExecutable(GpuExecutable):
                     f"{list(array.shape)}"
                 )
             self._inputs[name].update_inplace(array.astype(wanted.dtype, copy=False))
+        self._opener.torch.cuda.synchronize()  # the copies run in another stream than calls do
 
 
 def cpu_operators(events: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], tuple[str, ...]]:

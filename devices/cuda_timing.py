@@ -25,13 +25,14 @@ import resource
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from hwprof.devices.cuda_memory import device_memory, is_memory_full, one_line
 from hwprof.errors import MeasurementError
 from hwprof.measure.records import Burst, Cache
 from hwprof.measure.timing import no_garbage_collection
@@ -66,25 +67,6 @@ EVENT_RESOLUTION_NS = 500
 Launch = Callable[[Any], object]
 """Enqueues one inference on the ``torch.cuda.Stream`` it is given; never waits for it."""
 Work = Callable[[], object]
-
-
-@contextmanager
-def device_memory(torch: Any, what: str) -> Iterator[None]:
-    """Turn torch's own error for a full GPU into the one that failures are typed by.
-
-    Raises:
-        MemoryError: instead of ``torch.OutOfMemoryError``.
-    """
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise MemoryError(f"the GPU's memory does not hold {what}: {one_line(error)}") from error
-
-
-def one_line(error: BaseException) -> str:
-    """Return the first sentence-like line of a library's message, which may run over many."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
 
 
 def calls_between_events(call_s: float) -> int:
@@ -129,8 +111,8 @@ class GpuTimer:
         launch: enqueues one inference on a stream.
         capture: try to capture it into a CUDA graph; where that fails, :attr:`refusal` says why
             and calls are timed as they are launched.
-        waits: the launch itself waits for the GPU, so that nothing can be hidden: the host's part
-            is in every sample.
+        replays: the launch itself replays a CUDA graph, a runtime's own. Whether it also waits for
+            the GPU is found out: then nothing can be hidden, and the host's part is in every sample.
         stream: where it runs; a new one by default.
         pool: memory that graphs of one stream share, for they never run at once: what one works
             in, the next may overwrite, except its results. A graph's own by default.
@@ -146,13 +128,14 @@ class GpuTimer:
         launch: Launch,
         *,
         capture: bool = True,
-        waits: bool = False,
+        replays: bool = False,
         stream: Any = None,
         pool: Any = None,
         clock_ns: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
         self._torch, self._cuda = torch, torch.cuda
-        self._launch, self._waits, self._clock_ns = launch, waits, clock_ns
+        self._launch, self._replays, self._clock_ns = launch, replays, clock_ns
+        self._waits = False
         self.stream = self._cuda.Stream() if stream is None else stream
         self.pool = pool
         self._start = self._cuda.Event(enable_timing=True)
@@ -161,7 +144,7 @@ class GpuTimer:
         self._cache_filler: Any = None
         self._hot: tuple[Work, int] | None = None
         self._graph: Any = None
-        self._is_empty: bool | None = False if waits else None
+        self._is_empty: bool | None = None
         """Whether the launch gives the GPU nothing to do; None until a capture or a burst tells."""
         self.refusal: str | None = None
         """Why there is no CUDA graph, in CUDA's words; None where there is one or none was asked."""
@@ -172,6 +155,8 @@ class GpuTimer:
             self._settle()
             if capture:
                 self._capture_once()
+            if replays and self._launch_waits():
+                self._waits, self._is_empty = True, False
 
     @property
     def is_graph(self) -> bool:
@@ -190,19 +175,39 @@ class GpuTimer:
         Beside every sample one call is timed by the host, so the three times are of one moment.
 
         Raises:
-            MemoryError: the GPU's memory does not hold the unrolled graph.
+            MemoryError: the GPU's memory does not hold the calls, or their unrolled graph.
             MeasurementError: nothing runs between the events.
         """
+        with device_memory(self._torch, "the calls"):
+            return self._burst(duration_s, min_calls, cache)
+
+    def gpu_times_s(self, n_samples: int, *, hide: bool = True) -> list[float]:
+        """Return the GPU time of single calls; not hidden each of them runs exactly once."""
+        return [1e-9 * self._sample(self._once, None, hide)[1] for _ in range(n_samples)]
+
+    def clock_probe_ns(self) -> int:
+        """Time a kernel of a fixed number of SM cycles, best of three: it tells the SM clock."""
+        spin = partial(self._cuda._sleep, PROBE_CYCLES)
+        return min(self._sample(spin, None, hide=True)[1] for _ in range(PROBE_REPEATS))
+
+    def clock_mhz(self) -> float:
+        """Return the SM clock that the probe tells."""
+        return 1e3 * PROBE_CYCLES / self.clock_probe_ns()
+
+    def close(self) -> None:
+        """Free the graphs and the buffer that fills the cache."""
+        self._hot = self._graph = self._cache_filler = None
+        self._once = partial(self._launch, self.stream)
+
+    def _burst(self, duration_s: float, min_calls: int, cache: Cache) -> Burst:
         # Events with nothing between them still lie a microsecond or two apart.
-        with device_memory(self._torch, "the call"):
-            if self._is_empty is None:
-                self._is_empty = self._runs_nothing()
+        if self._is_empty is None:
+            self._is_empty = self._runs_nothing()
         if self._is_empty:
             raise MeasurementError(f"it gives the GPU nothing to do: {_NO_WORK}")
-        with device_memory(self._torch, "the unrolled calls"):
-            work, per_sample = (self._once, 1) if cache == "cold" else self._hot_work()
-            flush = self._flusher() if cache == "cold" else None
-        should_hide = self.is_graph or cache == "cold"
+        work, per_sample = (self._once, 1) if cache == "cold" else self._hot_work()
+        flush = self._flusher() if cache == "cold" else None
+        should_hide = self._is_replayed or cache == "cold"
         hide = should_hide and not self._waits
         probe_ns = self.clock_probe_ns()
         rows: list[tuple[int, int, int, int]] = []
@@ -232,24 +237,6 @@ class GpuTimer:
             end_to_end_ns=end_to_end,
         )
 
-    def gpu_times_s(self, n_samples: int, *, hide: bool = True) -> list[float]:
-        """Return the GPU time of single calls; not hidden each of them runs exactly once."""
-        return [1e-9 * self._sample(self._once, None, hide)[1] for _ in range(n_samples)]
-
-    def clock_probe_ns(self) -> int:
-        """Time a kernel of a fixed number of SM cycles, best of three: it tells the SM clock."""
-        spin = partial(self._cuda._sleep, PROBE_CYCLES)
-        return min(self._sample(spin, None, hide=True)[1] for _ in range(PROBE_REPEATS))
-
-    def clock_mhz(self) -> float:
-        """Return the SM clock that the probe tells."""
-        return 1e3 * PROBE_CYCLES / self.clock_probe_ns()
-
-    def close(self) -> None:
-        """Free the graphs and the buffer that fills the cache."""
-        self._hot = self._graph = self._cache_filler = None
-        self._once = partial(self._launch, self.stream)
-
     def _settle(self) -> None:
         self.stream.wait_stream(self._cuda.current_stream())
         with self._cuda.stream(self.stream):
@@ -257,20 +244,36 @@ class GpuTimer:
                 self._launch(self.stream)
         self.stream.synchronize()
 
+    @property
+    def _is_replayed(self) -> bool:
+        """Whether a call is one launch of a graph, torch's or a runtime's own."""
+        return self.is_graph or self._replays
+
+    def _launch_waits(self) -> bool:
+        """Return whether the launch comes back no sooner than the GPU is done.
+
+        It is enqueued behind a spin so long that no launch takes as much.
+        """
+        with self._cuda.stream(self.stream):
+            self._cuda._sleep(LONGEST_SPIN_CYCLES)
+            self._start.record(self.stream)
+            self._once()
+            waited: bool = self._start.query()
+        self.stream.synchronize()
+        return waited
+
     def _capture_once(self) -> None:
         # First in memory of its own: a capture that fails spoils its pool for all others.
-        trial = self._cuda.graph_pool_handle()
         try:
-            self._captured(1, trial)
+            self._captured(1, self._cuda.graph_pool_handle())
             self._graph = self._captured(1, self.pool)
-        except self._torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:  # what CUDA says of what cannot be captured
             # Ending such a capture raises once more: what it failed of was said first.
-            first = error.__context__ if _AFTERMATH in str(error) else None
-            self.refusal = one_line(first or error)
-            self._leave_capture(trial)
-            self._cuda.synchronize()
+            first = error.__context__
+            full = [e for e in (error, first) if e and is_memory_full(self._torch, e)]
+            if full:
+                raise full[0] from None
+            self.refusal = one_line(first if first and _AFTERMATH in str(error) else error)
             return
         self._once = self._graph.replay
 
@@ -280,10 +283,15 @@ class GpuTimer:
         # A capture that fails leaves its stream the current one. What else may be warned of was
         # told when the calls settled.
         present = self._cuda.stream(self._cuda.current_stream())
-        with warnings.catch_warnings(record=True) as told, present, capture:
-            warnings.filterwarnings("always", message=_EMPTY)
-            for _ in range(n_calls):
-                self._launch(self.stream)
+        try:
+            with warnings.catch_warnings(record=True) as told, present, capture:
+                warnings.filterwarnings("always", message=_EMPTY)
+                for _ in range(n_calls):
+                    self._launch(self.stream)
+        except RuntimeError:
+            self._leave_capture(pool)
+            self._cuda.synchronize()
+            raise
         self._is_empty = any(str(entry.message).startswith(_EMPTY) for entry in told)
         return graph
 
@@ -309,7 +317,8 @@ class GpuTimer:
     def _hot_work(self) -> tuple[Work, int]:
         """Return what fills an interval between events, and how many calls it is."""
         if self._hot is None:
-            times_s = [1e-9 * self._sample(self._once, None, self.is_graph)[1] for _ in range(5)]
+            hide = self._is_replayed and not self._waits
+            times_s = [1e-9 * self._sample(self._once, None, hide)[1] for _ in range(5)]
             n_calls = calls_between_events(min(times_s))
             if n_calls == 1:
                 self._hot = (self._once, 1)

@@ -183,7 +183,9 @@ def kernel_times_s(events: Any, scopes: Collection[str] = ()) -> dict[str, float
             continue
         label = _label(event, scopes)
         if label is not None:
-            spent_s = 1e-6 * sum(float(kernel.duration) for kernel in kernels)
+            # A scope may come back as a range of the GPU's: that is its kernels once more.
+            spent_us = (float(k.duration) for k in kernels if k.name not in scopes)
+            spent_s = 1e-6 * sum(spent_us)
             totals_s[label] = totals_s.get(label, 0.0) + spent_s
     return totals_s
 

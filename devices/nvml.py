@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hwprof.measure.machine import Fact
-from hwprof.protocols import Disturbance
+from hwprof.measure.machine import Fact, parent_pid
+from hwprof.protocols import Disturbance, ForeignProcess
 
 INSTALL = "pip install 'hwprof[cuda]'"
 REASONS: Mapping[int, str] = {
@@ -37,12 +37,33 @@ class NvmlError(Exception):
     """NVML, or the GPU in it, cannot be had; the text says what would help."""
 
 
+def opened(nvml: Any = None) -> Any:
+    """Return NVML's binding, initialised; ``nvml`` stands in for it in tests.
+
+    Raises:
+        NvmlError: the package or the driver's library is not there.
+    """
+    if nvml is None:
+        try:
+            import pynvml
+        except ImportError as error:
+            raise NvmlError(f"{error}: run {INSTALL}") from error
+        nvml = pynvml
+    try:
+        nvml.nvmlInit()
+    except nvml.NVMLError as error:
+        raise NvmlError(f"NVML says: {error}; see whether nvidia-smi works") from error
+    return nvml
+
+
 @dataclass(frozen=True, kw_only=True)
 class GpuState:
     """One reading."""
 
     reasons: int | None
     readings: Mapping[str, float]
+    others: tuple[ForeignProcess, ...] = ()
+    """Processes on the GPU that are not of this campaign, as far as they can be told."""
 
     @property
     def is_throttled(self) -> bool:
@@ -60,6 +81,14 @@ class GpuSensors:
 
     def __init__(self, nvml: Any, handle: Any) -> None:
         self._nvml, self._handle = nvml, handle
+        self._own_pids: Callable[[], Collection[int]] = tuple
+        # What the binding raises where an old driver lacks a call is no NVMLError.
+        mismatch = getattr(nvml, "NVMLLibraryMismatchError", nvml.NVMLError)
+        self._refusals: tuple[type[Exception], ...] = (nvml.NVMLError, mismatch)
+
+    def spare(self, pids: Callable[[], Collection[int]]) -> None:
+        """Take the processes that ``pids`` returns for our own, beside those told by their parent."""
+        self._own_pids = pids
 
     @classmethod
     def open(cls, uuid: str | None, nvml: Any = None) -> GpuSensors:
@@ -68,14 +97,8 @@ class GpuSensors:
         Raises:
             NvmlError: the package, the driver's library or the GPU is not there.
         """
-        if nvml is None:
-            try:
-                import pynvml
-            except ImportError as error:
-                raise NvmlError(f"{error}: run {INSTALL}") from error
-            nvml = pynvml
+        nvml = opened(nvml)
         try:
-            nvml.nvmlInit()
             if uuid is not None:
                 return cls(nvml, _handle_of(nvml, uuid.removeprefix("GPU-").removeprefix("MIG-")))
             if (count := nvml.nvmlDeviceGetCount()) != 1:
@@ -92,19 +115,20 @@ class GpuSensors:
             "gpu_power_w": self._scaled("nvmlDeviceGetPowerUsage", 1e-3),
             "gpu_temperature_c": self._ask("nvmlDeviceGetTemperature", _TEMPERATURE_GPU),
         }
-        if (others := self.other_processes()) is not None:
+        others = self.other_processes()
+        if others is not None:
             found["other_gpu_processes"] = len(others)
         if (reasons := self._reasons()) is not None:
             found.update({name: bool(reasons & bit) for bit, name in REASONS.items()})
         readings = {name: float(value) for name, value in found.items() if value is not None}
-        return GpuState(reasons=reasons, readings=readings)
+        return GpuState(reasons=reasons, readings=readings, others=others or ())
 
     def sm_mhz(self) -> float | None:
         """Return the clock of the multiprocessors."""
         value = self._ask("nvmlDeviceGetClockInfo", _CLOCK_SM)
         return None if value is None else float(value)
 
-    def other_processes(self) -> tuple[int, ...] | None:
+    def other_processes(self) -> tuple[ForeignProcess, ...] | None:
         """Return the processes on the GPU that are not of this campaign, by process id.
 
         None where the GPU tells none, or tells them in another namespace of process ids (a
@@ -113,10 +137,30 @@ class GpuSensors:
         running = self._ask("nvmlDeviceGetComputeRunningProcesses")
         if running is None:
             return None
-        pids = {int(process.pid) for process in running}
-        if os.getpid() not in pids:
+        found = {int(process.pid): process for process in running}
+        if (own := found.get(os.getpid())) is None:
             return None
-        return tuple(sorted(pid for pid in pids if not _is_of_this_campaign(pid)))
+        # Of a partitioned GPU the whole is asked: who is in another slice has units of its own.
+        here = [pid for pid, process in found.items() if _slice_of(process) == _slice_of(own)]
+        others = sorted(pid for pid in here if not _is_of_this_campaign(pid))
+        if others:
+            spared = frozenset(self._own_pids())
+            others = [pid for pid in others if pid not in spared]
+        return tuple(
+            ForeignProcess(
+                pid=pid,
+                name=self._name_of(pid),
+                # Absent where the driver leaves memory to the system (WSL), and in a MIG slice.
+                memory_bytes=getattr(found[pid], "usedGpuMemory", None),
+            )
+            for pid in others
+        )
+
+    def _name_of(self, pid: int) -> str | None:
+        try:
+            return _text(self._nvml.nvmlSystemGetProcessName(pid)) or None
+        except self._nvml.NVMLError:  # ended meanwhile, or another user's
+            return None
 
     def stable_facts(self) -> dict[str, Fact]:
         """Return what identifies the GPU's set-up and changes only with a deliberate act."""
@@ -153,9 +197,14 @@ class GpuSensors:
                 "a Multi-Process Service (MPS) shares the GPU: stop it for clean numbers (echo "
                 "quit | nvidia-cuda-mps-control)"
             )
-        if others:
+        if others is None:
             out.append(
-                f"{len(others)} other process(es) use the GPU ({', '.join(map(str, others[:4]))}): "
+                "whether other processes use the GPU is not known (NVML does not list this one, as "
+                "in a container of its own process ids): see to it that none does"
+            )
+        elif others:
+            out.append(
+                f"{len(others)} other process(es) use the GPU: {', '.join(map(str, others[:4]))}: "
                 "end them for clean numbers"
             )
         return out
@@ -181,7 +230,7 @@ class GpuSensors:
             return None
         try:
             return question(self._handle, *arguments)
-        except self._nvml.NVMLError:
+        except self._refusals:
             return None
 
 
@@ -201,16 +250,16 @@ def _text(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 
+def _slice_of(process: Any) -> int | None:
+    """Return the slice (MIG) that a process runs in; the same for all where there are none."""
+    found: int | None = getattr(process, "gpuInstanceId", None)
+    return found
+
+
 def _is_of_this_campaign(pid: int) -> bool:
     """Return whether a process is this one, what started it and waits, or a worker beside it."""
-    import psutil
-
-    if pid in (os.getpid(), os.getppid()):
-        return True
-    try:
-        return psutil.Process(pid).ppid() == os.getppid()
-    except psutil.Error:  # ended meanwhile, or not to be looked at: another user's
-        return False
+    # Not by psutil, which a board need not have.
+    return pid in (os.getpid(), os.getppid()) or parent_pid(pid) == os.getppid()
 
 
 class GpuConditions:
@@ -248,6 +297,9 @@ class GpuConditions:
         for name in REASONS.values():
             if told := [s.readings[name] for s in states if name in s.readings]:
                 readings[name] = max(told)
+        others = {process.pid: process for s in states for process in s.others}
         self.last = Disturbance(
-            throttled=any(s.is_throttled for s in states), readings={**readings, **more}
+            throttled=any(s.is_throttled for s in states),
+            foreign_processes=tuple(others.values()),
+            readings={**readings, **more},
         )

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwprof.devices.cuda_device import GpuAdapter
-from hwprof.devices.cuda_timing import device_memory
 from hwprof.devices.model_source import callable_refusal, onnx_source
 from hwprof.devices.tensorrt_cache import DiskCache, default_folder
 from hwprof.devices.tensorrt_engine import EngineMaker, settings_from
@@ -113,7 +112,7 @@ class TensorrtAdapter(GpuAdapter):
         """
         if refusal := self._refusal(workload):
             raise CompileError(refusal)
-        with device_memory(self.torch, repr(workload.label)):
+        with self.room_for(workload):
             source = onnx_source(workload, self.options.batch, FLOAT_TYPES[self.options.precision])
             return TensorrtExecutable(self, source, workload, plan)
 

@@ -23,7 +23,7 @@ from hwprof.devices.tensorrt_cache import (
     model_digest,
 )
 from hwprof.devices.tensorrt_types import network_inputs
-from hwprof.errors import CompileError, DeviceUnavailableError, ModelError, PlanError
+from hwprof.errors import CompileError, DeviceError, DeviceUnavailableError, ModelError, PlanError
 from hwprof.workload import InputSpec
 
 WORKSPACE_VARIABLE = "HWPROF_TENSORRT_WORKSPACE_MIB"
@@ -300,12 +300,12 @@ class EngineMaker:
             return MemoryError(f"tensorrt cannot read {label!r}: {text}")
         return CompileError(f"tensorrt {trt.__version__} does not take {label!r}: {text}")
 
-    def refusal(self, what: str) -> Exception:
-        """Return the failure that TensorRT's own messages describe."""
+    def refusal(self, what: str, kind: type[DeviceError] = CompileError) -> Exception:
+        """Return the failure that TensorRT's own messages describe: ``kind``, or full memory."""
         text = f"tensorrt {self._trt.__version__} {what}: {self.take_errors()}"
         if any(words in text for words in _OUT_OF_MEMORY):
             return MemoryError(text)
-        return CompileError(text)
+        return kind(text)
 
 
 def _described(parser_error: Any) -> str:

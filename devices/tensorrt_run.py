@@ -158,9 +158,7 @@ class TensorrtExecutable(GpuExecutable):
 
     def _enqueue(self, context: Any, stream: Any) -> None:
         if not context.execute_async_v3(stream.cuda_stream):
-            raise MeasurementError(
-                f"tensorrt cannot run {self._label!r}: {self._maker.take_errors()}"
-            )
+            raise self._maker.refusal(f"cannot run {self._label!r}", MeasurementError)
 
     def _fill(self, inputs: Arrays) -> None:
         """Write values, rounded to the engine's types, where it reads its inputs."""

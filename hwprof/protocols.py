@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -149,12 +149,29 @@ class DeviceAdapter(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ForeignProcess:
+    """Another process on the device, as far as the device tells of it."""
+
+    pid: int
+    name: str | None = None
+    memory_bytes: int | None = None
+    """Of the device's own memory."""
+
+    def __str__(self) -> str:
+        held = "" if self.memory_bytes is None else f", {self.memory_bytes / 2**20:.0f} MiB"
+        return f"{self.name or 'a process'} (pid {self.pid}{held})"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Disturbance:
     """What disturbed the last burst, as the device itself knows it."""
 
     steal_share: float = 0.0
     foreign_cores: float = 0.0
     throttled: bool = False
+    foreign_processes: tuple[ForeignProcess, ...] = ()
+    """Who else was on the device. On one that processes use in turn (a GPU) every one of them may
+    have held a call up, whatever the host's load."""
     readings: Mapping[str, float] = field(default_factory=dict)
     """What the device's sensors say, by name with unit (``temperature_c``, ``battery_pct``)."""
 
@@ -165,6 +182,15 @@ class ReportsDisturbance(Protocol):
 
     def disturbance(self) -> Disturbance:
         """Return what disturbed the last burst."""
+        ...
+
+
+@runtime_checkable
+class CountsProcesses(Protocol):
+    """An adapter whose device tells who uses it: it must know who belongs to the campaign."""
+
+    def spare(self, pids: Callable[[], Collection[int]]) -> None:
+        """Take the processes that ``pids`` returns, called anew each time, for our own."""
         ...
 
 

@@ -22,7 +22,9 @@ VERDICT_MEANINGS = {
     "noisy": "the interval is wider than asked, and says so",
     "unconfirmed": "too few fresh processes agree on the lowest level",
     "drifting": "the latency was still changing while it was measured",
-    "contaminated": "other work took more than 0.2 of a core, or the hypervisor over 2 %",
+    "contaminated": (
+        "other work took more than 0.2 of a core, or was on the GPU, or the hypervisor took over 2 %"
+    ),
     "throttled": "the device slowed itself down (heat or power)",
 }
 

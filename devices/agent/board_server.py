@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from hwprof.measure.records import Burst, Cache, Fingerprint, Loaded, MeasurePla
 from hwprof.measure.worker import AdapterServer, open_adapter
 from hwprof.protocols import (
     Check,
+    CountsProcesses,
     DeviceAdapter,
     Disturbance,
     Executable,
@@ -64,12 +66,17 @@ class BoardServer(AdapterServer):
         sensors = Sensors()
         cpus = pin(sensors, board["cpus"])
         check_threads(ref.options.threads)
-        others = CampaignLoad(lambda: campaign_pids(self._workers))
+        own_pids = partial(campaign_pids, self._workers)
+        others = CampaignLoad(own_pids)
         conditions = Conditions(sensors, cpus, Cooling(start_c=board["start_c"]), others)
         facts = board_facts(sensors, cpus, str(board["link"]), self._emulated)
         facts["stable"]["precision"] = board["precision"]
         load = SustainedLoad(self._folder / "load")
-        return BoardAdapter(open_adapter(ref), conditions, load, self._models, facts)
+        adapter = open_adapter(ref)
+        if isinstance(adapter, CountsProcesses):
+            # Each worker here has a supervisor of its own: no parent tells that they are of one.
+            adapter.spare(own_pids)
+        return BoardAdapter(adapter, conditions, load, self._models, facts)
 
     def warnings(self) -> list[str]:
         """Say what about this board makes its numbers less than they seem."""

@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
+from hwprof.devices import gpu_memory
 from hwprof.devices.agent.board_server import hardware_name
 from hwprof.devices.agent.leases import end_leftover_workers, take_lease
 from hwprof.devices.agent.models import ModelFolder
@@ -101,6 +102,7 @@ def device_state(folder: Path) -> dict[str, Any]:
         "battery": sensors.battery(),
         "foreign_cores": load.foreign_cores if load else None,
         "free_memory_bytes": machine.available_memory_bytes(),
+        "free_gpu_memory_bytes": gpu_memory.free_bytes(),
         "free_space_bytes": shutil.disk_usage(folder).free,
         "boot_id": sensors.boot_id(),
         "emulated": is_emulated(),

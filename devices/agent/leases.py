@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hwprof.errors import DeviceUnavailableError
-from hwprof.measure.machine import read_text
+from hwprof.measure.machine import parent_pid, read_text
 
 TAKE_OVER_S = 10.0
 _STEP_S = 0.05
@@ -77,7 +77,7 @@ def campaign_pids(folder: Path, proc: Path = Path("/proc")) -> frozenset[int]:
         supervisor, worker = int(path.name), read_text(path) or ""
         # Both may have ended and their numbers been given away, but hardly as parent and child.
         # Trying the lock instead would for a moment make a left-over file look like a worker's.
-        if worker.isdecimal() and _parent_of(int(worker), proc) == supervisor:
+        if worker.isdecimal() and parent_pid(int(worker), proc) == supervisor:
             found |= {supervisor, int(worker)}
     return frozenset(found - {os.getpid()})
 
@@ -96,13 +96,6 @@ def end_leftover_workers(folder: Path) -> int:
         finally:
             os.close(fd)
     return ended
-
-
-def _parent_of(pid: int, proc: Path) -> int | None:
-    """Return the parent of a living process; None where there is no such process."""
-    # The name in brackets may hold blanks; state and parent follow it.
-    fields = (read_text(proc / str(pid) / "stat") or "").rpartition(")")[2].split()
-    return int(fields[1]) if len(fields) > 1 else None
 
 
 def _lock(fd: int) -> bool:

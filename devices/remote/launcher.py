@@ -53,9 +53,16 @@ class RemoteLauncher:
         return self._board.start_worker(number, self._translate)
 
     def free_memory_bytes(self) -> int | None:
-        """Return the memory that models may take there."""
-        free = self._board.state.get("free_memory_bytes")
-        return free if isinstance(free, int) else None
+        """Return the host's memory that models may take there."""
+        return self._told_bytes("free_memory_bytes")
+
+    def free_device_bytes(self) -> int | None:
+        """Return what the board's GPU had free when it was connected to."""
+        return None if self._ref.memory is None else self._told_bytes("free_gpu_memory_bytes")
+
+    def _told_bytes(self, name: str) -> int | None:
+        found = self._board.state.get(name)
+        return found if isinstance(found, int) else None
 
     def _translate(self, op: str, fields: dict[str, Any]) -> dict[str, Any]:
         """Return a request that speaks of models on the board."""

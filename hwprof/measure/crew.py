@@ -82,6 +82,8 @@ class Member:
     n_faults: int = 0
     n_lost_links: int = 0
     sensors: SensorRange = field(default_factory=SensorRange)
+    others: dict[int, str] = field(default_factory=dict)
+    """Other processes that were seen on the device, in words, by process id."""
     stage: Stage = "start"
     left: bool = False
 
@@ -285,9 +287,10 @@ class Crew:
         known = frame.header.get("disturbance")
         try:
             burst = wire.burst_from(frame)
-            disturbance = None if known is None else Disturbance(**known)
+            disturbance = None if known is None else wire.disturbance_from(known)
             if disturbance is not None:
                 member.sensors.add(disturbance.readings)
+                member.others.update({p.pid: str(p) for p in disturbance.foreign_processes})
         except (wire.WireError, TypeError, AttributeError) as error:
             raise WorkerFault("garbage", str(error), lost=False) from error
         return burst, disturbance

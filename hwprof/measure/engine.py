@@ -13,17 +13,15 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from hwprof.graph import workload_graph
 from hwprof.measure import machine
 from hwprof.measure.group import Campaign, Group
 from hwprof.measure.labelling import Labeller
 from hwprof.measure.level import rounds_done
 from hwprof.measure.load import LoadMonitor, check_quiet, check_threads
-from hwprof.measure.pool import Pool, launcher_for
+from hwprof.measure.pool import Pool
 from hwprof.measure.process import living_pids
 from hwprof.measure.records import (
     DeviceRef,
@@ -32,17 +30,12 @@ from hwprof.measure.records import (
     MeasurePlan,
     Result,
 )
+from hwprof.measure.room import groups
 from hwprof.progress import Pace, Progress
 from hwprof.protocols import Sink
 from hwprof.space.pieces import MBConvPiece
 from hwprof.workload import Workload
 
-GROUP_SIZE = 31
-"""Candidates a group; with the reference block 32 share a worker."""
-MEMORY_SHARE = 0.25
-"""Share of the free memory that the weights of a group may take, over all workers."""
-BYTES_PER_WEIGHT_BYTE = 3
-"""A runtime holds the file's weights, its own layout of them, and work space."""
 QUIET_WINDOW_S = 0.5
 
 REFERENCE = Workload.block(
@@ -168,41 +161,6 @@ def _wait_until(at_s: float, report: _Reporter) -> None:
     while (left_s := at_s - time.monotonic()) > 0:
         report.step(f"the second look at it begins in {math.ceil(left_s)} s", 0)
         time.sleep(min(left_s, 1.0))
-
-
-def groups(
-    workloads: Sequence[Workload], device: DeviceRef, plan: MeasurePlan
-) -> Iterator[list[Workload]]:
-    """Yield the groups, in order: at most 31, and no more weights than fit in memory.
-
-    A runtime with several threads gets a process for itself, so a group is one candidate.
-    """
-    if device.options.threads > 1:
-        yield from ([w] for w in workloads)
-        return
-    free = launcher_for(device).free_memory_bytes()
-    limit = None if free is None else MEMORY_SHARE * free / (plan.workers * BYTES_PER_WEIGHT_BYTE)
-    group: list[Workload] = []
-    held = 0
-    for workload in workloads:
-        size = weight_bytes(workload)
-        too_heavy = limit is not None and held + size > limit
-        if group and (len(group) == GROUP_SIZE or too_heavy):
-            yield group
-            group, held = [], 0
-        group.append(workload)
-        held += size
-    if group:
-        yield group
-
-
-def weight_bytes(workload: Workload) -> int:
-    """Return what the weights of a workload take, as far as it can be told beforehand."""
-    if workload.path is not None:
-        path = Path(workload.path)
-        return path.stat().st_size if path.exists() else 0
-    # A callable's module is not known before it is called: it is alone or among its like.
-    return 0 if workload.target is not None else 4 * workload_graph(workload).params
 
 
 def _first_free_number(earlier: Mapping[str, Sequence[LabelledBurst]]) -> int:

@@ -313,6 +313,7 @@ class Group:
             "provider": member.check.provider,
             "outside_ops": list(member.check.outside_ops),
             "attempts": member.n_faults + 1,
+            "foreign_processes": list(member.others.values()),
             **member.sensors.to_json(),
             **self._reference_telemetry(),
         }

@@ -72,6 +72,7 @@ class Labeller:
             "slow_clock": self._is_slow(burst),
             "stolen": disturbance.steal_share > STEAL_LIMIT,
             "foreign_load": disturbance.foreign_cores > FOREIGN_CORES_LIMIT,
+            "foreign_process": bool(disturbance.foreign_processes),
             "throttled": disturbance.throttled,
         }
         return tuple(name for name, applies in found.items() if applies)

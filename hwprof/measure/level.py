@@ -367,6 +367,8 @@ def _signs(
         steal_share=float(np.mean([b.steal_share for b in used])),
         foreign_cores=float(np.mean([b.foreign_cores for b in used])),
         n_cpus=telemetry.get("n_cpus"),
+        shared_device_share=_share(used, "foreign_process"),
+        foreign_processes=tuple(telemetry.get("foreign_processes", ())),
         faulted_share=_share(used, "faulted"),
         outside_ops=tuple(telemetry.get("outside_ops", ())),
         smt=telemetry.get("smt"),

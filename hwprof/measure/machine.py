@@ -26,6 +26,13 @@ def read_text(path: str | Path) -> str | None:
         return None
 
 
+def parent_pid(pid: int, proc: str | Path = "/proc") -> int | None:
+    """Return the parent of a living process; None where there is no such process."""
+    # The name in brackets may hold blanks; state and parent follow it.
+    fields = (read_text(Path(proc) / str(pid) / "stat") or "").rpartition(")")[2].split()
+    return int(fields[1]) if len(fields) > 1 else None
+
+
 @cache
 def cpu_model() -> str:
     """Return the CPU's name as the system gives it."""

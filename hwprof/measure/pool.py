@@ -42,7 +42,11 @@ class Launcher(Protocol):
         ...
 
     def free_memory_bytes(self) -> int | None:
-        """Return the memory that models may take there; None where that is not known."""
+        """Return the host's memory that models may take there; None where that is not known."""
+        ...
+
+    def free_device_bytes(self) -> int | None:
+        """Return the device's own free memory; None where it has none or does not tell."""
         ...
 
 
@@ -51,10 +55,12 @@ class HostLauncher:
 
     Args:
         interpreter: the Python that they run on; None takes ours.
+        memory: ``package.module:function`` that tells the free memory of a device with memory of
+            its own; None for a device that has none.
     """
 
-    def __init__(self, interpreter: Interpreter | None = None) -> None:
-        self._interpreter = interpreter
+    def __init__(self, interpreter: Interpreter | None = None, memory: str | None = None) -> None:
+        self._interpreter, self._memory = interpreter, memory
 
     def start(self, number: int) -> Worker:
         """Start one worker process."""
@@ -64,6 +70,13 @@ class HostLauncher:
         """Return the memory that can be had without swapping."""
         return machine.available_memory_bytes()
 
+    def free_device_bytes(self) -> int | None:
+        """Return the device's own free memory, as its driver tells it."""
+        if self._memory is None:
+            return None
+        free: int | None = load_factory("the device's memory", self._memory)()
+        return free
+
 
 def launcher_for(ref: DeviceRef) -> Launcher:
     """Return what starts workers of a device.
@@ -72,7 +85,7 @@ def launcher_for(ref: DeviceRef) -> Launcher:
         DeviceUnavailableError: it cannot be loaded, or the device cannot be reached.
     """
     if ref.launcher is None:
-        return HostLauncher()
+        return HostLauncher(memory=ref.memory)
     launcher: Launcher = load_factory(ref.name, ref.launcher)(ref)
     return launcher
 

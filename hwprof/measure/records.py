@@ -56,6 +56,9 @@ class DeviceRef:
     to the device; None for a device of this host."""
     address: str | None = None
     """Where the device is, e.g. ``ssh://pi@192.168.1.20:22``; None for this host."""
+    memory: str | None = None
+    """``package.module:function`` that returns the free bytes of a device with memory of its own,
+    next to the device and without opening it; None for one that works in the host's memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,8 +231,9 @@ class LabelledBurst:
     """A burst with its place in the campaign and what disturbed it.
 
     ``causes`` may hold ``first`` (warm-up), ``preempted``, ``faulted``, ``slow_clock``,
-    ``stolen``, ``foreign_load``, ``throttled``, ``superseded`` (timed again). Nothing is deleted for its value; bursts whose
-    cause is in :data:`EXCLUDING_CAUSES` are kept but leave the level.
+    ``stolen``, ``foreign_load``, ``foreign_process`` (another on the device), ``throttled``,
+    ``superseded`` (timed again). Nothing is deleted for its value; bursts whose cause is in
+    :data:`EXCLUDING_CAUSES` are kept but leave the level.
     """
 
     burst: Burst

@@ -15,6 +15,8 @@ THROTTLED_SHARE = 0.1
 REFERENCE_DRIFT = 0.015
 SIBLING_CORES = 0.05
 """Foreign load from which a busy SMT sibling is worth a remark."""
+MOST_NAMED = 4
+"""Other processes that a line names."""
 LONGER = {"quick": "standard", "standard": "strict"}
 
 
@@ -38,6 +40,10 @@ class Signs:
     foreign_cores: float
     n_cpus: int | None
     faulted_share: float
+    shared_device_share: float = 0.0
+    """Of bursts beside another process on the device."""
+    foreign_processes: tuple[str, ...] = ()
+    """Those processes, in words."""
     outside_ops: tuple[str, ...] = ()
     smt: bool | None = None
     """Whether hardware threads share a core."""
@@ -85,6 +91,18 @@ def _contaminated(signs: Signs) -> Iterator[tuple[Verdict, str]]:
             (
                 f"other processes kept {signs.foreign_cores:.1f}{of_all} cores busy while this ran: "
                 "stop them or measure later"
+            ),
+        )
+    if signs.shared_device_share > 0.0:
+        named = ", ".join(signs.foreign_processes[:MOST_NAMED])
+        n_more = len(signs.foreign_processes) - MOST_NAMED
+        more = f" and {n_more} more" if n_more > 0 else ""
+        yield (
+            "contaminated",
+            (
+                f"another process was on the device in {signs.shared_device_share:.0%} of the "
+                f"bursts{': ' if named else ''}{named}{more}; end it, or measure when the device is "
+                "free"
             ),
         )
     if signs.steal_share > STEAL_LIMIT:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from hwprof.measure.framing import StreamClosedError, WireError, pack, read_frame
 from hwprof.measure.records import Burst, DeviceOptions, DeviceRef, MeasurePlan
+from hwprof.protocols import Disturbance, ForeignProcess
 
 __all__ = ["Frame", "StreamClosedError", "WireError", "decode", "encode", "plain"]
 
@@ -156,6 +157,17 @@ def burst_from(frame: Frame) -> Burst:
         end_to_end_ns=host.get("end_to_end_ns"),
         **counters,
     )
+
+
+def disturbance_from(data: Mapping[str, Any]) -> Disturbance:
+    """Read a disturbance from plain data.
+
+    Raises:
+        TypeError: it is none.
+    """
+    told = {"foreign_processes": (), **data}
+    others = tuple(ForeignProcess(**process) for process in told["foreign_processes"])
+    return Disturbance(**{**told, "foreign_processes": others})
 
 
 def device_json(ref: DeviceRef) -> dict[str, Any]:

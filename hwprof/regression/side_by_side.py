@@ -289,8 +289,12 @@ class _Race:
         assert member.loaded is not None
         hello = self._hellos[member]
         telemetry = {
-            "warnings": [] if hello.reports_disturbance else list(machine.warnings()),
+            "warnings": [
+                *(() if hello.reports_disturbance else machine.warnings()),
+                *hello.warnings,
+            ],
             "n_cpus": None if hello.reports_disturbance else self._monitor.n_cpus,
+            "foreign_processes": list(member.others.values()),
         }
         fingerprint: Fingerprint = hello.fingerprint
         bursts = [self._labeller.relabel(b) for b in member.bursts]

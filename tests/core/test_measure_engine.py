@@ -145,6 +145,14 @@ def test_telemetry_of_the_device_decides_the_verdict() -> None:
     assert {"stolen", "throttled", "foreign_load"} <= set(result.bursts[-1].causes)
 
 
+def test_another_process_on_the_device_contaminates() -> None:
+    other = {"pid": 4711, "name": "python", "memory_bytes": 512 * 2**20}
+    result = measured(run([block("a")], null(load={"foreign_processes": [other]}))["a"])
+    assert result.verdict == "contaminated"
+    assert "in 100% of the bursts: python (pid 4711, 512 MiB); end it" in result.evidence[0]
+    assert {"foreign_process"} <= set(result.bursts[-1].causes)
+
+
 def test_sustained_keeps_the_throttled_bursts_that_it_is_there_to_time() -> None:
     plan = plan_for("quick", workers=2, looks=(3,), timeout_s=20.0, sustained_s=1.0)
     result = measured(run([block("a")], null(load={"throttled": True}), plan)["a"])
@@ -195,17 +203,6 @@ def test_several_threads_have_a_process_each() -> None:
     workers = [{b.worker for b in measured(r).bursts} for r in found.values()]
     assert len(workers[0]) == len(workers[1]) == 2
     assert workers[0].isdisjoint(workers[1])
-
-
-def test_groups_keep_the_order_and_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    workloads = [block(f"n{i}", i + 1) for i in range(40)]
-    sizes = [len(g) for g in engine.groups(workloads, null(), PLAN)]
-    assert sizes == [31, 9]
-    assert [len(g) for g in engine.groups(workloads[:3], null(threads=2), PLAN)] == [1, 1, 1]
-    monkeypatch.setattr(engine, "weight_bytes", lambda w: 10)
-    # A quarter of 600 bytes, over 2 workers with 3 bytes a weight byte, holds 25: two each.
-    monkeypatch.setattr(machine, "available_memory_bytes", lambda: 600)
-    assert [len(g) for g in engine.groups(workloads[:5], null(), PLAN)] == [2, 2, 1]
 
 
 def test_equal_workloads_are_measured_once() -> None:

@@ -48,6 +48,18 @@ def test_clean_says_what_agreed() -> None:
             "contaminated",
             "other processes kept 0.9 of 2 cores busy while this ran: stop them",
         ),
+        (
+            {"foreign_processes": ("python (pid 7)",)},
+            {"shared_device_share": 0.25, "foreign_processes": ("python (pid 7)", "b (pid 8)")},
+            "contaminated",
+            "another process was on the device in 25% of the bursts: python (pid 7), b (pid 8); end",
+        ),
+        (
+            {},
+            {"shared_device_share": 0.01, "foreign_processes": tuple("abcdef")},
+            "contaminated",
+            "in 1% of the bursts: a, b, c, d and 2 more; end it",
+        ),
         ({"steal_share": 0.02}, {"steal_share": 0.021}, "contaminated", "hypervisor gave 2.1%"),
         (
             {"throttled_share": 0.1},

@@ -7,6 +7,7 @@ import io
 import json
 import struct
 from collections.abc import Callable
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from hwprof.measure import wire
 from hwprof.measure.framing import MAGIC
 from hwprof.measure.records import Burst, DeviceOptions, DeviceRef, plan_for
+from hwprof.protocols import Disturbance, ForeignProcess
 
 
 def reader(data: bytes) -> Callable[[int], bytes]:
@@ -145,3 +147,13 @@ def test_references_and_plans_survive_json() -> None:
     assert wire.device_from(json.loads(json.dumps(wire.device_json(ref)))) == ref
     plan = plan_for("standard", target_rel=0.03)
     assert wire.plan_from(json.loads(json.dumps(wire.plan_json(plan)))) == plan
+
+
+def test_a_disturbance_comes_back_as_it_was() -> None:
+    """Of a device that tells of other processes, and of an adapter that knows no such thing."""
+    other = ForeignProcess(pid=7, name="python", memory_bytes=2**20)
+    sent = Disturbance(throttled=True, foreign_processes=(other,), readings={"sm_mhz": 1980.0})
+    assert wire.disturbance_from(json.loads(json.dumps(asdict(sent)))) == sent
+    assert wire.disturbance_from({"foreign_cores": 0.5}) == Disturbance(foreign_cores=0.5)
+    with pytest.raises(TypeError):
+        wire.disturbance_from({"foreign_processes": [{"name": "no pid"}]})

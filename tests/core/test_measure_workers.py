@@ -171,6 +171,9 @@ class RefusingLauncher:
     def free_memory_bytes(self) -> int | None:
         return None
 
+    def free_device_bytes(self) -> int | None:
+        return None
+
 
 def test_a_link_lost_while_a_later_worker_starts_is_the_link_s() -> None:
     with Pool(REF, 0) as pool:

@@ -10,6 +10,10 @@ class NVMLError(Exception):
     pass
 
 
+class NVMLLibraryMismatchError(Exception):
+    """As in the binding: no NVMLError."""
+
+
 class FakeNvml:
     """Answers ``nvmlDevice…`` calls from ``answers``; of callables, what they return.
 
@@ -17,6 +21,7 @@ class FakeNvml:
     """
 
     NVMLError = NVMLError
+    NVMLLibraryMismatchError = NVMLLibraryMismatchError
 
     def __init__(self, **answers: Any) -> None:
         self.answers: dict[str, Any] = {"MigMode": [0, 0], **answers}
@@ -45,6 +50,22 @@ class FakeNvml:
     def nvmlDeviceGetHandleByIndex(self, index: int) -> str:  # noqa: N802
         return f"handle {index}"
 
+    def nvmlDeviceGetUUID(self, handle: str) -> str:  # noqa: N802
+        return f"GPU-{handle.removeprefix('handle ')}a7c"
+
+    def nvmlDeviceGetMaxMigDeviceCount(self, handle: str) -> int:  # noqa: N802
+        return 7
+
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, handle: str, index: int) -> str:  # noqa: N802
+        slices: list[str] = self.answers.get("slices", [])
+        if index >= len(slices):
+            raise NVMLError("Not Found")
+        return slices[index]
+
+    def nvmlDeviceGetMemoryInfo(self, handle: str) -> Any:  # noqa: N802
+        free = self._answer("free")
+        return SimpleNamespace(free=free[handle] if isinstance(free, dict) else free)
+
     def nvmlDeviceGetClockInfo(self, handle: str, kind: int) -> Any:  # noqa: N802
         return self._answer({1: "sm", 2: "memory"}[kind])
 
@@ -69,7 +90,17 @@ class FakeNvml:
         return self.answers["MigMode"]
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle: str) -> Any:  # noqa: N802
-        return [SimpleNamespace(pid=pid) for pid in self._answer("pids")]
+        if self.answers.get("is_old"):
+            raise NVMLLibraryMismatchError("Unversioned function called")
+        found = self._answer("pids")  # of each its id, or what NVML tells of it
+        told = [{"pid": p} if isinstance(p, int) else p for p in found]
+        return [SimpleNamespace(**{"usedGpuMemory": None, **t}) for t in told]
+
+    def nvmlSystemGetProcessName(self, pid: int) -> str:  # noqa: N802
+        names: dict[int, str] = self.answers.get("names", {})
+        if pid not in names:
+            raise NVMLError("Not Found")
+        return names[pid]
 
     def nvmlDeviceGetMPSComputeRunningProcesses(self, handle: str) -> Any:  # noqa: N802
         return self._answer("mps_pids")

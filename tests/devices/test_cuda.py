@@ -19,8 +19,8 @@ from hwprof.devices.cuda import CudaAdapter, CudaCompiledAdapter, CudaEagerAdapt
 from hwprof.devices.cuda_trace import kernel_times_s
 from hwprof.devices.nvml import GpuConditions
 from hwprof.errors import CompileError, DeviceError, DeviceUnavailableError, ModelError
-from hwprof.measure.engine import GROUP_SIZE
 from hwprof.measure.records import DeviceOptions, plan_for
+from hwprof.measure.room import GROUP_SIZE
 from hwprof.parts.assembly import written_nodes
 from hwprof.parts.grouping import group_operators
 from hwprof.protocols import ReportsDisturbance, ReportsWarnings
@@ -188,8 +188,45 @@ def test_a_full_gpu_is_a_failure_of_its_own() -> None:
     def full(*_: object, **__: object) -> None:
         raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
-    with pytest.raises(MemoryError, match="Tried to allocate 2 GiB"):
+    with pytest.raises(MemoryError, match=r"Tried to allocate 2 GiB.*; use a smaller --batch"):
         adapter(replaced={"from_numpy": full}).compile(block("mbconv"), PLAN)
+
+
+@pytest.mark.parametrize("kind", [CudaAdapter, CudaCompiledAdapter])
+def test_a_full_gpu_is_no_mistake_of_the_model(kind: type[CudaAdapter]) -> None:
+    """CUDA's libraries say so in words: torch's own error is only for its allocator."""
+    opened = adapter(kind=kind, replaced={"compile": lambda module, **_: module})
+
+    def full() -> None:
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`")
+
+    opened.torch.cuda.synchronize = full
+    with pytest.raises(MemoryError, match=r"ALLOC_FAILED.*; use a smaller --batch"):
+        opened.compile(block("mbconv"), PLAN)
+
+
+def test_after_a_full_gpu_the_next_workload_finds_its_memory() -> None:
+    emptied: list[bool] = []
+    opened = adapter()
+    opened.torch.cuda.empty_cache = lambda: emptied.append(True)
+    opened.compile(block("mbconv"), PLAN)
+    with pytest.raises(MemoryError), opened.room_for(block("mbconv")):
+        raise OutOfMemoryError("CUDA out of memory.")
+    assert emptied == []  # what failed hangs on its error still
+    for _ in range(2):
+        opened.compile(block("mbconv"), PLAN)
+    assert emptied == [True]
+
+
+def test_a_gpu_without_room_for_a_process_says_what_helps() -> None:
+    stand_in = TorchOnFakeGpu(FakeGpu())
+
+    def full() -> None:
+        raise RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be")
+
+    stand_in.cuda.Stream = full
+    with pytest.raises(MemoryError, match=r"another process .*\(CUDA error: out of memory\); use"):
+        CudaAdapter(DeviceOptions(), stand_in, FakeNvml(**READINGS), place="cpu")
 
 
 def test_a_compiler_that_refuses() -> None:
@@ -325,7 +362,7 @@ def test_a_profiler_that_sees_no_kernels_says_so() -> None:
 
 
 def _event(name: str, kernels: tuple[float, ...] = (), parent: Any = None) -> Any:
-    found = [SimpleNamespace(duration=us) for us in kernels]
+    found = [SimpleNamespace(name="kernel", duration=us) for us in kernels]
     return SimpleNamespace(name=name, kernels=found, cpu_parent=parent)
 
 
@@ -345,6 +382,13 @@ def test_kernels_are_summed_by_operator_or_by_the_scope_round_it() -> None:
     assert kernel_times_s(events, {"u0.l1", "u0.l2"}) == pytest.approx(
         {"u0.l1": 7.5e-6, "u0.l2": 1.5e-6}
     )
+
+
+def test_a_scopes_own_range_on_the_gpu_does_not_count_again() -> None:
+    first = _event("u0.l1")
+    first.kernels.append(SimpleNamespace(name="u0.l1", duration=9.0))
+    events = [first, _event("aten::cudnn_convolution", (5.0, 2.5), first)]
+    assert kernel_times_s(events, {"u0.l1"}) == pytest.approx({"u0.l1": 7.5e-6})
 
 
 def test_closing_twice() -> None:

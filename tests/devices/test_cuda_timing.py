@@ -152,3 +152,11 @@ def test_a_launch_that_gives_the_gpu_nothing_to_do_has_no_time(capture: bool, ca
     with pytest.raises(MeasurementError, match="nothing to do"):
         timer(FakeGpu(), 0, 0, capture=capture).burst(0.0, 3, cache)
     assert timer(FakeGpu(), 1, 3_000, capture=capture).burst(0.0, 3, cache).n_samples >= 3
+
+
+def test_a_capture_that_finds_no_memory_is_no_refusal() -> None:
+    """Launched kernel by kernel it would give another number than asked for, with a remark only."""
+    gpu = FakeGpu(refuses_capture="CUDA error: out of memory")
+    with pytest.raises(MemoryError, match=r"\(CUDA error: out of memory\); use a smaller --batch"):
+        GpuTimer(fake_torch(gpu), network(gpu, 3, 5_000))
+    assert gpu.stuck_in is None

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from hwprof.devices import gpu_memory
 from hwprof.devices import nvml as nvml_module
 from hwprof.devices.cuda_presence import no_gpu
 from hwprof.devices.nvml import (
@@ -18,9 +19,10 @@ from hwprof.devices.nvml import (
     GpuSensors,
     NvmlError,
 )
+from hwprof.protocols import ForeignProcess
 from tests.devices.fake_nvml import FakeNvml
 
-SOURCE = Path(nvml_module.__file__).read_text()
+SOURCE = "".join(Path(str(m.__file__)).read_text() for m in (nvml_module, gpu_memory))
 QUIET = {"sm": 1980, "memory": 2619, "power_mw": 351_500, "temperature": 61, "reasons": 0}
 
 
@@ -31,6 +33,7 @@ def test_every_call_exists_in_the_published_binding() -> None:
     assert len(names) > 12
     old_name = "nvmlDeviceGetCurrentClocksThrottleReasons"
     assert [n for n in sorted(names - {old_name}) if not hasattr(binding, n)] == []
+    assert issubclass(binding.NVMLLibraryMismatchError, Exception)
     assert nvml_module._CLOCK_SM == binding.NVML_CLOCK_SM
     assert nvml_module._CLOCK_MEMORY == binding.NVML_CLOCK_MEM
     assert nvml_module._TEMPERATURE_GPU == binding.NVML_TEMPERATURE_GPU
@@ -145,7 +148,8 @@ def test_what_a_gpu_does_not_tell_is_absent() -> None:
         "mig": None,
         "mps": False,
     }
-    assert bare.warnings() == []
+    (warning,) = bare.warnings()
+    assert "whether other processes use the GPU is not known" in warning
 
 
 def test_facts_of_the_set_up() -> None:
@@ -169,6 +173,54 @@ def test_who_shares_the_gpu_is_said_with_what_would_help() -> None:
 def test_who_started_the_worker_is_no_other() -> None:
     """A search may hold its supernet on the GPU; it waits while its workers measure."""
     assert sensors(pids=[os.getpid(), os.getppid()]).other_processes() == ()
+
+
+STRANGER = 2**22 + 1
+
+
+def test_another_process_that_starts_in_a_burst_is_told_by_name_and_memory() -> None:
+    seen = [{"pid": STRANGER, "usedGpuMemory": 512 * 2**20}]
+    answers = iter([[os.getpid()], [os.getpid(), *seen], [os.getpid()]])
+    watch, _ = conditions(pids=lambda: next(answers), names={STRANGER: "/usr/bin/python3"})
+    watch.before()
+    watch.after({})
+    (found,) = watch.last.foreign_processes
+    assert str(found) == f"/usr/bin/python3 (pid {STRANGER}, 512 MiB)"
+    assert found == ForeignProcess(pid=STRANGER, name="/usr/bin/python3", memory_bytes=512 * 2**20)
+    assert watch.last.readings["other_gpu_processes"] == 1.0
+
+
+def test_what_is_not_known_of_another_process_is_left_out() -> None:
+    (found,) = sensors(pids=[os.getpid(), STRANGER]).other_processes() or ()
+    assert str(found) == f"a process (pid {STRANGER})"
+
+
+def test_workers_of_the_campaign_are_spared() -> None:
+    """On a board each has a supervisor of its own, so that no parent tells."""
+    found = sensors(pids=[os.getpid(), STRANGER, STRANGER + 1])
+    found.spare(lambda: {STRANGER})
+    assert [p.pid for p in found.other_processes() or ()] == [STRANGER + 1]
+
+
+def test_who_is_in_another_slice_is_no_other() -> None:
+    told = [
+        {"pid": pid, "gpuInstanceId": part}
+        for pid, part in ((os.getpid(), 1), (STRANGER, 2), (STRANGER + 1, 1))
+    ]
+    assert [p.pid for p in sensors(pids=told).other_processes() or ()] == [STRANGER + 1]
+
+
+def test_an_old_driver_does_not_end_the_worker() -> None:
+    """The binding's exception for a call that the driver lacks is none of its NVMLErrors."""
+    assert sensors(is_old=True).other_processes() is None
+
+
+def test_a_worker_beside_this_one_is_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine started both; a process with another parent is told from them."""
+    parents = {STRANGER: os.getppid(), STRANGER + 1: 1}
+    monkeypatch.setattr(nvml_module, "parent_pid", parents.get)
+    found = sensors(pids=[os.getpid(), *parents]).other_processes() or ()
+    assert [p.pid for p in found] == [STRANGER + 1]
 
 
 def test_processes_of_another_namespace_say_nothing() -> None:

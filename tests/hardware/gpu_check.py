@@ -17,6 +17,7 @@ not; 3: no GPU is here.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import sys
 import time
@@ -88,7 +89,16 @@ def run(asked: argparse.Namespace) -> list[Row]:
             what = f"ended by {type(error).__name__}: {error}"
             rows.append(Row(section=name, what=what, value="-", holds=False))
             show(rows[-1])
+        free_gpu()
     return rows
+
+
+def free_gpu() -> None:
+    """Give back what a section has left on the GPU: workers of the next one need the room."""
+    import torch
+
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def show(row: Row) -> None:

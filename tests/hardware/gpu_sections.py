@@ -30,8 +30,9 @@ LAYERS_OF_ERROR = 50
 """Errors of so many layers in a row, as if none cancelled; fp32 has the contract tests' bar."""
 FP32_BAR = 1e-4
 SWEEP = (1, 8, 32, 128)
-AGREEMENT_BATCH = 128
-"""So much work a kernel that the gaps between them, which not every instrument sees, are little."""
+AGREEMENT_BATCH = 512
+"""So much work a kernel that the gaps between them, which not every instrument sees, are little: some
+200 kernels with a microsecond each beside 20 ms or more are within the 1 % that is claimed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +105,7 @@ def outputs() -> Iterator[Row]:
                 executable = adapter.compile(workload, plan_for("quick"))
                 error = max_rel_error(executable.outputs(inputs), [expected])
                 executable.close()
-            except HwprofError as refused:
+            except (HwprofError, MemoryError) as refused:
                 yield Row(section="outputs", what=what, value=str(refused), holds=False)
                 continue
             yield Row(
@@ -157,16 +158,16 @@ def _ratio(what: str, one_s: float, other_s: float, within: float) -> Row:
 
 
 def _flush(torch: Any) -> Row:
-    """Copy what fits into the L2 cache, with and without a flush."""
+    """Add to what fits into the L2 cache, with and without a flush: a kernel, unlike a copy."""
     l2_bytes = torch.cuda.get_device_properties(0).L2_cache_size
     source = torch.randn(l2_bytes // 16, device="cuda")
     target = torch.empty_like(source)
-    timer = GpuTimer(torch, lambda _: target.copy_(source))
+    timer = GpuTimer(torch, lambda _: torch.add(source, 1.0, out=target))
     hot, cold = (timer.burst(0.05, 10, cache) for cache in ("hot", "cold"))
     times = [float(np.median(b.duration_ns[1:] / b.calls_per_sample)) for b in (hot, cold)]
     return Row(
         section="agreement",
-        what="cold over hot, for a copy of a quarter of the L2 cache",
+        what="cold over hot, for an addition to a quarter of the L2 cache",
         value=f"{times[1] / times[0]:.2f}",
         bar="> 1.05",
         holds=times[1] > 1.05 * times[0],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from hwprof.devices.agent import board_server
 from hwprof.devices.agent.board_server import UNTOLD_LOAD, BoardExecutable, BoardServer
 from hwprof.devices.agent.conditions import CampaignLoad, Conditions, Cooling, SustainedLoad
 from hwprof.devices.agent.sensors import Sensors
+from hwprof.devices.null import NullAdapter
 from hwprof.measure.load import LoadMonitor
 
 TICKS = 100
@@ -113,6 +114,26 @@ def test_a_device_that_does_not_tell_its_load_says_so(
     assert UNTOLD_LOAD not in server.warnings()
     monkeypatch.setattr(board_server, "LoadMonitor", lambda: LoadMonitor(proc=tmp_path / "none"))
     assert UNTOLD_LOAD in server.warnings()
+
+
+class CountingAdapter(NullAdapter):
+    """Tells who is spared when others on its device are counted."""
+
+    spared: Callable[[], Collection[int]] = tuple
+
+    def spare(self, pids: Callable[[], Collection[int]]) -> None:
+        type(self).spared = staticmethod(pids)
+
+
+def test_the_campaigns_workers_on_a_board_are_not_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No parent tells: each has a supervisor of its own, which announces the two."""
+    monkeypatch.setattr(board_server, "campaign_pids", lambda folder: {7, 8})
+    device = {"name": "gpu", "factory": f"{__name__}:CountingAdapter", "options": {}}
+    board = {"emulated": False, "cpus": None, "start_c": None, "link": "ssh", "precision": "fp32"}
+    BoardServer(tmp_path).open_device({"device": device, "board": board})
+    assert CountingAdapter.spared() == {7, 8}
 
 
 def test_a_burst_waits_until_within_two_degrees_of_the_start() -> None:
