@@ -17,8 +17,9 @@ be left out:
 
 Labels are shell patterns; for ``clock`` see :mod:`hwprof.devices.null_clock`. A fault happens
 at a stage (``supports``, ``compile``, ``check``, ``warmup``, ``burst``) and is one of ``die``,
-``kill``, ``hang``, ``nan``, ``fallback``, ``garbage``, ``refuse``, ``model``, ``memory``,
-``unsupported`` or ``print`` (noise on standard output); with ``once`` it happens until the file MARKER exists, and makes it.
+``kill``, ``hang``, ``nan``, ``fallback``, ``garbage``, ``refuse``, ``model``, ``plan``,
+``memory``, ``unsupported`` or ``print`` (noise on standard output); with ``once`` it happens until
+the file MARKER exists, and makes it.
 Noise is drawn from the seed, the workload and the worker's number, so that a campaign repeats
 to the nanosecond.
 """
@@ -26,6 +27,7 @@ to the nanosecond.
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
@@ -75,7 +77,7 @@ FIELDS = frozenset(
 FAULTS = frozenset(
     (
         *("die", "kill", "hang", "nan", "fallback", "garbage", "refuse", "model", "memory"),
-        *("unsupported", "print"),
+        *("plan", "unsupported", "print"),
     )
 )
 DEFAULT_LATENCY_S = 1e-3
@@ -146,6 +148,7 @@ class NullAdapter:
         Raises:
             CompileError: the script refuses it.
             ModelError: the script says that the model is damaged.
+            PlanError: the script says that the options do not suit it.
         """
         self.fault(workload, "compile")
         return NullExecutable(self, workload)
@@ -201,6 +204,8 @@ def _do(kind: str) -> str:
             raise CompileError("the script refuses it")
         case "model":
             raise ModelError("the script says that the model is damaged")
+        case "plan":
+            raise PlanError("the script says that the options do not suit it")
         case "memory":
             raise MemoryError("the script wants more than there is")
         case "print":
@@ -242,7 +247,8 @@ class NullExecutable:
             finite=kind != "nan",
             provider="scripted",
             fallback_ops=("scripted operator",) if kind == "fallback" else (),
-            max_rel_error=error,
+            # JSON has no NaN: this answer cannot be sent.
+            max_rel_error=math.nan if kind == "garbage" else error,
         )
 
     def outputs(self, inputs: Arrays | None = None) -> list[Array]:

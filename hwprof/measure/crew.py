@@ -7,7 +7,8 @@ fresh one takes the seat and compiles what is asked of it when it is asked.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -24,7 +25,7 @@ from hwprof.measure.records import (
     Stage,
 )
 from hwprof.measure.verdict import counted
-from hwprof.protocols import Check, Disturbance
+from hwprof.protocols import Check, Disturbance, Support
 from hwprof.workload import Workload
 
 logger = logging.getLogger(__name__)
@@ -216,9 +217,9 @@ class Crew:
         plan, data = self._plan, member.workload.to_json()
         if member.loaded is None:
             member.stage = "supports"
-            support = worker.request("supports", plan.timeout_s, workload=data).header
-            if not support["ok"]:
-                raise WorkerFault("unsupported", str(support["reason"]), lost=False)
+            support = self._support(worker, data)
+            if not support.ok:
+                raise WorkerFault("unsupported", support.reason, lost=False)
             self._announce(member, support)
         member.stage = "compile"
         worker.request("compile", plan.timeout_s, workload=data, plan=wire.plan_json(plan))
@@ -234,12 +235,17 @@ class Crew:
         timed = self._request_burst(member, worker, plan.warmup_s, plan.warmup_calls)
         self._keep_warmup(member, worker, timed)
 
-    def _announce(self, member: Member, support: Mapping[str, Any]) -> None:
+    def _support(self, worker: Worker, workload: Mapping[str, Any]) -> Support:
+        header = worker.request("supports", self._plan.timeout_s, workload=workload).header
+        with _answering("supports"):
+            return Support(**{**header, "outside_ops": tuple(header["outside_ops"])})
+
+    def _announce(self, member: Member, support: Support) -> None:
         """Say before measuring what will not be accelerated; of many alike, the first."""
-        outside = support["outside_ops"]
+        outside = support.outside_ops
         if not set(outside) <= self._announced:
             self._announced.update(outside)
-            pieces = support["n_pieces"]
+            pieces = support.n_pieces
             logger.warning(
                 "%s: %s run%s outside of the accelerated part%s",
                 member.workload.label,
@@ -250,10 +256,12 @@ class Crew:
 
     def _check(self, member: Member, worker: Worker) -> None:
         header = worker.request("check", self._plan.timeout_s, key=member.workload.key).header
-        found, loaded = header["check"], header["loaded"]
-        member.check = Check(
-            **{**found, **{n: tuple(found[n]) for n in ("fallback_ops", "outside_ops")}}
-        )
+        with _answering("check"):
+            found, loaded = header["check"], header["loaded"]
+            member.check = Check(
+                **{**found, **{n: tuple(found[n]) for n in ("fallback_ops", "outside_ops")}}
+            )
+            loaded = Loaded(**{**loaded, "warnings": tuple(loaded["warnings"])})
         if member.check.fallback_ops:
             raise WorkerFault(
                 "fallback",
@@ -269,7 +277,7 @@ class Crew:
                 "weights and the inputs",
                 lost=False,
             )
-        member.loaded = Loaded(**{**loaded, "warnings": tuple(loaded["warnings"])})
+        member.loaded = loaded
 
     def _request_burst(
         self, member: Member, worker: Worker, duration_s: float, min_calls: int
@@ -283,17 +291,28 @@ class Crew:
             cache=self._plan.cache,
         )
         known = frame.header.get("disturbance")
-        try:
+        with _answering("burst"):
             burst = wire.burst_from(frame)
             disturbance = None if known is None else Disturbance(**known)
             if disturbance is not None:
                 member.sensors.add(disturbance.readings)
-        except (wire.WireError, TypeError, AttributeError) as error:
-            raise WorkerFault("garbage", str(error), lost=False) from error
         return burst, disturbance
 
 
+@contextmanager
+def _answering(op: str) -> Iterator[None]:
+    """Read an answer; one that is not of the form agreed upon is a fault, not our end."""
+    try:
+        yield
+    except wire.WireError as error:
+        raise WorkerFault("garbage", str(error), lost=False) from error
+    except (KeyError, TypeError, AttributeError) as error:
+        what = f"the answer to {op!r}: {type(error).__name__}: {error}"
+        raise WorkerFault("garbage", what, lost=False) from error
+
+
 def _failure(member: Member, fault: WorkerFault) -> Failure:
+    assert fault.kind != "unavailable"  # which ends the campaign
     return Failure(
         workload=member.workload,
         stage=member.stage,
