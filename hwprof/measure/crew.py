@@ -7,13 +7,14 @@ fresh one takes the seat and compiles what is asked of it when it is asked.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from hwprof.errors import DeviceUnavailableError
 from hwprof.measure import wire
+from hwprof.measure.agreement import Agreement, Sample, from_arrays, may_differ, tolerance_for
 from hwprof.measure.pool import Hello, Pool
 from hwprof.measure.process import LINK, Interpreter, Worker, WorkerFault
 from hwprof.measure.records import (
@@ -22,6 +23,7 @@ from hwprof.measure.records import (
     LabelledBurst,
     Loaded,
     MeasurePlan,
+    Precision,
     Stage,
 )
 from hwprof.measure.verdict import counted
@@ -80,6 +82,7 @@ class Member:
     next_round: int = 0
     loaded: Loaded | None = None
     check: Check | None = None
+    agreement: Agreement = field(default_factory=Agreement)
     n_faults: int = 0
     n_lost_links: int = 0
     sensors: SensorRange = field(default_factory=SensorRange)
@@ -106,6 +109,7 @@ class Crew:
         pool: starts and parks the processes.
         plan: time limits, warm-up, cache.
         keep_warmup: called with each warm-up burst.
+        precision: arithmetic type that the device was opened with.
     """
 
     def __init__(
@@ -113,8 +117,10 @@ class Crew:
         pool: Pool,
         plan: MeasurePlan,
         keep_warmup: Callable[[Member, Worker, TimedBurst], None],
+        precision: Precision = "fp32",
     ) -> None:
         self._pool, self._plan, self._keep_warmup = pool, plan, keep_warmup
+        self._precision = precision
         self._announced: set[str] = set()
 
     def start(self, seats: list[Seat]) -> Hello:
@@ -129,7 +135,7 @@ class Crew:
         return hello
 
     def prepare(self, member: Member, seat: Seat) -> None:
-        """Compile ``member`` on ``seat`` and check its outputs once.
+        """Compile ``member`` on ``seat`` and check its outputs, also against other seats'.
 
         Raises:
             LostError: it failed for good.
@@ -223,9 +229,8 @@ class Crew:
             self._announce(member, support)
         member.stage = "compile"
         worker.request("compile", plan.timeout_s, workload=data, plan=wire.plan_json(plan))
-        if member.loaded is None:
-            member.stage = "check"
-            self._check(member, worker)
+        member.stage = "check"
+        self._check(member, worker)
         if warm:
             self._warm_up(member, worker)
 
@@ -255,29 +260,49 @@ class Crew:
             )
 
     def _check(self, member: Member, worker: Worker) -> None:
-        header = worker.request("check", self._plan.timeout_s, key=member.workload.key).header
+        n_runs = 0 if may_differ(member.workload) else member.agreement.runs
+        key, timeout_s = member.workload.key, self._plan.timeout_s
+        frame = worker.request("check", timeout_s, key=key, runs=n_runs)
         with _answering("check"):
-            found, loaded = header["check"], header["loaded"]
-            member.check = Check(
+            found, loaded = frame.header["check"], frame.header["loaded"]
+            check = Check(
                 **{**found, **{n: tuple(found[n]) for n in ("fallback_ops", "outside_ops")}}
             )
             loaded = Loaded(**{**loaded, "warnings": tuple(loaded["warnings"])})
-        if member.check.fallback_ops:
+            runs = from_arrays(frame.arrays, n_runs) if n_runs else []
+        if check.fallback_ops:
             raise WorkerFault(
                 "fallback",
-                f"these operators silently ran elsewhere than on {member.check.provider}: "
-                f"{', '.join(member.check.fallback_ops)}; the latency would be another device's: "
+                f"these operators silently ran elsewhere than on {check.provider}: "
+                f"{', '.join(check.fallback_ops)}; the latency would be another device's: "
                 "replace them, or measure where they run",
                 lost=False,
             )
-        if not member.check.finite:
+        if not check.finite:
             raise WorkerFault(
                 "non_finite",
                 "the outputs hold NaN or infinity, so its latency says nothing: check the "
                 "weights and the inputs",
                 lost=False,
             )
-        member.loaded = loaded
+        if runs:
+            self._compare(member, worker, runs)
+        if member.loaded is None:
+            member.check, member.loaded = check, loaded
+
+    def _compare(self, member: Member, worker: Worker, runs: Sequence[Sample]) -> None:
+        """Hold a worker's outputs beside those of the first one, which had the same inputs."""
+        tolerance = tolerance_for(member.workload, self._precision)
+        member.agreement.add(runs, tolerance)
+        if (worst := member.agreement.worst) is not None and worst > tolerance:
+            raise WorkerFault(
+                "disagrees",
+                f"the outputs of the worker {worker.label} are {worst:.2g} of the largest value away "
+                f"from the first worker's on the same inputs (rounding explains {tolerance:.2g}): they "
+                "do not run the same thing; see whether packages were changed meanwhile, and "
+                "measure again",
+                lost=False,
+            )
 
     def _request_burst(
         self, member: Member, worker: Worker, duration_s: float, min_calls: int
@@ -319,5 +344,5 @@ def _failure(member: Member, fault: WorkerFault) -> Failure:
         kind=fault.kind,
         message=str(fault),
         attempts=member.n_faults,
-        retryable=fault.kind in RETRYABLE or fault.kind == "out_of_memory",
+        retryable=fault.kind in RETRYABLE | {"out_of_memory", "disagrees"},
     )

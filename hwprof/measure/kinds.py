@@ -25,6 +25,7 @@ FailureKind = Literal[
     "refused",
     "out_of_memory",
     "non_finite",
+    "disagrees",
     "fallback",
     "died",
     "hung",

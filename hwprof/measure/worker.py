@@ -18,7 +18,7 @@ from dataclasses import asdict, replace
 from typing import Any, NoReturn
 
 from hwprof.errors import DeviceUnavailableError, HwprofError
-from hwprof.measure import wire
+from hwprof.measure import agreement, wire
 from hwprof.measure.framing import read_from, write_all
 from hwprof.measure.kinds import FaultKind, failure_kind
 from hwprof.measure.memory import MemoryMeter
@@ -142,7 +142,11 @@ class AdapterServer(Server):
         check, loaded = executable.check(), executable.loaded
         if loaded.peak_memory_bytes is None:  # the device's memory is this process's own
             loaded = replace(loaded, peak_memory_bytes=self._memory.peak_bytes())
-        return wire.Frame(header={"check": asdict(check), "loaded": asdict(loaded)})
+        runs = [agreement.sampled(executable.outputs()) for _ in range(request.header["runs"])]
+        return wire.Frame(
+            header={"check": asdict(check), "loaded": asdict(loaded)},
+            arrays=agreement.to_arrays(runs),
+        )
 
     def _burst(self, request: wire.Frame) -> wire.Frame:
         executable = self._executables[request.header["key"]]
