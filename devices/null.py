@@ -17,8 +17,10 @@ be left out:
 
 Labels are shell patterns; for ``clock`` see :mod:`hwprof.devices.null_clock`. A fault happens
 at a stage (``supports``, ``compile``, ``check``, ``warmup``, ``burst``) and is one of ``die``,
-``kill``, ``hang``, ``nan``, ``fallback``, ``garbage``, ``refuse``, ``model``, ``memory``,
-``unsupported`` or ``print`` (noise on standard output); with ``once`` it happens until the file MARKER exists, and makes it.
+``kill``, ``hang``, ``nan``, ``fallback``, ``garbage``, ``refuse``, ``model``, ``plan``,
+``memory``, ``unsupported``, ``wrong`` (outputs, at the stage ``check``) or ``print`` (noise on
+standard output); with ``once`` it happens until the file MARKER exists, and makes it, with
+``workers`` only in workers of these numbers.
 Noise is drawn from the seed, the workload and the worker's number, so that a campaign repeats
 to the nanosecond.
 """
@@ -26,6 +28,7 @@ to the nanosecond.
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
@@ -75,7 +78,7 @@ FIELDS = frozenset(
 FAULTS = frozenset(
     (
         *("die", "kill", "hang", "nan", "fallback", "garbage", "refuse", "model", "memory"),
-        *("unsupported", "print"),
+        *("plan", "unsupported", "wrong", "print"),
     )
 )
 DEFAULT_LATENCY_S = 1e-3
@@ -146,6 +149,7 @@ class NullAdapter:
         Raises:
             CompileError: the script refuses it.
             ModelError: the script says that the model is damaged.
+            PlanError: the script says that the options do not suit it.
         """
         self.fault(workload, "compile")
         return NullExecutable(self, workload)
@@ -180,6 +184,8 @@ class NullAdapter:
         for fault in self.script.get("faults", ()):
             if fault["stage"] != stage or not fnmatch(workload.label, fault["label"]):
                 continue
+            if self.worker_number not in fault.get("workers", (self.worker_number,)):
+                continue
             if (marker := fault.get("once")) is not None:
                 if Path(marker).exists():
                     continue
@@ -201,6 +207,8 @@ def _do(kind: str) -> str:
             raise CompileError("the script refuses it")
         case "model":
             raise ModelError("the script says that the model is damaged")
+        case "plan":
+            raise PlanError("the script says that the options do not suit it")
         case "memory":
             raise MemoryError("the script wants more than there is")
         case "print":
@@ -226,6 +234,7 @@ class NullExecutable:
         worker = float(np.exp(self._noise["worker"] * abs(self._rng.standard_normal())))
         self._floor_s = adapter.latency_s(workload) * worker
         self._clock_ns = 0
+        self._checked: str | None = None
         self._n_bursts = 0
         self._slow_left = 0
 
@@ -236,18 +245,19 @@ class NullExecutable:
 
     def check(self, reference: Sequence[Array] | None = None) -> Check:
         """Return finite outputs unless the script says otherwise."""
-        kind = self._adapter.fault(self._workload, "check")
+        kind = self._checked = self._adapter.fault(self._workload, "check")
         error = None if reference is None else max_rel_error(self.outputs(), reference)
         return Check(
             finite=kind != "nan",
             provider="scripted",
             fallback_ops=("scripted operator",) if kind == "fallback" else (),
-            max_rel_error=error,
+            # JSON has no NaN: this answer cannot be sent.
+            max_rel_error=math.nan if kind == "garbage" else error,
         )
 
     def outputs(self, inputs: Arrays | None = None) -> list[Array]:
-        """Return one array of zeros: nothing is computed."""
-        return [np.zeros(1, dtype=np.float32)]
+        """Return one array of ones: nothing is computed. Where the script wants it wrong, zeros."""
+        return [np.full(1, self._checked != "wrong", dtype=np.float32)]
 
     def burst(self, duration_s: float, min_calls: int, cache: Cache) -> Burst:
         """Draw a burst: the floor, noise upward, spikes, modes, drift and waits."""

@@ -139,7 +139,11 @@ class DeviceAdapter(Protocol):
 
         Raises:
             ModelError: the model file is damaged or its inputs cannot be bound.
+            PlanError: the options or the plan do not suit this workload; what suits none is
+                refused when the adapter is opened.
             CompileError: the runtime refuses it.
+            MemoryError: it does not fit.
+            DeviceUnavailableError: the device is gone, which ends the campaign.
         """
         ...
 

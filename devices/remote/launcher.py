@@ -9,10 +9,10 @@ from hwprof.devices.remote.artifacts import Artifacts
 from hwprof.devices.remote.board import Board, board_at
 from hwprof.devices.remote.transport import LinkLostError
 from hwprof.errors import DeviceUnavailableError, HwprofError
+from hwprof.measure.kinds import failure_kind
 from hwprof.measure.load import Load, check_quiet
 from hwprof.measure.process import LINK, Worker, WorkerFault
 from hwprof.measure.records import DeviceRef
-from hwprof.measure.worker import failure_kind
 from hwprof.workload import Workload
 
 

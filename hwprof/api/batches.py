@@ -61,12 +61,12 @@ def bench_batches(
             "the inputs' shapes with --input"
         )
     rows: list[BatchRow] = []
-    errors: list[CompileError | MeasurementError] = []
+    errors: list[CompileError | MeasurementError | PlanError] = []
     for batch in batches:
         try:
             found = bench(model, batch=batch, **asked)
             rows.append(BatchRow(batch=batch, measurement=found))
-        except (CompileError, MeasurementError) as error:
+        except (CompileError, MeasurementError, PlanError) as error:
             errors.append(error)
             rows.append(BatchRow(batch=batch, measurement=None, failure=str(error)))
     if len(errors) == len(rows):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hwprof.api.tables import Table
-from hwprof.errors import HwprofError, ModelError, PlanError
+from hwprof.errors import ModelError, PlanError
 from hwprof.measure.records import Cache, DeviceOptions, Measurement, Precision, plan_for
 from hwprof.space import Architecture, DesignSpace, get_space, space_names
 from hwprof.space import read_architecture as _read_architecture
@@ -170,18 +170,12 @@ def bench(
 
 def raise_failure(result: Any) -> Measurement:
     """Return a measurement, or raise what a failure stands for."""
-    from hwprof.errors import CompileError, DeviceUnavailableError, MeasurementError
+    from hwprof.measure.kinds import error_class
 
     if isinstance(result, Measurement):
         return result
     message = f"{result.workload.label}: {result.stage} failed ({result.kind}): {result.message}"
-    errors: dict[str, type[HwprofError]] = {
-        "model": ModelError,
-        "unavailable": DeviceUnavailableError,
-        "refused": CompileError,
-        "unsupported": CompileError,
-    }
-    raise errors.get(result.kind, MeasurementError)(message)
+    raise error_class(result.kind)(message)
 
 
 def as_space(space: str | DesignSpace, resolution_px: int | None = None) -> DesignSpace:

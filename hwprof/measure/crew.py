@@ -7,12 +7,14 @@ fresh one takes the seat and compiles what is asked of it when it is asked.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from hwprof.errors import DeviceUnavailableError
 from hwprof.measure import wire
+from hwprof.measure.agreement import Agreement, Sample, from_arrays, may_differ, tolerance_for
 from hwprof.measure.pool import Hello, Pool
 from hwprof.measure.process import LINK, Interpreter, Worker, WorkerFault
 from hwprof.measure.records import (
@@ -21,10 +23,11 @@ from hwprof.measure.records import (
     LabelledBurst,
     Loaded,
     MeasurePlan,
+    Precision,
     Stage,
 )
 from hwprof.measure.verdict import counted
-from hwprof.protocols import Check, Disturbance
+from hwprof.protocols import Check, Disturbance, Support
 from hwprof.workload import Workload
 
 logger = logging.getLogger(__name__)
@@ -79,6 +82,7 @@ class Member:
     next_round: int = 0
     loaded: Loaded | None = None
     check: Check | None = None
+    agreement: Agreement = field(default_factory=Agreement)
     n_faults: int = 0
     n_lost_links: int = 0
     sensors: SensorRange = field(default_factory=SensorRange)
@@ -107,6 +111,7 @@ class Crew:
         pool: starts and parks the processes.
         plan: time limits, warm-up, cache.
         keep_warmup: called with each warm-up burst.
+        precision: arithmetic type that the device was opened with.
     """
 
     def __init__(
@@ -114,8 +119,10 @@ class Crew:
         pool: Pool,
         plan: MeasurePlan,
         keep_warmup: Callable[[Member, Worker, TimedBurst], None],
+        precision: Precision = "fp32",
     ) -> None:
         self._pool, self._plan, self._keep_warmup = pool, plan, keep_warmup
+        self._precision = precision
         self._announced: set[str] = set()
 
     def start(self, seats: list[Seat]) -> Hello:
@@ -130,7 +137,7 @@ class Crew:
         return hello
 
     def prepare(self, member: Member, seat: Seat) -> None:
-        """Compile ``member`` on ``seat`` and check its outputs once.
+        """Compile ``member`` on ``seat`` and check its outputs, also against other seats'.
 
         Raises:
             LostError: it failed for good.
@@ -218,15 +225,14 @@ class Crew:
         plan, data = self._plan, member.workload.to_json()
         if member.loaded is None:
             member.stage = "supports"
-            support = worker.request("supports", plan.timeout_s, workload=data).header
-            if not support["ok"]:
-                raise WorkerFault("unsupported", str(support["reason"]), lost=False)
+            support = self._support(worker, data)
+            if not support.ok:
+                raise WorkerFault("unsupported", support.reason, lost=False)
             self._announce(member, support)
         member.stage = "compile"
         worker.request("compile", plan.timeout_s, workload=data, plan=wire.plan_json(plan))
-        if member.loaded is None:
-            member.stage = "check"
-            self._check(member, worker)
+        member.stage = "check"
+        self._check(member, worker)
         if warm:
             self._warm_up(member, worker)
 
@@ -236,12 +242,17 @@ class Crew:
         timed = self._request_burst(member, worker, plan.warmup_s, plan.warmup_calls)
         self._keep_warmup(member, worker, timed)
 
-    def _announce(self, member: Member, support: Mapping[str, Any]) -> None:
+    def _support(self, worker: Worker, workload: Mapping[str, Any]) -> Support:
+        header = worker.request("supports", self._plan.timeout_s, workload=workload).header
+        with _answering("supports"):
+            return Support(**{**header, "outside_ops": tuple(header["outside_ops"])})
+
+    def _announce(self, member: Member, support: Support) -> None:
         """Say before measuring what will not be accelerated; of many alike, the first."""
-        outside = support["outside_ops"]
+        outside = support.outside_ops
         if not set(outside) <= self._announced:
             self._announced.update(outside)
-            pieces = support["n_pieces"]
+            pieces = support.n_pieces
             logger.warning(
                 "%s: %s run%s outside of the accelerated part%s",
                 member.workload.label,
@@ -251,27 +262,49 @@ class Crew:
             )
 
     def _check(self, member: Member, worker: Worker) -> None:
-        header = worker.request("check", self._plan.timeout_s, key=member.workload.key).header
-        found, loaded = header["check"], header["loaded"]
-        member.check = Check(
-            **{**found, **{n: tuple(found[n]) for n in ("fallback_ops", "outside_ops")}}
-        )
-        if member.check.fallback_ops:
+        n_runs = 0 if may_differ(member.workload) else member.agreement.runs
+        key, timeout_s = member.workload.key, self._plan.timeout_s
+        frame = worker.request("check", timeout_s, key=key, runs=n_runs)
+        with _answering("check"):
+            found, loaded = frame.header["check"], frame.header["loaded"]
+            check = Check(
+                **{**found, **{n: tuple(found[n]) for n in ("fallback_ops", "outside_ops")}}
+            )
+            loaded = Loaded(**{**loaded, "warnings": tuple(loaded["warnings"])})
+            runs = from_arrays(frame.arrays, n_runs) if n_runs else []
+        if check.fallback_ops:
             raise WorkerFault(
                 "fallback",
-                f"these operators silently ran elsewhere than on {member.check.provider}: "
-                f"{', '.join(member.check.fallback_ops)}; the latency would be another device's: "
+                f"these operators silently ran elsewhere than on {check.provider}: "
+                f"{', '.join(check.fallback_ops)}; the latency would be another device's: "
                 "replace them, or measure where they run",
                 lost=False,
             )
-        if not member.check.finite:
+        if not check.finite:
             raise WorkerFault(
                 "non_finite",
                 "the outputs hold NaN or infinity, so its latency says nothing: check the "
                 "weights and the inputs",
                 lost=False,
             )
-        member.loaded = Loaded(**{**loaded, "warnings": tuple(loaded["warnings"])})
+        if runs:
+            self._compare(member, worker, runs)
+        if member.loaded is None:
+            member.check, member.loaded = check, loaded
+
+    def _compare(self, member: Member, worker: Worker, runs: Sequence[Sample]) -> None:
+        """Hold a worker's outputs beside those of the first one, which had the same inputs."""
+        tolerance = tolerance_for(member.workload, self._precision)
+        member.agreement.add(runs, tolerance)
+        if (worst := member.agreement.worst) is not None and worst > tolerance:
+            raise WorkerFault(
+                "disagrees",
+                f"the outputs of the worker {worker.label} are {worst:.2g} of the largest value away "
+                f"from the first worker's on the same inputs (rounding explains {tolerance:.2g}): they "
+                "do not run the same thing; see whether packages were changed meanwhile, and "
+                "measure again",
+                lost=False,
+            )
 
     def _request_burst(
         self, member: Member, worker: Worker, duration_s: float, min_calls: int
@@ -285,23 +318,34 @@ class Crew:
             cache=self._plan.cache,
         )
         known = frame.header.get("disturbance")
-        try:
+        with _answering("burst"):
             burst = wire.burst_from(frame)
             disturbance = None if known is None else wire.disturbance_from(known)
             if disturbance is not None:
                 member.sensors.add(disturbance.readings)
                 member.others.update({p.pid: str(p) for p in disturbance.foreign_processes})
-        except (wire.WireError, TypeError, AttributeError) as error:
-            raise WorkerFault("garbage", str(error), lost=False) from error
         return burst, disturbance
 
 
+@contextmanager
+def _answering(op: str) -> Iterator[None]:
+    """Read an answer; one that is not of the form agreed upon is a fault, not our end."""
+    try:
+        yield
+    except wire.WireError as error:
+        raise WorkerFault("garbage", str(error), lost=False) from error
+    except (KeyError, TypeError, AttributeError) as error:
+        what = f"the answer to {op!r}: {type(error).__name__}: {error}"
+        raise WorkerFault("garbage", what, lost=False) from error
+
+
 def _failure(member: Member, fault: WorkerFault) -> Failure:
+    assert fault.kind != "unavailable"  # which ends the campaign
     return Failure(
         workload=member.workload,
         stage=member.stage,
         kind=fault.kind,
         message=str(fault),
         attempts=member.n_faults,
-        retryable=fault.kind in RETRYABLE or fault.kind == "out_of_memory",
+        retryable=fault.kind in RETRYABLE | {"out_of_memory", "disagrees"},
     )

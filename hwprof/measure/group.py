@@ -87,7 +87,8 @@ class Group:
         self._plan = campaign.plan
         self._threads = campaign.ref.options.threads
         self._looks, self._is_last = looks, is_last
-        self._crew = Crew(pool, self._plan, self._keep_warmup)
+        precision = campaign.ref.options.precision
+        self._crew = Crew(pool, self._plan, self._keep_warmup, precision)
         shared = self._new_seats(self._plan.workers)
         self._members = [self._member(w, shared, earlier.get(w.key, ())) for w in workloads]
         self._reference = None
@@ -314,6 +315,7 @@ class Group:
             "outside_ops": list(member.check.outside_ops),
             "attempts": member.n_faults + 1,
             "foreign_processes": list(member.others.values()),
+            "worker_disagreement": member.agreement.worst,
             **member.sensors.to_json(),
             **self._reference_telemetry(),
         }

@@ -25,6 +25,7 @@ from typing import Any
 from hwprof.errors import MeasurementError
 from hwprof.measure import machine, wire
 from hwprof.measure.framing import write_all
+from hwprof.measure.kinds import FaultKind, known_kind
 
 CLOSE_TIMEOUT_S = 5.0
 WORKER_NUMBER = "HWPROF_WORKER"
@@ -37,7 +38,7 @@ NO_PAGE_FAULTS: Mapping[str, str] = {
     "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
     "MALLOC_TOP_PAD_": str(64 * 2**20),
 }
-LINK = "link"
+LINK: FaultKind = "link"
 """The kind of fault that says nothing about the workload: the way to the device is gone."""
 _LOG_TAIL_BYTES = 2000
 _READ_BYTES = 2**16
@@ -48,11 +49,10 @@ _alive: weakref.WeakSet[Worker] = weakref.WeakSet()
 class WorkerFault(MeasurementError):  # noqa: N818 - a fault of the worker, raised as an error
     """A request that got no usable answer.
 
-    ``kind`` is one of :class:`hwprof.measure.records.Failure`; ``lost`` says that the process
-    is gone with all that it held.
+    ``lost`` says that the process is gone with all that it held.
     """
 
-    def __init__(self, kind: str, message: str, *, lost: bool) -> None:
+    def __init__(self, kind: FaultKind, message: str, *, lost: bool) -> None:
         super().__init__(message)
         self.kind = kind
         self.lost = lost
@@ -158,8 +158,8 @@ class Worker:
         frame = wire.Frame(header=wire.plain(frame.header), arrays=frame.arrays)
         fault = frame.header.get("error")
         if isinstance(fault, dict):
-            kind, message = str(fault.get("kind", "refused")), str(fault.get("message", ""))
-            raise WorkerFault(kind, message, lost=False)
+            message = str(fault.get("message", ""))
+            raise WorkerFault(known_kind(fault.get("kind")), message, lost=False)
         return frame
 
     def request(self, op: str, timeout_s: float, **fields: Any) -> wire.Frame:

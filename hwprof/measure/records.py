@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from hwprof.measure.kinds import FailureKind
 from hwprof.workload import Workload
 
 if TYPE_CHECKING:
@@ -356,9 +357,7 @@ class Failure:
 
     workload: Workload
     stage: Stage
-    kind: str
-    """``unsupported``, ``model``, ``refused``, ``died``, ``hung``, ``out_of_memory``,
-    ``non_finite``, ``garbage``, ``fallback``, ``link``."""
+    kind: FailureKind
     message: str
     attempts: int = 1
     retryable: bool = False

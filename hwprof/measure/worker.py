@@ -17,18 +17,10 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any, NoReturn
 
-from hwprof.errors import (
-    CompileError,
-    DataError,
-    DeviceUnavailableError,
-    HwprofError,
-    MissingExtraError,
-    ModelError,
-    PlanError,
-    SpaceError,
-)
-from hwprof.measure import wire
+from hwprof.errors import DeviceUnavailableError, HwprofError
+from hwprof.measure import agreement, wire
 from hwprof.measure.framing import read_from, write_all
+from hwprof.measure.kinds import FaultKind, failure_kind
 from hwprof.measure.memory import MemoryMeter
 from hwprof.measure.records import PROTOCOL_VERSION, DeviceRef
 from hwprof.protocols import DeviceAdapter, Executable, ReportsDisturbance, ReportsWarnings
@@ -37,18 +29,6 @@ from hwprof.workload import Workload
 logger = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
-
-_KINDS: Mapping[type[BaseException], str] = {
-    ModelError: "model",
-    SpaceError: "model",
-    DataError: "model",
-    PlanError: "plan",
-    CompileError: "refused",
-    MissingExtraError: "unavailable",
-    DeviceUnavailableError: "unavailable",
-    MemoryError: "out_of_memory",
-    wire.WireError: "garbage",
-}
 
 
 def open_adapter(ref: DeviceRef) -> DeviceAdapter:
@@ -75,11 +55,6 @@ def load_factory(name: str, target: str) -> Callable[..., Any]:
             f"cannot load the adapter of {name!r} from {target!r}: {error}"
         ) from error
     return found
-
-
-def failure_kind(error: BaseException) -> str:
-    """Return the kind of failure that an exception stands for."""
-    return next((kind for cls, kind in _KINDS.items() if isinstance(error, cls)), "refused")
 
 
 Operations = Mapping[str, Callable[[wire.Frame], wire.Frame]]
@@ -167,7 +142,11 @@ class AdapterServer(Server):
         check, loaded = executable.check(), executable.loaded
         if loaded.peak_memory_bytes is None:  # the device's memory is this process's own
             loaded = replace(loaded, peak_memory_bytes=self._memory.peak_bytes())
-        return wire.Frame(header={"check": asdict(check), "loaded": asdict(loaded)})
+        runs = [agreement.sampled(executable.outputs()) for _ in range(request.header["runs"])]
+        return wire.Frame(
+            header={"check": asdict(check), "loaded": asdict(loaded)},
+            arrays=agreement.to_arrays(runs),
+        )
 
     def _burst(self, request: wire.Frame) -> wire.Frame:
         executable = self._executables[request.header["key"]]
@@ -202,7 +181,7 @@ def _adapter_warnings(adapter: DeviceAdapter) -> list[str]:
     return list(adapter.warnings) if isinstance(adapter, ReportsWarnings) else []
 
 
-def _error_frame(kind: str, message: str) -> wire.Frame:
+def _error_frame(kind: FaultKind, message: str) -> wire.Frame:
     return wire.Frame(header={"error": {"kind": kind, "message": " ".join(message.split())}})
 
 
@@ -215,9 +194,17 @@ def serve(server: Server, in_fd: int, out_fd: int) -> None:
             server.answer(wire.Frame(header={"op": "close"}))
             return
         answer = server.answer(request)
-        write_all(out_fd, wire.encode(answer))
+        write_all(out_fd, _encoded(answer, str(request.header.get("op"))))
         if answer.header.get("closed"):
             return
+
+
+def _encoded(answer: wire.Frame, op: str) -> bytes:
+    """Return an answer as bytes; what an adapter made no frame can hold is an error of its own."""
+    try:
+        return wire.encode(answer)
+    except (TypeError, ValueError) as error:
+        return wire.encode(_error_frame("garbage", f"the adapter's answer to {op!r}: {error}"))
 
 
 def _claim_streams() -> tuple[int, int]:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hwprof.errors import CompileError, DeviceError, HwprofError, MeasurementError, ModelError
+from hwprof.errors import CompileError, DeviceError, MeasurementError
 from hwprof.measure import wire
+from hwprof.measure.kinds import error_class
 from hwprof.measure.pool import Pool
 from hwprof.measure.process import Worker, WorkerFault
 from hwprof.measure.records import DeviceRef, MeasurePlan
@@ -17,11 +18,6 @@ from hwprof.protocols import OpTime, OpTrace
 from hwprof.workload import Workload
 
 TRACING_DEVICES = ("cpu", "cpu-torch", "cuda", "cuda-eager", "cuda-compiled", "tensorrt")
-_ERRORS: dict[str, type[HwprofError]] = {
-    "model": ModelError,
-    "refused": CompileError,
-    "unsupported": CompileError,
-}
 
 
 def trace_workloads(
@@ -67,8 +63,7 @@ def _trace(worker: Worker, workload: Workload, plan: MeasurePlan, device: str) -
             raise CompileError(f"{workload.label}: {support['reason']}")
         worker.request("compile", timeout_s, workload=data, plan=wire.plan_json(plan))
     except WorkerFault as fault:
-        error = _ERRORS.get(fault.kind, MeasurementError)
-        raise error(f"{workload.label}: {fault}") from fault
+        raise error_class(fault.kind)(f"{workload.label}: {fault}") from fault
     try:
         header = worker.request("trace", timeout_s, key=workload.key).header["trace"]
         worker.request("drop", timeout_s, key=workload.key)

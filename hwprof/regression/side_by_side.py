@@ -200,7 +200,7 @@ class _Race:
         self._threads = device.options.threads
         self._rng = np.random.default_rng(plan.seed)
         self._labeller, self._monitor = Labeller(), LoadMonitor(living_pids)
-        self._crew = Crew(pool, plan, self._keep_warmup)
+        self._crew = Crew(pool, plan, self._keep_warmup, device.options.precision)
         self._workers = workers
         apart = pair.is_apart(self._threads)
         if apart and workers is not None:

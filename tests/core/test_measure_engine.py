@@ -57,11 +57,13 @@ FAULTS = {
     "supports unsupported": ("unsupported", 1),
     "compile refuse": ("refused", 1),
     "compile model": ("model", 1),
+    "compile plan": ("plan", 1),
     "compile die": ("died", 2),
     "compile kill": ("died", 2),
     "compile memory": ("out_of_memory", 1),
     "check nan": ("non_finite", 1),
     "check fallback": ("fallback", 1),
+    "check garbage": ("garbage", 1),
     "check die": ("died", 2),
     "warmup garbage": ("garbage", 1),
     "burst garbage": ("garbage", 1),
@@ -87,6 +89,7 @@ def test_every_fault_is_its_own_and_takes_nobody_with_it() -> None:
     dead = failed(found["compile die"]).message
     assert "exit code 13" in dead
     assert "the script lets the process die" in dead
+    assert "not JSON compliant" in failed(found["check garbage"]).message
     assert "SIGKILL" in failed(found["compile kill"]).message
     assert "scripted operator" in failed(found["check fallback"]).message
 
