@@ -64,6 +64,18 @@ def test_a_terminal_without_a_character_shows_the_rest(tmp_path: Path) -> None:
     assert rb"r\xe9seau.json" in done.stdout
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a path is text")
+def test_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
+    argv = [*COMMAND, "profile", "--space", "mobile-mini", "--device", "null", "--no-isolated"]
+    done = subprocess.run(
+        [*argv, "--networks", "2", "--out", b"run\xff"],
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_an_interrupted_profile_says_so_and_goes_on(tmp_path: Path) -> None:
     argv = ["profile", "--space", "mobile-mini", "--device", "null", "--networks", "30"]
     argv += ["--no-isolated", "--out", "run", "--json"]
