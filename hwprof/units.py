@@ -84,10 +84,9 @@ def format_spread(interval: Interval | None) -> str:
     if interval is None or not math.isfinite(interval.value):
         return "an unknown time"
     scale = time_scale(max(abs(interval.value), interval.half_width))
-    return (
-        f"{interval.value / scale.factor:.3g} ± {interval.half_width / scale.factor:.2g} "
-        f"{scale.unit}"
-    ).replace("-", "−")
+    value, half_width = interval.value / scale.factor, interval.half_width / scale.factor
+    places = decimals_for(half_width, 2) if half_width else decimals_for(value)
+    return f"{fixed(value, places)} ± {fixed(half_width, places)} {scale.unit}"
 
 
 def format_points(interval: Interval | None, *, signed: bool = True) -> str:

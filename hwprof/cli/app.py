@@ -2,10 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
+from typer.core import TyperGroup
+
+from hwprof.cli.output import discard_output, say
+
+INTERRUPTED = 130
+READER_GONE = 141
+"""What a shell reports of a program that SIGPIPE ended."""
+
+
+class _Commands(TyperGroup):
+    """Ends where Typer would end without a word, or with 1, which here is a regression."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            say("\nhwprof: interrupted; call it again: what --out holds is kept")
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            discard_output()
+            raise typer.Exit(READER_GONE) from None
+
 
 app = typer.Typer(
     name="hwprof",
+    cls=_Commands,
     help=(
         "Measure what every block of a family of networks costs on a device, "
         "cut the design space down to what suits it, and find the networks that are "

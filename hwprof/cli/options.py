@@ -12,6 +12,7 @@ PRECISIONS: tuple[str, ...] = get_args(PrecisionName)
 DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)?")
 PERCENTAGE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*%")
 RANGE_MS = re.compile(r"(\d+(?:\.\d+)?)(?:\s*-\s*(\d+(?:\.\d+)?))?")
+LONGEST_S = 365 * 86400.0
 SECONDS = {None: 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
@@ -23,9 +24,10 @@ def parse_duration(text: str | None) -> float | None:
 def seconds(text: str) -> float:
     """Return the seconds in ``90``, ``90s``, ``30m`` or ``2h``."""
     match = DURATION.fullmatch(text.strip())
-    if match is None or float(match[1]) <= 0:
-        raise typer.BadParameter(f"{text!r} is no duration; expected 90s, 30m or 2h")
-    return float(match[1]) * SECONDS[match[2]]
+    duration_s = 0.0 if match is None else float(match[1]) * SECONDS[match[2]]
+    if not 0.0 < duration_s <= LONGEST_S:
+        raise typer.BadParameter(f"{text!r} is no duration up to a year; expected 90s, 30m or 2h")
+    return duration_s
 
 
 def parse_percentage(option: str, text: str | None) -> float | None:
@@ -72,7 +74,7 @@ Device = Annotated[
         help="A device of `hwprof devices`, or NAME@ssh://user@host:port, NAME@adb://SERIAL.",
     ),
 ]
-Seed = Annotated[int, typer.Option("--seed", help="Same seed, same random choices.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Same seed, same random choices.")]
 Preset = Annotated[
     str, typer.Option("--preset", help="How much measuring: quick, standard or strict.")
 ]

@@ -45,7 +45,7 @@ def read_architecture(text_or_path: str) -> Architecture:
     if text_or_path in NAMED_ARCHITECTURES:
         return NAMED_ARCHITECTURES[text_or_path]
     if text_or_path == "-":
-        source, text = "standard input", sys.stdin.read()
+        source, text = "standard input", _read_standard_input()
     elif text_or_path.lstrip().startswith("{"):
         source, text = "the architecture", text_or_path
     else:
@@ -58,9 +58,23 @@ def read_architecture(text_or_path: str) -> Architecture:
             f"{source}: line {error.lineno} column {error.colno} is no JSON ({error.msg}); "
             'expected {"space": …, "resolution_px": …, "units": …}'
         ) from error
+    except RecursionError as error:
+        raise SpaceError(
+            f"{source}: lists in lists without end; expected "
+            '{"space": …, "resolution_px": …, "units": …}'
+        ) from error
     except SpaceError as error:
         raise SpaceError(f"{source}: {error}") from error
     return arch
+
+
+def _read_standard_input() -> str:
+    try:
+        return sys.stdin.read()
+    except ValueError as error:
+        raise SpaceError(
+            f"standard input is no text ({error}); expected an architecture as JSON"
+        ) from error
 
 
 def reduction_to_yaml(reduction: Reduction) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import shutil
 import sqlite3
 import tempfile
@@ -194,7 +195,7 @@ def _lacks_index(error: sqlite3.OperationalError) -> bool:
 
 
 def _connect_read_only(folder: Path, database: Path, options: str) -> sqlite3.Connection:
-    uri = f"file:{quote(str(database.absolute()))}?{options}"
+    uri = f"file:{quote(os.fsencode(database.absolute()))}?{options}"
     db = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
     try:
         db.row_factory = sqlite3.Row

@@ -54,6 +54,11 @@ MISTAKES = {
         "30m",
     ),
     "no time limit": (["bench", "proxyless-gpu", "--timeout", "1x"], "90s"),
+    "time limit beyond a year": (["bench", "proxyless-gpu", "--timeout", "9999999h"], "a year"),
+    "seed below zero": (
+        ["profile", "--space", "mobile-mini", "--out", "r", "--seed", "-1"],
+        "greater than or equal to 0",
+    ),
     "table with a latency that is none": (
         ["import", "nan.csv", "--space", "nasbench201", "--device-name", "x", "--out", "r"],
         "nan.csv line 3, latency_ms is 'nan'; expected a number above 0",

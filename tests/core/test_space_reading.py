@@ -123,6 +123,19 @@ def test_architectures_that_cannot_be_read(text: str, message: str) -> None:
         read_architecture(text)
 
 
+def test_lists_without_end_are_no_architecture(tmp_path: Path) -> None:
+    deep = tmp_path / "deep.json"
+    deep.write_text("[" * 100_000)
+    with pytest.raises(SpaceError, match="deep.json: lists in lists without end"):
+        read_architecture(str(deep))
+
+
+def test_bytes_on_standard_input_are_no_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"{\xff"), encoding="utf-8"))
+    with pytest.raises(SpaceError, match="standard input is no text"):
+        read_architecture("-")
+
+
 def test_a_folder_is_no_architecture(tmp_path: Path) -> None:
     with pytest.raises(SpaceError, match="cannot read the architecture"):
         read_architecture(str(tmp_path))

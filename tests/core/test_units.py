@@ -17,6 +17,7 @@ from hwprof.units import (
     format_points,
     format_seconds,
     format_share,
+    format_spread,
 )
 
 UNITS_S = {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}
@@ -73,6 +74,19 @@ def test_an_interval_has_the_digits_its_width_supports():
 def test_a_difference_near_zero_takes_the_unit_of_its_interval():
     text = format_interval(Interval(1e-8, -2.1e-3, 2.1e-3), signed=True)
     assert text == "0.0 ms [−2.1, +2.1]"
+
+
+@pytest.mark.parametrize(
+    ("interval_s", "text"),
+    [
+        (Interval(39.6e-6, 38.3e-6, 40.9e-6), "39.6 ± 1.3 µs"),
+        (Interval(703e-9, 33e-9, 1373e-9), "703 ± 670 ns"),
+        (Interval(-12e-3, -13e-3, -11e-3), "−12.0 ± 1.0 ms"),
+        (Interval(5e-3, 5e-3, 5e-3), "5.00 ± 0.00 ms"),
+    ],
+)
+def test_a_spread_is_written_without_powers_of_ten(interval_s, text):
+    assert format_spread(interval_s) == text
 
 
 def test_an_interval_without_width_is_a_number():

@@ -1,0 +1,114 @@
+"""How a command ends: its exit code is never 1, a regression, for anything else."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.running import hwprof
+
+COMMAND = (sys.executable, "-m", "hwprof")
+
+
+@pytest.mark.parametrize("argv", [["spaces"], ["spaces", "--json"]])
+def test_a_reader_that_has_gone_is_no_regression(argv: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [*COMMAND, *argv], stdout=writing, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("argv", [["spaces"], ["spaces", "--json"]])
+def test_a_result_that_cannot_be_written_is_said(argv: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*COMMAND, *argv], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith("hwprof: cannot write the result to standard output: No space")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="closes streams by a shell")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-"])
+def test_closed_streams_cost_no_result(closed: str, tmp_path: Path) -> None:
+    command = f'exec "$0" -m hwprof export proxyless-gpu --out net.onnx {closed}'
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable], cwd=tmp_path, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "net.onnx").stat().st_size > 0
+
+
+def test_a_terminal_without_a_character_shows_the_rest(tmp_path: Path) -> None:
+    arch = json.loads(hwprof("cost", "proxyless-mobile", "--json").stdout)["arch"]
+    (tmp_path / "réseau.json").write_text(json.dumps(arch))
+    done = subprocess.run(
+        [*COMMAND, "cost", "réseau.json"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert rb"r\xe9seau.json" in done.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a path is text")
+def test_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
+    argv = [*COMMAND, "profile", "--space", "mobile-mini", "--device", "null", "--no-isolated"]
+    done = subprocess.run(
+        [*argv, "--networks", "2", "--out", b"run\xff"],
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_interrupted_profile_says_so_and_goes_on(tmp_path: Path) -> None:
+    argv = ["profile", "--space", "mobile-mini", "--device", "null", "--networks", "30"]
+    argv += ["--no-isolated", "--out", "run", "--json"]
+    with subprocess.Popen(
+        [*COMMAND, *argv],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as profile:
+        assert profile.stderr is not None
+        assert profile.stderr.readline().startswith("measure: 0 of")
+        os.killpg(profile.pid, signal.SIGINT)
+        out, err = profile.communicate()
+    assert profile.returncode == 130
+    assert out == ""
+    assert "hwprof: interrupted" in err
+    assert "Traceback" not in err
+    done = hwprof(*argv, cwd=tmp_path)
+    assert json.loads(done.stdout)["n_done"] == 30
+
+
+def test_a_defect_is_no_regression() -> None:
+    script = (
+        "import sys, hwprof.api, hwprof.cli\n"
+        "hwprof.api.cost = lambda arch: 1 / 0\n"
+        "sys.argv = ['hwprof', 'cost', 'proxyless-gpu']\n"
+        "hwprof.cli.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 70
+    assert "ZeroDivisionError" in done.stderr
+    assert "defect of hwprof" in done.stderr
