@@ -126,7 +126,7 @@ def test_architectures_that_cannot_be_read(text: str, message: str) -> None:
 def test_lists_without_end_are_no_architecture(tmp_path: Path) -> None:
     deep = tmp_path / "deep.json"
     deep.write_text("[" * 100_000)
-    with pytest.raises(SpaceError, match="deep.json: lists in lists without end"):
+    with pytest.raises(SpaceError, match=r"deep.json: lists in lists without end"):
         read_architecture(str(deep))
 
 
