@@ -67,7 +67,7 @@ def allocator() -> str:
     if sys.platform != "linux":
         return "system"
     kept = os.environ.get("MALLOC_MMAP_MAX_") == "0" and "MALLOC_TRIM_THRESHOLD_" in os.environ
-    return "malloc, memory kept" if kept else "malloc, system default"
+    return machine.MEMORY_KEPT if kept else machine.MEMORY_GIVEN_BACK
 
 
 def only_fp32(options: DeviceOptions, device: str) -> Support | None:

@@ -190,7 +190,7 @@ class GpuSensors:
         if facts["mig"]:
             out.append(
                 "the GPU is partitioned (MIG): the numbers are of this slice, and the others share "
-                "its memory bandwidth and power"
+                "its memory bandwidth and power: keep those idle, or measure on a whole GPU"
             )
         if facts["mps"]:
             out.append(

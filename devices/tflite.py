@@ -45,7 +45,10 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("fp32", "int8", "int8-dynamic")
 
-NO_PEAK = "peak memory is left out: the process quantised the model, which takes more than running"
+NO_PEAK = (
+    "peak memory is left out, as the process quantised the model, which takes more than running: "
+    "for it, measure the quantised file"
+)
 
 _UNSUPPORTED = ("Didn't find op", "builtin_code out of range")
 """What the runtime says of operators that came after it."""

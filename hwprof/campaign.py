@@ -36,6 +36,9 @@ LEAST_NETWORKS = 100
 NETWORKS_PER_COEFFICIENT = 3
 """With fewer the effects of blocks cannot be told apart (block-profiling estimator)."""
 
+MOST_NETWORKS = 100_000
+"""More take days to measure even at a second each, and hours to draw: a slip of the hand."""
+
 MAX_REPEATS = 10_000
 """Draws in a row that were there before, after which a space counts as exhausted."""
 
@@ -178,7 +181,8 @@ def plan_campaign(
         favour_depth: draw deep networks more often (:mod:`hwprof.estimate.favouring`).
 
     Raises:
-        PlanError: the design is unknown, fixes depths itself, or no network is asked for.
+        PlanError: the design is unknown, fixes depths itself, or no network is asked for, or
+            more than ``MOST_NETWORKS``.
     """
     if design not in DESIGNS:
         raise PlanError(f"unknown design {design!r}; expected {' or '.join(map(repr, DESIGNS))}")
@@ -188,6 +192,11 @@ def plan_campaign(
         n_networks = default_n_networks(space) if design == "shared" else DEFAULT_PER_PIN
     if n_networks < 0 or (n_networks == 0 and not isolated):
         raise PlanError(f"{n_networks} networks and no blocks leave nothing to measure; ask for 1")
+    if n_networks > MOST_NETWORKS:
+        raise PlanError(
+            f"{n_networks} networks are more than a profile takes; expected at most "
+            f"{MOST_NETWORKS}: ask for fewer (--networks) or for a wider --half-width"
+        )
     if design == "shared":
         networks = sample_networks(space, seed, n_networks, favour_depth=favour_depth)
     else:

@@ -39,9 +39,12 @@ EMULATED_MARK = "(emulated)"
 """Stands behind the name of every device that an emulator plays."""
 EMULATED = (
     "emulated device: an emulator ran this, so its times say nothing about any hardware and are "
-    "kept out of searches and fronts unless asked for"
+    "kept out of searches and fronts unless asked for: measure on the device itself"
 )
-UNTOLD_LOAD = "the device does not tell the load of others: nothing here says it was quiet"
+UNTOLD_LOAD = (
+    "the device does not tell the load of others, so nothing here says it was quiet: end what else "
+    "runs there, and measure twice"
+)
 
 
 class BoardServer(AdapterServer):

@@ -75,7 +75,7 @@ class _Journal:
             try:
                 known = json.loads(self.path.read_text())
                 earlier, self.seconds = known["request"], known["seconds"]
-            except (ValueError, KeyError, OSError) as error:
+            except (ValueError, KeyError, TypeError, OSError) as error:
                 raise StoreError(
                     f"{str(self.path)!r} cannot be read ({error}); name another --out"
                 ) from error

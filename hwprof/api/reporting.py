@@ -118,13 +118,23 @@ def front_hypervolume(result: SearchResult, reference: tuple[float, float]) -> f
     )
 
 
+def _seconds_of(journal: Path) -> dict[str, float]:
+    """Return what every stage of a quickstart took."""
+    try:
+        return dict(json.loads(_text(journal))["seconds"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"{str(journal)!r} is damaged ({error}); report its parts instead, such as "
+            f"{str(journal.parent / 'profile')!r}"
+        ) from error
+
+
 def _collect(path: Path, found: _Found) -> None:
     """Look at what a path is and note what it holds."""
     if path.suffix in (".yaml", ".yml"):
         found.reduction = reduction_from_yaml(_text(path))
     elif (path / "quickstart.json").exists():
-        journal = json.loads(_text(path / "quickstart.json"))
-        found.seconds.update(journal["seconds"])
+        found.seconds.update(_seconds_of(path / "quickstart.json"))
         found.commands.append(f"hwprof quickstart --out {path}")
         checkpoint = path / "supernet.pt"
         found.checkpoint = checkpoint if checkpoint.exists() else None
@@ -159,6 +169,8 @@ def _text(path: Path) -> str:
         return path.read_text()
     except OSError as error:
         raise StoreError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise StoreError(f"{str(path)!r} is damaged: {error}; expected text in UTF-8") from error
 
 
 def _report_data(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hwprof.api.adapting import require_same_device
 from hwprof.api.boards import device_label, refuse_emulated
@@ -352,8 +352,18 @@ def load_search(folder: str | Path) -> SearchResult:
             f"{str(folder)!r} holds no finished search ({error}); "
             "call the same `hwprof search` again to go on with it"
         ) from error
-    if data.get("format") != 1:
-        raise StoreError(f"{str(path)!r} has format {data.get('format')!r}; this version reads 1")
+    if not isinstance(data, dict) or data.get("format") != 1:
+        version = data.get("format") if isinstance(data, dict) else None
+        raise StoreError(f"{str(path)!r} has format {version!r}; this version reads 1")
+    try:
+        return _result_of(data)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"{str(path)!r} is damaged ({error!r}); call the same `hwprof search` again"
+        ) from error
+
+
+def _result_of(data: Mapping[str, Any]) -> SearchResult:
     return SearchResult(
         space=data["space"],
         reduced=data["reduced"],

@@ -307,10 +307,13 @@ class Group:
 
     def _telemetry(self, member: Member) -> dict[str, Any]:
         assert member.check is not None
+        assert self._fingerprint is not None
+        stable = self._fingerprint.stable
         return {
             "warnings": list(self._warnings),
             "n_cpus": self._n_cpus,
-            "smt": self._fingerprint.stable.get("smt") if self._fingerprint else None,
+            "smt": stable.get("smt"),
+            "allocator": stable.get("allocator"),
             "provider": member.check.provider,
             "outside_ops": list(member.check.outside_ops),
             "attempts": member.n_faults + 1,

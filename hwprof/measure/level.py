@@ -372,6 +372,7 @@ def _signs(
         faulted_share=_share(used, "faulted"),
         outside_ops=tuple(telemetry.get("outside_ops", ())),
         smt=telemetry.get("smt"),
+        allocator=telemetry.get("allocator"),
         host_warnings=tuple(telemetry.get("warnings", ())),
     )
 

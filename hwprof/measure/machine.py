@@ -14,6 +14,9 @@ from pathlib import Path
 
 Fact = str | int | float | bool | None
 
+MEMORY_KEPT, MEMORY_GIVEN_BACK = "malloc, memory kept", "malloc, system default"
+"""How malloc treats large buffers; the words are part of the key of what was measured."""
+
 _CPU = Path("/sys/devices/system/cpu")
 _NODES = Path("/sys/devices/system/node")
 

@@ -113,7 +113,8 @@ class MeasurePlan:
         """What the plan itself makes of its results, to be said beside each."""
         if not self.sustained_s:
             return ()
-        return (f"sustained: after {self.sustained_s:g} s of load, not cooled between bursts",)
+        what = f"sustained: after {self.sustained_s:g} s of load, not cooled between bursts"
+        return (f"{what}: compare it with sustained results only",)
 
     def target_for(self, workload: Workload) -> float:
         """Return the relative half-width asked for ``workload``."""

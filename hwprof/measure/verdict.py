@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from hwprof.measure.load import FOREIGN_CORES_LIMIT, STEAL_LIMIT, STEAL_WARNING
+from hwprof.measure.machine import MEMORY_GIVEN_BACK, MEMORY_KEPT
 from hwprof.measure.records import VERDICTS, Verdict
 
 FULL_CLOCK_SHARE = 0.25
@@ -47,6 +48,8 @@ class Signs:
     outside_ops: tuple[str, ...] = ()
     smt: bool | None = None
     """Whether hardware threads share a core."""
+    allocator: str | None = None
+    """How malloc treats large buffers, in the fingerprint's words."""
     host_warnings: tuple[str, ...] = ()
 
 
@@ -110,7 +113,7 @@ def _contaminated(signs: Signs) -> Iterator[tuple[Verdict, str]]:
             "contaminated",
             (
                 f"the hypervisor gave {signs.steal_share:.1%} of the CPU time to other machines: "
-                "measure later or on a dedicated host"
+                "measure at another time or on another instance, best with cores of its own"
             ),
         )
 
@@ -161,9 +164,16 @@ def _drift_line(signs: Signs) -> str:
 def _remarks(signs: Signs) -> Iterator[str]:
     if signs.n_excluded:
         bursts = "burst was" if signs.n_excluded == 1 else "bursts were"
-        yield f"{signs.n_excluded} disturbed {bursts} repeated and left out (kept in the raw data)"
+        yield (
+            f"{signs.n_excluded} disturbed {bursts} repeated and left out (kept in the raw data): "
+            "nothing to do, unless every run has some; then measure when the machine is quieter"
+        )
     if STEAL_WARNING < signs.steal_share <= STEAL_LIMIT:
-        yield f"the hypervisor gave {signs.steal_share:.1%} of the CPU time to other machines"
+        yield (
+            f"the hypervisor gave {signs.steal_share:.1%} of the CPU time to other machines, which "
+            "nothing in this one can stop: for narrower intervals measure at another time or on "
+            "another instance, best with cores of its own"
+        )
     if signs.smt and signs.foreign_cores > SIBLING_CORES:
         yield (
             f"other processes kept {signs.foreign_cores:.2f} cores busy, and hardware threads share "
@@ -172,15 +182,32 @@ def _remarks(signs: Signs) -> Iterator[str]:
         )
     if signs.faulted_share > 0.5:
         yield (
-            "most calls cause page faults: the allocator returns memory to the system between "
-            "calls, which is part of the time shown"
+            "most calls cause page faults, which are part of the time shown: "
+            f"{_against_page_faults(signs.allocator)}"
         )
     if signs.outside_ops:
         yield (
             "the runtime's own kernels ran these operators, which its delegate does not take: "
-            f"{counted(signs.outside_ops)}"
+            f"{counted(signs.outside_ops)}; for speed replace them by operators that it takes, or "
+            "give the model in a type in which it takes them"
         )
     yield from signs.host_warnings
+
+
+def _against_page_faults(allocator: str | None) -> str:
+    """Say what keeps a process from giving memory back between calls, by what was done already."""
+    if allocator == MEMORY_KEPT:
+        return (
+            "malloc keeps its memory here, so the runtime maps memory itself, or another allocator "
+            "is preloaded (LD_PRELOAD): switch on the runtime's own arena, or let that allocator "
+            "keep memory (jemalloc: MALLOC_CONF=dirty_decay_ms:-1)"
+        )
+    if allocator == MEMORY_GIVEN_BACK:
+        return (
+            "malloc gives memory back between calls; with glibc start the process with "
+            "MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=2147483647, here and where the model is used"
+        )
+    return "let the program keep and reuse its buffers, or take them as part of every call"
 
 
 def counted(names: Sequence[str]) -> str:

@@ -50,6 +50,8 @@ Floats = NDArray[np.float64]
 Cell = dict[str, Any]
 
 ROOT = Path(__file__).resolve().parents[2]
+FIGURE_PARTS = ("measure", "devices", "graph", "space")
+"""Packages of hwprof whose code may change a latency."""
 FEWEST = 5
 """An interval of fewer values would say nothing."""
 
@@ -205,17 +207,29 @@ class Cells:
 
 def same_facts() -> Cell:
     """Return what cells of one file have in common: machine, runtimes, engine."""
-    engine = hashlib.sha256()
-    for source in sorted((ROOT / "hwprof" / "measure").glob("*.py")):
-        engine.update(source.read_bytes())
     names = ("onnxruntime", "torch", "openvino", "ai-edge-litert")
     installed = {d.name.lower(): d.version for d in metadata.distributions() if d.name}
     return {
         **machine.stable_facts(),
         "python": platform.python_version(),
         **{name: installed.get(name) for name in names},
-        "engine": engine.hexdigest()[:16],
+        "engine": sources_digest(ROOT / "hwprof"),
     }
+
+
+def sources_digest(package: Path) -> str:
+    """Return a digest of the code that a figure depends on: engine, adapters, model builders.
+
+    Models also depend on the spaces that they are of.
+    """
+    digest = hashlib.sha256()
+    for part in FIGURE_PARTS:
+        for source in sorted((package / part).rglob("*.py")):
+            content = source.read_bytes()
+            name = source.relative_to(package).as_posix()
+            digest.update(f"{name} {len(content)}\n".encode())
+            digest.update(content)
+    return digest.hexdigest()[:16]
 
 
 def _commit() -> str | None:

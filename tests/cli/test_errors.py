@@ -29,6 +29,15 @@ def folder(tmp_path: Path) -> Path:
     (other_version / "run.json").write_text(json.dumps({"format": 99, "kind": "profile"}))
     (other_version / "run.db").write_bytes(b"")
     (tmp_path / "empty").mkdir()
+    for name, content in (
+        ("search", '{"format": 1, "space": "mobile-mini"}'),
+        ("list_search", "[]"),
+        ("quick", '{"requ'),
+    ):
+        (tmp_path / name).mkdir()
+        file = "quickstart.json" if name == "quick" else "search.json"
+        (tmp_path / name / file).write_text(content)
+    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "nan.csv").write_text(f"arch,latency_ms\n{CELL},12.5\n{OTHER_CELL},nan\n")
     (tmp_path / "twice.csv").write_text(f"arch,latency_ms\n{CELL},12.5\n{CELL},12.6\n")
     return tmp_path
@@ -48,6 +57,10 @@ MISTAKES = {
     "not a run": (["effects", "empty"], "empty"),
     "run of another version": (["effects", "other_version"], "99"),
     "report of nothing": (["report", "empty", "--out", "page"], "empty"),
+    "report of half a search": (["report", "search", "--out", "page"], "search.json"),
+    "report of a list": (["report", "list_search", "--out", "page"], "search.json"),
+    "report of half a quickstart": (["report", "quick", "--out", "page"], "quickstart.json"),
+    "report of bytes": (["report", "bytes.yaml", "--out", "page"], "bytes.yaml"),
     "unknown format": (["export", "proxyless-gpu", "--format", "onyx", "--out", "x"], "onnx"),
     "no duration": (
         ["profile", "--space", "mobile-mini", "--out", "r", "--max-time", "soon"],

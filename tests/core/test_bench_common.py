@@ -47,6 +47,29 @@ class TestCells:
         with pytest.raises(SystemExit, match=r"another engine: name a new file"):
             common.Cells(path, {**SAME, "engine": "abd"})
 
+    @pytest.mark.parametrize(
+        "changed",
+        ["measure/level.py", "devices/cpu.py", "devices/agent/entry.py", "graph/build.py"],
+    )
+    def test_code_that_a_figure_depends_on_is_part_of_the_engine(
+        self, tmp_path: Path, changed: str
+    ):
+        for name in (changed, "cli/main.py"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text("x = 1")
+        before = common.sources_digest(tmp_path)
+        (tmp_path / "cli/main.py").write_text("x = 2")
+        assert common.sources_digest(tmp_path) == before, "what is said, not what is measured"
+        (tmp_path / changed).write_text("x = 2")
+        assert common.sources_digest(tmp_path) != before
+        (tmp_path / changed).write_text("x = 1")
+        (tmp_path / changed).rename((tmp_path / changed).with_name("other.py"))
+        assert common.sources_digest(tmp_path) != before
+
+    def test_every_package_that_makes_up_the_engine_is_there(self):
+        for part in common.FIGURE_PARTS:
+            assert (common.ROOT / "hwprof" / part / "__init__.py").exists()
+
 
 class TestMeasureMissing:
     @staticmethod

@@ -187,6 +187,11 @@ def test_plans_that_measure_nothing_are_refused(mini: DesignSpace) -> None:
         plan_campaign(mini, design="pinnd")
 
 
+def test_more_networks_than_can_be_drawn_are_refused(mini: DesignSpace) -> None:
+    with pytest.raises(PlanError, match=r"99999999999 networks .* at most 100000"):
+        plan_campaign(mini, n_networks=99_999_999_999)
+
+
 def test_a_finished_campaign_is_not_measured_again(
     mini: DesignSpace, fake: FakeEngine, opened: Opener
 ) -> None:

@@ -138,8 +138,33 @@ def test_remarks_do_not_change_the_verdict() -> None:
     assert verdict == "clean"
     beginnings = ("1 disturbed burst was", "the hypervisor gave 0.8%", "most calls cause page")
     assert all(r.startswith(b) for r, b in zip(remarks[:3], beginnings, strict=True))
-    assert remarks[3].endswith("does not take: Conv (x2), Exp")
+    assert "does not take: Conv (x2), Exp; for speed replace them" in remarks[3]
     assert remarks[4] == "clock boost is on"
+
+
+@pytest.mark.parametrize(
+    ("signs", "what_to_do"),
+    [
+        ({"n_excluded": 2}, "measure when the machine is quieter"),
+        ({"steal_share": 0.008}, "at another time or on another instance"),
+        ({"steal_share": 0.03}, "at another time or on another instance"),
+        ({"smt": True, "foreign_cores": 0.06}, "switch SMT off"),
+        ({"faulted_share": 1.0, "allocator": "malloc, memory kept"}, "the runtime's own arena"),
+        ({"faulted_share": 1.0, "allocator": "malloc, system default"}, "MALLOC_MMAP_MAX_=0"),
+        ({"faulted_share": 1.0, "allocator": "system"}, "reuse its buffers"),
+        ({"faulted_share": 1.0, "allocator": None}, "reuse its buffers"),
+        ({"outside_ops": ("Exp",)}, "replace them by operators that it takes"),
+    ],
+)
+def test_every_remark_says_what_to_do(signs: dict[str, Any], what_to_do: str) -> None:
+    *_, line = judge(replace(CLEAN, **signs))[1]
+    assert what_to_do in line
+
+
+def test_what_is_done_already_is_not_advised() -> None:
+    for allocator in ("malloc, memory kept", "system", None):
+        *_, line = judge(replace(CLEAN, faulted_share=1.0, allocator=allocator))[1]
+        assert "MALLOC_MMAP_MAX_" not in line
 
 
 @pytest.mark.parametrize(
