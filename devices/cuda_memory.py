@@ -23,7 +23,7 @@ def is_memory_full(torch: Any, error: BaseException) -> bool:
     Only its allocator raises ``OutOfMemoryError``; what CUDA and its libraries take for themselves
     (a context, a graph's kernels, a handle's work space) fails with words alone.
     """
-    if isinstance(error, torch.OutOfMemoryError):
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     told = isinstance(error, RuntimeError) and not isinstance(error, HwprofError)
     return told and any(words in str(error) for words in _FULL_WORDS)

@@ -267,7 +267,7 @@ class GpuTimer:
         try:
             self._captured(1, self._cuda.graph_pool_handle())
             self._graph = self._captured(1, self.pool)
-        except RuntimeError as error:  # what CUDA says of what cannot be captured
+        except (RuntimeError, MemoryError) as error:  # what CUDA says of what cannot be captured
             # Ending such a capture raises once more: what it failed of was said first.
             first = error.__context__
             full = [e for e in (error, first) if e and is_memory_full(self._torch, e)]
@@ -288,7 +288,7 @@ class GpuTimer:
                 warnings.filterwarnings("always", message=_EMPTY)
                 for _ in range(n_calls):
                     self._launch(self.stream)
-        except RuntimeError:
+        except (RuntimeError, MemoryError):
             self._leave_capture(pool)
             self._cuda.synchronize()
             raise

@@ -150,8 +150,8 @@ class GpuSensors:
             ForeignProcess(
                 pid=pid,
                 name=self._name_of(pid),
-                # Absent where the driver leaves memory to the system (WSL), and in a MIG slice.
-                memory_bytes=getattr(found[pid], "usedGpuMemory", None),
+                # None where the driver leaves memory to the system (WSL), 0 in some containers.
+                memory_bytes=getattr(found[pid], "usedGpuMemory", None) or None,
             )
             for pid in others
         )

@@ -41,8 +41,8 @@ def selftest(
 ) -> None:
     """Check whether this machine is fit for measuring.
 
-    Also, whether hwprof tells the truth on it. Takes about four minutes on two cores, with --quick
-    half a minute. With --inject it prints instead how often compare finds slowdowns made on
+    And whether hwprof measures right on it: about four minutes on two cores, with --quick half a
+    minute. With --inject it prints instead how often compare finds slowdowns made on
     purpose (some minutes). Exit code 0: fit; 3: unfit, or nothing could be checked (the reasons
     are printed).
     """

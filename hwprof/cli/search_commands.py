@@ -178,7 +178,7 @@ def retime(
     json_: opt.Json = False,
     script: opt.Script = None,
 ) -> None:
-    """Time the networks that searches for several devices found on one device; resumable."""
+    """Time networks found for several devices on one of them."""
     from hwprof import api
     from hwprof.reports import text
 

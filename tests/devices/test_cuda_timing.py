@@ -160,3 +160,18 @@ def test_a_capture_that_finds_no_memory_is_no_refusal() -> None:
     with pytest.raises(MemoryError, match=r"\(CUDA error: out of memory\); use a smaller --batch"):
         GpuTimer(fake_torch(gpu), network(gpu, 3, 5_000))
     assert gpu.stuck_in is None
+
+
+def test_a_runtime_that_finds_no_memory_in_a_capture_is_out_of_memory() -> None:
+    """TensorRT's adapter types it itself, and torch's own end of the capture raises once more."""
+    gpu = FakeGpu()
+
+    def launch(_: object) -> None:
+        if gpu.captured is not None:
+            gpu.refuses_capture = "set, so that ending the capture fails too"
+            raise MemoryError("tensorrt cannot run 'm': out of memory")
+        gpu.kernel(1_000)
+
+    with pytest.raises(MemoryError, match=r"cannot run 'm': out of memory; use a smaller --batch"):
+        GpuTimer(fake_torch(gpu), launch)
+    assert gpu.stuck_in is None

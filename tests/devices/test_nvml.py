@@ -191,8 +191,9 @@ def test_another_process_that_starts_in_a_burst_is_told_by_name_and_memory() -> 
 
 
 def test_what_is_not_known_of_another_process_is_left_out() -> None:
-    (found,) = sensors(pids=[os.getpid(), STRANGER]).other_processes() or ()
-    assert str(found) == f"a process (pid {STRANGER})"
+    for told in (STRANGER, {"pid": STRANGER, "usedGpuMemory": 0}):
+        (found,) = sensors(pids=[os.getpid(), told]).other_processes() or ()
+        assert str(found) == f"a process (pid {STRANGER})"
 
 
 def test_workers_of_the_campaign_are_spared() -> None:
