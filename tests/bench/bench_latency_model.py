@@ -4,8 +4,10 @@
 
 RUN is a profile at the quick preset: every block alone and ``--fit`` random networks, which make the
 models. RUN-truth has ``--test`` other random networks at the standard preset, which judge them: what
-the quick preset leaves uncertain of a network is more than a good model errs by. What is measured
-already is read, so that RUN may be anybody's profile of that space.
+the quick preset leaves uncertain of a network is more than a good model errs by. So is what a slow
+minute does to all networks that are timed in it: those whose verdict is not clean (drifting, as a rule)
+do not judge, and with ``--passes 2`` all are measured over again (RUN-truth2), and the mean of what was
+clean judges. What is measured already is read, so that RUN may be anybody's profile of that space.
 
 Compared are the model of ``hwprof predict`` from ever more networks; a straight line through MACs;
 the sum of blocks timed alone; and a random forest a kind of block, in the manner of nn-Meter, fitted
@@ -20,6 +22,7 @@ with themselves measured again, as far as their own intervals tell: no model can
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
@@ -37,6 +40,7 @@ from hwprof.estimate.latency_model import AdditiveLatencyModel
 from hwprof.estimate.run_analysis import fitted_model
 from hwprof.graph import architecture_cost, piece_cost
 from hwprof.isolated import piece_levels
+from hwprof.measure.records import Measurement
 from hwprof.results import Sample
 from hwprof.space import Architecture, DesignSpace, Piece
 from hwprof.space.pieces import SkipPiece
@@ -61,18 +65,19 @@ def figures(predicted: np.ndarray, actual: np.ndarray, half: np.ndarray | None) 
     }
 
 
-def mac_line(space: DesignSpace, fit: list[Sample], test: list[Sample]) -> np.ndarray:
+def mac_line(space: DesignSpace, fit: list[Sample], archs: Sequence[Architecture]) -> np.ndarray:
     """Predict from a straight line through MACs."""
-    macs = [[architecture_cost(space, s.arch).macs for s in part] for part in (fit, test)]
+    parts = ([s.arch for s in fit], archs)
+    macs = [[architecture_cost(space, arch).macs for arch in part] for part in parts]
     slope, offset = np.polyfit(macs[0], [s.latency_s or 0.0 for s in fit], 1)
     return np.asarray(slope * np.array(macs[1]) + offset)
 
 
-def summed(space: DesignSpace, test: list[Sample], times: dict[Piece, float]) -> np.ndarray:
+def summed(
+    space: DesignSpace, archs: Sequence[Architecture], times: dict[Piece, float]
+) -> np.ndarray:
     """Predict by summing pieces; NaN where one was not timed."""
-    return np.array(
-        [sum(times.get(p, np.nan) for p in parts_of(space, sample.arch)) for sample in test]
-    )
+    return np.array([sum(times.get(p, np.nan) for p in parts_of(space, arch)) for arch in archs])
 
 
 def parts_of(space: DesignSpace, arch: Architecture) -> list[Piece]:
@@ -135,64 +140,88 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--fit", type=int, default=100)
     parser.add_argument("--test", type=int, default=60)
+    parser.add_argument("--passes", type=int, default=1, help="over the networks that judge")
     args = parser.parse_args()
-    truth = args.run.with_name(f"{args.run.name}-truth")
     api.profile(space=args.space, device=args.device, out=args.run, networks=args.fit)
-    api.profile(
-        space=args.space,
-        device=args.device,
-        out=truth,
-        networks=args.test,
-        isolated=False,
-        preset="standard",
-        seed=1,
-    )
-    with open_run(truth) as run:
-        known = [m for m in run.measurements() if m.workload.role == "network"]
-        test = [s for s in run.networks() if s.latency_s is not None]
+    passes = [judges(args, number) for number in range(1, args.passes + 1)]
+    archs = list(dict.fromkeys(arch for found in passes for arch in found))
+    known = [[found[arch] for found in passes if arch in found] for arch in archs]
+    actual = np.array([np.mean([m.level_s for m in measured]) for measured in known])
     with open_run(args.run) as run:
         space = run_space(run)
-        seen = {sample.arch for sample in test}
+        seen = set(archs)
         fit = [s for s in run.networks() if s.latency_s is not None and s.arch not in seen]
         times = {piece: level.value for piece, level in piece_levels(run).items()}
         sizes = [n for n in (50, 100, 150, 200, 300) if n < len(fit)]
         models = {n: fitted_model(run, space, fit[:n]) for n in (*sizes, len(fit))}
         waited_s = waited_seconds(run.measurements())
-    actual = np.array([s.latency_s for s in test], dtype=np.float64)
     fitted = np.array([s.latency_s for s in fit], dtype=np.float64)
     forests = [forest_times(times, n_folds) for n_folds in (5, 1)]
     found = {}
     for n, model in models.items():
         found[f"hwprof, {n} networks"] = figures(
-            *_known_only(model, test, actual)  # a block that no network had is refused
+            *_known_only(model, archs, actual)  # a block that no network had is refused
         )
-    found["MACs only"] = figures(mac_line(space, fit, test), actual, None)
+    found["MACs only"] = figures(mac_line(space, fit, archs), actual, None)
     for name, prices in (
         ("sum of isolated blocks", times),
         ("random forest, summed", forests[0]),
         ("random forest that saw all", forests[1]),
     ):
-        guesses = [summed(space, part, prices) for part in (fit, test)]
+        guesses = [summed(space, part, prices) for part in ([s.arch for s in fit], archs)]
         found[name] = figures(guesses[1], actual, None)
         found[f"{name}, scaled"] = figures(scaled(guesses[0], fitted, guesses[1]), actual, None)
-    half_pct = np.median([50 * (m.ci95_s[1] - m.ci95_s[0]) / m.level_s for m in known])
+    half_pct = np.median([50 * (m.ci95_s[1] - m.ci95_s[0]) / m.level_s for ms in known for m in ms])
     print(
-        f"{space.name} on {args.device}: {len(fit)} networks to fit, {len(test)} to judge, known "
-        f"to ±{half_pct:.1f} % (median), {np.mean(actual) * 1e3:.1f} ms ± "
-        f"{100 * np.std(actual) / np.mean(actual):.0f} %; measured in {waited_s / 60:.1f} minutes"
+        f"{space.name} on {args.device}: {len(fit)} networks to fit, measured in "
+        f"{waited_s / 60:.1f} minutes; {len(archs)} of {args.test} to judge, clean and known to "
+        f"±{half_pct:.1f} % (median), {np.mean(actual) * 1e3:.1f} ms ± "
+        f"{100 * np.std(actual) / np.mean(actual):.0f} %"
     )
     print(pd.DataFrame(found).T.to_string(float_format="{:.4f}".format))
     last = found[f"hwprof, {len(fit)} networks"]
     for name, bar in BARS.items():
-        low, high = interval(name, last[name], len(test))
+        low, high = interval(name, last[name], len(archs))
         met = "met" if last[name] >= bar else "NOT MET"
         print(f"{name}: {last[name]:.3f} [{low:.3f}, {high:.3f}], bar {bar}: {met}")
-    se_s = np.array([(m.beside_ci95_s[1] - m.beside_ci95_s[0]) / (2 * 1.96) for m in known])
-    rng = np.random.default_rng(0)
-    again = [spearman(actual, actual + rng.normal(0.0, se_s)) for _ in range(500)]
+    again = passes_agree(passes) if args.passes > 1 else intervals_agree(known)
     print(f"spearman of the judging networks measured again: {np.mean(again):.3f}")
     for what, spent, most in (("networks", len(fit), 300), ("minutes", waited_s / 60.0, 30)):
         print(f"{what}: {spent:.4g}, at most {most}: {'met' if spent <= most else 'NOT MET'}")
+
+
+def judges(args: argparse.Namespace, number: int) -> dict[Architecture, Measurement]:
+    """Measure the networks that judge, in one pass of several; return those that are clean."""
+    out = args.run.with_name(f"{args.run.name}-truth{number if number > 1 else ''}")
+    api.profile(
+        space=args.space,
+        device=args.device,
+        out=out,
+        networks=args.test,
+        isolated=False,
+        preset="standard",
+        seed=1,
+    )
+    with open_run(out) as run:
+        networks = [m for m in run.measurements() if m.workload.role == "network"]
+    return {m.workload.arch: m for m in networks if m.workload.arch and m.verdict == "clean"}
+
+
+def passes_agree(passes: Sequence[dict[Architecture, Measurement]]) -> list[float]:
+    """Return the rank correlation of each pass with the mean of the others."""
+    archs = [arch for arch in passes[0] if all(arch in found for found in passes)]
+    levels = np.array([[found[arch].level_s for arch in archs] for found in passes])
+    return [
+        spearman(one, np.delete(levels, k, axis=0).mean(axis=0)) for k, one in enumerate(levels)
+    ]
+
+
+def intervals_agree(known: Sequence[Sequence[Measurement]]) -> list[float]:
+    """Return the rank correlations that measuring again would give, as far as intervals tell."""
+    levels = np.array([m.level_s for (m,) in known])
+    se_s = np.array([(m.beside_ci95_s[1] - m.beside_ci95_s[0]) / (2 * 1.96) for (m,) in known])
+    rng = np.random.default_rng(0)
+    return [spearman(levels, levels + rng.normal(0.0, se_s)) for _ in range(500)]
 
 
 def interval(name: str, value: float, n: int) -> tuple[float, float]:
@@ -206,12 +235,12 @@ def interval(name: str, value: float, n: int) -> tuple[float, float]:
 
 
 def _known_only(
-    model: AdditiveLatencyModel, test: list[Sample], actual: np.ndarray
+    model: AdditiveLatencyModel, archs: Sequence[Architecture], actual: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    predicted, half = np.full(len(test), np.nan), np.full(len(test), np.nan)
-    for i, sample in enumerate(test):
+    predicted, half = np.full(len(archs), np.nan), np.full(len(archs), np.nan)
+    for i, arch in enumerate(archs):
         with suppress(SpaceError):
-            predicted[i], half[i] = model.predict_s(sample.arch)
+            predicted[i], half[i] = model.predict_s(arch)
     return predicted, actual, half
 
 
