@@ -209,7 +209,10 @@ class Supernet(nn.Module):
 
 
 def channels_last(module: nn.Module) -> nn.Module:
-    """Lay the module's weights out channels last, in place: twice as fast to train on a CPU."""
+    """Lay the module's weights out channels last, in place: 1.1 to 1.8 times as fast on a CPU.
+
+    Measured by ``tests/bench/bench_training_step.py``.
+    """
     # The stubs of ``to`` do not know its documented ``memory_format``.
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return module
