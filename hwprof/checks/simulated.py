@@ -19,7 +19,8 @@ from hwprof.checks.pairs import PLAN
 from hwprof.checks.records import CheckResult, CheckSpec
 from hwprof.checks.workloads import BLOCK
 from hwprof.measure.floor import FLOOR
-from hwprof.measure.level import estimate, is_settled, measurement_from
+from hwprof.measure.level import estimate, is_settled
+from hwprof.measure.measurement import measurement_from
 from hwprof.measure.paired import judge_pairs, log_ratios, normal_quantile
 from hwprof.measure.records import (
     Burst,

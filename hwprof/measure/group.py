@@ -16,11 +16,11 @@ from hwprof.measure.labelling import WORTH_REPEATING, Labeller
 from hwprof.measure.level import (
     estimate,
     is_settled,
-    measurement_from,
     rounds_done,
     used_bursts,
 )
 from hwprof.measure.load import LoadMonitor
+from hwprof.measure.measurement import measurement_from
 from hwprof.measure.pool import Hello, Pool
 from hwprof.measure.process import Worker
 from hwprof.measure.records import (

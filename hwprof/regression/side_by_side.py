@@ -20,8 +20,8 @@ from hwprof.measure import machine
 from hwprof.measure.crew import WARMUP_ROUND, Crew, LostError, Member, Seat, TimedBurst
 from hwprof.measure.engine import require_fit
 from hwprof.measure.labelling import Labeller
-from hwprof.measure.level import measurement_from
 from hwprof.measure.load import LoadMonitor
+from hwprof.measure.measurement import measurement_from
 from hwprof.measure.paired import log_ratios
 from hwprof.measure.pool import Hello, Pool
 from hwprof.measure.process import Interpreter, Worker, living_pids

@@ -16,7 +16,7 @@ import pytest
 from hwprof.campaign import Campaign, plan_campaign, run_campaign
 from hwprof.devices import device_ref
 from hwprof.errors import IncompatibleRunError
-from hwprof.measure.level import measurement_from
+from hwprof.measure.measurement import measurement_from
 from hwprof.measure.records import DeviceOptions, DeviceRef, Measurement, MeasurePlan, plan_for
 from hwprof.space import get_space
 from hwprof.store import Run

@@ -20,7 +20,7 @@ from hwprof.checks.runner import run_check
 from hwprof.checks.workloads import BLOCK, network, parts
 from hwprof.devices.null_clock import ScriptedClock
 from hwprof.errors import CompileError, MeasurementError
-from hwprof.measure.level import measurement_from
+from hwprof.measure.measurement import measurement_from
 from hwprof.measure.process import WORKER_NUMBER
 from hwprof.measure.records import (
     Burst,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,35 +12,8 @@ from hwprof.errors import MeasurementError
 from hwprof.measure import level
 from hwprof.measure.floor import FLOOR
 from hwprof.measure.paired import normal_quantile
-from hwprof.measure.records import (
-    Burst,
-    Fingerprint,
-    LabelledBurst,
-    Loaded,
-    plan_for,
-)
-from hwprof.space.pieces import SkipPiece
-from hwprof.workload import Workload
-
-WORKLOAD = Workload.block(SkipPiece(in_channels=8, size_px=8), "skip")
-LOADED = Loaded(load_s=0.1, artifact_bytes=10, peak_memory_bytes=None)
-
-
-def fingerprint(threads: int = 1) -> Fingerprint:
-    return Fingerprint(stable={"device": "null", "threads": threads})
-
-
-def burst(
-    durations_us: Sequence[float], waits_us: Sequence[float] | None = None, k: int = 1
-) -> Burst:
-    duration = (np.asarray(durations_us, dtype=np.float64) * 1000).round().astype(np.int64)
-    start = np.concatenate([[0], np.cumsum(duration[:-1] + 1000)]).astype(np.int64)
-    wait = None if waits_us is None else (np.asarray(waits_us) * 1000).astype(np.int64)
-    return Burst(start_ns=start, duration_ns=duration, wait_ns=wait, calls_per_sample=k)
-
-
-def labelled(value: Burst, worker: str = "w0", index: int = 0, *causes: str) -> LabelledBurst:
-    return LabelledBurst(burst=value, worker=worker, round_index=index, causes=causes)
+from hwprof.measure.records import LabelledBurst
+from tests.core.bursts import burst, labelled, simulate
 
 
 def flat(value_us: float, worker: str, index: int, *causes: str) -> LabelledBurst:
@@ -119,11 +91,6 @@ class TestUsual:
             for b in self.bursts()
         ]
         assert level.estimate(gpu, 1).level_s == pytest.approx(13e-6)
-
-    def test_the_plan_says_which(self) -> None:
-        plan = plan_for("quick", sustained_s=60.0)
-        found = level.measurement_from(WORKLOAD, plan, fingerprint(), self.bursts(), LOADED, {})
-        assert found.level_s == pytest.approx(13e-6)
 
 
 class TestLevel:
@@ -214,29 +181,6 @@ class TestTrend:
         assert np.mean(alarms) <= 0.02
 
 
-def simulate(
-    rng: np.random.Generator, workers: int, rounds: int, *, worker_sd: float, slow_share: float
-) -> list[LabelledBurst]:
-    """Draw bursts of a machine whose floor is 1 ms: fast and slow modes that last, spikes.
-
-    Workers differ by ``worker_sd``; one in twenty is stuck in the slow mode for life.
-    """
-    bursts = []
-    for worker in range(workers):
-        own = math.exp(worker_sd * rng.standard_normal())
-        stuck, slow_left = rng.random() < 0.05, 0
-        for index in range(rounds):
-            if slow_left == 0 and rng.random() < slow_share / 4:
-                slow_left = int(rng.geometric(1 / 4))
-            mode = 1.3 if stuck or slow_left else 1.0
-            slow_left = max(0, slow_left - 1)
-            calls = own * mode * np.exp(0.01 * np.abs(rng.standard_normal(25)))
-            calls += rng.random(25) < 0.02
-            calls *= 1000
-            bursts.append(labelled(burst(calls.tolist()), f"w{worker}", index))
-    return bursts
-
-
 @pytest.mark.parametrize(("workers", "rounds"), [(3, 8), (5, 16)])
 @pytest.mark.parametrize("worker_sd", [0.002, 0.01])
 @pytest.mark.parametrize("slow_share", [0.3, 0.6])
@@ -254,55 +198,3 @@ def test_interval_covers_a_known_floor(
         held += low <= target_s <= high
     # 90 of 100 is what golden check 12 asks; 95 % nominal leaves room for 100 draws.
     assert held >= 90
-
-
-def test_level_sees_through_a_slow_mode_that_the_median_shows() -> None:
-    rng = np.random.default_rng(2)
-    bursts = simulate(rng, 5, 24, worker_sd=0.001, slow_share=1.6)
-    measured = level.measurement_from(
-        WORKLOAD, plan_for("strict"), fingerprint(), bursts, LOADED, {}
-    )
-    assert measured.level_s == pytest.approx(1e-3, rel=0.01)
-    assert measured.median_s > 1.1e-3
-    assert measured.telemetry["slow_mode_share"] > 0.3
-
-
-class TestMeasurement:
-    def test_percentiles_are_of_raw_wall_time(self) -> None:
-        waited = burst([9, 10, 20, 30, 40], [0, 5, 5, 5, 5])
-        measured = level.measurement_from(
-            WORKLOAD, plan_for("quick"), fingerprint(), [labelled(waited)], LOADED, {}
-        )
-        assert measured.median_s == pytest.approx(25e-6)
-        assert measured.level_s == pytest.approx(5e-6)
-
-    def test_tails_are_bounded_by_single_calls_alone(self) -> None:
-        def telemetry(k: int) -> dict[str, float | None]:
-            # 24 bursts of 4 samples without the first: enough for p90, too few for p99.
-            bursts = [labelled(burst([10, 10, 10, 10, 30], k=k), f"w{i % 3}", i) for i in range(24)]
-            plan = plan_for("quick")
-            found = level.measurement_from(WORKLOAD, plan, fingerprint(), bursts, LOADED, {})
-            return dict(found.telemetry)
-
-        assert telemetry(1)["p90_bound_s"] == pytest.approx(30e-6)
-        assert telemetry(1)["p99_bound_s"] is None
-        assert telemetry(2)["p90_bound_s"] is None
-
-    def test_rebuilding_from_its_own_telemetry_changes_nothing(self) -> None:
-        bursts = simulate(np.random.default_rng(3), 3, 8, worker_sd=0.002, slow_share=0.3)
-        first = level.measurement_from(
-            WORKLOAD, plan_for("quick"), fingerprint(), bursts, LOADED, {"n_cpus": 2}
-        )
-        again = level.measurement_from(
-            WORKLOAD, plan_for("quick"), fingerprint(), first.bursts, LOADED, first.telemetry
-        )
-        assert again.to_json() == first.to_json()
-
-    def test_foreign_load_of_the_used_bursts_contaminates(self) -> None:
-        bursts = simulate(np.random.default_rng(3), 3, 8, worker_sd=0.001, slow_share=0)
-        loaded = [replace(b, foreign_cores=0.9) for b in bursts]
-        measured = level.measurement_from(
-            WORKLOAD, plan_for("quick"), fingerprint(), loaded, LOADED, {"n_cpus": 2}
-        )
-        assert measured.verdict == "contaminated"
-        assert measured.evidence[0].startswith("other processes kept 0.9 of 2 cores busy")

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from hwprof import testing
 from hwprof.graph import workload_graph
 from hwprof.measure import machine, room
 from hwprof.measure.pool import HostLauncher, Launcher
 from hwprof.measure.process import Worker
 from hwprof.measure.records import plan_for
-from hwprof.space.pieces import MBConvPiece
 from hwprof.workload import InputSpec, Workload
 from tests.core.scripted import PLAN, block, null
 
@@ -43,22 +43,6 @@ class Told:
 
     def free_device_bytes(self) -> int | None:
         return self.device
-
-
-def mbconv() -> Workload:
-    piece = MBConvPiece(
-        in_channels=8,
-        size_px=10,
-        out_channels=16,
-        kernel=3,
-        expand=6,
-        stride=2,
-        act="relu6",
-        squeeze_excite=False,
-        shortcut=False,
-        bn_eps=1e-5,
-    )
-    return Workload.block(piece, "mbconv")
 
 
 def test_groups_keep_the_order_and_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,11 +88,12 @@ def test_what_is_full_already_still_takes_one_at_a_time(monkeypatch: pytest.Monk
 
 
 def test_a_batch_takes_what_its_tensors_take() -> None:
-    """The largest is the expanded one, 48 channels of 10 by 10; the input has 8."""
-    tensors = 4 * (8 * 100 + room.TENSORS_AT_ONCE * 48 * 100)
-    weights = room.BYTES_PER_WEIGHT_BYTE * 4 * workload_graph(mbconv()).params
-    assert room.device_bytes(mbconv(), 10_000) == weights + 10_000 * tensors
-    assert room.device_bytes(mbconv(), 1) == weights + room.LEAST_WORK_BYTES
+    """The largest is the expanded one, 48 channels of 9 by 9; the input has 8."""
+    strided = testing.block("mbconv strided")
+    tensors = 4 * (8 * 81 + room.TENSORS_AT_ONCE * 48 * 81)
+    weights = room.BYTES_PER_WEIGHT_BYTE * 4 * workload_graph(strided).params
+    assert room.device_bytes(strided, 10_000) == weights + 10_000 * tensors
+    assert room.device_bytes(strided, 1) == weights + room.LEAST_WORK_BYTES
 
 
 def test_of_a_users_model_only_the_file_is_known(tmp_path: Path) -> None:

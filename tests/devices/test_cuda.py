@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from hwprof.campaign import plan_campaign
-from hwprof.devices.cuda import CudaAdapter, CudaCompiledAdapter, CudaEagerAdapter, CudaExecutable
+from hwprof.devices.cuda import CudaAdapter, CudaCompiledAdapter, CudaEagerAdapter
 from hwprof.devices.cuda_trace import kernel_times_s
 from hwprof.devices.nvml import GpuConditions
 from hwprof.errors import CompileError, DeviceError, DeviceUnavailableError, ModelError
-from hwprof.measure.records import DeviceOptions, plan_for
+from hwprof.measure.records import DeviceOptions
 from hwprof.measure.room import GROUP_SIZE
 from hwprof.parts.assembly import written_nodes
 from hwprof.parts.grouping import group_operators
@@ -27,38 +27,12 @@ from hwprof.protocols import ReportsDisturbance, ReportsWarnings
 from hwprof.space import get_space, space_of
 from hwprof.testing import block
 from hwprof.workload import InputSpec, Workload
-from tests.devices.fake_cuda import CALL_NS, FakeGpu, OutOfMemoryError, TorchOnFakeGpu
+from tests.devices.cuda_adapters import PLAN, READINGS, adapter, compiled
+from tests.devices.fake_cuda import CALL_NS, FakeGpu
 from tests.devices.fake_nvml import FakeNvml
 from tests.devices.filling import assert_filled_and_put_back
 
 torch = pytest.importorskip("torch")
-PLAN = plan_for("quick")
-READINGS = {"sm": 1980, "memory": 2619, "power_mw": 350_000, "temperature": 60, "reasons": 0}
-
-
-def adapter(
-    gpu: FakeGpu | None = None,
-    kind: type[CudaAdapter] = CudaAdapter,
-    nvml: FakeNvml | None = None,
-    replaced: dict[str, Any] | None = None,
-    **options: Any,
-) -> CudaAdapter:
-    stand_in = TorchOnFakeGpu(gpu or FakeGpu(), **(replaced or {}))
-    return kind(DeviceOptions(**options), stand_in, nvml or FakeNvml(**READINGS), place="cpu")
-
-
-def compiled(gpu: FakeGpu, workload: Workload | None = None, **how: Any) -> CudaExecutable:
-    """Return an executable whose replays compute, as a GPU's do."""
-    executable = adapter(gpu, **how).compile(workload or block("mbconv"), PLAN)
-    if executable.timer.is_graph:
-
-        def replay() -> None:
-            written: Any = executable._replayed
-            with torch.inference_mode():
-                written.copy_(executable._module(*executable._inputs))
-
-        gpu.on_replay = replay
-    return executable
 
 
 @pytest.mark.parametrize("kind", [CudaAdapter, CudaEagerAdapter])
@@ -182,51 +156,6 @@ def test_refusals_say_what_would_help(
     support = adapter(**options).supports(asked)
     assert not support.ok
     assert words in support.reason
-
-
-def test_a_full_gpu_is_a_failure_of_its_own() -> None:
-    def full(*_: object, **__: object) -> None:
-        raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
-
-    with pytest.raises(MemoryError, match=r"Tried to allocate 2 GiB.*; use a smaller --batch"):
-        adapter(replaced={"from_numpy": full}).compile(block("mbconv"), PLAN)
-
-
-@pytest.mark.parametrize("kind", [CudaAdapter, CudaCompiledAdapter])
-def test_a_full_gpu_is_no_mistake_of_the_model(kind: type[CudaAdapter]) -> None:
-    """CUDA's libraries say so in words: torch's own error is only for its allocator."""
-    opened = adapter(kind=kind, replaced={"compile": lambda module, **_: module})
-
-    def full() -> None:
-        raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`")
-
-    opened.torch.cuda.synchronize = full
-    with pytest.raises(MemoryError, match=r"ALLOC_FAILED.*; use a smaller --batch"):
-        opened.compile(block("mbconv"), PLAN)
-
-
-def test_after_a_full_gpu_the_next_workload_finds_its_memory() -> None:
-    emptied: list[bool] = []
-    opened = adapter()
-    opened.torch.cuda.empty_cache = lambda: emptied.append(True)
-    opened.compile(block("mbconv"), PLAN)
-    with pytest.raises(MemoryError), opened.room_for(block("mbconv")):
-        raise OutOfMemoryError("CUDA out of memory.")
-    assert emptied == []  # what failed hangs on its error still
-    for _ in range(2):
-        opened.compile(block("mbconv"), PLAN)
-    assert emptied == [True]
-
-
-def test_a_gpu_without_room_for_a_process_says_what_helps() -> None:
-    stand_in = TorchOnFakeGpu(FakeGpu())
-
-    def full() -> None:
-        raise RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be")
-
-    stand_in.cuda.Stream = full
-    with pytest.raises(MemoryError, match=r"another process .*\(CUDA error: out of memory\); use"):
-        CudaAdapter(DeviceOptions(), stand_in, FakeNvml(**READINGS), place="cpu")
 
 
 def test_a_compiler_that_refuses() -> None:

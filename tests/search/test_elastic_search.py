@@ -22,28 +22,26 @@ from hwprof.search.target import WITHIN, Multiplier, derive, latency_range_s
 from hwprof.search.tasks import ImageTask
 from hwprof.search.training import train_supernet
 from hwprof.space import Architecture, DesignSpace, Slot
+from tests.search.additive import AdditiveTable
 from tests.search.thin import IMAGES, assert_same_state, shaken, state_of
 
 pytestmark = pytest.mark.usefixtures("small_and_quick")
 
 
-class PlantedLevels:
+class PlantedLevels(AdditiveTable):
     """An additive latency model with random entries, of blocks and of factors."""
 
     def __init__(self, space: DesignSpace) -> None:
         rng = np.random.default_rng(1)
-        self.space = space
-        self._table = {
+        table_s = {
             (slot, block): float(rng.uniform(1e-4, 1e-3))
             for slot in space.slots
             for block in space.choices(slot)
         }
+        super().__init__(space, table_s, constant_s=4e-3)
         self.levels = {
             factor.name: rng.uniform(0.0, 2e-3, len(factor.levels)) for factor in space.factors
         }
-
-    def table(self) -> dict[tuple[Slot, str], float]:
-        return dict(self._table)
 
     def expected_s(
         self,
@@ -52,32 +50,18 @@ class PlantedLevels:
         depths: Mapping[int, Any] | None = None,
         factors: Mapping[str, Any] | None = None,
     ) -> Any:
-        total: Any = torch.tensor(4e-3, dtype=torch.float64)
-        for slot in self.space.slots:
-            given = (depths or {})[slot.unit]
-            lengths = self.space.depths(slot.unit)
-            reach: Any = sum(p for d, p in zip(lengths, given, strict=True) if d > slot.layer)
-            for block, p in zip(self.space.choices(slot), probabilities[slot], strict=True):
-                total = total + reach * p * self._table[slot, block]
+        total = super().expected_s(probabilities, depths=depths)
         for name, values in self.levels.items():
             shares = (factors or {}).get(name, [1.0 / len(values)] * len(values))
             total = total + sum(p * v for p, v in zip(shares, values.tolist(), strict=True))
         return total
 
     def predict_many(self, archs: Sequence[Architecture]) -> tuple[Any, Any]:
-        found = []
-        for arch in archs:
+        found, half = super().predict_many(archs)
+        for i, arch in enumerate(archs):
             levels = zip(self.space.factors, self.space.factor_levels(arch), strict=True)
-            found.append(
-                4e-3
-                + sum(
-                    self._table[Slot(u, layer), block]
-                    for u, blocks in enumerate(arch.units)
-                    for layer, block in enumerate(blocks)
-                )
-                + sum(self.levels[f.name][f.levels.index(level)] for f, level in levels)
-            )
-        return np.array(found), np.zeros(len(found))
+            found[i] += sum(self.levels[f.name][f.levels.index(level)] for f, level in levels)
+        return found, half
 
 
 def of_factors_only(space: DesignSpace) -> DesignSpace:
