@@ -87,34 +87,41 @@ def finite_quantile(values: Float64, q: float) -> Float64:
     return found
 
 
-def interval_s(
-    floors_s: Float64, rule: Rule = FLOOR, session_sd: float = SESSION_SD
-) -> tuple[float, float]:
-    """Return the 95 % interval of the level of ``float64[workers, rounds]``, symmetric in logs.
+def log_half_width(floors_s: Float64, rule: Rule = FLOOR) -> float:
+    """Return half the width of the 95 % interval of ln(level) within the session.
 
     One worker says nothing about others, and one round nothing about other times: what cannot be
     resampled adds nothing, so that the interval of so few bursts is too narrow.
 
     Args:
-        floors_s: a figure for every burst, infinite where there is none.
+        floors_s: ``float64[workers, rounds]``, infinite where a worker has no burst in a round.
         rule: how they make the level.
-        session_sd: what sessions differ by; 0 among workloads of one session.
     """
     from scipy.special import stdtrit
 
-    floors = worker_floors_s(floors_s, rule)
-    level_s = float(level_of(floors, rule))
-    parts = _variances(floors_s, floors, rule)
+    parts = _variances(floors_s, worker_floors_s(floors_s, rule), rule)
     total = math.fsum(v for v, _ in parts)
-    within = 0.0
-    if total > 0.0:
-        freedom = total**2 / math.fsum(v**2 / df for v, df in parts)
-        within = float(stdtrit(freedom, 0.975)) * math.sqrt(total)
+    if total <= 0.0:
+        return 0.0
+    freedom = total**2 / math.fsum(v**2 / df for v, df in parts)
+    return float(stdtrit(freedom, 0.975)) * math.sqrt(total)
+
+
+def interval_s(
+    level_s: float, within: float, session_sd: float = SESSION_SD
+) -> tuple[float, float]:
+    """Return the 95 % interval of a level, symmetric in logs.
+
+    Args:
+        level_s: its middle.
+        within: :func:`log_half_width` of its bursts.
+        session_sd: what sessions differ by; 0 among workloads of one session.
+    """
     half = math.hypot(within, NORMAL_975 * session_sd)
     return (level_s * math.exp(-half), level_s * math.exp(half))
 
 
-def _variances(floors_s: Float64, floors: Float64, rule: Rule = FLOOR) -> list[tuple[float, float]]:
+def _variances(floors_s: Float64, floors: Float64, rule: Rule) -> list[tuple[float, float]]:
     """Return variance of ln(level) and degrees of freedom: over workers, over rounds."""
     rng = np.random.default_rng(SEED)
     n_workers, n_rounds = floors_s.shape

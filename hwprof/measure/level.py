@@ -26,6 +26,7 @@ from hwprof.measure.floor import (
     Rule,
     interval_s,
     level_of,
+    log_half_width,
     worker_floors_s,
 )
 from hwprof.measure.records import EXCLUDING_CAUSES, Burst, LabelledBurst
@@ -115,7 +116,16 @@ def burst_statistic_s(burst: Burst, threads: int) -> float | None:
         return None
     if threads == 1 and waiting_share(burst) > WAITING_SHARE and np.median(x) > LONG_CALL_S:
         return float(x.mean())
-    return float(x.min() if x.size < FEW_SAMPLES else np.quantile(x, 0.1))
+    return float(x.min()) if x.size < FEW_SAMPLES else _tenth_percentile(x)
+
+
+def _tenth_percentile(x: Float64) -> float:
+    """Return what ``np.quantile`` does, in a fraction of its time: every burst has one."""
+    ordered = np.sort(x)
+    place = 0.1 * (x.size - 1)
+    below = int(place)
+    low, high = ordered[below : below + 2].tolist()
+    return float(low + (place - below) * (high - low))
 
 
 def burst_floor_s(burst: Burst, threads: int) -> float:
@@ -255,12 +265,13 @@ def estimate(bursts: Sequence[LabelledBurst], threads: int, *, sustained: bool =
     table = floor_table(used, threads, rule)
     floors = worker_floors_s(table.floors_s, rule)
     level_s = float(level_of(floors, rule))
+    within = log_half_width(table.floors_s, rule)
     tenths_s = np.array([burst_statistic_s(b.burst, threads) for b in used], dtype=np.float64)
     n_timed = sum("first" not in b.causes for b in bursts)
     return Estimate(
         level_s=level_s,
-        ci95_s=interval_s(table.floors_s, rule),
-        beside_ci95_s=interval_s(table.floors_s, rule, session_sd=0.0),
+        ci95_s=interval_s(level_s, within),
+        beside_ci95_s=interval_s(level_s, within, session_sd=0.0),
         worker_levels_s=dict(zip(table.workers, floors.tolist(), strict=True)),
         confirmed=is_confirmed(table.series_s, [b.worker for b in used], level_s),
         trend=trend(table.by_round(floors)),

@@ -24,7 +24,9 @@ _NODES = Path("/sys/devices/system/node")
 def read_text(path: str | Path) -> str | None:
     """Return a small file's text without surrounding blanks; None where it cannot be read."""
     try:
-        return Path(path).read_text(encoding="utf-8", errors="replace").strip()
+        # Some are read many times a second while others are timed: no buffer, no text layer.
+        with open(path, "rb", buffering=0) as file:
+            return file.readall().decode(errors="replace").strip()
     except OSError:
         return None
 

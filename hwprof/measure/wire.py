@@ -64,7 +64,7 @@ def decode(read_exactly: Callable[[int], bytes]) -> Frame:
     """
     raw = read_frame(read_exactly)
     try:
-        header = json.loads(raw.header)
+        header = json.loads(raw.header.decode())
     except (ValueError, RecursionError) as error:
         raise WireError(f"the frame's header is no JSON: {error}") from error
     if not isinstance(header, dict):
@@ -88,20 +88,22 @@ def plain(value: Any) -> Any:
 def _split(layout: object, body: bytes) -> dict[str, Int64]:
     if not isinstance(layout, list):
         raise WireError("the frame's header lists no arrays")
+    n_whole = len(body) // _INT64.itemsize
+    entries = np.frombuffer(body, dtype=_INT64, count=n_whole).astype(np.int64)
     arrays: dict[str, Int64] = {}
     offset = 0
     for entry in layout:
         match entry:
             case [str() as name, int() as size] if size >= 0:
-                end = offset + size * _INT64.itemsize
+                end = offset + size
             case _:
                 raise WireError(f"an array is described as {entry!r}; expected [name, size]")
-        if end > len(body):
+        if end > n_whole:
             raise WireError(f"the array {name!r} reaches past the frame's end")
-        arrays[name] = np.frombuffer(body[offset:end], dtype=_INT64).astype(np.int64)
+        arrays[name] = entries[offset:end]
         offset = end
-    if offset != len(body):
-        raise WireError(f"{len(body) - offset} bytes of the frame belong to no array")
+    if left := len(body) - offset * _INT64.itemsize:
+        raise WireError(f"{left} bytes of the frame belong to no array")
     return arrays
 
 
@@ -140,9 +142,10 @@ def burst_from(frame: Frame) -> Burst:
         raise WireError(f"the burst has {start.size} starts and {duration.size} durations")
     if wait is not None and wait.size != duration.size:
         raise WireError(f"the burst has {wait.size} waits for {duration.size} durations")
-    if int(duration.min()) <= 0:
-        raise WireError(f"a call took {int(duration.min())} ns; expected more than 0")
-    if wait is not None and (int(wait.min()) < 0 or bool(np.any(wait > duration))):
+    if (shortest := int(duration.min())) <= 0:
+        raise WireError(f"a call took {shortest} ns; expected more than 0")
+    # Without its sign a wait below 0 is longer than any call.
+    if wait is not None and (wait.view(np.uint64) > duration.view(np.uint64)).any():
         raise WireError("a call waited for less than 0 ns or longer than it took")
     host = {name: arrays[name] for name in _HOST_TIMES if name in arrays}
     for name, values in host.items():

@@ -58,7 +58,7 @@ class TestLevel:
 
 class TestInterval:
     def test_equal_bursts_leave_what_sessions_differ_by(self) -> None:
-        low, high = floor.interval_s(np.full((5, 16), 2e-3))
+        low, high = floor.interval_s(2e-3, floor.log_half_width(np.full((5, 16), 2e-3)))
         half = 1.959963984540054 * floor.SESSION_SD  # z(.975), any table
         assert (low, high) == pytest.approx((2e-3 * math.exp(-half), 2e-3 * math.exp(half)))
 
@@ -80,7 +80,7 @@ class TestInterval:
             np.var(over_rounds) * rounds / (rounds - 1),
         )
         (of_workers, df_workers), (of_rounds, df_rounds) = floor._variances(
-            floors, floor.worker_floors_s(floors)
+            floors, floor.worker_floors_s(floors), floor.FLOOR
         )
         assert (df_workers, df_rounds) == (workers - 1, rounds - 1)
         # 200 resamples know a variance to about 10 %.
@@ -89,28 +89,20 @@ class TestInterval:
     def test_degrees_of_freedom_follow_the_larger_part(self) -> None:
         # Workers differ by far more than anything else: Student's t of 4 degrees, not z.
         floors = np.exp(0.04 * np.arange(5.0))[:, None] * np.ones((5, 16))
-        (variance, _), _ = floor._variances(floors, floor.worker_floors_s(floors))
-        low, high = floor.interval_s(floors, session_sd=0.0)
-        half = 0.5 * math.log(high / low)
-        assert half == pytest.approx(2.776445105 * math.sqrt(variance))
+        (variance, _), _ = floor._variances(floors, floor.worker_floors_s(floors), floor.FLOOR)
+        assert floor.log_half_width(floors) == pytest.approx(2.776445105 * math.sqrt(variance))
 
     def test_workers_of_another_session_have_rounds_of_their_own(self) -> None:
         one, two = table(2, 5, 8), table(3, 5, 8)
         both = np.block([[one, np.full((5, 8), np.inf)], [np.full((5, 8), np.inf), two]])
-        low, high = floor.interval_s(both)
-        assert low < float(floor.level_of(floor.worker_floors_s(both))) < high
-        assert math.log(high / low) < 0.1
+        assert 0.0 < floor.log_half_width(both) < 0.05
 
     def test_beside_each_other_sessions_do_not_count(self) -> None:
-        equal = floor.interval_s(np.full((5, 16), 2e-3), session_sd=0.0)
-        assert equal == pytest.approx((2e-3, 2e-3))
-        floors = table(4, 5, 16)
-        beside, apart = floor.interval_s(floors, session_sd=0.0), floor.interval_s(floors)
-        assert apart[0] < beside[0] < beside[1] < apart[1]
-        half, within = (0.5 * math.log(high / low) for low, high in (apart, beside))
+        within = 0.01
+        beside, apart = floor.interval_s(2.0, within, session_sd=0.0), floor.interval_s(2.0, within)
+        assert beside == pytest.approx((2 * math.exp(-within), 2 * math.exp(within)))
+        half = 0.5 * math.log(apart[1] / apart[0])
         assert half == pytest.approx(math.hypot(within, 1.959963984540054 * floor.SESSION_SD))
 
     def test_one_burst_leaves_only_what_sessions_differ_by(self) -> None:
-        low, high = floor.interval_s(np.array([[1.0]]))
-        assert math.log(high) == pytest.approx(1.96 * floor.SESSION_SD, rel=1e-3)
-        assert low == pytest.approx(1 / high)
+        assert floor.log_half_width(np.array([[1.0]])) == 0.0
