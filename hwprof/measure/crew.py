@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeVar
 
 from hwprof.errors import DeviceUnavailableError
@@ -91,6 +92,11 @@ class Member:
     stage: Stage = "start"
     left: bool = False
 
+    @cached_property
+    def workload_data(self) -> Mapping[str, Any]:
+        """The workload as plain data: every seat is sent it."""
+        return self.workload.to_json()
+
 
 class LostError(Exception):
     """A member failed for good."""
@@ -123,6 +129,7 @@ class Crew:
     ) -> None:
         self._pool, self._plan, self._keep_warmup = pool, plan, keep_warmup
         self._precision = precision
+        self._plan_data = wire.plan_json(plan)
         self._announced: set[str] = set()
 
     def start(self, seats: list[Seat]) -> Hello:
@@ -222,7 +229,7 @@ class Crew:
             seat.ready.clear()
 
     def _prepare(self, member: Member, worker: Worker, warm: bool) -> None:
-        plan, data = self._plan, member.workload.to_json()
+        timeout_s, data = self._plan.timeout_s, member.workload_data
         if member.loaded is None:
             member.stage = "supports"
             support = self._support(worker, data)
@@ -230,7 +237,7 @@ class Crew:
                 raise WorkerFault("unsupported", support.reason, lost=False)
             self._announce(member, support)
         member.stage = "compile"
-        worker.request("compile", plan.timeout_s, workload=data, plan=wire.plan_json(plan))
+        worker.request("compile", timeout_s, workload=data, plan=self._plan_data)
         member.stage = "check"
         self._check(member, worker)
         if warm:

@@ -62,7 +62,7 @@ class Run(Reading):
         self._session = uuid.uuid4().hex[:12]
         self._side_db: sqlite3.Connection | None = None
         self._known: set[str] = set()
-        """Workloads that are kept: one gets many bursts."""
+        """Keys of workloads that this process has kept."""
 
     # ------------------------------------------------------------------ open and close
 
@@ -198,11 +198,10 @@ class Run(Reading):
 
     def burst(self, workload: Workload, burst: LabelledBurst) -> None:
         """Keep one burst; it is safe when this returns."""
-        with self._writing() as db:
-            if workload.key not in self._known:
-                rows.insert_workload(db, workload)
+        self._know(workload)
+        db = self._writable_db()
+        with explained(self.path):  # a statement alone is a transaction of its own
             rows.insert_burst(db, workload.key, self._session, burst)
-        self._known.add(workload.key)
 
     def done(self, measurement: Measurement) -> None:
         """Keep a finished measurement, and of its bursts those that are not yet kept.
@@ -211,15 +210,15 @@ class Run(Reading):
             IncompatibleRunError: it is from another device than the run's.
         """
         self.opened(measurement.fingerprint)
+        self._know(measurement.workload)
         with self._writing() as db:
-            rows.insert_workload(db, measurement.workload)
             labels = rows.label_bursts(db, self._session, measurement)
             rows.insert_measurement(db, self._session, measurement, labels)
 
     def failed(self, failure: Failure) -> None:
         """Keep a failure."""
+        self._know(failure.workload)
         with self._writing() as db:
-            rows.insert_workload(db, failure.workload)
             rows.insert_failure(db, self._session, failure)
 
     def put_accuracy(
@@ -240,15 +239,26 @@ class Run(Reading):
 
     # ------------------------------------------------------------------ plumbing
 
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
+    def _know(self, workload: Workload) -> None:
+        """Keep what is measured, once: a workload gets many bursts."""
+        if workload.key not in self._known:
+            with self._writing() as db:
+                rows.insert_workload(db, workload)
+            self._known.add(workload.key)
+
+    def _writable_db(self) -> sqlite3.Connection:
         if self._lock is None:
             raise StoreError(
                 f"the run {str(self.path)!r} is open for reading; "
                 "Run.create_or_resume opens it for writing"
             )
-        with explained(self.path), transaction(self._db):
-            yield self._db
+        return self._db
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        db = self._writable_db()
+        with explained(self.path), transaction(db):
+            yield db
 
     def _cache_db(self) -> sqlite3.Connection:
         """Return a connection that may write accuracies, which needs no lock of the run."""
