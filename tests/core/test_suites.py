@@ -138,6 +138,18 @@ class TestBaselines:
                 seeds += [m.plan.seed for m in run.measurements()]
         assert seeds == [0, 1]
 
+    def test_a_models_file_may_change_but_not_what_it_is_given(self, tmp_path: Path) -> None:
+        model = 'model: net.onnx\n    inputs: ["x=1x{}"]'
+        text = SUITE.replace("networks: [proxyless-gpu]", model).replace("standard", "quick")
+        for name, size in (("base", 8), ("mended", 8), ("smaller", 4)):
+            (tmp_path / "net.onnx").write_text(name)
+            measured(suite(tmp_path, text.format(size)), tmp_path / name, 1e-4)
+        (mended,) = api.suite_compare(tmp_path / "base", tmp_path / "mended").rows
+        assert mended.shift == pytest.approx(0.0, abs=0.01)
+        (smaller,) = api.suite_compare(tmp_path / "base", tmp_path / "smaller").rows
+        assert smaller.verdict == "NOT_COMPARABLE"
+        assert "inputs [['1x8', 'float32']], now [['1x4', 'float32']]" in smaller.reason
+
     def test_the_same_again_passes(self, baselines: Path) -> None:
         result = api.suite_compare(baselines / "abc123", baselines / "abd999")
         assert [r.verdict for r in result.rows] == ["EQUIVALENT"]
