@@ -205,10 +205,10 @@ def as_workload(
         return replace(Workload.network(model), seed=seed)
     text = str(model)
     if text.endswith((".onnx", ".tflite")):
-        return Workload.from_file(text, specs)
+        return replace(Workload.from_file(text, specs), seed=seed)
     head, colon, attribute = text.partition(":")
     if colon and attribute.isidentifier() and all(p.isidentifier() for p in head.split(".")):
-        return Workload.from_callable(text, specs)
+        return replace(Workload.from_callable(text, specs), seed=seed)
     network = _read_architecture(text)
     label = text if not text.endswith(".json") and text != "-" else None
     return replace(Workload.network(network, label), seed=seed)

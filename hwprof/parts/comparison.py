@@ -99,34 +99,41 @@ def compare_parts(
         layouts_s: changes of layout inside the blocks alone, by workload key.
     """
 
-    def level(workload: Workload | None) -> Interval | None:
+    def timed(workload: Workload | None) -> Measurement | None:
         found = None if workload is None else results.get(workload.key)
-        if not isinstance(found, Measurement):
-            return None
-        return Interval(found.level_s, *found.beside_ci95_s)
+        return found if isinstance(found, Measurement) else None
 
-    # Measured once more, the network is of another session than what stands beside it.
-    network = result.measurement
-    is_same = results.get(network.workload.key) is network
-    whole = Interval(network.level_s, *(network.beside_ci95_s if is_same else network.ci95_s))
+    # Where the network was measured once more the machine had changed: a difference takes what
+    # was timed beside the shorter networks, whichever of its levels is shown.
+    whole = timed(result.measurement.workload)
 
     def compared(part: PartTime) -> PartTime:
         alone = beside.alone.get(part.part)
-        shorter = level(beside.without.get(part.part))
         if part.kind != "block" or alone is None:
             return part
+        block, shorter = timed(alone), timed(beside.without.get(part.part))
         return replace(
             part,
-            isolated_hot_s=level(alone),
+            isolated_hot_s=None if block is None else Interval(block.level_s, *block.beside_ci95_s),
             isolated_layout_s=layouts_s.get(alone.key),
-            differential_s=None if shorter is None else difference(whole, shorter),
+            differential_s=difference(whole, shorter) if whole and shorter else None,
         )
 
     return replace(result, parts=tuple(compared(part) for part in result.parts))
 
 
-def difference(whole: Interval, shorter: Interval) -> Interval:
-    """Return the difference of two levels; their errors are taken for independent."""
-    value = whole.value - shorter.value
-    half = math.hypot(whole.half_width, shorter.half_width)
+def difference(more: Measurement, less: Measurement) -> Interval:
+    """Return the difference of two levels of one campaign; their errors are taken for independent.
+
+    What sessions differ by falls on both where the same workers timed them. A campaign may have
+    several groups of workers (:mod:`hwprof.measure.room`); two of those are two sessions.
+    """
+    value = more.level_s - less.level_s
+    together = not _workers(more).isdisjoint(_workers(less))
+    intervals = (m.beside_ci95_s if together else m.ci95_s for m in (more, less))
+    half = math.hypot(*(0.5 * (high - low) for low, high in intervals))
     return Interval(value, value - half, value + half)
+
+
+def _workers(found: Measurement) -> frozenset[str]:
+    return frozenset(found.telemetry.get("worker_levels_s", ()))

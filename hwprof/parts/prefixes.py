@@ -1,7 +1,8 @@
 """What blocks cost in context on a device without an operator trace: by growing prefixes.
 
 The network is cut behind each of its blocks; a block costs what its prefix takes more than the
-one before it. All prefixes are measured in one campaign, whose bursts take turns.
+one before it. All prefixes are measured in one campaign; the bursts of those that share a group of
+workers take turns.
 """
 
 from __future__ import annotations
@@ -77,10 +78,10 @@ def prefix_costs(
     cuts: Sequence[Prefix], measured: Mapping[str, Measurement]
 ) -> tuple[PrefixCost, ...]:
     """Return what every part adds, from the measurements of all prefixes by workload key."""
+    levels = [measured[cut.workload.key] for cut in cuts]
     costs: list[PrefixCost] = []
-    for cut in cuts:
-        found = measured[cut.workload.key]
+    for cut, before, found in zip(cuts, [None, *levels], levels, strict=False):
         upto = Interval(found.level_s, *found.beside_ci95_s)
-        added = difference(upto, costs[-1].upto_s) if costs else upto
+        added = upto if before is None else difference(found, before)
         costs.append(PrefixCost(part=cut.part, block=cut.block, upto_s=upto, added_s=added))
     return tuple(costs)

@@ -194,7 +194,11 @@ def match_of(config: str, workload: Workload) -> str:
 def suite_facts(measurement: Measurement) -> dict[str, object]:
     """Return what must be equal; a user's model may change, that is what is asked about.
 
-    Other random weights do the same work, so the seed is no difference.
+    What the model is given may not, and other random weights do the same work: the seed is no
+    difference.
     """
     workload = replace(measurement.workload, seed=0)
-    return measurement.facts | ({} if workload.role == "model" else {"workload": workload.key})
+    if workload.role == "model":
+        given = [["x".join(map(str, i.shape)), i.dtype] for i in workload.inputs]
+        return measurement.facts | {"inputs": given}
+    return measurement.facts | {"workload": workload.key}

@@ -38,7 +38,7 @@ SPENT = (0.1, 0.2, 0.3, 0.4)
 TAIL_SHIFT = 0.10
 MOST_PREEMPTED = 0.01
 FEWEST_TAIL_SAMPLES = 10
-"""Fewer calls in a burst have no 90th percentile worth the name."""
+"""Bursts of fewer calls have no 90th percentile worth the name."""
 
 
 @dataclass(kw_only=True)
@@ -115,8 +115,12 @@ def tail_ratios(
 ) -> dict[str, Float64]:
     """Return ln(p90 of b / p90 of a) of every pair of bursts, by worker.
 
-    Bursts with fewer than ten calls stay out.
+    Nothing where the usual burst holds fewer than ten calls. No single one stays out for holding
+    few: it does so where calls stalled, which is what is asked about.
     """
+    n_calls = [x.burst.n_samples - 1 for side in (a, b) for x in used_bursts(side)]
+    if not n_calls or np.median(n_calls) < FEWEST_TAIL_SAMPLES:
+        return {}
     theirs = _p90_by_cell(b, threads)
     ratios: dict[str, list[float]] = {}
     for (worker, index), ours in _p90_by_cell(a, threads).items():
@@ -129,6 +133,6 @@ def _p90_by_cell(bursts: Sequence[LabelledBurst], threads: int) -> dict[tuple[st
     cells = {}
     for labelled in used_bursts(bursts):
         x = corrected_s(labelled.burst, threads)
-        if x.size >= FEWEST_TAIL_SAMPLES:
+        if x.size:
             cells[labelled.worker, labelled.round_index] = float(np.quantile(x, 0.9))
     return cells

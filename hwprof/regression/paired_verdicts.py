@@ -118,7 +118,7 @@ def _with_tail(one: _Judged, device: DeviceRef) -> _Judged:
             "measure when the machine is quieter"
         )
     elif not ratios:
-        one.tail_note = "a burst holds fewer than 10 calls, too few for a 90th percentile"
+        one.tail_note = "most bursts hold fewer than 10 calls, too few for a 90th percentile"
     else:
         one.tail = Gate(delta=TAIL_SHIFT, apart=one.gate.apart)
         # Looked at once, when all is timed: it may spend its whole rate.

@@ -15,7 +15,7 @@ from hwprof.graph import network_graph
 from hwprof.measure.records import Measurement
 from hwprof.parts import comparison, distinct
 from hwprof.parts.assembly import assemble, is_same_machine, join_parts, layout_s
-from hwprof.parts.comparison import compare_parts, without
+from hwprof.parts.comparison import compare_parts, difference, without
 from hwprof.parts.grouping import group_operators, part_times
 from hwprof.parts.records import PartsResult
 from hwprof.parts.tracing import fastest
@@ -136,7 +136,8 @@ def test_optional_layers_are_left_out() -> None:
 def compared(workload: Workload) -> PartsResult:
     beside = comparison(workload)
     found = assemble(measured(workload), [traced_network(workload)])
-    results = {w.key: measured(w, 11.0, 0.4) for w in beside.without.values()}
+    results = {workload.key: found.measurement}
+    results |= {w.key: measured(w, 11.0, 0.4) for w in beside.without.values()}
     results |= {w.key: measured(w, 2.0, 0.1) for w in beside.alone.values()}
     return compare_parts(found, beside, results, {w.key: 0.5 for w in beside.alone.values()})
 
@@ -158,6 +159,39 @@ def test_what_was_timed_beside_stands_beside() -> None:
             assert part.differential_s.half_width == pytest.approx(0.5)  # hypot(0.3, 0.4)
     assert beside.without
     assert len(distinct(beside.workloads)) == len(beside.workloads)
+
+
+def on_workers(found: Measurement, *workers: str) -> Measurement:
+    """Return the measurement with an interval of its own against those of the same workers."""
+    half_s = 0.5 * found.half_width_s
+    beside = [found.level_s - half_s, found.level_s + half_s]
+    told = {"worker_levels_s": dict.fromkeys(workers, found.level_s), "beside_ci95_s": beside}
+    return replace(found, telemetry=told)
+
+
+@pytest.mark.parametrize(
+    ("workers", "half_width_s"), [(("w0", "w1"), 0.25), (("w1", "w7"), 0.25), (("w2", "w3"), 0.5)]
+)
+def test_a_difference_of_two_groups_holds_what_sessions_differ_by(
+    workers: tuple[str, ...], half_width_s: float
+) -> None:
+    more = on_workers(measured(network(), 12.0, 0.3), "w0", "w1")
+    less = on_workers(measured(network(seed=1), 11.0, 0.4), *workers)
+    found = difference(more, less)
+    assert found.value == pytest.approx(1.0)
+    assert found.half_width == pytest.approx(half_width_s)
+
+
+def test_a_difference_is_to_the_network_that_was_timed_beside() -> None:
+    workload = network()
+    beside = comparison(workload)
+    # The machine was slow; measured once more, the network was faster than without a block before.
+    shown = assemble(measured(workload, 10.0), [traced_network(workload)])
+    results = {w.key: measured(w, 11.0) for w in beside.without.values()}
+    found = compare_parts(shown, beside, results | {workload.key: measured(workload, 12.0)}, {})
+    differences = [p.differential_s.value for p in found.parts if p.differential_s is not None]
+    assert found.measurement.level_s == 10.0
+    assert differences == pytest.approx([1.0] * len(beside.without))
 
 
 def test_what_failed_stays_empty() -> None:

@@ -150,11 +150,29 @@ def burst(us: list[float], worker: str, index: int) -> LabelledBurst:
     return LabelledBurst(burst=timed, worker=worker, round_index=index)
 
 
-def test_tails_are_ratios_of_p90_and_need_ten_calls() -> None:
-    # The first call is dropped. p90 of 0, 10, ..., 100 is 90; of twice that 180.
-    calls = [5.0, *(10.0 * i for i in range(1, 12))]
-    a = [burst(calls, "seat 0", 0), burst(calls[:6], "seat 0", 1)]
-    b = [burst([2 * c for c in calls], "seat 0", 0), burst(calls[:6], "seat 0", 1)]
+# The first call is dropped. p90 of 0, 10, ..., 100 is 90.
+CALLS = [5.0, *(10.0 * i for i in range(1, 12))]
+
+
+def test_tails_are_ratios_of_p90() -> None:
+    a, b = ([burst([k * c for c in CALLS], "seat 0", 0)] for k in (1, 2))
     found = tail_ratios(a, b, threads=1)
     assert set(found) == {"seat 0"}
     np.testing.assert_allclose(found["seat 0"], [math.log(2)])
+
+
+def test_tails_need_ten_calls_in_the_usual_burst() -> None:
+    few = [burst(CALLS[:6], "seat 0", 0), burst(CALLS, "seat 0", 1), burst(CALLS[:6], "seat 0", 2)]
+    assert tail_ratios(few, few, threads=1) == {}
+    assert tail_ratios([], [], threads=1) == {}
+
+
+def test_a_burst_that_holds_few_calls_because_one_stalled_counts() -> None:
+    quiet, stalled = [700.0] * 15, [*[700.0] * 6, 4700.0, 700.0]
+    a = [burst(quiet, f"seat {w}", i) for i in range(8) for w in range(5)]
+    b = [burst(stalled if i % 2 else quiet, f"seat {w}", i) for i in range(8) for w in range(5)]
+    found = tail_ratios(a, b, threads=1)
+    assert [r.size for r in found.values()] == [8] * 5
+    assert Gate(delta=0.1).look_once(found) != "equivalent"
+    np.testing.assert_allclose(found["seat 0"][::2], 0.0)
+    assert found["seat 0"][1::2].min() > math.log(2)

@@ -15,6 +15,7 @@ from hwprof.errors import IncompatibleRunError, ModelError, PlanError, StoreErro
 from hwprof.regression.baseline import find_baseline, next_session, sessions_of
 from hwprof.regression.suite import Config, read_suite
 from hwprof.space import NAMED_ARCHITECTURES
+from hwprof.store import Run
 
 SUITE = """
 format: 1
@@ -126,6 +127,28 @@ class TestBaselines:
         assert "1 against 3 stored sessions" in row.reason
         assert row.shift == pytest.approx(0.1, abs=0.01)
         assert result.exit_code() == 1
+
+    def test_every_session_draws_its_own_order(self, tmp_path: Path) -> None:
+        file = suite(tmp_path, SUITE.replace("standard", "quick"))
+        for _ in range(2):
+            measured(file, tmp_path / "out", 1e-4)
+        seeds = []
+        for session in sessions_of(tmp_path / "out"):
+            with Run.open(session / "null-t1-fp32") as run:
+                seeds += [m.plan.seed for m in run.measurements()]
+        assert seeds == [0, 1]
+
+    def test_a_models_file_may_change_but_not_what_it_is_given(self, tmp_path: Path) -> None:
+        model = 'model: net.onnx\n    inputs: ["x=1x{}"]'
+        text = SUITE.replace("networks: [proxyless-gpu]", model).replace("standard", "quick")
+        for name, size in (("base", 8), ("mended", 8), ("smaller", 4)):
+            (tmp_path / "net.onnx").write_text(name)
+            measured(suite(tmp_path, text.format(size)), tmp_path / name, 1e-4)
+        (mended,) = api.suite_compare(tmp_path / "base", tmp_path / "mended").rows
+        assert mended.shift == pytest.approx(0.0, abs=0.01)
+        (smaller,) = api.suite_compare(tmp_path / "base", tmp_path / "smaller").rows
+        assert smaller.verdict == "NOT_COMPARABLE"
+        assert "inputs [['1x8', 'float32']], now [['1x4', 'float32']]" in smaller.reason
 
     def test_the_same_again_passes(self, baselines: Path) -> None:
         result = api.suite_compare(baselines / "abc123", baselines / "abd999")
