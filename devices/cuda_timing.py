@@ -115,7 +115,7 @@ class GpuTimer:
             the GPU is found out: then nothing can be hidden, and the host's part is in every sample.
         stream: where it runs; a new one by default.
         pool: memory that graphs of one stream share, for they never run at once: what one works
-            in, the next may overwrite, except its results. A graph's own by default.
+            in, the next may overwrite, except its results. The timer's own by default.
         clock_ns: the host's clock.
 
     Raises:
@@ -137,7 +137,8 @@ class GpuTimer:
         self._launch, self._replays, self._clock_ns = launch, replays, clock_ns
         self._waits = False
         self.stream = self._cuda.Stream() if stream is None else stream
-        self.pool = pool
+        # A pool of its own must be known by name too: a capture that fails is taken out of it.
+        self.pool = self._cuda.graph_pool_handle() if pool is None else pool
         self._start = self._cuda.Event(enable_timing=True)
         self._end = self._cuda.Event(enable_timing=True)
         self._spin_cycles = FIRST_SPIN_CYCLES

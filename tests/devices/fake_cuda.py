@@ -181,6 +181,8 @@ def fake_torch(gpu: FakeGpu) -> Any:
             warnings.warn("The CUDA Graph is empty. This usually means ...", stacklevel=1)
 
     def end_allocate_to_pool(device: int, pool: object) -> None:
+        if pool is None:  # the binding takes a pool's id and nothing else
+            raise TypeError("_cuda_endAllocateToPool(): incompatible function arguments")
         if gpu.stuck_in is not pool:
             raise RuntimeError("endAllocatePool: not currently recording to mempool_id")
         gpu.stuck_in = None

@@ -175,3 +175,18 @@ def test_a_runtime_that_finds_no_memory_in_a_capture_is_out_of_memory() -> None:
     with pytest.raises(MemoryError, match=r"cannot run 'm': out of memory; use a smaller --batch"):
         GpuTimer(fake_torch(gpu), launch)
     assert gpu.stuck_in is None
+
+
+def test_an_unrolled_capture_that_fails_says_what_it_failed_of() -> None:
+    """Also where the timer was given no pool: torch takes a pool out of a capture by its id."""
+    gpu = FakeGpu()
+
+    def launch(_: object) -> None:
+        if gpu.captured is not None and gpu.captured.work:
+            raise MemoryError("tensorrt cannot run 'm': out of memory")
+        gpu.kernel(9_000)
+
+    found = GpuTimer(fake_torch(gpu), launch, clock_ns=gpu.clock_ns)
+    assert found.is_graph
+    with pytest.raises(MemoryError, match="cannot run 'm'"):
+        found.burst(0.0, 2, "hot")
