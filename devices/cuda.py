@@ -10,6 +10,7 @@ compiler); cuDNN chooses kernels by its heuristics, not by trying, so that proce
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -223,7 +224,9 @@ class CudaExecutable(GpuExecutable):
             config.recompile_limit = config.accumulated_recompile_limit = MOST_COMPILED
             config.fail_on_recompile_limit_hit = True
             compiled = self._torch.compile(self._eager, dynamic=False)
-            with self._torch.inference_mode():
+            with warnings.catch_warnings(), self._torch.inference_mode():
+                # It advises TF32, on which --precision alone decides.
+                warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
                 compiled(*self._inputs)
         except Exception as error:  # whatever compiler, triton or a C compiler raise
             if is_memory_full(self._torch, error):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import warnings
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -168,6 +169,23 @@ def test_a_compiler_that_refuses() -> None:
     opened = adapter(kind=CudaCompiledAdapter, replaced={"compile": refuse})
     with pytest.raises(CompileError, match=r"refuses 'mbconv': RuntimeError: no triton here$"):
         opened.compile(block("mbconv"), PLAN)
+
+
+def test_the_compilers_advice_on_precision_is_no_failure() -> None:
+    """It warns that TF32 is off, as asked for; these tests take any warning for an error."""
+    advice = ["TensorFloat32 tensor cores for float32 matrix multiplication available but not"]
+
+    def advising(module: Any, **_: object) -> Any:
+        def call(*inputs: Any) -> Any:
+            while advice:  # once a process
+                warnings.warn(advice.pop(), stacklevel=1)
+            return module(*inputs)
+
+        return call
+
+    opened = adapter(kind=CudaCompiledAdapter, replaced={"compile": advising})
+    assert opened.compile(block("mbconv"), PLAN).check().finite
+    assert not advice
 
 
 def test_the_compiler_is_not_left_at_eight_networks() -> None:
