@@ -15,7 +15,7 @@ from hwprof.graph import piece_graph
 from hwprof.results import Sample
 from hwprof.space import get_space
 from hwprof.space.pieces import ConvPiece
-from tests.hardware import gpu_effects
+from tests.hardware import gpu_effects, gpu_floor
 from tests.hardware.gpu_check import SECTIONS
 from tests.hardware.gpu_effects import depths_r2, effects
 from tests.hardware.gpu_floor import moved_bytes
@@ -85,3 +85,27 @@ def test_effects_from_campaigns_that_go_on(tmp_path: Path, monkeypatch: pytest.M
         assert sum(words in row.what for row in rows) == 1
     late = list(effects(tmp_path, 120, (1,), time.monotonic() - 1))
     assert [row.holds for row in late] == [False]
+
+
+def test_search_steps_compute_as_a_search_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever another section has set: the number must not depend on which ran before."""
+    torch = pytest.importorskip("torch")
+    for name, value in (
+        ("PLACE", "cpu"),
+        ("SEARCH_SPACE", "mobile-mini"),
+        ("SEARCH_BATCH", 2),
+        ("STEPS", 1),
+    ):
+        monkeypatch.setattr(gpu_floor, name, value)
+    for name in ("synchronize", "reset_peak_memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, lambda: None)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 2**30)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    found = [
+        (row.what.rpartition(": ")[2], row.bar, torch.backends.cudnn.allow_tf32)
+        for row in gpu_floor.search_steps()
+    ]
+    assert found == [
+        ("weight step", "1.00 GiB", True),
+        ("architecture step, recomputed", "1.00 GiB", True),
+    ]

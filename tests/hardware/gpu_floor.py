@@ -17,6 +17,7 @@ from tests.hardware.gpu_sections import Row, compiled, network
 
 GIB = 2**30
 TINY_KERNELS = 200
+PLACE = "cuda"
 SEARCH_SPACE, SEARCH_BATCH = "proxylessnas", 64
 STEPS = 5
 
@@ -103,13 +104,15 @@ def search_steps() -> Iterator[Row]:
     from hwprof.search.supernet import Supernet
     from hwprof.space import get_space
 
+    # What a section before has set is not what a search computes in: torch's own defaults.
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = False, True
     space = get_space(SEARCH_SPACE)
-    net = Supernet(space, seed=0).to("cuda")
+    net = Supernet(space, seed=0).to(PLACE)
     choices = Choices(space, seed=0)
     path = choices.draw(np.random.default_rng(0))
     side = space.resolution_px
-    images = torch.randn(SEARCH_BATCH, 3, side, side, device="cuda")
-    labels = torch.zeros(SEARCH_BATCH, dtype=torch.int64, device="cuda")
+    images = torch.randn(SEARCH_BATCH, 3, side, side, device=PLACE)
+    labels = torch.zeros(SEARCH_BATCH, dtype=torch.int64, device=PLACE)
 
     def step(plan: GatePlan) -> None:
         net.zero_grad(set_to_none=True)
