@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,10 +18,11 @@ from hwprof.graph import piece_graph
 from hwprof.results import Sample
 from hwprof.space import get_space
 from hwprof.space.pieces import ConvPiece
-from tests.hardware import gpu_effects, gpu_floor
-from tests.hardware.gpu_check import SECTIONS
+from tests.hardware import gpu_check, gpu_effects, gpu_floor, gpu_sections
+from tests.hardware.gpu_check import RESULTS, SECTIONS
 from tests.hardware.gpu_effects import depths_r2, effects
 from tests.hardware.gpu_floor import moved_bytes
+from tests.hardware.gpu_sections import Row
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -85,6 +89,35 @@ def test_effects_from_campaigns_that_go_on(tmp_path: Path, monkeypatch: pytest.M
         assert sum(words in row.what for row in rows) == 1
     late = list(effects(tmp_path, 120, (1,), time.monotonic() - 1))
     assert [row.holds for row in late] == [False]
+
+
+def asked(out: Path, sections: str) -> argparse.Namespace:
+    return argparse.Namespace(out=out, max_time="9m", networks=1, batches="1", sections=sections)
+
+
+def test_rows_survive_what_ends_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is lent for ten minutes does not wait for the last row."""
+    monkeypatch.setattr(gpu_check, "free_gpu", lambda: None)
+
+    def rows(section: str, *told: str) -> Iterator[Row]:
+        for what in told:
+            if what == "killed":
+                raise KeyboardInterrupt
+            yield Row(section=section, what=what, value="1", holds=True)
+
+    def kept() -> list[str]:
+        return [row["what"] for row in json.loads((tmp_path / RESULTS).read_text())]
+
+    monkeypatch.setattr(gpu_sections, "outputs", lambda: rows("outputs", "a", "b"))
+    gpu_check.run(asked(tmp_path, "outputs"))
+    assert kept() == ["a", "b"]
+    monkeypatch.setattr(gpu_floor, "floors", lambda: rows("floor", "c", "killed"))
+    with pytest.raises(KeyboardInterrupt):
+        gpu_check.run(asked(tmp_path, "floor"))
+    assert kept() == ["a", "b", "c"]
+    monkeypatch.setattr(gpu_sections, "outputs", lambda: rows("outputs", "again"))
+    gpu_check.run(asked(tmp_path, "outputs"))
+    assert kept() == ["c", "again"]
 
 
 def test_search_steps_compute_as_a_search_does(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,16 +1,17 @@
 """Does hwprof tell the truth on this GPU, and what does it find? Ten minutes, one table.
 
-    python -m tests.hardware.gpu_check --out gpu-check [--max-time 10m] [--networks 300]
+    python -m tests.hardware.gpu_check --out gpu-check [--max-time 9m] [--networks 300]
                                        [--batches 1,32] [--sections outputs,agreement,...]
 
 Sections, in order: ``facts`` (device, driver, clocks), ``outputs`` (every device and precision
 against a float64 reference), ``agreement`` (golden check 13: spin, graph against stream, events
-inside a graph and the profiler against the whole, cache flush), ``batches`` (a network at batch 1,
-8, 32, 128 on every device), ``floor`` (distance to bytes over bandwidth, MACs over the matrix rate,
-launches times launch cost), ``search`` (peak memory and images/s of search steps), ``effects``
-(block effects of two spaces). ``effects`` takes the time that is left; called again it goes on.
+inside a graph and the profiler against the whole, cache flush), ``floor`` (distance to bytes over
+bandwidth, MACs over the matrix rate, launches times launch cost), ``search`` (peak memory and
+images/s of search steps), ``effects`` (block effects of two spaces), ``batches`` (a network at batch
+1, 8, 32, 128 on every device). ``effects`` takes the time that is left; called again it goes on.
 
-Writes ``gpu-check.json`` and the run folders into --out. Exit code 0: every check held; 1: one did
+Writes ``gpu-check.json``, row by row, and the run folders into --out. Rows of earlier calls stay,
+except those of the sections that are run again. Exit code 0: every check held; 1: one did
 not; 3: no GPU is here.
 """
 
@@ -25,7 +26,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hwprof.devices.cuda_presence import torch_lacks
 from hwprof.errors import HwprofError
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
     from tests.hardware.gpu_sections import Row
 
 NO_GPU = 3
-SECTIONS = ("facts", "outputs", "agreement", "batches", "floor", "search", "effects")
+RESULTS = "gpu-check.json"
+SECTIONS = ("facts", "outputs", "agreement", "floor", "search", "effects", "batches")
 
 
 def arguments() -> argparse.Namespace:
@@ -43,7 +45,7 @@ def arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("gpu-check"))
-    parser.add_argument("--max-time", default="10m", help="of all sections together")
+    parser.add_argument("--max-time", default="9m", help="of all sections; what is begun is ended")
     parser.add_argument("--networks", type=int, default=300, help="of a space and batch size")
     parser.add_argument("--batches", default="1,32", help="of the block effects")
     parser.add_argument("--sections", default=",".join(SECTIONS), help="only these")
@@ -73,24 +75,44 @@ def run(asked: argparse.Namespace) -> list[Row]:
             asked.out, asked.networks, batches_of(asked.batches), deadline_s
         ),
     }
+    wanted = [name for name in SECTIONS if name in asked.sections.split(",")]
+    file = asked.out / RESULTS
+    earlier = [row for row in _rows_in(file) if row["section"] not in wanted]
     rows: list[Row] = []
-    for name in (n for n in SECTIONS if n in asked.sections.split(",")):
+
+    def told(row: Row) -> None:
+        rows.append(row)
+        show(row)
+        # At once: what ends the script from outside must not take the rows with it.
+        _write(file, [*earlier, *map(asdict, rows)])
+
+    for name in wanted:
         if time.monotonic() > deadline_s:
-            rows.append(Row(section=name, what="no time was left", value="-", holds=False))
-            show(rows[-1])
+            told(Row(section=name, what="no time was left", value="-", holds=False))
             continue
         try:
             for row in sections[name]():
-                rows.append(row)
-                show(row)
+                told(row)
         except Exception as error:  # noqa: BLE001 - a row that fails; the other sections go on
             if not isinstance(error, HwprofError):
                 traceback.print_exc()
             what = f"ended by {type(error).__name__}: {error}"
-            rows.append(Row(section=name, what=what, value="-", holds=False))
-            show(rows[-1])
+            told(Row(section=name, what=what, value="-", holds=False))
         free_gpu()
     return rows
+
+
+def _rows_in(file: Path) -> list[dict[str, Any]]:
+    """Return the rows that an earlier call has left."""
+    rows: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
+    return rows
+
+
+def _write(file: Path, rows: list[dict[str, Any]]) -> None:
+    """Write all rows, so that there is a whole file at every moment."""
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps(rows, indent=1))
+    part.replace(file)
 
 
 def free_gpu() -> None:
@@ -114,9 +136,8 @@ def main() -> int:
         print(f"nothing to check: {reason}", file=sys.stderr)
         return NO_GPU
     rows = run(asked)
-    (asked.out / "gpu-check.json").write_text(json.dumps([asdict(r) for r in rows], indent=1))
     failing = [row for row in rows if row.holds is False]
-    print(f"\n{len(rows)} rows in {asked.out / 'gpu-check.json'}; {len(failing)} checks fail")
+    print(f"\n{len(rows)} rows in {asked.out / RESULTS}; {len(failing)} checks fail")
     return 1 if failing else 0
 
 
