@@ -7,12 +7,13 @@ Sections, in order: ``facts`` (device, driver, clocks), ``outputs`` (every devic
 against a float64 reference), ``agreement`` (golden check 13: spin, graph against stream, events
 inside a graph and the profiler against the whole, cache flush), ``floor`` (distance to bytes over
 bandwidth, MACs over the matrix rate, launches times launch cost), ``search`` (peak memory and
-images/s of search steps), ``effects`` (block effects of two spaces), ``batches`` (a network at batch
-1, 8, 32, 128 on every device). ``effects`` takes the time that is left; called again it goes on.
+images/s of search steps), ``effects`` (block effects of two spaces), ``batches`` (a network at
+batch 1, 8, 32, 128 on every device). ``effects`` takes the time that is left; called again it goes
+on.
 
 Writes ``gpu-check.json``, row by row, and the run folders into --out. Rows of earlier calls stay,
-except those of the sections that are run again. Exit code 0: every check held; 1: one did
-not; 3: no GPU is here.
+except those of the sections that are run again. Exit code 0: every check held; 1: one did not; 3:
+no GPU is here.
 """
 
 from __future__ import annotations
