@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hwprof.errors import ModelError
 from hwprof.graph.ir import GraphBuilder
+from hwprof.space.pieces import out_size
 
 if TYPE_CHECKING:
     from torch import fx, nn
@@ -123,11 +124,18 @@ class _Tracer:
 
         called = node.target if node.op == "call_function" else getattr(torch, str(node.target), 0)
         if called in (operator.add, operator.iadd, torch.add):
+            self._require_plain(node)
             return self._builder.add(self._input(node), self._input(node, 1), node.name)
         if called in (operator.mul, operator.imul, torch.mul):
+            self._require_plain(node)
             a, b = self._input(node), self._input(node, 1)
             if self._builder.shape(a)[1:] == (1, 1):
                 a, b = b, a
+            whole, factor = self._builder.shape(a), self._builder.shape(b)
+            if factor not in (whole, (whole[0], 1, 1)):
+                raise ModelError(
+                    f"{self._name} multiplies {whole} by {factor}; expected a factor per channel"
+                )
             return self._builder.scale(a, b, node.name)
         for act, functions in _functional().items():
             if called in functions:
@@ -153,27 +161,65 @@ class _Tracer:
         kernel = module.kernel_size[0]
         square = len({*module.kernel_size}) == len({*module.stride}) == 1
         padded = module.padding in ("same", (kernel // 2, kernel // 2))
-        if not square or not padded or set(module.dilation) != {1}:
+        zeros = module.padding_mode == "zeros"
+        if not square or not padded or not zeros or set(module.dilation) != {1}:
             raise ModelError(
                 f"{self._name}.{target} has kernel {module.kernel_size}, stride {module.stride}, "
-                f"padding {module.padding} and dilation {module.dilation}; expected a square "
-                "kernel, padding kernel // 2 and no dilation"
+                f"padding {module.padding} ({module.padding_mode}) and dilation {module.dilation}; "
+                "expected a square kernel, padding kernel // 2 with zeros and no dilation"
             )
 
     def _pool(self, module: Any, target: str, x: str, name: str) -> str:
         from torch import nn
 
-        size = [v if isinstance(v, int) else v[0] for v in (module.kernel_size, module.stride)]
-        padding = module.padding if isinstance(module.padding, int) else module.padding[0]
         average = isinstance(module, nn.AvgPool2d)
-        if padding != (size[0] - 1) // 2 or (average and padding and module.count_include_pad):
+        sizes = [_pair(v) for v in (module.kernel_size, module.stride, module.padding)]
+        kernel, stride, padding = (size[0] for size in sizes)
+        sides = self._builder.shape(x)[1:]
+        plain = (
+            all(a == b for a, b in sizes)
+            and padding == (kernel - 1) // 2
+            and all(_pooled(s, module) == out_size(s, stride) for s in sides)
+        )
+        if average:
+            uncounted = not padding or not module.count_include_pad
+            plain = plain and uncounted and module.divisor_override is None
+        else:
+            plain = plain and set(_pair(module.dilation)) == {1}
+        if not plain:
             raise ModelError(
-                f"{self._name}.{target}: expected padding (kernel - 1) // 2, in averages with "
-                "count_include_pad=False"
+                f"{self._name}.{target} is {module} on {sides}; expected a square pool with padding "
+                "(kernel - 1) // 2 and no dilation, whose output has the input's side over the "
+                "stride, rounded up; averages with count_include_pad=False and no divisor_override"
             )
         return self._builder.pool(
-            x, name, "avg_pool" if average else "max_pool", kernel=size[0], stride=size[1]
+            x, name, "avg_pool" if average else "max_pool", kernel=kernel, stride=stride
         )
+
+    def _require_plain(self, node: fx.Node) -> None:
+        """Refuse a sum or product with more to it than two tensors."""
+        if node.kwargs:
+            raise ModelError(
+                f"{self._name} calls {node.target} with {dict(node.kwargs)}; expected two tensors "
+                "and nothing else"
+            )
+
+
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size
+
+
+def _pooled(side: int, module: Any) -> int:
+    """Return the side of a square pool's output, as torch computes it."""
+    kernel, stride, padding = (
+        _pair(v)[0] for v in (module.kernel_size, module.stride, module.padding)
+    )
+    beyond = side + 2 * padding - kernel
+    if not module.ceil_mode:
+        return int(beyond // stride + 1)
+    steps = -(-beyond // stride)
+    # No window begins in the padding behind the input.
+    return int(steps if steps * stride >= side + padding else steps + 1)
 
 
 def _is_call(node: Any) -> bool:

@@ -104,6 +104,12 @@ def _average_pool(node: Node) -> _OnnxOp:
     )
 
 
+def _max_pool(node: Node) -> _OnnxOp:
+    # Left out where it is the default, so that models keep their bytes.
+    beyond = {"ceil_mode": 1} if node.ceil_mode else {}
+    return _OnnxOp(op_type="MaxPool", attributes={**_window(node), **beyond})
+
+
 def _window(node: Node) -> dict[str, list[int]]:
     return {
         "kernel_shape": [node.kernel] * 2,
@@ -126,7 +132,7 @@ _OPS: dict[str, Callable[[Node], _OnnxOp]] = {
     "add": lambda node: _OnnxOp(op_type="Add"),
     "mul": lambda node: _OnnxOp(op_type="Mul"),
     "avg_pool": _average_pool,
-    "max_pool": lambda node: _OnnxOp(op_type="MaxPool", attributes=_window(node)),
+    "max_pool": _max_pool,
     "global_pool": lambda node: _OnnxOp(op_type="GlobalAveragePool"),
     "flatten": lambda node: _OnnxOp(op_type="Flatten"),
     "zeros": lambda node: _OnnxOp(op_type="Mul", constants=(_ZERO,)),

@@ -93,6 +93,8 @@ def _fold(
     shift = state[f"{prefix}bias"] - state[f"{prefix}running_mean"] * factor
     if node.op == "batch_norm":
         return factor, shift
+    if node.bias:
+        shift = shift + state["conv.bias"] * factor
     return state["conv.weight"] * factor[:, None, None, None], shift
 
 
@@ -115,6 +117,9 @@ def _load(graph: Graph, module: nn.Module, weights: Weights) -> None:
                 norm = layer.norm
                 norm.weight.fill_(unit)
                 layer.conv.weight.copy_(weight)
+                if node.bias:
+                    # The bias of the folded form is in the shift of the norm.
+                    layer.conv.bias.zero_()
             if node.has_folded_bias:
                 norm.bias.copy_(torch.from_numpy(weights[bias_name(node)]))
 
@@ -187,7 +192,7 @@ def function_of(node: Node) -> Callable[..., torch.Tensor]:
         "padding": node.padding,
     }
     if node.op == "max_pool":
-        return partial(functional.max_pool2d, **window)
+        return partial(functional.max_pool2d, **window, ceil_mode=node.ceil_mode)
     return partial(
         functional.avg_pool2d, **window, ceil_mode=node.ceil_mode, count_include_pad=False
     )

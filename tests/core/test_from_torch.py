@@ -34,6 +34,26 @@ class Gated(nn.Module):
         return out
 
 
+class Doubled(nn.Module):
+    """A sum that counts one side twice."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = torch.add(x, x, alpha=2)
+        return out
+
+
+class Spatial(nn.Module):
+    """A factor per pixel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mask = nn.Conv2d(6, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.mask(x) * x
+        return out
+
+
 def test_outputs_are_equal_with_the_weights_copied() -> None:
     module = Gated(6).eval()
     for norm in (module.norm, module.late):
@@ -63,7 +83,14 @@ def test_outputs_are_equal_with_the_weights_copied() -> None:
         (nn.Sequential(nn.GELU()), r"Sequential\.0 is a GELU, which has no operator"),
         (nn.Sequential(nn.Conv2d(6, 6, 3)), r"padding \(0, 0\)"),
         (nn.Sequential(nn.Conv2d(6, 6, 3, padding=2, dilation=2)), "no dilation"),
+        (nn.Sequential(nn.Conv2d(6, 6, 3, padding=1, padding_mode="reflect")), "with zeros"),
         (nn.Sequential(nn.AvgPool2d(3, 1, 1)), "count_include_pad=False"),
+        (nn.Sequential(nn.AvgPool2d(2, ceil_mode=True, divisor_override=3)), "divisor_override"),
+        (nn.Sequential(nn.MaxPool2d((3, 1), 1, (1, 0))), "expected a square pool"),
+        (nn.Sequential(nn.MaxPool2d(3, 1, 1, dilation=2)), "no dilation"),
+        (nn.Sequential(nn.MaxPool2d(2)), "rounded up"),
+        (Doubled(), r"with \{'alpha': 2\}"),
+        (Spatial(), "expected a factor per channel"),
     ],
 )
 def test_what_has_no_operator_is_refused(module: nn.Module, message: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hwprof.errors import MissingExtraError, ModelError
 from hwprof.graph import (
     Graph,
+    GraphBuilder,
     architecture_cost,
     network_graph,
     piece_cost,
@@ -218,6 +219,35 @@ def test_block(name):
     assert piece_cost(PIECES[name]).params == graph.params
     assert PIECES[name].n_out_channels == graph.output_shape[0] or name.startswith("head")
     assert_three_ways_agree(graph)
+
+
+@pytest.mark.parametrize("op", ["avg_pool", "max_pool"])
+def test_a_pool_that_reaches_over_the_edge(op):
+    builder = GraphBuilder("pool", (4, 9, 9))
+    graph = builder.finish(builder.pool(builder.input, "pool", op, kernel=2, stride=2))
+    assert graph.output_shape == (4, 5, 5)
+    assert_three_ways_agree(graph)
+
+
+def test_a_bias_before_a_batch_norm(monkeypatch):
+    """Fresh memory may hold anything: a bias that is not drawn has to be set."""
+    fresh = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *shape, **kind: fresh(*shape, **kind).fill_(7))
+    builder = GraphBuilder("biased", (4, 9, 9))
+    conv = builder.conv(builder.input, "conv", 6, kernel=3, bias=True, norm_eps=1e-3)
+    graph = builder.finish(conv)
+    assert_three_ways_agree(graph)
+    module = to_torch(graph, seed=11).eval()
+    image = np.random.default_rng(1).standard_normal((1, 4, 9, 9), np.float32)
+    for model in (to_onnx(graph, seed=11), None):
+        if model is None:
+            with torch.no_grad():
+                module.state_dict()["conv.conv.bias"].copy_(torch.arange(6.0))
+            model = to_onnx(graph, weights=weights_from_torch(graph, module))
+        with torch.no_grad():
+            expected = module(torch.from_numpy(image)).numpy()
+        output = run_onnx(model, image)
+        assert np.abs(output - expected).max() <= RELATIVE_ERROR * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("name", SPACES)
