@@ -83,7 +83,7 @@ class Campaign:
             "max_depth": list(space.max_depth),
             "alive": {str(slot): list(space.choices(slot)) for slot in space.slots},
             **own_space_request(space),
-            **_built(space),
+            **built(space),
             "device": device.name,
             "options": asdict(device.options),
             "design": self.design,
@@ -95,8 +95,8 @@ class Campaign:
         }
 
 
-def _built(space: DesignSpace) -> dict[str, str]:
-    """Return a hash of what the blocks of a user's own space build; nothing of one that ships.
+def built(space: DesignSpace) -> dict[str, str]:
+    """Return a hash of what the parts of a user's own space build; nothing of one that ships.
 
     The code of a block is in no name: edited, it makes another space of the same words.
     """

@@ -22,6 +22,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
+from hwprof.campaign import built
 from hwprof.errors import DataError, FormatVersionError, IncompatibleRunError, StoreError
 from hwprof.search import parallel
 from hwprof.search.ofa_weights import is_published
@@ -29,6 +30,8 @@ from hwprof.search.tasks import ImageTask, load_task
 from hwprof.space import DesignSpace, get_space
 
 FORMAT = 1
+BUILT = "built"
+"""What the parts of a user's own space build, in the plain data of a space."""
 
 Kind = Literal["supernet", "network"]
 
@@ -62,7 +65,7 @@ class CheckpointMeta:
         """Return by name all that makes two trainings the same one."""
         return {
             "kind": self.kind,
-            **self.space,
+            **{name: value for name, value in self.space.items() if name != BUILT},
             "arch": self.arch,
             "images": self.task["digest"],
             **self.settings,
@@ -222,6 +225,7 @@ def require_same(path: Path, found: CheckpointMeta, wanted: CheckpointMeta) -> N
             raise IncompatibleRunError(
                 f"{str(path)!r} was trained with {told}; name another --out, or ask for the same"
             )
+    require_same_parts(found.space, wanted.space)
 
 
 def space_to_json(space: DesignSpace) -> dict[str, Any]:
@@ -232,7 +236,27 @@ def space_to_json(space: DesignSpace) -> dict[str, Any]:
         "n_classes": space.n_classes,
         "candidates": {str(slot): list(space.choices(slot)) for slot in space.slots},
         "max_depth": list(space.max_depth),
+        **built(space),
     }
+
+
+def require_same_parts(have: Mapping[str, Any], want: Mapping[str, Any]) -> None:
+    """Check that a space of the user's own still builds what it built for a checkpoint.
+
+    Checkpoints from before this was kept do not say.
+
+    Args:
+        have: the plain data of the checkpoint's space.
+        want: that of the space as it is now, in everything else the same.
+
+    Raises:
+        IncompatibleRunError: it builds something else.
+    """
+    if have.get(BUILT, want.get(BUILT)) != want.get(BUILT):
+        raise IncompatibleRunError(
+            f"the checkpoint was trained with another {want['name']!r}: what its blocks build has "
+            "changed since; give the changed space another name, or train again into another --out"
+        )
 
 
 def space_from_json(data: Mapping[str, Any]) -> DesignSpace:
@@ -240,12 +264,15 @@ def space_from_json(data: Mapping[str, Any]) -> DesignSpace:
 
     Raises:
         SpaceError: the space is not known here.
+        IncompatibleRunError: it is one of the user's own, and builds something else now.
     """
     space = get_space(data["name"], data["resolution_px"])
     known = data["candidates"]
     alive = {slot: tuple(known[str(slot)]) for slot in space.slots if str(slot) in known}
     reduced = space.restrict(alive, tuple(data["max_depth"]))
-    return replace(reduced, n_classes=data["n_classes"])
+    space = replace(reduced, n_classes=data["n_classes"])
+    require_same_parts(data, space_to_json(space))
+    return space
 
 
 def task_to_json(task: ImageTask) -> dict[str, Any]:

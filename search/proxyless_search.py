@@ -22,7 +22,14 @@ from torch import Tensor
 from hwprof.errors import IncompatibleRunError
 from hwprof.progress import ProgressCallback
 from hwprof.search.batches import TrainingBatches
-from hwprof.search.checkpoint import CheckpointMeta, load_checkpoint, space_to_json, task_to_json
+from hwprof.search.checkpoint import (
+    BUILT,
+    CheckpointMeta,
+    load_checkpoint,
+    require_same_parts,
+    space_to_json,
+    task_to_json,
+)
 from hwprof.search.choices import Choices
 from hwprof.search.elastic import supernet_of
 from hwprof.search.evaluation import Judge
@@ -320,7 +327,7 @@ def _load_warmup(supernet: Supernet, path: Path, task: ImageTask) -> str:
             "`hwprof train --space` writes it"
         )
     for name, value in wanted.items():
-        if meta.space[name] != value:
+        if name != BUILT and meta.space[name] != value:
             told = f"{name} {meta.space[name]!r}, not {value!r}"
             if isinstance(value, dict):
                 told = f"other {name}"
@@ -341,5 +348,6 @@ def _load_warmup(supernet: Supernet, path: Path, task: ImageTask) -> str:
             meta.step,
             meta.n_steps,
         )
+    require_same_parts(meta.space, wanted)
     supernet.load_state_dict(found.weights)
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

@@ -7,10 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from hwprof.errors import DataError, FormatVersionError
-from hwprof.search.checkpoint import load_checkpoint, space_from_json, task_from_json
+from hwprof.errors import DataError, FormatVersionError, IncompatibleRunError
+from hwprof.search import checkpoint
+from hwprof.search.checkpoint import (
+    load_checkpoint,
+    space_from_json,
+    space_to_json,
+    task_from_json,
+)
 from hwprof.search.sgd import TrainSettings
 from hwprof.search.training import train_supernet
+from hwprof.space import MBConvLayout, MBConvSpace, UnitLayout
+from hwprof.space.pieces import Activation
 
 pytestmark = pytest.mark.usefixtures("small_and_quick")
 
@@ -72,3 +80,53 @@ class TestCheckpoint:
         torch.save(content, tmp_path / "x.pt")
         with pytest.raises(FormatVersionError, match="format 2"):
             load_checkpoint(tmp_path / "x.pt")
+
+
+def own_space(act: Activation) -> MBConvSpace:
+    """A user's own space, as a file or package would give it."""
+    unit = UnitLayout(
+        channels=8,
+        stride=2,
+        min_depth=1,
+        max_depth=1,
+        act=act,
+        candidates=("mbconv_k3_e3", "mbconv_k5_e3"),
+    )
+    return MBConvSpace.from_layout(
+        MBConvLayout(
+            name="own-space",
+            resolution_px=32,
+            n_classes=10,
+            bn_eps=1e-5,
+            stem_channels=8,
+            stem_act="relu",
+            first_channels=8,
+            first_act="relu",
+            first_shortcut=True,
+            units=(unit,),
+            head_channels=16,
+            head_act="relu",
+        )
+    )
+
+
+class TestASpaceThatWasEdited:
+    """Its name and its blocks' names are what they were, and so are all shapes."""
+
+    def test_accuracies_of_its_checkpoint_are_refused(self, monkeypatch: pytest.MonkeyPatch):
+        before, after = own_space("relu"), own_space("hswish")
+        kept = space_to_json(before)
+        monkeypatch.setattr(checkpoint, "get_space", lambda name, resolution_px: before)
+        assert space_from_json(kept) == before
+        monkeypatch.setattr(checkpoint, "get_space", lambda name, resolution_px: after)
+        with pytest.raises(IncompatibleRunError, match="trained with another 'own-space'"):
+            space_from_json(kept)
+        older = {name: value for name, value in kept.items() if name != "built"}
+        assert space_from_json(older) == after
+
+    def test_its_training_is_not_gone_on_with(self, task, tmp_path: Path):
+        settings = TrainSettings(epochs=1, batch=16, lr=0.05, warmup_epochs=1.0, seed=5)
+        train_supernet(own_space("relu"), task, settings, tmp_path / "s.pt")
+        assert train_supernet(own_space("relu"), task, settings, tmp_path / "s.pt").finished
+        with pytest.raises(IncompatibleRunError, match="trained with another 'own-space'"):
+            train_supernet(own_space("hswish"), task, settings, tmp_path / "s.pt")
