@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 
 from hwprof.reports.palette import ACCENT, FULL, INK, MUTED, REDUCED
 from hwprof.reports.sketches import Sketch
-from hwprof.reports.views import ReportData, latency_scale
+from hwprof.reports.views import ReportData, latency_scale, short_block
 from hwprof.results import CoursePoint, SearchCourse
 from hwprof.space import SKIP, Architecture, space_of
 from hwprof.units import format_pct, format_seconds
@@ -78,9 +78,9 @@ def latency_sketch(data: ReportData) -> Sketch | None:
 
 def derived_sketch(data: ReportData) -> Sketch | None:
     """The derived networks block by block, as Cai et al. (ICLR 2019, figure 4) draw theirs."""
-    everywhere = (*data.courses, *data.courses_elsewhere)
-    courses = [c for c in everywhere if any(map(_BLOCK.fullmatch, _blocks(c.arch)))]
-    if not courses:
+    courses = (*data.courses, *data.courses_elsewhere)
+    # Of spaces without mobile blocks nothing is drawn: their blocks have no kernel to show.
+    if not any(map(_BLOCK.fullmatch, (block for c in courses for block in _blocks(c.arch)))):
         return None
     longest = max(len(_blocks(c.arch)) for c in courses)
 
@@ -95,7 +95,8 @@ def derived_sketch(data: ReportData) -> Sketch | None:
     return Sketch(
         title="The derived networks",
         alt="Drawing: each derived network as a row of boxes; colour and height show the kernel, "
-        "the text the expansion and kernel, and under each unit stand its channels and size.",
+        "the text the expansion and kernel, or the block's name, and under each unit stand its "
+        "channels and size.",
         inches=(max(5.6, 0.62 * longest), 1.3 * len(courses) + 0.6),
         draw=draw,
     )
@@ -144,16 +145,23 @@ def _draw_network(axes: Axes, course: SearchCourse, bottom: float) -> None:
         facts.append(f"{format_seconds(course.measured_s)} measured")
     axes.text(0, bottom + 1.25, ", ".join(facts), fontsize=9, weight="bold")
     placed = space_of(course.arch).pieces(course.arch)
-    parts = [(p, match) for p in placed if (match := _BLOCK.fullmatch(p.block or ""))]
-    for x, (part, match) in enumerate(parts):
-        kernel, expand = int(match[1]), int(match[2])
-        colour = KERNEL_COLOURS.get(kernel, MUTED)
-        height = 0.4 + 0.6 * min(kernel, 7) / 7
+    parts = [p for p in placed if p.block not in (None, SKIP)]
+    for x, part in enumerate(parts):
+        colour, height, text = _looks(str(part.block))
         box = Rectangle((x + 0.06, bottom), 0.88, height, facecolor=colour, alpha=0.35)
         axes.add_patch(box)
-        text = f"MB{expand}\n{kernel}×{kernel}"
         axes.text(x + 0.5, bottom + height / 2, text, fontsize=7.5, ha="center", va="center")
-        after = parts[x + 1][0].slot if x + 1 < len(parts) else None
+        after = parts[x + 1].slot if x + 1 < len(parts) else None
         if part.slot is not None and (after is None or after.unit != part.slot.unit):
             size = f"{part.piece.n_out_channels}×{part.piece.out_size_px}²"
             axes.text(x + 0.94, bottom - 0.3, size, fontsize=7, ha="right", color=INK)
+
+
+def _looks(block: str) -> tuple[str, float, str]:
+    """Return colour, height and text of a block's box; one of the user's own bears its name."""
+    match = _BLOCK.fullmatch(block)
+    if match is None:
+        return MUTED, 0.4, short_block(block).replace(" ", "\n")
+    kernel, expand = int(match[1]), int(match[2])
+    height = 0.4 + 0.6 * min(kernel, 7) / 7
+    return KERNEL_COLOURS.get(kernel, MUTED), height, f"MB{expand}\n{kernel}×{kernel}"

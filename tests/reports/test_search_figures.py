@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from hwprof.reports import search_figures
 from hwprof.reports.search_figures import derived_sketch, entropy_sketch, latency_sketch
 from hwprof.reports.sketches import render
 from hwprof.results import SearchCourse
-from hwprof.space import SKIP, Architecture
+from hwprof.space import SKIP, Architecture, MBConvLayout, MBConvSpace, UnitLayout
+from hwprof.space.families import FAMILIES, make_piece
 
 MINI = Architecture(
     space="mobile-mini",
@@ -44,6 +46,53 @@ def test_a_skipped_layer_is_not_drawn(small_data):
     # Widths and strides of the paper's space.
     for size in ("24×56²", "40×28²", "80×14²", "96×14²", "192×7²", "320×7²"):
         assert size in svg
+
+
+def test_blocks_of_a_users_own_are_drawn_by_name(small_data, monkeypatch):
+    """Beside mobile ones in a network, and in networks that have no other."""
+    monkeypatch.setitem(
+        FAMILIES, r"ghost_k(\d+)", lambda m, place: make_piece(f"mbconv_k{m[1]}_e1", place)
+    )
+    unit = UnitLayout(
+        channels=24,
+        stride=2,
+        min_depth=1,
+        max_depth=2,
+        act="relu",
+        candidates=("ghost_k5", "mbconv_k3_e3"),
+    )
+    space = MBConvSpace.from_layout(
+        MBConvLayout(
+            name="own-space",
+            resolution_px=32,
+            n_classes=10,
+            bn_eps=1e-5,
+            stem_channels=8,
+            stem_act="relu",
+            first_channels=8,
+            first_act="relu",
+            first_shortcut=True,
+            units=(unit,),
+            head_channels=32,
+            head_act="relu",
+        )
+    )
+    monkeypatch.setattr(search_figures, "space_of", lambda arch: space)
+    courses = tuple(
+        SearchCourse(
+            name=str(blocks),
+            points=(),
+            arch=Architecture(space="own-space", resolution_px=32, units=(blocks,)),
+            measured_s=None,
+            accuracy_pct=None,
+        )
+        for blocks in (("ghost_k5", "mbconv_k3_e3"), ("ghost_k5",))
+    )
+    sketch = derived_sketch(replace(small_data, courses=courses))
+    assert sketch is not None
+    svg = render("derived", sketch, emulated=False).svg
+    assert re.findall(r">(ghost|MB3)<", svg) == ["ghost", "MB3", "ghost"]
+    assert svg.count("24×8²") == 2
 
 
 def test_measured_latency_is_marked_where_it_was_measured(small_data):
