@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hwprof.pareto import front_indices
-from hwprof.reports.views import Hypervolume, ReportData, short_block
+from hwprof.reports.views import ReportData, short_block
 from hwprof.results import SearchResult, Trial
 from hwprof.space import SKIP, Architecture
 
@@ -177,7 +177,14 @@ def _comparison(
     key: tuple[str, bool], searches: Sequence[SearchResult], data: ReportData
 ) -> ComparisonRow:
     strategy, reduced = key
-    volumes = _volumes(data.hypervolumes, strategy, reduced)
+    # Measured and predicted latencies do not mix: where some were measured, those alone.
+    confirmed = any(s.confirmed for s in searches)
+    searches = [s for s in searches if s.confirmed == confirmed]
+    volumes = [
+        h.value_s_pct
+        for h in data.hypervolumes
+        if (h.strategy, h.reduced, h.confirmed) == (strategy, reduced, confirmed)
+    ]
     front = [trial for search in searches for trial in search.front]
     return ComparisonRow(
         strategy=strategy,
@@ -187,15 +194,11 @@ def _comparison(
         n_front=round(len(front) / len(searches)),
         fastest_s=min((t.latency_s for t in front), default=None),
         most_accurate_pct=max((t.accuracy_pct for t in front), default=None),
-        confirmed=all(s.confirmed for s in searches),
+        confirmed=confirmed,
         hypervolume_s_pct=sum(volumes) / len(volumes) if volumes else None,
         hypervolume_range=(min(volumes), max(volumes)) if len(volumes) > 1 else None,
         gain=None,
     )
-
-
-def _volumes(found: Sequence[Hypervolume], strategy: str, reduced: bool) -> list[float]:
-    return [h.value_s_pct for h in found if (h.strategy, h.reduced) == (strategy, reduced)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -146,7 +146,8 @@ def _worth(rows: Sequence[EverywhereRow]) -> dict[EverywhereRow, float]:
 
 def _change(row: EverywhereRow) -> str:
     assert row.latency is not None
-    text = f"{format_seconds(row.latency.value, signed=True)}"
+    text = format_seconds(row.latency.value, signed=True)
+    text += "" if row.latency.excludes_zero else " (not settled)"
     if row.accuracy is not None:
         text += f" and {fixed(row.accuracy.value, 2, signed=True)} pp"
         text += "" if row.accuracy.excludes_zero else " (not settled)"

@@ -83,6 +83,8 @@ class Hypervolume:
     reduced: bool
     seed: int
     value_s_pct: float
+    confirmed: bool = True
+    """Whether the front's latencies were measured rather than predicted."""
 
 
 @dataclass(frozen=True, kw_only=True)

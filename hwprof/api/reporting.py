@@ -259,6 +259,7 @@ def _report_data(
                 reduced=s.reduced,
                 seed=s.seed,
                 value_s_pct=front_hypervolume(s, reference),
+                confirmed=s.confirmed,
             )
             for s in own
             if reference is not None

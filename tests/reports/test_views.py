@@ -224,6 +224,19 @@ def test_predicted_hypervolumes_are_not_compared_with_measured_ones(report_data)
     assert all(r.gain is None for r in rows)
 
 
+def test_measured_and_predicted_searches_of_a_strategy_are_not_averaged(report_data):
+    (_, nsga2) = report_data.full_searches
+    front = tuple(replace(t, latency_s=t.latency_s / 10) for t in nsga2.front)
+    guessed = replace(nsga2, seed=9, confirmed=False, front=front)
+    volume = Hypervolume(strategy="nsga2", reduced=False, seed=9, value_s_pct=9.0, confirmed=False)
+    mixed = replace(
+        report_data,
+        full_searches=(*report_data.full_searches, guessed),
+        hypervolumes=(*report_data.hypervolumes, volume),
+    )
+    assert comparison_rows(mixed) == comparison_rows(report_data)
+
+
 def test_a_cell_is_drawn_edge_by_edge():
     cell = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_1x1~1|none~2|"
     arch = Architecture(space="nasbench201", resolution_px=32, cell=cell)
@@ -333,6 +346,23 @@ def test_headline_without_accuracy_speaks_of_latency_alone(report_data):
     (sentence, *_) = headline(replace(report_data, effects=effects), ())
     assert sentence.startswith("Fastest block: mbconv_k3_e3")
     assert "pp" not in sentence
+
+
+def test_a_latency_that_is_not_settled_is_said_not_to_be(report_data):
+    wide = Interval(-9e-3, -2e-2, 1e-3)
+    effects = tuple(
+        replace(
+            e,
+            accuracy=None,
+            latency=wide if (e.kind, e.block) == ("network", "mbconv_k3_e3") else e.latency,
+        )
+        for e in report_data.effects
+    )
+    (sentence, *_) = headline(replace(report_data, effects=effects), ())
+    fastest, _ = sentence.split(" Slowest")
+    assert fastest.startswith("Fastest block: mbconv_k3_e3")
+    assert "ms (not settled) against" in fastest
+    assert sentence.count("not settled") == 1
 
 
 def test_a_device_that_does_not_care_is_said_not_to(report_data):
