@@ -89,8 +89,11 @@ class ExpectedLatency:
 
     @cached_property
     def constant_s(self) -> float:
-        """What remains of every network once the entries of blocks and levels are taken away."""
-        return float(self(self._first).item() - self._first_blocks_s)
+        """What remains of networks on average once the entries of blocks and levels are taken away.
+
+        On average, because terms of pairs of blocks do not cancel in any single one.
+        """
+        return float(self(self._uniform).item() - self._mean_blocks_s)
 
     @cached_property
     def levels_s(self) -> Mapping[Factor, tuple[float, ...]]:
@@ -98,8 +101,8 @@ class ExpectedLatency:
         found = {}
         for factor in self._space.factors:
             n = len(factor.levels)
-            totals = [self({**self._first, factor: _one_hot(i, n)}).item() for i in range(n)]
-            found[factor] = tuple(t - self.constant_s - self._first_blocks_s for t in totals)
+            totals = [self({**self._uniform, factor: _one_hot(i, n)}).item() for i in range(n)]
+            found[factor] = tuple(t - self.constant_s - self._mean_blocks_s for t in totals)
         return found
 
     @property
@@ -143,19 +146,23 @@ class ExpectedLatency:
         return [float(v) for v in self._model.predict_many(archs)[0]]
 
     @cached_property
-    def _first(self) -> Mapping[Where, Tensor]:
-        """The deepest network of first candidates, as a distribution without factors."""
-        first: dict[Where, Tensor] = {
-            slot: _one_hot(0, len(self._space.choices(slot))) for slot in self._space.slots
+    def _uniform(self) -> Mapping[Where, Tensor]:
+        """Random networks, as a distribution without factors."""
+        space = self._space
+        numbers: dict[Where, int] = {slot: len(space.choices(slot)) for slot in space.slots}
+        numbers |= {unit: len(space.depths(unit)) for unit in range(space.n_units)}
+        return {
+            where: torch.full((n,), 1.0 / n, dtype=torch.float64) for where, n in numbers.items()
         }
-        for unit in range(self._space.n_units):
-            n_depths = len(self._space.depths(unit))
-            first[unit] = _one_hot(n_depths - 1, n_depths)
-        return first
 
     @cached_property
-    def _first_blocks_s(self) -> float:
-        return sum(self.table[slot, self._space.choices(slot)[0]] for slot in self._space.slots)
+    def _mean_blocks_s(self) -> float:
+        total = 0.0
+        for slot in self._space.slots:
+            depths, blocks = self._space.depths(slot.unit), self._space.choices(slot)
+            reach = sum(depth > slot.layer for depth in depths) / len(depths)
+            total += reach * sum(self.table[slot, block] for block in blocks) / len(blocks)
+        return total
 
     def _spread_blocks(self, slot: Slot, probabilities: Mapping[Where, Tensor]) -> list[Any]:
         known = self._model.space.choices(slot)

@@ -128,10 +128,16 @@ def derive(choices: Choices, latency: ExpectedLatency, multiplier: Multiplier | 
     if multiplier is None:
         return best
     target_s = multiplier.target_s
-    if abs(latency.of([best.arch])[0] / target_s - 1.0) <= WITHIN:
+    best_off = abs(latency.of([best.arch])[0] / target_s - 1.0)
+    if best_off <= WITHIN:
         return best
     # What the model has beside its sum is much the same in all networks.
-    found = [best, *near(choices, latency, target_s - _beside_sum_s(latency, best))]
+    sum_s, width = target_s - _beside_sum_s(latency, best), 2.0 * WITHIN
+    found = [best, *near(choices, latency, sum_s, width)]
+    # A space of few networks may have none there; beyond the argmax nothing is nearer.
+    while len(found) == 1 and width < best_off:
+        width *= 2.0
+        found += near(choices, latency, sum_s, width)
     latencies = latency.of([path.arch for path in found])
     logs = [choices.log_probability(path).item() for path in found]
     off = [abs(s / target_s - 1.0) for s in latencies]
@@ -155,16 +161,18 @@ def faster_alternative(
     return best if latency.of([best.arch])[0] < multiplier.target_s else None
 
 
-def near(choices: Choices, latency: ExpectedLatency, target_s: float) -> Iterator[Path]:
-    """Yield the most probable network of every cell of latency within twice :data:`WITHIN` of T.
+def near(
+    choices: Choices, latency: ExpectedLatency, target_s: float, width: float = 2.0 * WITHIN
+) -> Iterator[Path]:
+    """Yield the most probable network of every cell of latency within ``width`` of T, relative.
 
     Of the additive part of the model; the caller looks at the whole prediction.
     """
     cell_s = target_s / CELLS
     stages = _stages(choices, latency, cell_s)
     offset_s = latency.constant_s + sum(min(o.cost_s for o in s.options) for s in stages)
-    last = round((target_s * (1.0 + 2.0 * WITHIN) - offset_s) / cell_s)
-    first = max(0, round((target_s * (1.0 - 2.0 * WITHIN) - offset_s) / cell_s))
+    last = round((target_s * (1.0 + width) - offset_s) / cell_s)
+    first = max(0, round((target_s * (1.0 - width) - offset_s) / cell_s))
     if last < 0:
         return
     values, taken = np.full(last + 1, -np.inf), []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,6 +49,16 @@ class Planted(AdditiveTable):
         super().__init__(space, table, constant_s=4e-3, beside_s=extra_s)
 
 
+class Paired(Planted):
+    """Blocks of equal place in the lists of two layers cost 2 ms together, others save as much."""
+
+    first, second = Slot(0, 0), Slot(1, 0)
+
+    def expected_s(self, probabilities: Mapping[Slot, Any], **more: Any) -> Any:
+        (a, b), (c, d) = probabilities[self.first], probabilities[self.second]
+        return super().expected_s(probabilities, **more) + 2e-3 * (a - b) * (c - d)
+
+
 def small_space() -> DesignSpace:
     """Two blocks at every slot, depths as they are: few enough networks to list."""
     return WHOLE.restrict({s: WHOLE.choices(s)[:2] for s in WHOLE.slots})
@@ -85,6 +97,13 @@ class TestRange:
         latency = ExpectedLatency(Planted(WHOLE), space)
         found = latency.of([p.arch for p in all_paths(Choices(space, seed=0))])
         assert latency_range_s(latency, space) == pytest.approx((min(found), max(found)))
+
+    def test_pairs_of_blocks_are_left_out(self) -> None:
+        """They may well be large in one network; over all they cancel."""
+        space = small_space()
+        plain = latency_range_s(ExpectedLatency(Planted(space), space), space)
+        paired = latency_range_s(ExpectedLatency(Paired(space), space), space)
+        assert paired == pytest.approx(plain)
 
     def test_a_target_outside_is_refused_with_the_range(self) -> None:
         space = small_space()
@@ -169,6 +188,25 @@ class TestDerivation:
             free = Multiplier(target_s=share * best_s)
             found = derive(choices, latency, free)
             assert faster_alternative(choices, latency, free, found) is None
+
+    def test_where_none_is_near_it_is_the_nearest(self) -> None:
+        """Three networks of 2, 3 and 6 ms; the search prefers the slowest."""
+        left = {s: WHOLE.choices(s)[: 3 if s == Slot(0, 0) else 1] for s in WHOLE.slots}
+        space = WHOLE.restrict({s: b for s, b in left.items() if s.layer == 0}, (1, 1, 1))
+        costs = dict(zip(space.choices(Slot(0, 0)), (0.0, 1e-3, 4e-3), strict=True))
+        table = {
+            (s, b): costs[b] if s == Slot(0, 0) else 0.0
+            for s in space.slots
+            for b in space.choices(s)
+        }
+        latency = ExpectedLatency(AdditiveTable(space, table, constant_s=2e-3), space)
+        choices = Choices(space, seed=0)
+        with torch.no_grad():
+            choices.alpha[Slot(0, 0)].copy_(torch.tensor([1.0, 0.0, 2.0]))
+        for target_s, nearest_s in ((2.2e-3, 2e-3), (3.4e-3, 3e-3), (4.4e-3, 3e-3), (5e-3, 6e-3)):
+            multiplier = Multiplier(target_s=target_s, n_steps=9, last_held=9)
+            found = derive(choices, latency, multiplier)
+            assert latency.of([found.arch])[0] == pytest.approx(nearest_s)
 
     @pytest.mark.parametrize("extra_s", [1e-4, 1e-3])
     def test_terms_that_the_sum_lacks_are_looked_at_too(self, extra_s: float) -> None:
