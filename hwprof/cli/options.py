@@ -96,7 +96,7 @@ Inputs = Annotated[
 ]
 Resolution = Annotated[
     int | None,
-    typer.Option("--resolution", min=8, help="Input size in pixels; by default the space's own."),
+    typer.Option("--resolution", help="Input size in pixels; by default the space's own."),
 ]
 Accuracy = Annotated[
     str | None,

@@ -22,6 +22,7 @@ from hwprof.errors import SpaceError
 from hwprof.space.fields import Fields
 from hwprof.space.mbconv import MBConvLayout, MBConvSpace, UnitLayout
 from hwprof.space.pieces import Activation
+from hwprof.space.slotted import RESOLUTIONS_PX
 from hwprof.space.space import DesignSpace
 
 ENVIRONMENT = "HWPROF_SPACES"
@@ -183,9 +184,12 @@ def _build(fields: Fields, folder: Path) -> MBConvSpace:
         stem.positive("channels") != first.positive("channels")
     ):
         raise first.wrong("shortcut", "false where stem and first have different channels")
+    resolution_px, (least, most) = fields.get("resolution_px", int), RESOLUTIONS_PX
+    if not least <= resolution_px <= most:
+        raise fields.wrong("resolution_px", f"an image side of {least} to {most}")
     layout = MBConvLayout(
         name=name,
-        resolution_px=fields.positive("resolution_px"),
+        resolution_px=resolution_px,
         n_classes=fields.positive("n_classes"),
         bn_eps=float(fields.get("bn_eps", float, default=1e-5)),
         stem_channels=stem.positive("channels"),

@@ -29,6 +29,9 @@ Units = Sequence[tuple[str, ...]]
 
 MUTATION_PROBABILITY = 0.5
 """Chance of every unit to mutate (BlockProfile's default for all its spaces)."""
+RESOLUTIONS_PX = (8, 8192)
+"""Shortest and longest side of an input: of less the halvings leave nothing, and one image of the
+longest fills 0.8 GB."""
 
 
 @dataclass(kw_only=True)
@@ -185,10 +188,13 @@ class SlottedSpace(DesignSpace):
         """Return the same space for another input size.
 
         Raises:
-            SpaceError: the size is not positive.
+            SpaceError: it is outside ``RESOLUTIONS_PX``.
         """
-        if resolution_px <= 0:
-            raise SpaceError(f"resolution_px is {resolution_px}; expected a positive number")
+        least, most = RESOLUTIONS_PX
+        if not least <= resolution_px <= most:
+            raise SpaceError(
+                f"resolution_px is {resolution_px}; expected an image side of {least} to {most}"
+            )
         return replace(self, resolution_px=resolution_px)
 
     def distinct_pieces(self) -> tuple[Piece, ...]:

@@ -14,6 +14,11 @@ CELL = "|nor_conv_3x3~0|+|skip_connect~0|nor_conv_1x1~1|+|none~0|avg_pool_3x3~1|
 OTHER_CELL = CELL.replace("avg_pool_3x3", "nor_conv_3x3")
 
 
+def mini(resolution_px: int) -> str:
+    units = [["mbconv_k3_e3"]] * 3
+    return json.dumps({"space": "mobile-mini", "resolution_px": resolution_px, "units": units})
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "damaged.onnx").write_bytes(b"\x08\x09 this is no model")
@@ -71,6 +76,15 @@ MISTAKES = {
     "seed below zero": (
         ["profile", "--space", "mobile-mini", "--out", "r", "--seed", "-1"],
         "greater than or equal to 0",
+    ),
+    "a network for no image": (["cost", mini(-3)], "resolution_px is -3"),
+    "a network for an image that nobody has": (
+        ["cost", mini(10**9)],
+        "resolution_px is 1000000000; expected an image side of 8 to 8192",
+    ),
+    "a space for no image": (
+        ["profile", "--space", "mobile-mini", "--out", "r", "--resolution", "7"],
+        "resolution_px is 7; expected an image side of 8 to 8192",
     ),
     "table with a latency that is none": (
         ["import", "nan.csv", "--space", "nasbench201", "--device-name", "x", "--out", "r"],

@@ -107,6 +107,8 @@ def test_a_space_of_an_entry_point_is_found(page: Path, tmp_path: Path) -> None:
 MISTAKES = {
     "unknown field": ("n_classes: 10", "n_class: 10", "line 5: unknown field n_class"),
     "missing field": ("resolution_px: 32\n", "", "resolution_px is missing; expected"),
+    "absurd size": ("resolution_px: 32", "resolution_px: 1000000000",
+                    "resolution_px is 1000000000; expected an image side of 8 to 8192"),
     "not a number": ("n_classes: 10", "n_classes: ten", "line 5: n_classes is 'ten'"),
     "wrong stride": ("stride: 2, depth: [1, 2], act: relu, blocks: [ghost_k3, plain]",
                      "stride: 3, depth: [1, 2], act: relu, blocks: [ghost_k3, plain]",

@@ -199,8 +199,9 @@ def test_another_resolution_changes_sizes_only(name: str) -> None:
     moved = replace(arch, resolution_px=96)
     assert [p.scope for p in other.pieces(moved)] == [p.scope for p in space.pieces(arch)]
     assert space_of(moved) == other == get_space(name, 96)
-    with pytest.raises(SpaceError, match="resolution_px is 0"):
-        space.at_resolution(0)
+    for absurd_px in (0, -3, 7, 8193, 10**9):
+        with pytest.raises(SpaceError, match=f"resolution_px is {absurd_px}; .* 8 to 8192"):
+            space.at_resolution(absurd_px)
 
 
 @pytest.mark.parametrize("name", NAMES)
