@@ -63,7 +63,7 @@ def compare(
             threshold=opt.percentage("--threshold", threshold),
             inputs=input_ or (),
             base_python=base_python,
-            max_time_s=opt.seconds(max_time),
+            max_time_s=opt.seconds("--max-time", max_time),
             seed=seed,
             script=script,
             progress=progress,

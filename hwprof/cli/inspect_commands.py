@@ -143,7 +143,7 @@ def bench(
         "threads": threads,
         "batch": batches[0],
         "precision": opt.precision_of(precision),
-        "timeout_s": opt.seconds(timeout),
+        "timeout_s": opt.seconds("--timeout", timeout),
         "seed": seed,
         "script": script,
     }

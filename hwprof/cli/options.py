@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, cast, get_args
+from typing import Annotated, Any, Literal, cast, get_args
 
 import typer
 
@@ -13,20 +13,24 @@ DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)?")
 PERCENTAGE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*%")
 RANGE_MS = re.compile(r"(\d+(?:\.\d+)?)(?:\s*-\s*(\d+(?:\.\d+)?))?")
 LONGEST_S = 365 * 86400.0
+MOST_SEED, MOST_BATCH = 2**63 - 1, 2**31 - 1
+"""The largest that torch takes as a seed, and the formats of models as a size."""
 SECONDS = {None: 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
-def parse_duration(text: str | None) -> float | None:
+def parse_duration(option: str, text: str | None) -> float | None:
     """Return the seconds of a duration that may be left out."""
-    return None if text is None else seconds(text)
+    return None if text is None else seconds(option, text)
 
 
-def seconds(text: str) -> float:
+def seconds(option: str, text: str) -> float:
     """Return the seconds in ``90``, ``90s``, ``30m`` or ``2h``."""
     match = DURATION.fullmatch(text.strip())
     duration_s = 0.0 if match is None else float(match[1]) * SECONDS[match[2]]
     if not 0.0 < duration_s <= LONGEST_S:
-        raise typer.BadParameter(f"{text!r} is no duration up to a year; expected 90s, 30m or 2h")
+        raise typer.BadParameter(
+            f"{option} is {text!r}; expected a duration up to a year, such as 90s, 30m or 2h"
+        )
     return duration_s
 
 
@@ -53,6 +57,20 @@ def parse_range_ms(option: str, text: str | None) -> float | tuple[float, float]
     return float(match[1]) if match[2] is None else (float(match[1]), float(match[2]))
 
 
+def not_empty(value: str | None) -> str | None:
+    """Refuse an empty text, as a variable that is not set leaves it."""
+    if value is not None and not value.strip():
+        raise typer.BadParameter(
+            f"it is {value!r}; expected a name: is the variable set that it is taken from?"
+        )
+    return value
+
+
+def named(option: str, text: str) -> Any:
+    """Return an option that names a file, a folder or a device, which may not be empty."""
+    return typer.Option(option, help=text, callback=not_empty)
+
+
 Space = Annotated[
     str,
     typer.Option(
@@ -62,11 +80,9 @@ Space = Annotated[
 ]
 Arch = Annotated[str, typer.Argument(help="JSON file, '-', or a name such as proxyless-gpu.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
-RunOut = Annotated[
-    str, typer.Option("--out", help="Run folder to write; called again, it goes on there.")
-]
-FolderOut = Annotated[str, typer.Option("--out", help="Folder to write.")]
-FileOut = Annotated[str, typer.Option("--out", help="File to write.")]
+RunOut = Annotated[str, named("--out", "Run folder to write; called again, it goes on there.")]
+FolderOut = Annotated[str, named("--out", "Folder to write.")]
+FileOut = Annotated[str, named("--out", "File to write.")]
 Device = Annotated[
     str,
     typer.Option(
@@ -74,12 +90,14 @@ Device = Annotated[
         help="A device of `hwprof devices`, or NAME@ssh://user@host:port, NAME@adb://SERIAL.",
     ),
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Same seed, same random choices.")]
+Seed = Annotated[
+    int, typer.Option("--seed", min=0, max=MOST_SEED, help="Same seed, same random choices.")
+]
 Preset = Annotated[
     str, typer.Option("--preset", help="How much measuring: quick, standard or strict.")
 ]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads of the runtime.")]
-Batch = Annotated[int, typer.Option("--batch", min=1, help="Batch size.")]
+Batch = Annotated[int, typer.Option("--batch", min=1, max=MOST_BATCH, help="Batch size.")]
 Batches = Annotated[
     str, typer.Option("--batch", help="Batch size, or several of them: 1,8,32,128.")
 ]
@@ -104,13 +122,11 @@ Accuracy = Annotated[
 ]
 TrainingImages = Annotated[
     str | None,
-    typer.Option("--data", help="Folder of class folders, an .npz, or 'digits' (the default)."),
+    named("--data", "Folder of class folders, an .npz, or 'digits' (the default)."),
 ]
 SupernetImages = Annotated[
     str | None,
-    typer.Option(
-        "--data", help="Images of a supernet, as for `hwprof train`, where its own are not found."
-    ),
+    named("--data", "Images of a supernet, as for `hwprof train`, where its own are not found."),
 ]
 AllowOtherDevice = Annotated[
     bool,
@@ -122,13 +138,9 @@ Threshold = Annotated[
     str, typer.Option("--threshold", help="Smallest slowdown that matters; at least 1%.")
 ]
 Allow = Annotated[str | None, typer.Option("--allow", help="inconclusive: exit 0 instead of 4.")]
-Markdown = Annotated[
-    str | None, typer.Option("--markdown", help="Also write a Markdown table to this file.")
-]
-Junit = Annotated[
-    str | None, typer.Option("--junit", help="Also write a JUnit file, one test per workload.")
-]
-Badge = Annotated[str | None, typer.Option("--badge", help="Also write an SVG badge.")]
+Markdown = Annotated[str | None, named("--markdown", "Also write a Markdown table to this file.")]
+Junit = Annotated[str | None, named("--junit", "Also write a JUnit file, one test per workload.")]
+Badge = Annotated[str | None, named("--badge", "Also write an SVG badge.")]
 Script = Annotated[
     str | None, typer.Option("--script", help="Script of the null device.", hidden=True)
 ]
@@ -137,7 +149,7 @@ Script = Annotated[
 def batches_of(text: str) -> tuple[int, ...]:
     """Return the batch sizes in ``1,8,32``, each once."""
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdigit() and int(part) > 0 for part in parts):
+    if not all(part.isdecimal() and 0 < int(part) <= MOST_BATCH for part in parts):
         raise typer.BadParameter(f"--batch is {text!r}; expected a size, or several: 1,8,32,128")
     return tuple(dict.fromkeys(int(part) for part in parts))
 

@@ -90,11 +90,11 @@ def profile(
             cold=cold,
             differential=differential,
             preset=preset,
-            max_time_s=opt.parse_duration(max_time),
+            max_time_s=opt.parse_duration("--max-time", max_time),
             threads=threads,
             batch=batch,
             precision=opt.precision_of(precision),
-            timeout_s=opt.seconds(timeout),
+            timeout_s=opt.seconds("--timeout", timeout),
             resolution_px=resolution,
             seed=seed,
             script=script,
@@ -107,7 +107,7 @@ def profile(
 def import_(
     file: Annotated[str, typer.Argument(help="CSV or CSV.gz of networks or of blocks.")],
     space: opt.Space,
-    device_name: Annotated[str, typer.Option("--device-name", help="How the device is called.")],
+    device_name: Annotated[str, opt.named("--device-name", "How the device is called.")],
     out: opt.FolderOut,
     latency_column: Annotated[
         str | None,
@@ -136,7 +136,7 @@ def effects(
     ],
     accuracy: opt.Accuracy = None,
     data: opt.SupernetImages = None,
-    csv: Annotated[str | None, typer.Option("--csv", help="Also write the effects here.")] = None,
+    csv: Annotated[str | None, opt.named("--csv", "Also write the effects here.")] = None,
     json_: opt.Json = False,
 ) -> None:
     """Say how friendly every block is to a device, or to several.
@@ -240,7 +240,7 @@ def reduce(
     run: Annotated[
         str | None, typer.Argument(help="Run folder; or give --effects and --space instead.")
     ] = None,
-    out: Annotated[str | None, typer.Option("--out", help="Write reduced.yaml here.")] = None,
+    out: Annotated[str | None, opt.named("--out", "Write reduced.yaml here.")] = None,
     accuracy: opt.Accuracy = None,
     data: opt.SupernetImages = None,
     max_accuracy_drop_pp: Annotated[

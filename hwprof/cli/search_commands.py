@@ -13,9 +13,7 @@ from hwprof.cli.progress import ProgressLine
 
 
 def train(
-    out: Annotated[
-        str, typer.Option("--out", help="Checkpoint to write; called again, training goes on.")
-    ],
+    out: Annotated[str, opt.named("--out", "Checkpoint to write; called again, training goes on.")],
     space: Annotated[
         str | None, typer.Option("--space", help="Train the supernet of this space.")
     ] = None,
@@ -44,7 +42,7 @@ def train(
             arch=arch,
             data=data,
             epochs=epochs,
-            max_time_s=opt.parse_duration(max_time),
+            max_time_s=opt.parse_duration("--max-time", max_time),
             seed=seed,
             compiled=compiled,
             progress=progress,
@@ -94,8 +92,7 @@ def search(
     precision: opt.Precision = "fp32",
     allow_other_device: opt.AllowOtherDevice = False,
     data: Annotated[
-        str | None,
-        typer.Option("--data", help="Images to train on with proxyless, or of the supernet."),
+        str | None, opt.named("--data", "Images to train on with proxyless, or of the supernet.")
     ] = None,
     seed: opt.Seed = 0,
     mode: own.Mode = "recompute",
@@ -128,7 +125,7 @@ def search(
             strategy=strategy,
             target_ms=target_ms,
             max_evals=max_evals,
-            max_time_s=opt.parse_duration(max_time),
+            max_time_s=opt.parse_duration("--max-time", max_time),
             measure_on=measure_on,
             allow_emulated=allow_emulated,
             n_finalists=finalists,

@@ -17,7 +17,7 @@ def run(
     suite: Annotated[
         str, typer.Argument(help="A suite file, or 'stock' for the one that comes with hwprof.")
     ],
-    out: Annotated[str, typer.Option("--out", help="Folder of the baseline.")],
+    out: Annotated[str, opt.named("--out", "Folder of the baseline.")],
     sessions: Annotated[
         int, typer.Option("--sessions", min=1, help="Sessions to add to the baseline.")
     ] = 3,

@@ -328,7 +328,7 @@ def parser(doc: str, name: str) -> argparse.ArgumentParser:
 def seconds(text: str) -> float:
     """Read a duration such as ``10m``; no limit where it is empty."""
     try:
-        return parse_duration(text) or np.inf
+        return parse_duration("the time", text) or np.inf
     except typer.BadParameter as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
+from hwprof.cli.app import app
 from tests.cli.running import hwprof
 
 CELL = "|nor_conv_3x3~0|+|skip_connect~0|nor_conv_1x1~1|+|none~0|avg_pool_3x3~1|nor_conv_3x3~2|"
@@ -69,13 +74,24 @@ MISTAKES = {
     "unknown format": (["export", "proxyless-gpu", "--format", "onyx", "--out", "x"], "onnx"),
     "no duration": (
         ["profile", "--space", "mobile-mini", "--out", "r", "--max-time", "soon"],
-        "30m",
+        "--max-time is 'soon'; expected a duration",
     ),
-    "no time limit": (["bench", "proxyless-gpu", "--timeout", "1x"], "90s"),
+    "no time for a pair": (
+        ["compare", "proxyless-gpu", "proxyless-cpu", "--max-time", "0s"],
+        "--max-time is '0s'",
+    ),
+    "no time limit": (
+        ["bench", "proxyless-gpu", "--timeout", "1x"],
+        "--timeout is '1x'; expected a duration up to a year, such as 90s",
+    ),
     "time limit beyond a year": (["bench", "proxyless-gpu", "--timeout", "9999999h"], "a year"),
     "seed below zero": (
         ["profile", "--space", "mobile-mini", "--out", "r", "--seed", "-1"],
         "greater than or equal to 0",
+    ),
+    "seed beyond any": (
+        ["train", "--space", "mobile-mini", "--out", "n.pt", "--seed", "9" * 30],
+        "less than or equal to",
     ),
     "a network for no image": (["cost", mini(-3)], "resolution_px is -3"),
     "a network for an image that nobody has": (
@@ -86,6 +102,11 @@ MISTAKES = {
         ["profile", "--space", "mobile-mini", "--out", "r", "--resolution", "7"],
         "resolution_px is 7; expected an image side of 8 to 8192",
     ),
+    "a batch beyond any": (
+        ["export", "proxyless-gpu", "--out", "x", "--batch", "9" * 20],
+        "less than or equal to",
+    ),
+    "batches beyond any": (["bench", "proxyless-gpu", "--batch", "1,9" + "9" * 20], "--batch is"),
     "table with a latency that is none": (
         ["import", "nan.csv", "--space", "nasbench201", "--device-name", "x", "--out", "r"],
         "nan.csv line 3, latency_ms is 'nan'; expected a number above 0",
@@ -112,6 +133,34 @@ def test_a_mistake_gets_one_line(name: str, folder: Path) -> None:
     assert done.stdout == ""
     lines = [line for line in done.stderr.splitlines() if line.startswith("hwprof: ")]
     assert len(lines) == 1 or "Usage:" in done.stderr
+
+
+def taking(option: str, group: Any = None, *path: str) -> Iterator[tuple[str, ...]]:
+    """Yield the words of every command that has an option."""
+    for word, command in (group or typer.main.get_command(app)).commands.items():
+        if hasattr(command, "commands"):
+            yield from taking(option, command, *path, word)
+        elif any(option in parameter.opts for parameter in command.params):
+            yield (*path, word)
+
+
+def test_what_writes_takes_out() -> None:
+    words = {command[0] for command in taking("--out")}
+    assert words >= {"profile", "import", "adapt", "reduce", "train", "search", "retime", "export"}
+    assert words >= {"report", "quickstart", "suite"}
+
+
+@pytest.mark.parametrize("value", ["", " "])
+@pytest.mark.parametrize(
+    "option", ["--out", "--device-name", "--data", "--csv", "--markdown", "--junit", "--badge"]
+)
+def test_no_command_takes_an_empty_name(option: str, value: str) -> None:
+    commands = list(taking(option))
+    assert commands
+    for command in commands:
+        done = CliRunner().invoke(app, [*command, option, value])
+        assert done.exit_code == 2, command
+        assert f"'{option}': it is {value!r}; expected a name" in done.output, command
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -63,7 +63,7 @@ def run(asked: argparse.Namespace) -> list[Row]:
     from tests.hardware import gpu_effects, gpu_floor, gpu_sections
     from tests.hardware.gpu_sections import Row
 
-    deadline_s = time.monotonic() + seconds(asked.max_time)
+    deadline_s = time.monotonic() + seconds("--max-time", asked.max_time)
     asked.out.mkdir(parents=True, exist_ok=True)
     sections: dict[str, Callable[[], Iterator[Row]]] = {
         "facts": gpu_sections.facts,
