@@ -96,7 +96,8 @@ def history(
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
     suite = typer.Typer(
-        help="Guard a list of workloads: measure it into a baseline, compare, follow its history.",
+        help="Guard a list of workloads against slowdowns. Measure it into a baseline, compare, "
+        "follow its history.",
         no_args_is_help=True,
     )
     suite.command()(run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -61,3 +62,16 @@ def test_every_contract_command_is_there() -> None:
     )
     for command in COMMANDS:
         assert f" {command} " in done.stdout, command
+
+
+def test_every_command_is_described_in_full() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "hwprof", "--help"],
+        env={**os.environ, "COLUMNS": "80"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    commands = done.stdout.partition("Commands:")[2]
+    assert " suite " in commands
+    assert "..." not in commands
