@@ -27,7 +27,7 @@ from hwprof.search.initial import initialise
 from hwprof.search.sgd import MOMENTUM
 from hwprof.search.supernet import channels_last
 from hwprof.space import get_space
-from tests.bench.common import bootstrap, markdown, say
+from tests.bench.common import bootstrap, markdown
 
 CASES = (
     ("mobile-mini", 32, 64),
@@ -115,18 +115,17 @@ def case(name: str, resolution_px: int, batch: int, asked: argparse.Namespace) -
 
 
 def main() -> None:
-    """Time every case and print the table."""
+    """Time every case; print each row of the table as it is measured."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    rows = []
-    for name, resolution_px, batch in CASES:
-        rows.append(case(name, resolution_px, batch, asked))
-        say(f"{name} at {resolution_px} px done")
-    print(markdown(rows))
+    for index, (name, resolution_px, batch) in enumerate(CASES):
+        lines = markdown([case(name, resolution_px, batch, asked)]).splitlines()
+        # At once: whatever ends the program later, what was measured is there.
+        print("\n".join(lines if index == 0 else lines[-1:]), flush=True)
 
 
 if __name__ == "__main__":
