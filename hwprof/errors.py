@@ -19,6 +19,18 @@ A message names the value, what was expected and the next step, in one line.
 
 from __future__ import annotations
 
+import errno
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Say whether what failed for want of space, of the disk or of the user's share of it."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def next_step(error: OSError, otherwise: str) -> str:
+    """Return what to do after ``error``: free space where the disk is full, else ``otherwise``."""
+    return "free some space and run the same command again" if is_disk_full(error) else otherwise
+
 
 class HwprofError(Exception):
     """Root of the tree; ``exit_code`` is what the command line returns for it."""

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import sys
+from typing import NoReturn
 
 DEFECT = 70
 """Exit code of an error that hwprof does not raise on purpose; Python's own, 1, is a regression."""
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)
+"""What the system says of a path that the user named: no defect, wherever it comes up."""
 
 
 def main() -> None:
@@ -19,11 +24,32 @@ def main() -> None:
     try:
         app()
     except HwprofError as error:
-        sys.stderr.write(f"hwprof: {error}\n")
-        sys.exit(error.exit_code)
-    except Exception:  # noqa: BLE001 - the one place that turns a defect into its exit code
+        _end(f"hwprof: {error}", error.exit_code)
+    except Exception as error:  # noqa: BLE001 - the one place that turns a defect into its code
+        if (refusal := _refusal(error)) is not None:
+            _end(f"hwprof: {refusal}", HwprofError.exit_code)
         import traceback
 
-        traceback.print_exc()
-        sys.stderr.write("hwprof: this is a defect of hwprof; please report the lines above\n")
-        sys.exit(DEFECT)
+        told = "hwprof: this is a defect of hwprof; please report the lines above"
+        _end(f"{traceback.format_exc()}{told}", DEFECT)
+
+
+def _refusal(error: Exception) -> str | None:
+    """Say what the system refuses; None where that is not what ``error`` is about."""
+    from hwprof.errors import is_disk_full, next_step
+
+    if not isinstance(error, OSError):
+        return None
+    if not is_disk_full(error) and (error.errno not in REFUSED or error.filename is None):
+        return None
+    place = "the disk" if error.filename is None else repr(str(error.filename))
+    step = next_step(error, "name another path, or change who may read and write this one")
+    return f"cannot use {place}: {error.strerror}; {step}"
+
+
+def _end(text: str, code: int) -> NoReturn:
+    """Say why and end with ``code``, which still tells it where nothing more can be written."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+    sys.exit(code)

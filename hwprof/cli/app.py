@@ -26,6 +26,8 @@ class _Commands(TyperGroup):
         except BrokenPipeError:
             discard_output()
             raise typer.Exit(READER_GONE) from None
+        except EOFError as error:
+            raise RuntimeError("something that was read ended too early") from error
 
 
 app = typer.Typer(

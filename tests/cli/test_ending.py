@@ -102,16 +102,48 @@ def test_an_interrupted_profile_says_so_and_goes_on(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["n_done"] == 30
 
 
-def test_a_defect_is_no_regression() -> None:
+def failing(error: str) -> subprocess.CompletedProcess[str]:
+    """Run a command inside which an error comes up."""
     script = (
         "import sys, hwprof.api, hwprof.cli\n"
-        "hwprof.api.cost = lambda arch: 1 / 0\n"
+        "def cost(arch):\n"
+        f"    raise {error}\n"
+        "hwprof.api.cost = cost\n"
         "sys.argv = ['hwprof', 'cost', 'proxyless-gpu']\n"
         "hwprof.cli.main()"
     )
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
+
+
+@pytest.mark.parametrize(
+    "error", ["ZeroDivisionError()", "EOFError()", "OSError(5, 'Input/output error')"]
+)
+def test_a_defect_is_no_regression(error: str) -> None:
+    done = failing(error)
     assert done.returncode == 70
-    assert "ZeroDivisionError" in done.stderr
+    assert error.partition("(")[0] in done.stderr
     assert "defect of hwprof" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        ("PermissionError(13, 'Permission denied', 'a')", "'a': Permission denied; name another"),
+        ("OSError(30, 'Read-only file system', 'a')", "'a': Read-only file system; name another"),
+        ("OSError(28, 'No space left on device')", "No space left on device; free some space"),
+    ],
+)
+def test_what_the_system_refuses_is_no_defect(error: str, told: str) -> None:
+    done = failing(error)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_an_error_that_cannot_be_said_is_no_regression() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*COMMAND, "cost", "missing.json"], stderr=full, check=False)
+    assert done.returncode == 2
