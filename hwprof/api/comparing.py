@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -114,7 +115,8 @@ def _stored(source: Comparable) -> list[Stored | Missing] | None:
     from hwprof.regression.baseline import is_baseline, read_baseline
     from hwprof.regression.pytest_file import is_pytest_file, read_pytest_file
 
-    if isinstance(source, Architecture) or not Path(source).exists():
+    # os.path: for a text too long for a path, such as an architecture itself, pathlib raises.
+    if isinstance(source, Architecture) or not os.path.exists(source):
         return None
     path = Path(source)
     if path.is_dir():

@@ -241,20 +241,24 @@ def write_file(target: Path, content: bytes) -> None:
     """Write a whole file or nothing.
 
     Raises:
-        StoreError: the folder is missing, read-only or full.
+        StoreError: it is a folder, or the one it is in is missing, read-only or full.
     """
+    import contextlib
+    import errno
     import os
 
-    from hwprof.errors import StoreError
+    from hwprof.errors import StoreError, next_step
 
-    partial = target.with_name(f".{target.name}.partial")
+    partial = target.parent / f".{target.name}.partial"
     try:
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         partial.write_bytes(content)
         os.replace(partial, target)
     except OSError as error:
-        if partial.exists():
+        with contextlib.suppress(OSError):  # where none could be made there is none to remove
             partial.unlink()
+        step = next_step(error, "name a file in an existing folder that you may write")
         raise StoreError(
-            f"cannot write {str(target)!r}: {error.strerror or error}; "
-            "name a file in an existing folder that you may write"
+            f"cannot write {str(target)!r}: {error.strerror or error}; {step}"
         ) from error

@@ -95,14 +95,17 @@ def finish(
 
     rows = result.to_json()
     code = result.exit_code(allowed)
-    for path, content in (
-        (markdown, compare_files.markdown),
-        (junit, compare_files.junit),
-        (badge, compare_files.badge),
-    ):
-        if path is not None:
-            write_file(Path(path), content(rows, allowed).encode())
-    print_json(rows) if json_ else print_text(compare_text.compare_text(rows))
+    try:
+        for path, content in (
+            (markdown, compare_files.markdown),
+            (junit, compare_files.junit),
+            (badge, compare_files.badge),
+        ):
+            if path is not None:
+                write_file(Path(path), content(rows, allowed).encode())
+    finally:
+        # What was measured is shown also where a file cannot be written.
+        print_json(rows) if json_ else print_text(compare_text.compare_text(rows))
     if code:
         raise typer.Exit(code)
 

@@ -13,6 +13,7 @@ import pytest
 
 from hwprof import api
 from hwprof.errors import PlanError
+from hwprof.space import NAMED_ARCHITECTURES
 from tests.cli.running import hwprof
 
 BASE, NEW = "proxyless-gpu", "proxyless-mobile"
@@ -74,6 +75,12 @@ class TestModels:
     def test_a_model_against_itself(self) -> None:
         rc, (row,) = compared(base=BASE, new=BASE)
         assert (rc, row["verdict"], row["workload"]) == (0, "EQUIVALENT", BASE)
+
+    def test_networks_as_json_are_longer_than_a_path_may_be(self) -> None:
+        base, new = (json.dumps(NAMED_ARCHITECTURES[name].to_json()) for name in (BASE, NEW))
+        assert len(base) > 255
+        rc, (row,) = compared(base=base, new=new)
+        assert (rc, row["verdict"]) == (0, "EQUIVALENT")
 
     def test_the_tail_is_judged_beside_the_floor(self) -> None:
         rc, (row,) = compared(latency=slower(1.0), noise={"spike_share": 0.01, "spike_s": 1e-5})
@@ -193,3 +200,13 @@ def test_the_files_for_build_servers(tmp_path: Path) -> None:
     assert suite.attrib["failures"] == "1"
     assert suite.find("testcase/failure") is not None
     assert "1 regressed" in (tmp_path / "b.svg").read_text()
+
+
+@pytest.mark.parametrize("option", ["--markdown", "--junit", "--badge"])
+def test_a_file_that_cannot_be_written_costs_no_result(option: str, tmp_path: Path) -> None:
+    argv = ("compare", BASE, NEW, "--device", "null", "--json", option, "missing/file")
+    done = hwprof(*argv, "--script", json.dumps({"latency": slower(1.05)}), cwd=tmp_path)
+    assert done.returncode == 2
+    assert "cannot write 'missing/file'" in done.stderr
+    (row,) = json.loads(done.stdout)
+    assert row["verdict"] == "REGRESSED"
