@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +19,7 @@ from typing import IO, Any, Self
 
 from filelock import FileLock, Timeout
 
-from hwprof.errors import FormatVersionError, IncompatibleRunError, StoreError
+from hwprof.errors import FormatVersionError, IncompatibleRunError, StoreError, next_step
 from hwprof.results import Trial
 from hwprof.search.events import ArchRefused, Event
 from hwprof.search.strategy import Refusal
@@ -63,10 +64,8 @@ class Journal:
     def __enter__(self) -> Self:
         if self._folder is not None:
             try:
-                self._open(self._folder)
-            except OSError as error:
-                self._close()
-                raise _unusable(self._folder, error) from error
+                with usable(self._folder):
+                    self._open(self._folder)
             except BaseException:
                 self._close()
                 raise
@@ -78,11 +77,13 @@ class Journal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._close()
+        if self._folder is not None:
+            with usable(self._folder):
+                self._close()
 
     def record(self, event: Event, time_s: float) -> None:
         """Append an event that happened ``time_s`` seconds into the search."""
-        if self._events is None:
+        if self._folder is None or self._events is None:
             return
         line = {
             "seq": self._n_events,
@@ -90,29 +91,31 @@ class Journal:
             "event": type(event).__name__,
             **event.to_json(),
         }
-        self._events.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+        with usable(self._folder):
+            self._events.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
         self._n_events += 1
 
     def checkpoint(self, strategy: Mapping[str, Any], ledger: Mapping[str, float]) -> None:
         """Make everything recorded so far, and these states, what a killed search goes on from."""
         if self._folder is None or self._events is None:
             return
-        self._events.flush()
-        os.fsync(self._events.fileno())
-        data = {
-            "format": CHECKPOINT_FORMAT,
-            "request": self._request,
-            "n_events": self._n_events,
-            "events_bytes": self._events.tell(),
-            "ledger": dict(ledger),
-            "strategy": dict(strategy),
-        }
-        partial = self._folder / f".{CHECKPOINT_FILE}.partial"
-        with partial.open("w", encoding="utf-8") as file:
-            json.dump(data, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, self._folder / CHECKPOINT_FILE)
+        with usable(self._folder):
+            self._events.flush()
+            os.fsync(self._events.fileno())
+            data = {
+                "format": CHECKPOINT_FORMAT,
+                "request": self._request,
+                "n_events": self._n_events,
+                "events_bytes": self._events.tell(),
+                "ledger": dict(ledger),
+                "strategy": dict(strategy),
+            }
+            partial = self._folder / f".{CHECKPOINT_FILE}.partial"
+            with partial.open("w", encoding="utf-8") as file:
+                json.dump(data, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, self._folder / CHECKPOINT_FILE)
 
     def _open(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -139,12 +142,14 @@ class Journal:
             )
 
     def _close(self) -> None:
-        if self._events is not None:
-            self._events.close()
-            self._events = None
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+        events, self._events = self._events, None
+        lock, self._lock = self._lock, None
+        try:
+            if events is not None:
+                events.close()
+        finally:
+            if lock is not None:
+                lock.release()
 
 
 def require_same_search(folder: Path, request: Mapping[str, Any]) -> None:
@@ -161,10 +166,24 @@ def require_same_search(folder: Path, request: Mapping[str, Any]) -> None:
         FormatVersionError: the checkpoint is of another version.
         IncompatibleRunError: the folder holds a search that was asked something else.
     """
-    try:
+    with usable(folder):
         _read_checkpoint(folder, _plain(request))
+
+
+@contextmanager
+def usable(folder: Path) -> Iterator[None]:
+    """Turn what the system says about the folder of a search into one line that helps.
+
+    Raises:
+        StoreError: instead of ``OSError``.
+    """
+    try:
+        yield
     except OSError as error:
-        raise _unusable(folder, error) from error
+        step = next_step(error, "name one that you may write")
+        raise StoreError(
+            f"cannot use the folder {str(folder)!r} for a search: {error.strerror or error}; {step}"
+        ) from error
 
 
 def _plain(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,9 +198,11 @@ def _read_checkpoint(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]
     if not path.exists():
         return None
     try:
-        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        data: Any = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise _damaged(path, str(error)) from error
+    if not isinstance(data, dict):
+        raise _damaged(path, f"it holds {type(data).__name__}")
     if data.get("format") != CHECKPOINT_FORMAT:
         raise FormatVersionError(
             f"{str(path)!r} has format {data.get('format')!r}; this version goes on with "
@@ -208,13 +229,6 @@ def _read_outcomes(path: Path) -> tuple[Trial | Refusal, ...]:
     except (ValueError, KeyError) as error:
         raise _damaged(path, str(error)) from error
     return tuple(outcomes)
-
-
-def _unusable(folder: Path, error: OSError) -> StoreError:
-    return StoreError(
-        f"cannot use the folder {str(folder)!r} for a search: {error.strerror or error}; "
-        "name one that you may write"
-    )
 
 
 def _damaged(path: Path, why: str) -> StoreError:

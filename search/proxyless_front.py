@@ -17,7 +17,7 @@ from hwprof.search.choices import Choices
 from hwprof.search.events import Event, NetworkDerived
 from hwprof.search.expected_latency import ExpectedLatency, LatencyTable
 from hwprof.search.finalists import Measure
-from hwprof.search.journal import require_same_search
+from hwprof.search.journal import require_same_search, usable
 from hwprof.search.judging import Latency
 from hwprof.search.penalties import Penalty, PenaltyKind
 from hwprof.search.proxyless import ProxylessConfig
@@ -144,6 +144,7 @@ def search_front(
         DataError: a loss is no number.
         IncompatibleRunError: the folder holds another search, or ``warmup`` is of another space
             or of other images.
+        StoreError: ``folder`` cannot be used.
         DeviceError: not one finalist could be measured.
     """
     if config.compiled and not retrain_epochs:
@@ -172,7 +173,8 @@ def search_front(
         request_of(space, strategy=STRATEGY, settings=settings, target_s=None, seed=config.seed),
     )
     training = folder / "training"
-    training.mkdir(parents=True, exist_ok=True)
+    with usable(folder):
+        training.mkdir(parents=True, exist_ok=True)
     training_s = 0.0
     if warmup is None:
         warmup = training / "warmup.pt"

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hwprof.errors import IncompatibleRunError, StoreError, next_step
 from hwprof.measure.records import DeviceOptions, Fingerprint, Measurement, Result, plan_for
 from hwprof.progress import ProgressCallback
 from hwprof.space import Architecture
@@ -81,6 +82,29 @@ class FinalistMeasurer:
             )
             known.update((r.workload.key, r) for r in fresh)
         return [known[w.key] for w in workloads]
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of a search, unless it is that of another run, which a search would hide.
+
+    Raises:
+        IncompatibleRunError: it is that of another run.
+        StoreError: it cannot be made.
+    """
+    from hwprof.store.folder import RUN_FILE, RunFile
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        is_run = (folder / RUN_FILE).exists()
+    except OSError as error:
+        step = next_step(error, "name one that you may write")
+        raise StoreError(
+            f"cannot make the folder {str(folder)!r}: {error.strerror or error}; {step}"
+        ) from error
+    if is_run and (kind := RunFile.read(folder).kind) != KIND:
+        raise IncompatibleRunError(
+            f"{str(folder)!r} is a run of {kind!r}, not of a search; name another --out"
+        )
 
 
 def identity(fingerprint: Fingerprint | None) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hwprof.api.adapting import require_same_device
 from hwprof.api.boards import device_label, refuse_emulated
-from hwprof.api.finalists import FinalistMeasurer, identity
+from hwprof.api.finalists import FinalistMeasurer, identity, make_folder
 from hwprof.api.models import as_architecture, as_space, write_file
 from hwprof.api.proxyless import STRATEGY as PROXYLESS
 from hwprof.api.proxyless import ProxylessOptions, is_table, search_proxyless
@@ -165,7 +165,8 @@ def search(
 
     Raises:
         PlanError: an option is out of range, or means nothing to the strategy.
-        IncompatibleRunError: the latency model is not that of ``measure_on`` and its options.
+        IncompatibleRunError: the latency model is not that of ``measure_on`` and its options, or
+            ``out`` holds another run.
     """
     import numpy as np
 
@@ -184,7 +185,7 @@ def search(
     design = as_space(space)
     folder = Path(out) if out is not None else None
     if folder is not None:
-        _make_folder(folder)
+        make_folder(folder)
     options = DeviceOptions(threads=threads, batch=batch, precision=precision, script=script)
     measure = None
     shown_device = None
@@ -381,13 +382,3 @@ def _result_of(data: Mapping[str, Any]) -> SearchResult:
         measured_fingerprint=data.get("measured_fingerprint"),
         targets=tuple(TargetOutcome.from_row(r) for r in data.get("targets", ())),
     )
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(
-            f"cannot make the folder {str(folder)!r}: {error.strerror or error}; "
-            "name one that you may write"
-        ) from error

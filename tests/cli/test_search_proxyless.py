@@ -69,3 +69,12 @@ def test_a_mistake_gets_one_line_and_exit_code_2(name: str, folder: Path):
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     assert expected in " ".join(done.stderr.split())
+
+
+def test_a_folder_that_cannot_be_made_is_named(folder: Path):
+    (folder / "out").mkdir()
+    (folder / "out" / "training").write_text("")
+    done = hwprof(*QUICK, cwd=folder)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "cannot use the folder 'out' for a search: File exists" in done.stderr

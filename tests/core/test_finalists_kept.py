@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hwprof import api
 from hwprof.api.finalists import FinalistMeasurer
 from hwprof.errors import IncompatibleRunError
 from hwprof.measure.records import DeviceOptions, Measurement
 from hwprof.space import Architecture, get_space
+from hwprof.store import Run
 
 
 def arch() -> Architecture:
@@ -32,3 +34,9 @@ def test_another_question_is_refused(options: DeviceOptions, preset: str, tmp_pa
     FinalistMeasurer(tmp_path, "null", DeviceOptions(), "quick", 0, None)([arch()])
     with pytest.raises(IncompatibleRunError):
         FinalistMeasurer(tmp_path, "null", options, preset, 0, None)([arch()])
+
+
+def test_a_search_does_not_hide_another_run(tmp_path: Path) -> None:
+    Run.create(tmp_path, "profile", {"space": "mobile-mini"}).close()
+    with pytest.raises(IncompatibleRunError, match="a run of 'profile', not of a search"):
+        api.search(space="mobile-mini", latency=tmp_path, accuracy="table:a.csv", out=tmp_path)
