@@ -9,6 +9,7 @@ loss, None unless training is in fp16.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
@@ -23,7 +24,13 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from hwprof.campaign import built
-from hwprof.errors import DataError, FormatVersionError, IncompatibleRunError, StoreError
+from hwprof.errors import (
+    DataError,
+    FormatVersionError,
+    IncompatibleRunError,
+    StoreError,
+    next_step,
+)
 from hwprof.search import parallel
 from hwprof.search.ofa_weights import is_published
 from hwprof.search.tasks import ImageTask, load_task
@@ -32,6 +39,8 @@ from hwprof.space import DesignSpace, get_space
 FORMAT = 1
 BUILT = "built"
 """What the parts of a user's own space build, in the plain data of a space."""
+
+WRITABLE = "name a file in an existing folder that you may write"
 
 Kind = Literal["supernet", "network"]
 
@@ -109,7 +118,7 @@ def _acquire(lock: FileLock, path: Path) -> StoreError | None:
     """Acquire the lock; return why it could not be."""
     # The lock would make the folder: a mistyped one is to be told, not made.
     if not path.parent.is_dir():
-        return _unwritable(path, "its folder does not exist")
+        return _unwritable(path, "its folder does not exist", WRITABLE)
     try:
         lock.acquire()
     except Timeout:
@@ -117,15 +126,16 @@ def _acquire(lock: FileLock, path: Path) -> StoreError | None:
             f"another training is writing {str(path)!r}; wait for it, or name another --out"
         )
     except OSError as error:
-        return _unwritable(path, error.strerror or str(error))
+        return _refused(path, error)
     return None
 
 
-def _unwritable(path: Path, why: str) -> StoreError:
-    return StoreError(
-        f"cannot write the checkpoint {str(path)!r}: {why}; name a file in an existing folder that "
-        "you may write"
-    )
+def _refused(path: Path, error: OSError) -> StoreError:
+    return _unwritable(path, error.strerror or str(error), next_step(error, WRITABLE))
+
+
+def _unwritable(path: Path, why: str, step: str) -> StoreError:
+    return StoreError(f"cannot write the checkpoint {str(path)!r}: {why}; {step}")
 
 
 def save_checkpoint(
@@ -150,16 +160,19 @@ def save_checkpoint(
         "companion": companion,
         "scaler": scaler,
     }
+    # Into memory first: torch makes a RuntimeError of its own of a disk that is full.
+    whole = io.BytesIO()
+    torch.save(content, whole)
     partial = path.with_name(f".{path.name}.partial")
     try:
         with partial.open("wb") as file:
-            torch.save(content, file)
+            file.write(whole.getbuffer())
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise _unwritable(path, error.strerror or str(error)) from error
+        raise _refused(path, error) from error
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
@@ -171,6 +184,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(content, dict):
+            raise TypeError(type(content).__name__)
         version = content["format"]
     except OSError as error:
         raise DataError(

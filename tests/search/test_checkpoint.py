@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from hwprof.errors import DataError, FormatVersionError, IncompatibleRunError
+from hwprof.errors import DataError, FormatVersionError, IncompatibleRunError, StoreError
 from hwprof.search import checkpoint
 from hwprof.search.checkpoint import (
     load_checkpoint,
+    save_checkpoint,
     space_from_json,
     space_to_json,
     task_from_json,
@@ -70,6 +71,27 @@ class TestCheckpoint:
         torch.save({"weight": torch.zeros(2)}, path)
         with pytest.raises(DataError, match="no checkpoint"):
             load_checkpoint(path)
+
+    def test_a_torch_file_of_a_tensor(self, tmp_path: Path):
+        torch.save(torch.zeros(2), tmp_path / "x.pt")
+        with pytest.raises(DataError, match="no checkpoint"):
+            load_checkpoint(tmp_path / "x.pt")
+
+    def test_a_disk_that_fills_up_keeps_the_earlier_one(self, finished: Path, tmp_path: Path):
+        resource = pytest.importorskip("resource", reason="limits the size of files")
+        path = tmp_path / "s.pt"
+        path.write_bytes(finished.read_bytes())
+        meta = load_checkpoint(path).meta
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+        try:
+            with pytest.raises(StoreError, match="cannot write the checkpoint") as caught:
+                save_checkpoint(path, meta, torch.nn.Linear(300, 300), None)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert "\n" not in str(caught.value)
+        assert path.read_bytes() == finished.read_bytes()
+        assert [p.name for p in tmp_path.iterdir()] == ["s.pt"]
 
     def test_missing(self, tmp_path: Path):
         with pytest.raises(DataError, match="No such file"):
