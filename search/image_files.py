@@ -235,6 +235,11 @@ def _named_classes(
     if names is None:
         values = np.unique(labels["train"])
         classes = tuple(str(v) for v in values)
+    elif names.ndim != 1 or not len(names):
+        raise DataError(
+            f"classes of {str(path)!r} has the shape {names.shape}; expected a name for each "
+            "class, of shape (n_classes,)"
+        )
     else:
         values = np.arange(len(names))
         classes = tuple(str(n) for n in names)

@@ -18,7 +18,7 @@ from hwprof.api.retiming import KIND as RETIME
 from hwprof.api.retiming import Retimed, read_retimed
 from hwprof.api.runs import open_run, run_space, scored_samples
 from hwprof.api.searching import load_search
-from hwprof.errors import DataError, StoreError
+from hwprof.errors import DataError, FormatVersionError, SpaceError, StoreError
 from hwprof.pareto import hypervolume
 from hwprof.progress import ProgressCallback
 from hwprof.results import Reduction, SearchCourse, SearchResult
@@ -132,7 +132,10 @@ def _seconds_of(journal: Path) -> dict[str, float]:
 def _collect(path: Path, found: _Found) -> None:
     """Look at what a path is and note what it holds."""
     if path.suffix in (".yaml", ".yml"):
-        found.reduction = reduction_from_yaml(_text(path))
+        try:
+            found.reduction = reduction_from_yaml(_text(path))
+        except (FormatVersionError, SpaceError) as error:
+            raise type(error)(f"{path}: {error}") from error
     elif (path / "quickstart.json").exists():
         found.seconds.update(_seconds_of(path / "quickstart.json"))
         found.commands.append(f"hwprof quickstart --out {path}")

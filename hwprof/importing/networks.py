@@ -33,7 +33,7 @@ def parse_architecture(text: str) -> Architecture:
         )
     try:
         data = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SpaceError(f"{error}; expected JSON or a cell string") from error
     return Architecture.from_json(data)
 

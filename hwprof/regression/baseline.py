@@ -10,6 +10,7 @@ not count.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
@@ -17,12 +18,13 @@ from pathlib import Path
 
 import numpy as np
 
-from hwprof.errors import IncompatibleRunError, StoreError
+from hwprof.errors import IncompatibleRunError, StoreError, next_step
 from hwprof.measure.records import Measurement, differing
 from hwprof.regression.change_points import since_change
 from hwprof.regression.stored import Missing, Stored, session_of
 from hwprof.regression.suite import SUITE_FORMAT, Suite
 from hwprof.store import Run
+from hwprof.store.folder import RUN_FILE
 from hwprof.workload import Workload
 
 SUITE_FILE = "suite.json"
@@ -42,12 +44,21 @@ def write_suite(folder: Path, suite: Suite) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not file.exists():
-            file.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+            partial = folder / f".{SUITE_FILE}.partial"
+            partial.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+            os.replace(partial, file)
             return
         known = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StoreError(f"cannot use {str(folder)!r} for a baseline ({error})") from error
-    known.get("suite", {}).pop("folder", None)
+        known["suite"].pop("folder", None)
+    except OSError as error:
+        raise StoreError(
+            f"cannot use {str(folder)!r} for a baseline: {error.strerror or error}; "
+            f"{next_step(error, 'name another --out')}"
+        ) from error
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise StoreError(
+            f"{str(file)!r} is damaged ({error}); restore it from a copy, or name another --out"
+        ) from error
     del said["suite"]["folder"]
     if known != said:
         raise IncompatibleRunError(
@@ -71,6 +82,11 @@ def sessions_of(folder: Path) -> Iterator[Path]:
     """Yield the folders of a baseline's sessions, oldest first; one renamed is one set aside."""
     inside = (folder / "sessions").glob("[0-9]*")
     yield from sorted(p for p in inside if p.name.isdecimal() and p.is_dir())
+
+
+def runs_of(session: Path) -> list[Path]:
+    """Return the run folders of a session; one that a full disk left without a run is none."""
+    return sorted(file.parent for file in session.glob(f"*/{RUN_FILE}"))
 
 
 def find_baseline(folder: Path, commit: str | None = None) -> Path:
@@ -143,7 +159,7 @@ def read_baseline(folder: Path) -> list[Stored | Missing]:
     measured: dict[str, list[tuple[str, Measurement]]] = {}
     missing: dict[str, Missing] = {}
     for session in sessions_of(folder):
-        for run_folder in sorted(p for p in session.iterdir() if p.is_dir()):
+        for run_folder in runs_of(session):
             with Run.open(run_folder) as run:
                 for m in run.measurements():
                     match = match_of(run_folder.name, m.workload)

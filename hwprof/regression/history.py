@@ -18,7 +18,13 @@ import numpy as np
 
 from hwprof.errors import StoreError
 from hwprof.measure.records import Measurement, differing
-from hwprof.regression.baseline import is_baseline, match_of, sessions_of, suite_facts
+from hwprof.regression.baseline import (
+    is_baseline,
+    match_of,
+    runs_of,
+    sessions_of,
+    suite_facts,
+)
 from hwprof.regression.change_points import FEWEST_POINTS, change_points
 from hwprof.regression.stored import REFERENCE_MOVED, Missing, Session, session_of
 from hwprof.store import Run
@@ -145,7 +151,7 @@ def _visits(folder: Path) -> Iterator[Visit | Missing]:
     for baseline in baselines:
         for session in sessions_of(baseline):
             name = session.name if whole else f"{baseline.name}/{session.name}"
-            for run_folder in sorted(p for p in session.iterdir() if p.is_dir()):
+            for run_folder in runs_of(session):
                 at = RunFile.read(run_folder).created
                 with Run.open(run_folder) as run:
                     for m in run.measurements():

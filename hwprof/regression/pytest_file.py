@@ -42,7 +42,7 @@ def is_pytest_file(path: Path) -> bool:
         return False
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(data, dict) and {"benchmarks", "machine_info"} <= data.keys()
 

@@ -97,7 +97,8 @@ def read_suite(source: str | Path) -> Suite:
             f"cannot read the suite {str(source)!r}: {error.strerror or error}; expected a YAML "
             f"file, or {STOCK!r}"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    # ValueError: bytes that are no text, or a date that is none.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         where = " ".join(str(error).split())
         raise PlanError(f"{str(source)!r} is no YAML: {where}") from error
     return _suite(data, str(source), path)

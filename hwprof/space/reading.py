@@ -239,7 +239,8 @@ def _parse_yaml(text: str) -> Mapping[str, Any]:
 
     try:
         data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    # ValueError: a date that is none.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1} " if mark else ""
         raise SpaceError(

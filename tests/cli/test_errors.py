@@ -48,6 +48,7 @@ def folder(tmp_path: Path) -> Path:
         file = "quickstart.json" if name == "quick" else "search.json"
         (tmp_path / name / file).write_text(content)
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "words.yaml").write_text("just words")
     (tmp_path / "nan.csv").write_text(f"arch,latency_ms\n{CELL},12.5\n{OTHER_CELL},nan\n")
     (tmp_path / "twice.csv").write_text(f"arch,latency_ms\n{CELL},12.5\n{CELL},12.6\n")
     return tmp_path
@@ -71,6 +72,10 @@ MISTAKES = {
     "report of a list": (["report", "list_search", "--out", "page"], "search.json"),
     "report of half a quickstart": (["report", "quick", "--out", "page"], "quickstart.json"),
     "report of bytes": (["report", "bytes.yaml", "--out", "page"], "bytes.yaml"),
+    "report of a space that is none": (
+        ["report", "words.yaml", "--out", "page"],
+        "words.yaml: the file holds str",
+    ),
     "unknown format": (["export", "proxyless-gpu", "--format", "onyx", "--out", "x"], "onnx"),
     "no duration": (
         ["profile", "--space", "mobile-mini", "--out", "r", "--max-time", "soon"],
@@ -107,6 +112,7 @@ MISTAKES = {
         "less than or equal to",
     ),
     "batches beyond any": (["bench", "proxyless-gpu", "--batch", "1,9" + "9" * 20], "--batch is"),
+    "a folder for a file": (["export", "proxyless-gpu", "--out", "."], "'.': Is a directory"),
     "table with a latency that is none": (
         ["import", "nan.csv", "--space", "nasbench201", "--device-name", "x", "--out", "r"],
         "nan.csv line 3, latency_ms is 'nan'; expected a number above 0",
@@ -137,7 +143,8 @@ def test_a_mistake_gets_one_line(name: str, folder: Path) -> None:
 
 def taking(option: str, group: Any = None, *path: str) -> Iterator[tuple[str, ...]]:
     """Yield the words of every command that has an option."""
-    for word, command in (group or typer.main.get_command(app)).commands.items():
+    start: Any = typer.main.get_command(app) if group is None else group
+    for word, command in start.commands.items():
         if hasattr(command, "commands"):
             yield from taking(option, command, *path, word)
         elif any(option in parameter.opts for parameter in command.params):

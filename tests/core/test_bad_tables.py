@@ -90,6 +90,7 @@ def test_networks_to_predict_are_named_by_line(tmp_path: Path) -> None:
     rows = good.read_text().splitlines()
     for broken, message in (
         ('"{not json",1', r"line 3, arch: .*expected JSON or a cell string"),
+        ("[" * 100_000 + ",1", r"line 3, arch: .*expected JSON or a cell string"),
         (rows[2].replace("k3", "k9").replace("k5", "k9").replace("k7", "k9"), r"line 3, arch: .*k9"),
         ('"{""space"": ""elsewhere"", ""resolution_px"": 32, ""units"": []}",1',
          r"line 3, arch: unknown design space 'elsewhere'"),

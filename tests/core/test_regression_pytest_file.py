@@ -107,6 +107,8 @@ def test_what_is_no_such_file(tmp_path: Path) -> None:
         read_pytest_file(damaged)
     (tmp_path / "b.json").write_text("{}")
     assert not is_pytest_file(tmp_path / "b.json")
+    (tmp_path / "b.json").write_text("[" * 100_000)
+    assert not is_pytest_file(tmp_path / "b.json")
 
 
 def test_a_file_against_a_model_is_a_mistake(tmp_path: Path) -> None:

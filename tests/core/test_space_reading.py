@@ -336,7 +336,10 @@ def test_another_format_is_named(tmp_path: Path) -> None:
         get_space(str(file))
 
 
-@pytest.mark.parametrize("text", ["format: [1", "just words", "", "\x00", "- 1\n- 2\n"])
+@pytest.mark.parametrize(
+    "text",
+    ["format: [1", "just words", "", "\x00", "- 1\n- 2\n", "made: 2026-13-01\n", "[" * 2_000],
+)
 def test_damaged_yaml(tmp_path: Path, text: str) -> None:
     file = tmp_path / "reduced.yaml"
     file.write_text(text)

@@ -12,7 +12,13 @@ import pytest
 from hwprof import api
 from hwprof.api.suites import suite_workloads
 from hwprof.errors import IncompatibleRunError, ModelError, PlanError, StoreError
-from hwprof.regression.baseline import find_baseline, next_session, sessions_of
+from hwprof.regression.baseline import (
+    find_baseline,
+    next_session,
+    read_baseline,
+    sessions_of,
+)
+from hwprof.regression.stored import Stored
 from hwprof.regression.suite import Config, read_suite
 from hwprof.space import NAMED_ARCHITECTURES
 from hwprof.store import Run
@@ -76,6 +82,7 @@ class TestFiles:
             ("format: 1\nworkloads: [block: x]", "expected blocks: SPACE"),
             ("format: 1\nworkloads: [{blocks: x, inputs: []}]", "expected blocks: SPACE"),
             ("a: [", "is no YAML"),
+            ("name: 2026-13-01", "is no YAML"),
         ],
     )
     def test_what_is_wrong_is_named(self, tmp_path: Path, text: str, message: str) -> None:
@@ -105,6 +112,20 @@ class TestFiles:
             measured(file, tmp_path / "out", 1e-4)
         assert not (tmp_path / "out").exists()
 
+    @pytest.mark.parametrize("content", ["", "[]", "{}", '{"suite": 3}', '{"suite": []}'])
+    def test_a_baseline_of_nonsense(self, tmp_path: Path, content: str) -> None:
+        (tmp_path / "suite.json").write_text(content)
+        with pytest.raises(StoreError, match=r"suite\.json' is damaged"):
+            measured(suite(tmp_path), tmp_path, 1e-4)
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+    def test_a_full_disk_leaves_no_half_a_baseline(self, tmp_path: Path) -> None:
+        full = tmp_path / ".suite.json.partial"
+        full.symlink_to("/dev/full")
+        with pytest.raises(StoreError, match="No space left on device; free some space"):
+            measured(suite(tmp_path), tmp_path, 1e-4)
+        assert not (tmp_path / "suite.json").exists()
+
 
 @pytest.fixture(scope="module")
 def baselines(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -119,6 +140,18 @@ def baselines(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class TestBaselines:
+    def test_a_session_that_was_never_begun_is_none(self, tmp_path: Path) -> None:
+        out = measured(suite(tmp_path), tmp_path / "out", 1e-4)
+        begun = out / "sessions" / "0002" / "null-t1-fp32"
+        begun.mkdir(parents=True)
+        (begun / "run.lock").touch()
+        (stored,) = read_baseline(out)
+        assert isinstance(stored, Stored)
+        assert len(stored.sessions) == 1
+        (series,) = api.suite_history(out)
+        assert len(series.points) == 1
+        assert next_session(out).name == "0003"
+
     def test_sessions_add_up_and_a_slowdown_is_found(self, baselines: Path) -> None:
         result = api.suite_compare(baselines, baselines / "slow", commit="abc")
         (row,) = result.rows

@@ -253,6 +253,8 @@ class TestArchive:
                 "label .* is 3",
             ),
             ({"classes": np.array(["a", "b", "c"])}, "1 of 3 classes without"),
+            ({"classes": np.array(2)}, r"classes of .* has the shape \(\); expected a name"),
+            ({"classes": np.array([], dtype="U1")}, r"classes of .* has the shape \(0,\)"),
             ({"val_images": random_images(2), "val_labels": np.array([0, 5])}, "label .* is 5"),
             ({"images": random_images(2), "labels": np.array([0, 1])}, "too few"),
         ],
