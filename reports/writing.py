@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from hwprof.errors import StoreError
+from hwprof.errors import StoreError, next_step
 from hwprof.reports.views import ReportData
 
 PAGE = "index.html"
@@ -48,9 +48,9 @@ def write_report(data: ReportData, out: Path) -> Path:
         for stale in ours - set(files):
             (out / stale).unlink(missing_ok=True)
     except OSError as error:
+        step = next_step(error, "name a folder that you may write with --out")
         raise StoreError(
-            f"cannot write the report into {str(out)!r}: {error.strerror or error}; "
-            "name a folder that you may write with --out"
+            f"cannot write the report into {str(out)!r}: {error.strerror or error}; {step}"
         ) from error
     return out / PAGE
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hwprof.errors import FormatVersionError, IncompatibleRunError, StoreError
+from hwprof.errors import FormatVersionError, IncompatibleRunError, StoreError, next_step
 from hwprof.estimate.design_matrix import DesignMatrix
 from hwprof.estimate.interactions import InteractionTest
 from hwprof.estimate.latency_model import AdditiveLatencyModel
@@ -55,7 +55,10 @@ def write_model(model: AdditiveLatencyModel, path: Path) -> None:
             )
         os.replace(part, path)
     except OSError as error:
-        raise StoreError(f"cannot write the latency model {str(path)!r}: {error}") from error
+        step = next_step(error, "name a file in an existing folder that you may write")
+        raise StoreError(
+            f"cannot write the latency model {str(path)!r}: {error.strerror or error}; {step}"
+        ) from error
 
 
 def read_model(path: Path, space: DesignSpace | None) -> AdditiveLatencyModel:

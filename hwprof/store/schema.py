@@ -97,6 +97,12 @@ def _meaning(folder: Path, error: sqlite3.DatabaseError) -> str:
             f"the database of {str(folder)!r} is in use by another process; "
             "wait until that one has ended"
         )
+    if "disk I/O error" in text:
+        # Also what SQLite says where a full disk leaves no room for the index of its log.
+        return (
+            f"the system cannot read or write the database of {str(folder)!r} ({text}): see whether "
+            "the disk is full or gone, then run the same command again; what was written is kept"
+        )
     return (
         f"the database {str(folder / DATABASE)!r} is damaged: {text}; "
         "restore it from a copy, or measure again into another folder"

@@ -19,6 +19,7 @@ from hwprof.errors import StoreError
 from hwprof.measure.records import Burst, LabelledBurst
 from hwprof.space import Architecture
 from hwprof.store import Run
+from hwprof.store.schema import explained
 from hwprof.workload import Workload
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -148,6 +149,13 @@ def test_a_damaged_database_is_said_so(tmp_path: Path) -> None:
     (path / "run.db").unlink()
     with pytest.raises(StoreError, match=r"has no run\.db"):
         Run.open(path)
+
+
+def test_a_disk_that_fails_is_no_damage(tmp_path: Path) -> None:
+    """SQLite says so, too, of a full disk that has no room for the index of its log."""
+    with pytest.raises(StoreError, match="disk is full or gone") as caught, explained(tmp_path):
+        raise sqlite3.OperationalError("disk I/O error")
+    assert "damaged" not in str(caught.value)
 
 
 def test_damage_deep_inside_shows_when_it_is_read(tmp_path: Path) -> None:

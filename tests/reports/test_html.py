@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import builtins
 import csv
+import errno
 import json
 import re
 from dataclasses import replace
@@ -308,6 +309,15 @@ def test_a_folder_that_cannot_be_written_is_one_line(bare_data, tmp_path):
     with pytest.raises(StoreError, match=r"cannot write the report into .*--out") as caught:
         write_report(bare_data, blocked)
     assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_is_said_to_be_full(bare_data, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("hwprof.reports.writing.os.replace", full)
+    with pytest.raises(StoreError, match="No space left on device; free some space"):
+        write_report(bare_data, tmp_path)
 
 
 @pytest.mark.parametrize("package", ["jinja2", "plotly"])
