@@ -69,7 +69,13 @@ class _Writer:
         self._nodes = {node.name: node for node in graph.live_nodes}
         self._activations = _fused_activations(graph)
         self._tensors: dict[str, int] = {}
-        self._translate: Mapping[str, Callable[[Node, list[int], int], None]] = {
+
+    def _translations(self) -> Mapping[str, Callable[[Node, list[int], int], None]]:
+        """Return by operator what writes it.
+
+        Not an attribute: in such a cycle weights and buffers would outlive the writer.
+        """
+        return {
             "conv": self._conv,
             "linear": self._linear,
             "batch_norm": self._batch_norm,
@@ -92,6 +98,7 @@ class _Writer:
         }
 
     def write(self) -> bytes:
+        translate = self._translations()
         for spec in self._graph.inputs:
             self._tensors[spec.name] = self._file.tensor(spec.name, self._shape(spec.shape))
         for node in self._graph.live_nodes:
@@ -99,7 +106,7 @@ class _Writer:
                 continue
             last = self._activations.get(node.name, node)
             output = self._file.tensor(last.name, self._shape(node.shape))
-            self._translate[node.op](node, [self._tensors[x] for x in node.inputs], output)
+            translate[node.op](node, [self._tensors[x] for x in node.inputs], output)
             self._tensors[last.name] = output
         name = self._graph.output
         return self._file.to_bytes(

@@ -26,7 +26,9 @@ from hwprof.errors import (
     ModelError,
 )
 from hwprof.graph import piece_graph
+from hwprof.measure.memory import MemoryMeter
 from hwprof.measure.records import DeviceOptions, plan_for
+from hwprof.space.pieces import ConvPiece
 from hwprof.testing import PIECES, block
 from hwprof.workload import InputSpec, Workload
 
@@ -270,3 +272,23 @@ def test_neither_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tflite_runtime", None)
     with pytest.raises(DeviceUnavailableError, match=r"pip install 'hwprof\[tflite\]'"):
         TfliteAdapter(DeviceOptions())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells and forgets a peak")
+def test_the_peak_of_a_block_holds_its_file_and_what_xnnpack_makes_of_it() -> None:
+    piece = ConvPiece(
+        in_channels=1024, size_px=1, out_channels=8192, kernel=1, stride=1, act="relu", bn_eps=1e-5
+    )
+    workload = Workload.block(piece, "wide")
+    meter = MemoryMeter()
+    meter.begin()
+    empty = meter.peak_bytes()
+    adapter = TfliteAdapter(DeviceOptions())
+    assert adapter.supports(workload).ok  # asked first, before memory is metered
+    meter.begin()
+    executable = adapter.compile(workload, PLAN)
+    executable.check()
+    peak = meter.peak_bytes()
+    assert empty is not None
+    assert peak is not None
+    assert peak - empty > 1.9 * executable.loaded.artifact_bytes

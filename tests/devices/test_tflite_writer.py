@@ -94,7 +94,7 @@ def sampled_pieces() -> list[Any]:
 def test_every_operator_of_the_graph_has_a_translation() -> None:
     graph = piece_graph(PIECES["conv"])
     writer = _Writer(graph, random_weights(graph), batch=1)
-    assert set(writer._translate) == set(get_args(Op))
+    assert set(writer._translations()) == set(get_args(Op))
 
 
 @pytest.mark.parametrize("name", PIECES)
