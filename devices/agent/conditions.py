@@ -139,12 +139,14 @@ class Conditions:
         self._sensors, self._cpus, self._cooling, self._load = sensors, cpus, cooling, load
         self._cooled_s = 0.0
         self._throttled = False
+        self._throttle_count: int | None = None
         self.last = Disturbance()
 
     def before(self, *, hot: bool = False) -> None:
         """Note the state in which the burst begins; unless ``hot``, cool down first."""
         self._cooled_s = 0.0 if hot else self._cooling.wait(self._sensors.temperature_c)
         self._throttled = self._sensors.is_throttled()
+        self._throttle_count = self._sensors.throttle_count()
 
     def after(self) -> None:
         """Note what disturbed the burst in :attr:`last`."""
@@ -152,6 +154,8 @@ class Conditions:
         self.last = Disturbance(
             steal_share=load.steal_share if load else 0.0,
             foreign_cores=load.foreign_cores if load else 0.0,
-            throttled=self._throttled or self._sensors.is_throttled(),
+            throttled=self._throttled
+            or self._sensors.is_throttled()
+            or self._sensors.throttle_count() != self._throttle_count,
             readings={**self._sensors.readings(self._cpus), "cooled_s": self._cooled_s},
         )

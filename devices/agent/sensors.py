@@ -14,7 +14,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from hwprof.measure.machine import read_text
+from hwprof.measure.machine import read_text, thermal_throttle_count
 
 _THROTTLED_NOW = 0xF
 """Under-voltage, clock capped, throttled, soft temperature limit: now, not since boot."""
@@ -120,14 +120,19 @@ class Sensors:
 
     def is_throttled(self) -> bool:
         """Return whether the device says that it holds its clock down at this moment."""
-        bits = read_text(self._root / "sys/devices/platform/soc/soc:firmware/get_throttled")
-        if bits and int(bits, 16) & _THROTTLED_NOW:
-            return True
+        # soc:firmware up to the Raspberry Pi 4, soc@107c000000:firmware on the 5.
+        for path in self._glob("sys/devices/platform/soc*/soc*:firmware/get_throttled"):
+            if (bits := read_text(path)) and int(bits, 16) & _THROTTLED_NOW:
+                return True
         for device in self._glob("sys/class/thermal/cooling_device*"):
             kind = (read_text(device / "type") or "").lower()
             if "cpu" in kind and (_number(device / "cur_state") or 0) > 0:
                 return True
         return False
+
+    def throttle_count(self) -> int | None:
+        """Return how often the cores were throttled since boot; None where that is not counted."""
+        return thermal_throttle_count(self._cpu)
 
     def battery(self) -> dict[str, float]:
         """Return ``battery_pct`` and ``battery_charging`` (1 or 0); empty without a battery."""

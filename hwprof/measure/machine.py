@@ -234,9 +234,9 @@ def _selected(path: str) -> str | None:
     return text[text.index("[") + 1 : text.index("]")] if text and "[" in text else text
 
 
-def thermal_throttle_count() -> int | None:
+def thermal_throttle_count(cpu: Path = _CPU) -> int | None:
     """Return how often the cores were throttled since boot (bare-metal x86 only)."""
-    counts = [read_text(p) for p in _CPU.glob("cpu*/thermal_throttle/core_throttle_count")]
+    counts = [read_text(p) for p in cpu.glob("cpu*/thermal_throttle/core_throttle_count")]
     numbers = [int(c) for c in counts if c]
     return sum(numbers) if numbers else None
 

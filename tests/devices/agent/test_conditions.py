@@ -235,3 +235,17 @@ def test_a_burst_is_throttled_if_the_device_was_at_either_end(tmp_path: Path) ->
         conditions.after()
         assert conditions.last.throttled is expected
     assert conditions.last.readings == {"cooled_s": 0.0}
+
+
+def test_a_burst_is_throttled_if_a_server_counted_one_meanwhile(tmp_path: Path) -> None:
+    count = tmp_path / "sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count"
+    count.parent.mkdir(parents=True)
+    count.write_text("7")
+    conditions = Conditions(
+        Sensors(tmp_path), frozenset({0}), Cooling(start_c=None), CampaignLoad(nobody, tmp_path)
+    )
+    for after, expected in (("7", False), ("8", True), ("8", False)):
+        conditions.before()
+        count.write_text(after)
+        conditions.after()
+        assert conditions.last.throttled is expected

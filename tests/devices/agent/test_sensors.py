@@ -77,9 +77,10 @@ def test_a_board_without_clocks_is_one_cluster(tmp_path: Path) -> None:
     assert sensors.clusters() == (Cluster(cpus=(0, 1), core="Cortex-A72"),)
 
 
-def test_a_raspberry_pi(tmp_path: Path) -> None:
+@pytest.mark.parametrize("soc", ["soc", "soc@107c000000"])
+def test_a_raspberry_pi(tmp_path: Path, soc: str) -> None:
     cpufreq = "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq"
-    throttled = "sys/devices/platform/soc/soc:firmware/get_throttled"
+    throttled = f"sys/devices/platform/{soc}/{soc}:firmware/get_throttled"
     sensors = tree(
         tmp_path,
         {
