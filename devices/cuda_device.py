@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 BUSY_S = 0.01
 """Work between two looks at the clock while the GPU warms up."""
-_HOST_FACTS = ("machine", "os", "kernel", "hypervisor")
+_HOST_FACTS = ("machine", "os", "kernel", "hypervisor", "power_mode")
 
 
 def open_cuda(device: str) -> Any:
@@ -150,7 +150,7 @@ class GpuAdapter:
                 "device": self._device,
                 "hardware": str(found.name),
                 "host": host["hardware"],
-                **{name: host[name] for name in _HOST_FACTS},
+                **{name: host[name] for name in _HOST_FACTS if name in host},
                 "compute_capability": f"{found.major}.{found.minor}",
                 "multiprocessors": int(found.multi_processor_count),
                 "gpu_memory_gib": round(found.total_memory / 2**30),

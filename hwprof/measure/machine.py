@@ -177,7 +177,18 @@ def stable_facts() -> Mapping[str, Fact]:
         "boost": _boost(),
         "smt": _smt(),
         "numa_nodes": len(list(_NODES.glob("node[0-9]*"))) or None,
+        **({"power_mode": mode} if (mode := power_mode()) else {}),
     }
+
+
+def power_mode(root: Path = Path("/")) -> str | None:
+    """Return the power mode that the machine was put into; None where it has none.
+
+    Of a Jetson the mode of ``nvpmodel``, which caps clocks and cores behind the governor's back
+    (``pmode:0002``; a fan's mode may follow it), of a PC the ACPI platform profile.
+    """
+    jetson = (read_text(root / "var/lib/nvpmodel/status") or "").split()
+    return jetson[0] if jetson else read_text(root / "sys/firmware/acpi/platform_profile")
 
 
 def _os_name() -> str:

@@ -128,6 +128,26 @@ def test_facts_are_plain_data() -> None:
     assert all(v is None or isinstance(v, str | int | float | bool) for v in facts.values())
 
 
+def test_the_power_mode_of_a_jetson_and_of_a_pc(tmp_path: Path) -> None:
+    assert machine.power_mode(tmp_path) is None
+    profile = tmp_path / "sys/firmware/acpi/platform_profile"
+    profile.parent.mkdir(parents=True)
+    profile.write_text("balanced\n")
+    assert machine.power_mode(tmp_path) == "balanced"
+    status = tmp_path / "var/lib/nvpmodel/status"
+    status.parent.mkdir(parents=True)
+    status.write_text("pmode:0002 fmode:quiet\n")
+    assert machine.power_mode(tmp_path) == "pmode:0002"
+
+
+def test_stable_facts_hold_the_power_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = machine.stable_facts.__wrapped__
+    monkeypatch.setattr(machine, "power_mode", lambda: None)
+    assert "power_mode" not in facts()  # keys of machines without one stay what they were
+    monkeypatch.setattr(machine, "power_mode", lambda: "pmode:0000")
+    assert facts()["power_mode"] == "pmode:0000"
+
+
 def test_warns_of_a_governor_that_moves_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "stable_facts", lambda: {"governor": "powersave", "boost": True})
     governor, boost = machine.warnings()
