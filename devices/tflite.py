@@ -25,7 +25,7 @@ import numpy as np
 from hwprof.devices.binding import accepted_inputs, bind_inputs
 from hwprof.devices.host import Array, HostExecutable, host_fingerprint
 from hwprof.devices.model_source import Source, callable_refusal, model_path, source_bytes
-from hwprof.devices.tflite_int8 import from_levels, quantized, to_levels
+from hwprof.devices.tflite_int8 import from_levels, quantized, quantizer_facts, to_levels
 from hwprof.devices.tflite_interpreter import (
     INSTALL,
     PROVIDER,
@@ -73,7 +73,11 @@ class TfliteAdapter:
             self._options,
             runtime=self._runtime.name,
             runtime_version=self._runtime.version,
-            settings={"provider": PROVIDER, "layout": "NHWC"},
+            settings={
+                "provider": PROVIDER,
+                "layout": "NHWC",
+                **quantizer_facts(self._options.precision),
+            },
         )
 
     def supports(self, workload: Workload) -> Support:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
+from importlib import metadata
 
 import numpy as np
 
@@ -18,6 +20,7 @@ from hwprof.devices.tflite_file import SIGNATURE
 from hwprof.errors import CompileError, MissingExtraError
 from hwprof.measure.records import Precision
 
+QUANTIZER = "ai-edge-quantizer"
 N_CALIBRATION_INPUTS = 4
 INPUT = "input"
 LEVELS = (-128, 127)
@@ -40,7 +43,7 @@ def quantized(model: bytes, precision: Precision, shape: Sequence[int], seed: in
         from ai_edge_quantizer import quantizer, recipe
     except ImportError as error:
         purpose = f"--precision {precision}"
-        raise MissingExtraError("ai-edge-quantizer", "int8", purpose) from error
+        raise MissingExtraError(QUANTIZER, "int8", purpose) from error
     static = precision == "int8"
     rng = np.random.default_rng([seed, 2])
     samples = [
@@ -70,3 +73,15 @@ def to_levels(values: Array, scale: float, zero_point: int) -> Array:
 def from_levels(levels: Array, scale: float, zero_point: int) -> Array:
     """Return the float32 values that int8 levels stand for."""
     return ((levels.astype(np.float32) - zero_point) * np.float32(scale)).astype(np.float32)
+
+
+def quantizer_facts(precision: Precision) -> dict[str, str]:
+    """Return what a result's key holds of the tool: it chooses operators and where scales apply.
+
+    Empty in a precision that it does not write, or where it is not installed.
+    """
+    if precision not in ("int8", "int8-dynamic"):
+        return {}
+    with suppress(metadata.PackageNotFoundError):
+        return {"quantizer": f"{QUANTIZER} {metadata.version(QUANTIZER)}"}
+    return {}

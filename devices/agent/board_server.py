@@ -73,7 +73,7 @@ class BoardServer(AdapterServer):
         others = CampaignLoad(own_pids)
         conditions = Conditions(sensors, cpus, Cooling(start_c=board["start_c"]), others)
         facts = board_facts(sensors, cpus, str(board["link"]), self._emulated)
-        facts["stable"]["precision"] = board["precision"]
+        facts["stable"].update(board["facts"])
         load = SustainedLoad(self._folder / "load")
         adapter = open_adapter(ref)
         if isinstance(adapter, CountsProcesses):

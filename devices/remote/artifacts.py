@@ -57,6 +57,15 @@ class Artifacts:
         """Whether networks and blocks become files, in the precision that is asked for."""
         return bool(self._format)
 
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """What the files are made with here and the device cannot know, for its key."""
+        if self._format != "tflite":
+            return {}
+        from hwprof.devices.tflite_int8 import quantizer_facts
+
+        return quantizer_facts(self._options.precision)
+
     def there(self, workload: Workload) -> Workload:
         """Return the workload with the name of its file in place of what it was made from.
 

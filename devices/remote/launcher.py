@@ -75,7 +75,7 @@ class RemoteLauncher:
                     "options": {**out["device"]["options"], "precision": "fp32"},
                 }
             out["board"] = {
-                "precision": self._ref.options.precision,
+                "facts": {"precision": self._ref.options.precision, **self._artifacts.facts},
                 "link": address.link,
                 "cpus": address.cpus,
                 "emulated": address.emulated,

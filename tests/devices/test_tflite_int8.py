@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib import metadata
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ pytest.importorskip("ai_edge_quantizer")
 schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
 
 from hwprof.devices import device_ref
+from hwprof.devices.remote.artifacts import Artifacts
 from hwprof.devices.tflite import TfliteAdapter
 from hwprof.devices.tflite_int8 import from_levels, to_levels
 from hwprof.errors import MissingExtraError
@@ -114,3 +116,18 @@ def test_a_users_file_is_not_quantised() -> None:
     support = TfliteAdapter(DeviceOptions(precision="int8")).supports(workload)
     assert not support.ok
     assert "run as it is" in support.reason
+
+
+def test_the_quantiser_is_part_of_the_key_where_it_wrote_the_file() -> None:
+    def quantizer(precision: Precision) -> object:
+        stable = TfliteAdapter(DeviceOptions(precision=precision)).fingerprint().stable
+        return stable.get("quantizer")
+
+    expected = f"ai-edge-quantizer {metadata.version('ai-edge-quantizer')}"
+    assert quantizer("int8") == quantizer("int8-dynamic") == expected
+    assert quantizer("fp32") is None
+    # Where the file is quantised here and run there, only this machine knows.
+    for device, facts in (("tflite", {"quantizer": expected}), ("cpu", {})):
+        artifacts = Artifacts(f"{device}@ssh://board", DeviceOptions(precision="int8"))
+        assert artifacts.facts == facts
+    assert Artifacts("tflite@ssh://board", DeviceOptions()).facts == {}

@@ -131,9 +131,11 @@ def test_the_campaigns_workers_on_a_board_are_not_others(
     """No parent tells: each has a supervisor of its own, which announces the two."""
     monkeypatch.setattr(board_server, "campaign_pids", lambda folder: {7, 8})
     device = {"name": "gpu", "factory": f"{__name__}:CountingAdapter", "options": {}}
-    board = {"emulated": False, "cpus": None, "start_c": None, "link": "ssh", "precision": "fp32"}
-    BoardServer(tmp_path).open_device({"device": device, "board": board})
+    facts = {"precision": "int8", "quantizer": "of the host"}
+    board = {"emulated": False, "cpus": None, "start_c": None, "link": "ssh", "facts": facts}
+    adapter = BoardServer(tmp_path).open_device({"device": device, "board": board})
     assert CountingAdapter.spared() == {7, 8}
+    assert facts.items() <= adapter.fingerprint().stable.items()
 
 
 def test_a_burst_waits_until_within_two_degrees_of_the_start() -> None:
