@@ -130,6 +130,7 @@ STRATEGIES: Mapping[str, str] = {
     "model-guided": "hwprof.search.model_guided:ModelGuided",
     "evolution": "hwprof.search.evolution:Evolution",
     "nsga2": "hwprof.search.nsga2:Nsga2",
+    "ddpnas": "hwprof.search.ddpnas:Ddpnas",
     "random": "hwprof.search.random_search:RandomSearch",
 }
 """Name to ``module:Class``; the class is opened as :func:`make_strategy` says."""

@@ -140,9 +140,9 @@ def search(
             trains instead.
         out: a folder that keeps events, checkpoint, measurements and ``search.json``;
             called again it goes on.
-        strategy: ``model-guided``, ``nsga2``, ``evolution``, ``random``, or ``proxyless``, which
-            trains on ``data`` and takes ``proxyless`` in place of ``accuracy``, ``max_evals`` and
-            ``max_time_s``.
+        strategy: ``model-guided``, ``nsga2``, ``evolution``, ``ddpnas``, ``random``, or
+            ``proxyless``, which trains on ``data`` and takes ``proxyless`` in place of
+            ``accuracy``, ``max_evals`` and ``max_time_s``.
         target_ms: networks slower than this are not wanted; a ``proxyless`` network comes to within
             5 % of it (a ceiling under ``hinge``; beside latency weights their reference T).
         max_evals: distinct networks whose accuracy is judged; 200 by default.

@@ -61,7 +61,8 @@ def search(
         str,
         typer.Option(
             "--strategy",
-            help="model-guided, nsga2, evolution, random, or proxyless, which trains on --data.",
+            help="model-guided, nsga2, evolution, ddpnas, random, or proxyless, which trains on "
+            "--data.",
         ),
     ] = "nsga2",
     target_ms: Annotated[
