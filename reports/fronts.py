@@ -12,7 +12,12 @@ from hwprof.reports.views import ReportData, short_block
 from hwprof.results import SearchResult, Trial
 from hwprof.space import SKIP, Architecture
 
-STRATEGY_NAMES = {"nsga2": "NSGA-II", "random": "random search", "proxyless": "ProxylessNAS"}
+STRATEGY_NAMES = {
+    "nsga2": "NSGA-II",
+    "random": "random search",
+    "proxyless": "ProxylessNAS",
+    "te-nas": "TE-NAS",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
