@@ -17,6 +17,7 @@ STRATEGY_NAMES = {
     "ddpnas": "DDPNAS",
     "random": "random search",
     "proxyless": "ProxylessNAS",
+    "te-nas": "TE-NAS",
 }
 
 

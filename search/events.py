@@ -119,6 +119,22 @@ class ChoicesUpdated:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ChoicesPruned:
+    """A round of a search that does not train dropped candidates.
+
+    ``candidates`` are rows of :class:`hwprof.search.te_nas.Removal`: what the indicators said of
+    every candidate, and whether it was dropped.
+    """
+
+    round: int
+    candidates: tuple[Mapping[str, Any], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as plain data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class NetworkDerived:
     """A search of a sweep came to its network."""
 
@@ -151,6 +167,7 @@ Event = (
     | ArchRefused
     | IncumbentChanged
     | ChoicesUpdated
+    | ChoicesPruned
     | NetworkDerived
     | FinalistMeasured
     | SearchFinished

@@ -155,8 +155,8 @@ def make_strategy(
         close = difflib.get_close_matches(name, STRATEGIES, n=1)
         hint = f"did you mean {close[0]!r}? Expected" if close else "expected"
         raise PlanError(
-            f"unknown strategy {name!r}; {hint} one of {', '.join(STRATEGIES)}, or proxyless, "
-            "which trains"
+            f"unknown strategy {name!r}; {hint} one of {', '.join(STRATEGIES)}, proxyless, which "
+            "trains, or te-nas, which judges no accuracy"
         )
     module, _, attribute = place.partition(":")
     made: Strategy = getattr(importlib.import_module(module), attribute)(

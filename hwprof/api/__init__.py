@@ -23,9 +23,11 @@ from hwprof.api.reporting import insights, report
 from hwprof.api.retiming import retime
 from hwprof.api.searching import search, train
 from hwprof.api.suites import suite_compare, suite_history, suite_run
+from hwprof.api.te_nas import UntrainedChoice, refuse_for_te_nas, search_te_nas
 
 __all__ = [
     "ProxylessOptions",
+    "UntrainedChoice",
     "adapt",
     "add_device",
     "bench",
@@ -46,9 +48,11 @@ __all__ = [
     "profile",
     "quickstart",
     "reduce",
+    "refuse_for_te_nas",
     "report",
     "retime",
     "search",
+    "search_te_nas",
     "selftest",
     "spaces",
     "suite_compare",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,6 +62,25 @@ class ProxylessOptions:
     train_device: str = "cpu"
     train_precision: str = "fp32"
     compiled: bool = False
+
+
+def refuse_options(options: ProxylessOptions, strategy: str) -> None:
+    """Refuse options of proxyless that another strategy would ignore.
+
+    Raises:
+        PlanError: naming those that are not what they are by default.
+    """
+    # The command line always hands them over, as they are unless named.
+    named = [
+        f"--{field.name.replace('_', '-')}"
+        for field in fields(options)
+        if getattr(options, field.name) != field.default
+    ]
+    if named:
+        raise PlanError(
+            f"options of proxyless ({', '.join(named)}) mean nothing to {strategy}; leave "
+            f"them out, or search with --strategy {STRATEGY}"
+        )
 
 
 def search_proxyless(

@@ -16,7 +16,7 @@ from hwprof.api.friendliness import compare_effects
 from hwprof.api.placing import Placed, place, require_same_space
 from hwprof.api.retiming import KIND as RETIME
 from hwprof.api.retiming import Retimed, read_retimed
-from hwprof.api.runs import open_run, run_space, scored_samples
+from hwprof.api.runs import open_run, refuse_untrained, run_space, scored_samples
 from hwprof.api.searching import load_search
 from hwprof.errors import DataError, FormatVersionError, SpaceError, StoreError
 from hwprof.pareto import hypervolume
@@ -131,6 +131,7 @@ def _seconds_of(journal: Path) -> dict[str, float]:
 
 def _collect(path: Path, found: _Found) -> None:
     """Look at what a path is and note what it holds."""
+    refuse_untrained(path)
     if path.suffix in (".yaml", ".yml"):
         try:
             found.reduction = reduction_from_yaml(_text(path))

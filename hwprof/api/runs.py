@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hwprof.errors import StoreError
 from hwprof.progress import Pace, Progress, ProgressCallback
 from hwprof.results import Sample
 from hwprof.space import DesignSpace
@@ -18,6 +19,8 @@ COLD_FOLDER = "cold"
 """Inside a run: the run of the same blocks with cold caches."""
 DIFFERENTIAL_FOLDER = "differential"
 """Inside a run: networks with and without every layer that may be absent."""
+TE_NAS_FILE = "te-nas.json"
+"""In the folder of a search that trains nothing: the network that it came to."""
 SCORED_AT_ONCE = 8
 """Networks between two writes: few enough to lose little, many enough to be worth a batch."""
 
@@ -27,6 +30,19 @@ def open_run(path: str | Path) -> Run:
     from hwprof.store import Run
 
     return Run.open(path)
+
+
+def refuse_untrained(folder: Path) -> None:
+    """Refuse the folder of a search that trains nothing, where a front is wanted.
+
+    Raises:
+        StoreError: it is one.
+    """
+    if (folder / TE_NAS_FILE).exists():
+        raise StoreError(
+            f"{str(folder)!r} holds a network that te-nas chose: without an accuracy it is on no "
+            "front; leave the folder out (`hwprof bench` times its network.json)"
+        )
 
 
 def run_space(run: Run) -> DesignSpace:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,8 @@ from hwprof.api.boards import device_label, refuse_emulated
 from hwprof.api.finalists import FinalistMeasurer, identity, make_folder
 from hwprof.api.models import as_architecture, as_space, write_file
 from hwprof.api.proxyless import STRATEGY as PROXYLESS
-from hwprof.api.proxyless import ProxylessOptions, is_table, search_proxyless
-from hwprof.api.runs import latency_model
+from hwprof.api.proxyless import ProxylessOptions, is_table, refuse_options, search_proxyless
+from hwprof.api.runs import latency_model, refuse_untrained
 from hwprof.errors import MissingExtraError, PlanError, StoreError
 from hwprof.measure.records import DeviceOptions, Fingerprint, Precision
 from hwprof.progress import ProgressCallback
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 LatencySource = Callable[[Sequence[Architecture]], Sequence[tuple[float, float]]]
 
 DEFAULT_EVALS = 200
+TE_NAS = "te-nas"
 
 
 def train(
@@ -175,13 +176,8 @@ def search(
     from hwprof.search.runner import run_search
     from hwprof.search.strategy import make_strategy
 
-    _require_meaning(
-        strategy,
-        target_ms=target_ms,
-        max_evals=max_evals,
-        max_time_s=max_time_s,
-        proxyless=proxyless,
-    )
+    _require_meaning(strategy, max_evals=max_evals, max_time_s=max_time_s, proxyless=proxyless)
+    target_s = target_seconds(target_ms)
     design = as_space(space)
     folder = Path(out) if out is not None else None
     if folder is not None:
@@ -232,7 +228,6 @@ def search(
         )
     predicted, device_name = open_latency(latency, accept)
     rng = np.random.default_rng(seed)
-    target_s = None if target_ms is None else target_ms / 1e3
     result = run_search(
         design,
         make_strategy(strategy, design, rng, target_s=target_s),
@@ -272,14 +267,11 @@ def _finished(
 def _require_meaning(
     strategy: str,
     *,
-    target_ms: float | None,
     max_evals: int | None,
     max_time_s: float | None,
     proxyless: ProxylessOptions | None,
 ) -> None:
-    """Refuse options that would change nothing, or could not be meant."""
-    if target_ms is not None and not (math.isfinite(target_ms) and target_ms > 0.0):
-        raise PlanError(f"--target-ms is {target_ms:g}; expected a latency above 0 ms")
+    """Refuse options that would change nothing."""
     if strategy == PROXYLESS:
         if max_evals is not None:
             raise PlanError(
@@ -291,18 +283,24 @@ def _require_meaning(
                 "--max-time means nothing to proxyless, which trains whole epochs; set "
                 "--warmup-epochs and --epochs (interrupted, the same command goes on)"
             )
+    elif strategy == TE_NAS:
+        raise PlanError(
+            "te-nas comes to one network and to no accuracy, so to no front; call "
+            "hwprof.api.search_te_nas"
+        )
     elif proxyless is not None:
-        # The command line always hands them over, as they are unless named.
-        named = [
-            f"--{field.name.replace('_', '-')}"
-            for field in fields(proxyless)
-            if getattr(proxyless, field.name) != field.default
-        ]
-        if named:
-            raise PlanError(
-                f"options of proxyless ({', '.join(named)}) mean nothing to {strategy}; leave "
-                f"them out, or search with --strategy {PROXYLESS}"
-            )
+        refuse_options(proxyless, strategy)
+
+
+def target_seconds(target_ms: float | None) -> float | None:
+    """Return a target in seconds.
+
+    Raises:
+        PlanError: it is no latency above 0.
+    """
+    if target_ms is not None and not (math.isfinite(target_ms) and target_ms > 0.0):
+        raise PlanError(f"--target-ms is {target_ms:g}; expected a latency above 0 ms")
+    return None if target_ms is None else target_ms / 1e3
 
 
 def open_latency(
@@ -343,8 +341,9 @@ def load_search(folder: str | Path) -> SearchResult:
     """Read what :func:`hwprof.search` wrote into a folder.
 
     Raises:
-        StoreError: there is no search in the folder, or it is of another version.
+        StoreError: there is no search in the folder, or none with a front, or of another version.
     """
+    refuse_untrained(Path(folder))
     path = Path(folder) / "search.json"
     try:
         data = json.loads(path.read_text())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,6 +10,8 @@ from hwprof.cli import options as opt
 from hwprof.cli import proxyless_options as own
 from hwprof.cli.output import print_json, print_text, say
 from hwprof.cli.progress import ProgressLine
+
+TE_NAS = "te-nas"
 
 
 def train(
@@ -61,8 +63,8 @@ def search(
         str,
         typer.Option(
             "--strategy",
-            help="model-guided, nsga2, evolution, ddpnas, random, or proxyless, which trains on "
-            "--data.",
+            help="model-guided, nsga2, evolution, ddpnas, random; proxyless, which trains on --data; "
+            "or te-nas, which needs no training and comes to one network of nasbench201.",
         ),
     ] = "nsga2",
     target_ms: Annotated[
@@ -93,7 +95,8 @@ def search(
     precision: opt.Precision = "fp32",
     allow_other_device: opt.AllowOtherDevice = False,
     data: Annotated[
-        str | None, opt.named("--data", "Images to train on with proxyless, or of the supernet.")
+        str | None,
+        opt.named("--data", "Images to train on (proxyless), to look at (te-nas), or of a supernet."),
     ] = None,
     seed: opt.Seed = 0,
     mode: own.Mode = "recompute",
@@ -116,44 +119,55 @@ def search(
     """Search a space for the best trades of accuracy and latency."""
     from hwprof import api
     from hwprof.reports import text
+    from hwprof.reports.untrained_text import untrained_text
 
+    proxyless = api.ProxylessOptions(
+        mode=mode,
+        penalty=penalty,
+        latency_weights=own.parse_numbers("--latency-weights", latency_weights),
+        targets_ms=own.parse_numbers("--targets-ms", targets_ms),
+        supernet=supernet,
+        warmup_epochs=warmup_epochs,
+        epochs=epochs,
+        retrain_epochs=retrain_epochs,
+        train_batch=train_batch,
+        alpha_lr=alpha_lr,
+        limit_images=limit_images,
+        train_device=train_device,
+        train_precision=train_precision,
+        compiled=compiled,
+    )
+    common: dict[str, Any] = {
+        "space": space,
+        "latency": latency,
+        "out": out,
+        "data": data,
+        "target_ms": target_ms,
+        "measure_on": measure_on,
+        "allow_emulated": allow_emulated,
+        "preset": preset,
+        "threads": threads,
+        "batch": batch,
+        "precision": opt.precision_of(precision),
+        "allow_other_device": allow_other_device,
+        "seed": seed,
+        "script": script,
+    }
+    if strategy == TE_NAS:
+        api.refuse_for_te_nas(proxyless, accuracy=accuracy, max_evals=max_evals, max_time=max_time)
+        with ProgressLine() as progress:
+            choice = api.search_te_nas(**common, progress=progress).to_json()
+        print_json(choice) if json_ else print_text(untrained_text(choice))
+        return
     with ProgressLine() as progress:
         result = api.search(
-            space=space,
-            latency=latency,
+            **common,
             accuracy=accuracy,
-            out=out,
             strategy=strategy,
-            target_ms=target_ms,
             max_evals=max_evals,
             max_time_s=opt.parse_duration("--max-time", max_time),
-            measure_on=measure_on,
-            allow_emulated=allow_emulated,
             n_finalists=finalists,
-            preset=preset,
-            threads=threads,
-            batch=batch,
-            precision=opt.precision_of(precision),
-            allow_other_device=allow_other_device,
-            data=data,
-            seed=seed,
-            script=script,
-            proxyless=api.ProxylessOptions(
-                mode=mode,
-                penalty=penalty,
-                latency_weights=own.parse_numbers("--latency-weights", latency_weights),
-                targets_ms=own.parse_numbers("--targets-ms", targets_ms),
-                supernet=supernet,
-                warmup_epochs=warmup_epochs,
-                epochs=epochs,
-                retrain_epochs=retrain_epochs,
-                train_batch=train_batch,
-                alpha_lr=alpha_lr,
-                limit_images=limit_images,
-                train_device=train_device,
-                train_precision=train_precision,
-                compiled=compiled,
-            ),
+            proxyless=proxyless,
             progress=progress,
         )
     print_json(result.to_json()) if json_ else print_text(text.front_text(result))

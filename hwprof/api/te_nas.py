@@ -1,0 +1,221 @@
+"""``search --strategy te-nas``: one network, from what untrained networks say of themselves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hwprof.api.adapting import require_same_device
+from hwprof.api.boards import device_label, refuse_emulated
+from hwprof.api.finalists import FinalistMeasurer, identity, make_folder
+from hwprof.api.models import as_space, write_file
+from hwprof.api.proxyless import ProxylessOptions, refuse_options
+from hwprof.api.runs import TE_NAS_FILE
+from hwprof.api.searching import TE_NAS, open_latency, target_seconds
+from hwprof.errors import DeviceError, MissingExtraError, PlanError
+from hwprof.measure.records import DeviceOptions, Fingerprint, Measurement, Precision
+from hwprof.progress import ProgressCallback
+from hwprof.results import LatencySource
+from hwprof.space import Architecture, DesignSpace
+
+if TYPE_CHECKING:
+    from hwprof.estimate.latency_model import AdditiveLatencyModel
+
+NETWORK_FILE = "network.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class UntrainedChoice:
+    """The network that TE-NAS came to. It was not trained, and nothing here is an accuracy.
+
+    Attributes:
+        space: the space's name.
+        seed: of the search.
+        arch: the network.
+        latency_s: as predicted, in seconds, with its 95 % interval ``ci95_s`` (None of a table).
+        latency_source: ``predicted`` by a run's model, or looked up in a ``table``.
+        device: what the prediction is for; None of a table.
+        target_s: the most that was asked for.
+        macs: multiply-accumulates of an image.
+        params: trainable parameters.
+        settings: of the indicators.
+        n_rounds: rounds of pruning; ``events.jsonl`` has what was said of every candidate.
+        seconds: what the search took, measuring apart.
+        measured_on: the device that measured it, with ``measured_s``, its 95 % interval and the
+            verdict; None where nothing did.
+        latency_fingerprint: digest and stable facts of what the latency model was fitted on.
+        measured_fingerprint: the same of what measured.
+    """
+
+    space: str
+    seed: int
+    arch: Architecture
+    latency_s: float
+    ci95_s: tuple[float, float] | None
+    latency_source: LatencySource
+    device: str | None
+    target_s: float | None
+    macs: int
+    params: int
+    settings: Mapping[str, Any]
+    n_rounds: int
+    seconds: float
+    measured_on: str | None = None
+    measured_s: float | None = None
+    measured_ci95_s: tuple[float, float] | None = None
+    verdict: str | None = None
+    latency_fingerprint: Mapping[str, Any] | None = None
+    measured_fingerprint: Mapping[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the documented keys of ``hwprof search --strategy te-nas --json``."""
+        return {"strategy": TE_NAS, "is_trained": False, **vars(self), "arch": self.arch.to_json()}
+
+
+def refuse_for_te_nas(proxyless: ProxylessOptions, **others: object) -> None:
+    """Refuse options that mean nothing to TE-NAS.
+
+    Args:
+        proxyless: options of another strategy.
+        others: options by name, None where they were not given.
+
+    Raises:
+        PlanError: naming those that were given.
+    """
+    given = [f"--{name.replace('_', '-')}" for name, v in others.items() if v is not None]
+    if given:
+        raise PlanError(
+            f"{', '.join(given)}: te-nas judges no accuracy and comes to one network in a fixed "
+            "number of rounds; leave it out"
+        )
+    refuse_options(proxyless, TE_NAS)
+
+
+def search_te_nas(
+    *,
+    space: str | DesignSpace,
+    latency: str | Path,
+    out: str | Path,
+    data: str | None = None,
+    target_ms: float | None = None,
+    measure_on: str | None = None,
+    allow_emulated: bool = False,
+    preset: str = "quick",
+    threads: int = 1,
+    batch: int = 1,
+    precision: Precision = "fp32",
+    allow_other_device: bool = False,
+    seed: int = 0,
+    script: str | None = None,
+    progress: ProgressCallback | None = None,
+) -> UntrainedChoice:
+    """Choose one network of NAS-Bench-201 without training any.
+
+    The folder gets ``network.json``, which every command takes as an ARCH, ``te-nas.json`` (what
+    is returned) and ``events.jsonl``; called again after an interruption the search goes on.
+
+    Args:
+        space: ``nasbench201``, or the file of a reduced one.
+        latency: a run folder (its latency model is used) or a CSV with ``arch`` and a latency.
+        out: the folder.
+        data: images that the indicators look at, as for training; labels go unused.
+        target_ms: the network is predicted to take at most this.
+        measure_on: measure the network on this device.
+        allow_emulated: take the times of an emulated device, which are refused otherwise.
+        preset: of the measuring.
+        threads: of the measuring.
+        batch: of the measuring.
+        precision: of the measuring.
+        allow_other_device: choose by the latency model of another device, or of other options.
+        seed: fixes weights, images and patches.
+        script: steers the ``null`` device only.
+        progress: called as the search goes on.
+
+    Raises:
+        DeviceError: the network could not be measured; it is kept.
+        MissingExtraError: torch is not installed.
+        PlanError: no network is predicted to be within the target.
+        SpaceError: the space is another one.
+    """
+    try:
+        from hwprof.search.indicators import TeNasConfig, Untrained
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise MissingExtraError("torch", "search", "indicators of untrained networks") from error
+    from hwprof.devices import device_ref
+    from hwprof.graph import architecture_cost
+    from hwprof.search import te_nas
+    from hwprof.search.tasks import load_task
+
+    design, folder, target_s = as_space(space), Path(out), target_seconds(target_ms)
+    te_nas.require_cells(design)
+    make_folder(folder)
+    options = DeviceOptions(threads=threads, batch=batch, precision=precision, script=script)
+    label = None if measure_on is None else device_label(device_ref(measure_on, options))
+    if label is not None and not allow_emulated:
+        refuse_emulated(label, "a network measured there")
+    predicted_by: list[Fingerprint | None] = []
+
+    def accept(model: AdditiveLatencyModel, device: str) -> None:
+        predicted_by.append(model.fingerprint)
+        if not allow_emulated:
+            refuse_emulated(device, f"the run {str(latency)!r}")
+        if measure_on is not None and not allow_other_device:
+            require_same_device(model, measure_on, options)
+
+    predict, device = open_latency(latency, accept)
+    task = load_task(data or "digits", resolution_px=design.resolution_px)
+    config = TeNasConfig(seed=seed)
+    found = te_nas.search_te_nas(
+        design,
+        Untrained(task=task, config=config),
+        config,
+        latency=predict,
+        target_s=target_s,
+        images=task.digest,
+        folder=folder,
+        progress=progress,
+    )
+    ((latency_s, half_s),) = predict([found.arch])
+    cost = architecture_cost(design, found.arch)
+    choice = UntrainedChoice(
+        space=design.name,
+        seed=seed,
+        arch=found.arch,
+        latency_s=latency_s,
+        ci95_s=None if device is None else (max(latency_s - half_s, 0.0), latency_s + half_s),
+        latency_source="table" if device is None else "predicted",
+        device=device,
+        target_s=target_s,
+        macs=cost.macs,
+        params=cost.params,
+        settings=found.settings,
+        n_rounds=len(found.rounds),
+        seconds=found.seconds,
+        latency_fingerprint=identity(predicted_by[0]) if predicted_by else None,
+    )
+    # The network first: measuring may fail.
+    write_file(folder / NETWORK_FILE, json.dumps(found.arch.to_json()).encode())
+    if measure_on is not None:
+        measurer = FinalistMeasurer(folder, measure_on, options, preset, seed, progress)
+        (result,) = measurer([found.arch])
+        if not isinstance(result, Measurement):
+            raise DeviceError(
+                f"the network could not be measured ({result.kind} in {result.stage}: "
+                f"{result.message}); mend the device and call the same search again: the network "
+                f"is kept in {str(folder / NETWORK_FILE)!r}"
+            )
+        choice = replace(
+            choice,
+            measured_on=label,
+            measured_s=result.level_s,
+            measured_ci95_s=result.ci95_s,
+            verdict=result.verdict,
+            measured_fingerprint=identity(measurer.fingerprint),
+        )
+    write_file(folder / TE_NAS_FILE, json.dumps(choice.to_json(), indent=1).encode())
+    return choice
