@@ -96,7 +96,9 @@ def search(
     allow_other_device: opt.AllowOtherDevice = False,
     data: Annotated[
         str | None,
-        opt.named("--data", "Images to train on (proxyless), to look at (te-nas), or of a supernet."),
+        opt.named(
+            "--data", "Images to train on (proxyless), to look at (te-nas), or of a supernet."
+        ),
     ] = None,
     seed: opt.Seed = 0,
     mode: own.Mode = "recompute",
