@@ -81,6 +81,8 @@ def test_an_interrupted_profile_says_so_and_goes_on(tmp_path: Path) -> None:
     argv = ["profile", "--space", "mobile-mini", "--device", "null", "--networks", "30"]
     hangs = {"label": "*", "stage": "burst", "kind": "hang", "once": "hangs"}
     argv += ["--no-isolated", "--out", "run", "--json", "--script", json.dumps({"faults": [hangs]})]
+    # A shell's background job ignores the signal, and all that it starts inherits that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(
         [*COMMAND, *argv],
         cwd=tmp_path,
