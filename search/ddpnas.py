@@ -31,8 +31,8 @@ from hwprof.errors import PlanError
 from hwprof.results import Trial
 from hwprof.search.candidates import Candidate, Pool
 from hwprof.search.decisions import Decisions
-from hwprof.search.proposer import Proposer
-from hwprof.search.strategy import Evaluate, Foresight, Outcome, Request
+from hwprof.search.proposer import Rounds
+from hwprof.search.strategy import Outcome
 from hwprof.space import Architecture, DesignSpace
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class DdpnasSettings:
             raise PlanError(f"passes is {self.passes}; expected at least 1")
 
 
-class Ddpnas(Proposer):
+class Ddpnas(Rounds):
     """Stages while a decision has two live choices, then rounds of networks generated from θ.
 
     Attributes:
@@ -78,9 +78,7 @@ class Ddpnas(Proposer):
         settings: DdpnasSettings | None = None,
     ) -> None:
         self._settings = settings or DdpnasSettings()
-        super().__init__(space, rng, asdict(self._settings))
-        self._ceiling_s = np.inf if target_s is None else target_s
-        self._foresight: Foresight | None = None
+        super().__init__(space, rng, asdict(self._settings), target_s=target_s)
         self._decisions = Decisions(space)
         counts = np.array([len(options) for options in self._decisions.options])
         self.alive: Mask = np.arange(counts.max()) < counts[:, None]
@@ -89,7 +87,6 @@ class Ddpnas(Proposer):
         """Networks of every pass, also those that need not or cannot be judged."""
         self._accuracy_pct: dict[str, float] = {}
         """By the identity of the canonical encoding."""
-        self._queue: list[Architecture] = []
         self._parents: list[Architecture] = []
 
     @property
@@ -100,18 +97,6 @@ class Ddpnas(Proposer):
     def most_probable(self) -> Architecture:
         """Return the network of the largest θ of every decision: in the end, what is left."""
         return self._decisions.network(self.theta.argmax(axis=1))
-
-    def foresee(self, predict: Foresight) -> None:
-        """Learn how to predict the latency of networks before they are judged."""
-        self._foresight = predict
-
-    def ask(self, n: int) -> Request:
-        """Return at most ``n`` networks of the present stage or round."""
-        if not self._queue and not self._done:
-            self._queue = self._plan()
-            self._done = not self._queue
-        asked, self._queue = self._queue[:n], self._queue[n:]
-        return Evaluate(archs=tuple(asked))
 
     def tell(self, outcome: Outcome) -> None:
         """Remember accuracies; a refused network is no evidence."""
@@ -126,7 +111,6 @@ class Ddpnas(Proposer):
             "alive": self.alive.tolist(),
             "stage": [[arch.to_json() for arch in archs] for archs in self._stage],
             "accuracy_pct": dict(self._accuracy_pct),
-            "queue": [arch.to_json() for arch in self._queue],
             "parents": [arch.to_json() for arch in self._parents],
         }
 
@@ -136,7 +120,6 @@ class Ddpnas(Proposer):
         self.theta, self.alive = np.array(state["theta"]), np.array(state["alive"])
         self._stage = [[Architecture.from_json(a) for a in archs] for archs in state["stage"]]
         self._accuracy_pct = dict(state["accuracy_pct"])
-        self._queue = [Architecture.from_json(data) for data in state["queue"]]
         self._parents = [Architecture.from_json(data) for data in state["parents"]]
 
     def _plan(self) -> list[Architecture]:

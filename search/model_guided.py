@@ -25,8 +25,8 @@ from hwprof.pareto import domination_ranks
 from hwprof.search.candidates import Candidate, Pool
 from hwprof.search.improvement import Staircase
 from hwprof.search.members import Member, members_of
-from hwprof.search.proposer import Proposer
-from hwprof.search.strategy import Evaluate, Foresight, Outcome, Request
+from hwprof.search.proposer import Rounds
+from hwprof.search.strategy import Outcome
 from hwprof.search.surrogate import Coding, Surrogate
 from hwprof.space import Architecture, DesignSpace
 
@@ -75,7 +75,7 @@ class ModelGuidedSettings:
                 raise PlanError(f"{name} is {getattr(self, name)}; expected at least {least}")
 
 
-class ModelGuided(Proposer):
+class ModelGuided(Rounds):
     """Rounds of candidates, surrogate, choice; a round's networks wait in a queue."""
 
     name = "model-guided"
@@ -89,27 +89,12 @@ class ModelGuided(Proposer):
         settings: ModelGuidedSettings | None = None,
     ) -> None:
         self._settings = settings or ModelGuidedSettings()
-        super().__init__(space, rng, asdict(self._settings))
-        self._ceiling_s = np.inf if target_s is None else target_s
+        super().__init__(space, rng, asdict(self._settings), target_s=target_s)
         self._coding = Coding(space)
-        self._foresight: Foresight | None = None
         self._members: list[Member] = []
-        self._queue: list[Architecture] = []
         self._weights: list[float] | None = None
         self._n_learnt = 0
         """Networks that the weights were learnt from."""
-
-    def foresee(self, predict: Foresight) -> None:
-        """Learn how to predict the latency of networks before they are judged."""
-        self._foresight = predict
-
-    def ask(self, n: int) -> Request:
-        """Return at most ``n`` networks of the present round."""
-        if not self._queue and not self._done:
-            self._queue = self._plan()
-            self._done = not self._queue
-        asked, self._queue = self._queue[:n], self._queue[n:]
-        return Evaluate(archs=tuple(asked))
 
     def tell(self, outcome: Outcome) -> None:
         """Remember what was judged."""
@@ -119,7 +104,6 @@ class ModelGuided(Proposer):
         """Return generator state, what was told and what waits to be asked."""
         return super().state_dict() | {
             "members": [m.to_row() for m in self._members],
-            "queue": [arch.to_json() for arch in self._queue],
             "weights": self._weights,
             "n_learnt": self._n_learnt,
         }
@@ -128,7 +112,6 @@ class ModelGuided(Proposer):
         """Go on from :meth:`state_dict`."""
         super().load_state_dict(state)
         self._members = [Member.from_row(row) for row in state["members"]]
-        self._queue = [Architecture.from_json(data) for data in state["queue"]]
         self._weights, self._n_learnt = state["weights"], state["n_learnt"]
 
     def _plan(self) -> list[Architecture]:

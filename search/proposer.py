@@ -1,4 +1,4 @@
-"""What strategies have in common: each network proposed once, and generations that follow.
+"""What strategies have in common: each network proposed once, in rounds or generations.
 
 A strategy need not build on this: the runner knows :class:`~.strategy.Strategy` alone.
 The keys of the states are those of every checkpoint written so far; they stay.
@@ -6,12 +6,13 @@ The keys of the states are those of every checkpoint written so far; they stay.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hwprof.search.members import Member, members_of
-from hwprof.search.strategy import Evaluate, NewNetworks, Outcome, Request
+from hwprof.search.strategy import Evaluate, Foresight, NewNetworks, Outcome, Request
 from hwprof.space import Architecture, DesignSpace
 
 if TYPE_CHECKING:
@@ -70,6 +71,55 @@ class Proposer:
     def _draw(self) -> Architecture | None:
         """Draw a new network as the space does; None where none comes up any more."""
         return self._new.first(lambda: self._space.sample(self._rng))
+
+
+class Rounds(Proposer, ABC):
+    """Networks planned a round at a time, with latencies foreseen; they wait in a queue.
+
+    Args:
+        space: as of :class:`Proposer`.
+        rng: likewise.
+        settings: likewise.
+        target_s: slower networks are not wanted.
+    """
+
+    def __init__(
+        self,
+        space: DesignSpace,
+        rng: np.random.Generator,
+        settings: Mapping[str, Any],
+        *,
+        target_s: float | None,
+    ) -> None:
+        super().__init__(space, rng, settings)
+        self._ceiling_s = math.inf if target_s is None else target_s
+        self._foresight: Foresight | None = None
+        self._queue: list[Architecture] = []
+
+    def foresee(self, predict: Foresight) -> None:
+        """Learn how to predict the latency of networks before they are judged."""
+        self._foresight = predict
+
+    def ask(self, n: int) -> Request:
+        """Return at most ``n`` networks of the present round."""
+        if not self._queue and not self._done:
+            self._queue = self._plan()
+            self._done = not self._queue
+        asked, self._queue = self._queue[:n], self._queue[n:]
+        return Evaluate(archs=tuple(asked))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the generator's state, what was proposed and what waits to be asked."""
+        return super().state_dict() | {"queue": [arch.to_json() for arch in self._queue]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from :meth:`state_dict`."""
+        super().load_state_dict(state)
+        self._queue = [Architecture.from_json(data) for data in state["queue"]]
+
+    @abstractmethod
+    def _plan(self) -> list[Architecture]:
+        """Return the networks of the next round, once all before was told; none: no more come."""
 
 
 class Generations(Proposer, ABC):

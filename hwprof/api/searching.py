@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwprof.api.adapting import require_same_device
 from hwprof.api.boards import device_label, refuse_emulated
 from hwprof.api.finalists import FinalistMeasurer, identity, make_folder
+from hwprof.api.latency_sources import LatencyModelCheck, open_latency
 from hwprof.api.models import as_architecture, as_space, write_file
 from hwprof.api.proxyless import STRATEGY as PROXYLESS
-from hwprof.api.proxyless import ProxylessOptions, is_table, refuse_options, search_proxyless
-from hwprof.api.runs import latency_model, refuse_untrained
+from hwprof.api.proxyless import ProxylessOptions, refuse_options, search_proxyless
+from hwprof.api.runs import refuse_untrained
 from hwprof.errors import MissingExtraError, PlanError, StoreError
 from hwprof.measure.records import DeviceOptions, Fingerprint, Precision
 from hwprof.progress import ProgressCallback
@@ -23,10 +23,7 @@ from hwprof.results import SearchResult, TargetOutcome, Trial
 from hwprof.space import Architecture, DesignSpace, space_of
 
 if TYPE_CHECKING:
-    from hwprof.estimate.latency_model import AdditiveLatencyModel
     from hwprof.search.training import TrainSummary
-
-LatencySource = Callable[[Sequence[Architecture]], Sequence[tuple[float, float]]]
 
 DEFAULT_EVALS = 200
 TE_NAS = "te-nas"
@@ -87,25 +84,6 @@ def train(
     if network is not None:
         return train_network(network, task, settings, Path(out), progress=progress)
     return train_supernet(design, task, settings, Path(out), progress=progress)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _TableLatency:
-    """Latencies looked up in a table; a network that is not there has none."""
-
-    table: dict[str, float]
-    path: str
-
-    def __call__(self, archs: Sequence[Architecture]) -> list[tuple[float, float]]:
-        from hwprof.errors import DataError
-
-        out = []
-        for arch in archs:
-            key = space_of(arch).canonical(arch).arch_id
-            if key not in self.table:
-                raise DataError(f"{self.path!r} has no latency for {arch}")
-            out.append((self.table[key], 0.0))
-        return out
 
 
 def search(
@@ -191,15 +169,12 @@ def search(
             refuse_emulated(shown_device, "a front measured there")
         measure = FinalistMeasurer(folder, measure_on, options, preset, seed, progress)
 
-    predicted_by: list[Fingerprint | None] = []
-
-    def accept(model: AdditiveLatencyModel, device: str) -> None:
-        predicted_by.append(model.fingerprint)
-        if not allow_emulated:
-            refuse_emulated(device, f"the run {str(latency)!r}")
-        if measure_on is not None and not allow_other_device:
-            require_same_device(model, measure_on, options)
-
+    accept = LatencyModelCheck(
+        run=latency,
+        measure_on=None if allow_other_device else measure_on,
+        options=options,
+        allow_emulated=allow_emulated,
+    )
     if strategy == PROXYLESS:
         if accuracy is not None:
             raise PlanError(
@@ -220,7 +195,7 @@ def search(
             seed=seed,
             progress=progress,
         )
-        return _finished(result, folder, predicted_by, measure)
+        return _finished(result, folder, accept.fingerprint, measure)
     if accuracy is None:
         raise PlanError(
             f"{strategy} needs accuracies: name them with --accuracy (supernet:CHECKPOINT, "
@@ -244,19 +219,19 @@ def search(
         folder=folder,
         latency_source="predicted" if device_name is not None else "table",
     )
-    return _finished(result, folder, predicted_by, measure)
+    return _finished(result, folder, accept.fingerprint, measure)
 
 
 def _finished(
     result: SearchResult,
     folder: Path | None,
-    predicted_by: Sequence[Fingerprint | None],
+    predicted_by: Fingerprint | None,
     measure: FinalistMeasurer | None,
 ) -> SearchResult:
     """Note what predicted and what measured, and keep the result."""
     result = replace(
         result,
-        latency_fingerprint=identity(predicted_by[0]) if predicted_by else None,
+        latency_fingerprint=identity(predicted_by),
         measured_fingerprint=identity(measure.fingerprint) if measure else None,
     )
     if folder is not None:
@@ -301,30 +276,6 @@ def target_seconds(target_ms: float | None) -> float | None:
     if target_ms is not None and not (math.isfinite(target_ms) and target_ms > 0.0):
         raise PlanError(f"--target-ms is {target_ms:g}; expected a latency above 0 ms")
     return None if target_ms is None else target_ms / 1e3
-
-
-def open_latency(
-    source: str | Path, accept: Callable[[AdditiveLatencyModel, str], None] | None = None
-) -> tuple[LatencySource, str | None]:
-    """Open a run folder or a ``TABLE.csv`` as a latency source; return it with its device.
-
-    Args:
-        source: the folder or the file.
-        accept: is given a run's model and its device, and raises where it must not be used.
-    """
-    if is_table(source):
-        from hwprof.importing import read_latency_table
-
-        return _TableLatency(table=read_latency_table(Path(source)), path=str(source)), None
-    model, device = latency_model(source)
-    if accept is not None:
-        accept(model, device)
-
-    def predicted(archs: Sequence[Architecture]) -> list[tuple[float, float]]:
-        latency_s, half_s = model.predict_many(archs)
-        return list(zip(latency_s.tolist(), half_s.tolist(), strict=True))
-
-    return predicted, device
 
 
 def save_search(folder: Path, result: SearchResult) -> None:

@@ -6,23 +6,20 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from hwprof.api.adapting import require_same_device
 from hwprof.api.boards import device_label, refuse_emulated
 from hwprof.api.finalists import FinalistMeasurer, identity, make_folder
+from hwprof.api.latency_sources import LatencyModelCheck, open_latency
 from hwprof.api.models import as_space, write_file
 from hwprof.api.proxyless import ProxylessOptions, refuse_options
 from hwprof.api.runs import TE_NAS_FILE
-from hwprof.api.searching import TE_NAS, open_latency, target_seconds
+from hwprof.api.searching import TE_NAS, target_seconds
 from hwprof.errors import DeviceError, MissingExtraError, PlanError
-from hwprof.measure.records import DeviceOptions, Fingerprint, Measurement, Precision
+from hwprof.measure.records import DeviceOptions, Measurement, Precision
 from hwprof.progress import ProgressCallback
 from hwprof.results import LatencySource
 from hwprof.space import Architecture, DesignSpace
-
-if TYPE_CHECKING:
-    from hwprof.estimate.latency_model import AdditiveLatencyModel
 
 NETWORK_FILE = "network.json"
 
@@ -158,15 +155,12 @@ def search_te_nas(
     label = None if measure_on is None else device_label(device_ref(measure_on, options))
     if label is not None and not allow_emulated:
         refuse_emulated(label, "a network measured there")
-    predicted_by: list[Fingerprint | None] = []
-
-    def accept(model: AdditiveLatencyModel, device: str) -> None:
-        predicted_by.append(model.fingerprint)
-        if not allow_emulated:
-            refuse_emulated(device, f"the run {str(latency)!r}")
-        if measure_on is not None and not allow_other_device:
-            require_same_device(model, measure_on, options)
-
+    accept = LatencyModelCheck(
+        run=latency,
+        measure_on=None if allow_other_device else measure_on,
+        options=options,
+        allow_emulated=allow_emulated,
+    )
     predict, device = open_latency(latency, accept)
     task = load_task(data or "digits", resolution_px=design.resolution_px)
     config = TeNasConfig(seed=seed)
@@ -196,7 +190,7 @@ def search_te_nas(
         settings=found.settings,
         n_rounds=len(found.rounds),
         seconds=found.seconds,
-        latency_fingerprint=identity(predicted_by[0]) if predicted_by else None,
+        latency_fingerprint=identity(accept.fingerprint),
     )
     # The network first: measuring may fail.
     write_file(folder / NETWORK_FILE, json.dumps(found.arch.to_json()).encode())

@@ -11,8 +11,6 @@ from hwprof.cli import proxyless_options as own
 from hwprof.cli.output import print_json, print_text, say
 from hwprof.cli.progress import ProgressLine
 
-TE_NAS = "te-nas"
-
 
 def train(
     out: Annotated[str, opt.named("--out", "Checkpoint to write; called again, training goes on.")],
@@ -155,7 +153,7 @@ def search(
         "seed": seed,
         "script": script,
     }
-    if strategy == TE_NAS:
+    if strategy == api.TE_NAS:
         api.refuse_for_te_nas(proxyless, accuracy=accuracy, max_evals=max_evals, max_time=max_time)
         with ProgressLine() as progress:
             choice = api.search_te_nas(**common, progress=progress).to_json()
