@@ -1,4 +1,4 @@
-"""Measurements of a level, and tables of blocks, that the test chooses."""
+"""Measurements of a level, tables of blocks, and small spaces, that the test chooses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hwprof.measure.records import (
     MeasurePlan,
     plan_for,
 )
-from hwprof.space import get_space
+from hwprof.space import MBConvLayout, MBConvSpace, UnitLayout, get_space
 from hwprof.workload import Workload
 
 
@@ -52,3 +52,22 @@ def block_table(path: Path, *, without: str | None = None) -> Path:
                 lines.append(f"32,{slot.unit},{slot.layer},{block},{0.1 + 0.05 * i}")
     path.write_text("\n".join(lines))
     return path
+
+
+def own_space(*units: UnitLayout, name: str = "own-space") -> MBConvSpace:
+    """A user's own space of mobile blocks, as a file or package would give it."""
+    layout = MBConvLayout(
+        name=name,
+        resolution_px=32,
+        n_classes=10,
+        bn_eps=1e-5,
+        stem_channels=8,
+        stem_act="relu",
+        first_channels=8,
+        first_act="relu",
+        first_shortcut=True,
+        units=units,
+        head_channels=16,
+        head_act="relu",
+    )
+    return MBConvSpace.from_layout(layout)

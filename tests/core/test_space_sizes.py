@@ -11,8 +11,9 @@ import pytest
 
 from hwprof.space import SKIP, Architecture, Slot, get_space
 from hwprof.space.counting import n_sequences
-from hwprof.space.mbconv import MBConvLayout, MBConvSpace, UnitLayout, mbconv_names
+from hwprof.space.mbconv import UnitLayout, mbconv_names
 from hwprof.space.nasbench201 import parse_cell, topology
+from tests.made import own_space
 
 NB201_TABLE = Path(__file__).resolve().parents[2] / ".." / "shared/data/nb201_accuracy.csv.gz"
 
@@ -82,21 +83,7 @@ def test_units_that_may_be_skipped_whole_are_not_counted() -> None:
         candidates=mbconv_names((3,), (3, 6)),
         skip=True,
     )
-    layout = MBConvLayout(
-        name="flat",
-        resolution_px=16,
-        n_classes=10,
-        bn_eps=1e-5,
-        stem_channels=8,
-        stem_act="relu",
-        first_channels=8,
-        first_act="relu",
-        first_shortcut=True,
-        units=(unit, unit),
-        head_channels=16,
-        head_act="relu",
-    )
-    space = MBConvSpace.from_layout(layout)
+    space = own_space(unit, unit)
     assert all(SKIP in space.choices(slot) for slot in space.slots)
     assert (space.size().n_encodings, space.size().n_distinct) == (3**4, None)
 

@@ -9,8 +9,9 @@ from hwprof.reports import search_figures
 from hwprof.reports.search_figures import derived_sketch, entropy_sketch, latency_sketch
 from hwprof.reports.sketches import render
 from hwprof.results import SearchCourse
-from hwprof.space import SKIP, Architecture, MBConvLayout, MBConvSpace, UnitLayout
+from hwprof.space import SKIP, Architecture, UnitLayout
 from hwprof.space.families import FAMILIES, make_piece
+from tests.made import own_space
 
 MINI = Architecture(
     space="mobile-mini",
@@ -61,22 +62,7 @@ def test_blocks_of_a_users_own_are_drawn_by_name(small_data, monkeypatch):
         act="relu",
         candidates=("ghost_k5", "mbconv_k3_e3"),
     )
-    space = MBConvSpace.from_layout(
-        MBConvLayout(
-            name="own-space",
-            resolution_px=32,
-            n_classes=10,
-            bn_eps=1e-5,
-            stem_channels=8,
-            stem_act="relu",
-            first_channels=8,
-            first_act="relu",
-            first_shortcut=True,
-            units=(unit,),
-            head_channels=32,
-            head_act="relu",
-        )
-    )
+    space = own_space(unit)
     monkeypatch.setattr(search_figures, "space_of", lambda arch: space)
     courses = tuple(
         SearchCourse(

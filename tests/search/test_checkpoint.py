@@ -18,8 +18,9 @@ from hwprof.search.checkpoint import (
 )
 from hwprof.search.sgd import TrainSettings
 from hwprof.search.training import train_supernet
-from hwprof.space import MBConvLayout, MBConvSpace, UnitLayout
+from hwprof.space import MBConvSpace, UnitLayout
 from hwprof.space.pieces import Activation
+from tests.made import own_space
 
 pytestmark = pytest.mark.usefixtures("small_and_quick")
 
@@ -104,8 +105,8 @@ class TestCheckpoint:
             load_checkpoint(tmp_path / "x.pt")
 
 
-def own_space(act: Activation) -> MBConvSpace:
-    """A user's own space, as a file or package would give it."""
+def edited(act: Activation) -> MBConvSpace:
+    """One space by name and words; the activation is in neither."""
     unit = UnitLayout(
         channels=8,
         stride=2,
@@ -114,29 +115,14 @@ def own_space(act: Activation) -> MBConvSpace:
         act=act,
         candidates=("mbconv_k3_e3", "mbconv_k5_e3"),
     )
-    return MBConvSpace.from_layout(
-        MBConvLayout(
-            name="own-space",
-            resolution_px=32,
-            n_classes=10,
-            bn_eps=1e-5,
-            stem_channels=8,
-            stem_act="relu",
-            first_channels=8,
-            first_act="relu",
-            first_shortcut=True,
-            units=(unit,),
-            head_channels=16,
-            head_act="relu",
-        )
-    )
+    return own_space(unit)
 
 
 class TestASpaceThatWasEdited:
     """Its name and its blocks' names are what they were, and so are all shapes."""
 
     def test_accuracies_of_its_checkpoint_are_refused(self, monkeypatch: pytest.MonkeyPatch):
-        before, after = own_space("relu"), own_space("hswish")
+        before, after = edited("relu"), edited("hswish")
         kept = space_to_json(before)
         monkeypatch.setattr(checkpoint, "get_space", lambda name, resolution_px: before)
         assert space_from_json(kept) == before
@@ -148,7 +134,7 @@ class TestASpaceThatWasEdited:
 
     def test_its_training_is_not_gone_on_with(self, task, tmp_path: Path):
         settings = TrainSettings(epochs=1, batch=16, lr=0.05, warmup_epochs=1.0, seed=5)
-        train_supernet(own_space("relu"), task, settings, tmp_path / "s.pt")
-        assert train_supernet(own_space("relu"), task, settings, tmp_path / "s.pt").finished
+        train_supernet(edited("relu"), task, settings, tmp_path / "s.pt")
+        assert train_supernet(edited("relu"), task, settings, tmp_path / "s.pt").finished
         with pytest.raises(IncompatibleRunError, match="trained with another 'own-space'"):
-            train_supernet(own_space("hswish"), task, settings, tmp_path / "s.pt")
+            train_supernet(edited("hswish"), task, settings, tmp_path / "s.pt")

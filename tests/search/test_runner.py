@@ -25,8 +25,6 @@ from hwprof.measure.records import Failure, Fingerprint, Measurement, Result
 from hwprof.pareto import front_indices
 from hwprof.progress import Progress
 from hwprof.results import SearchResult, Trial
-from hwprof.search.events import SearchStarted
-from hwprof.search.journal import Journal
 from hwprof.search.runner import PROPOSALS_PER_EVALUATION, run_search
 from hwprof.search.strategy import STRATEGIES, UsesForesight, make_strategy
 from hwprof.space import Architecture, get_space
@@ -366,19 +364,6 @@ def test_a_full_disk_is_one_line_and_the_search_goes_on(tmp_path: Path) -> None:
     full.unlink()
     again, whole = search(folder=tmp_path, max_evals=32), search(max_evals=32)
     assert [t.arch for t in again.trials] == [t.arch for t in whole.trials]
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_log_that_cannot_be_closed_is_one_line_and_leaves_no_lock(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, {}).__enter__()
-    assert journal._events is not None
-    journal._events.close()
-    journal._events = open("/dev/full", "wb")  # noqa: SIM115 - the journal closes it
-    journal.record(SearchStarted(request={}), 0.0)
-    with pytest.raises(StoreError, match="No space left on device"):
-        journal.__exit__(None, None, None)
-    with Journal(tmp_path, {}):
-        pass
 
 
 def test_two_searches_do_not_write_in_one_folder(tmp_path: Path) -> None:
