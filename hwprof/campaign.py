@@ -266,6 +266,7 @@ def run_campaign(
         StoreError: the run cannot be written.
     """
     from hwprof.measure.engine import measure
+    from hwprof.store.session_file import SessionFile
 
     started_s = time.monotonic()
     finished = run.finished_keys()
@@ -275,6 +276,7 @@ def run_campaign(
         device,
         plan,
         sink=run,
+        history=SessionFile(),
         earlier=run.partial_bursts(),
         progress=progress,
         deadline_s=None if max_time_s is None else started_s + max_time_s,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hwprof.measure.floor import SESSION_SD
+from hwprof.measure.floor import session_sd_of
 from hwprof.normal import NORMAL_975
 from hwprof.results import Interval
 from hwprof.space.pieces import Piece, SkipPiece
@@ -54,13 +54,22 @@ def isolated_table(run: Run, space: DesignSpace) -> list[IsolatedRow]:
     return list(found)
 
 
-def piece_levels(run: Run) -> dict[Piece, Interval]:
-    """Return the latency of every piece that the run timed alone.
+@dataclass(frozen=True, kw_only=True)
+class PieceLevel:
+    """A piece alone: its latency against the run's other pieces, and what sessions differ by."""
 
-    Its interval is against the run's other pieces.
-    """
+    level: Interval
+    session_sd: float
+    """Of ln(level)."""
+
+
+def piece_levels(run: Run) -> dict[Piece, PieceLevel]:
+    """Return the latency of every piece that the run timed alone."""
     return {
-        m.workload.piece: Interval(m.level_s, *m.beside_ci95_s)
+        m.workload.piece: PieceLevel(
+            level=Interval(m.level_s, *m.beside_ci95_s),
+            session_sd=m.telemetry.get("session_sd", session_sd_of(m.level_s)),
+        )
         for m in run.measurements()
         if m.workload.piece is not None
     }
@@ -80,18 +89,18 @@ def _places(space: DesignSpace) -> Mapping[tuple[Slot | None, str], Parts]:
     return places
 
 
-def _cost(parts: Parts, levels: Mapping[Piece, Interval], averaged: bool) -> Interval:
+def _cost(parts: Parts, levels: Mapping[Piece, PieceLevel], averaged: bool) -> Interval:
     """Return the sum (or mean) over pieces, with its interval for other sessions.
 
     The errors of different pieces are independent; what sessions differ by moves all alike.
     """
-    nothing = Interval(0.0, 0.0, 0.0)
-    terms = [(levels.get(piece, nothing), count) for piece, count in parts]
+    nothing = PieceLevel(level=Interval(0.0, 0.0, 0.0), session_sd=0.0)
     share = 1.0 / len(parts) if averaged else 1.0
-    value = share * math.fsum(level.value * count for level, count in terms)
-    alike = NORMAL_975 * SESSION_SD * value
-    low = math.hypot(*(share * (level.value - level.lo) * n for level, n in terms), alike)
-    high = math.hypot(*(share * (level.hi - level.value) * n for level, n in terms), alike)
+    terms = [(levels.get(piece, nothing), share * count) for piece, count in parts]
+    value = math.fsum(one.level.value * n for one, n in terms)
+    alike = NORMAL_975 * math.fsum(one.session_sd * one.level.value * n for one, n in terms)
+    low = math.hypot(*((one.level.value - one.level.lo) * n for one, n in terms), alike)
+    high = math.hypot(*((one.level.hi - one.level.value) * n for one, n in terms), alike)
     return Interval(value, value - low, value + high)
 
 

@@ -16,6 +16,7 @@ from hwprof.measure.records import (
     Measurement,
     MeasurePlan,
 )
+from hwprof.measure.session_spread import SessionLevel
 from hwprof.workload import Workload
 
 if TYPE_CHECKING:
@@ -229,6 +230,18 @@ class Sink(Protocol):
 
     def failed(self, failure: Failure) -> None:
         """Keep a failure."""
+        ...
+
+
+class SessionHistory(Protocol):
+    """What is known of earlier sessions on a machine."""
+
+    def known(self, fingerprint: Fingerprint) -> Sequence[SessionLevel]:
+        """Return sessions on the fingerprint's machine, in any settings."""
+        ...
+
+    def add(self, fingerprint: Fingerprint, session: SessionLevel) -> None:
+        """Keep a session that has just ended."""
         ...
 
 

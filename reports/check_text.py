@@ -10,6 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from hwprof.normal import NORMAL_975
+
 _STATES: Mapping[bool | None, tuple[str, str]] = {
     True: ("passed", "green"),
     False: ("failed", "bold red"),
@@ -28,7 +30,21 @@ def selftest_text(result: Mapping[str, Any]) -> RenderableType:
         table.add_row(
             Text(str(row["check"])), Text(row["name"]), Text(word, style=style), Text(row["detail"])
         )
-    return Group(table, Text(result["verdict"]))
+    return Group(table, *_sessions(result.get("sessions")), Text(result["verdict"]))
+
+
+def _sessions(spread: Mapping[str, Any] | None) -> list[Text]:
+    """Say how far sessions lie apart, and what that makes of every interval."""
+    if spread is None:
+        return []
+    sd, n_known = spread["sd"], spread["n_known"]
+    return [
+        Text(
+            f"Sessions on this machine differ by {sd:.1%} (standard deviation, {n_known} known): "
+            f"the interval of a level is at least ±{NORMAL_975 * sd:.1%}, what stands side by side "
+            "can be told apart better."
+        )
+    ]
 
 
 _INJECTIONS = {"delay": "busy wait", "work": "real work"}

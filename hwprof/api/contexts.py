@@ -50,6 +50,6 @@ def mixing(path: str | Path) -> Mixing | None:
         return None
     with open_run(path) as run, open_run(folder) as cold:
         hot_s, cold_s = (
-            {piece: level.value for piece, level in piece_levels(r).items()} for r in (run, cold)
+            {piece: one.level.value for piece, one in piece_levels(r).items()} for r in (run, cold)
         )
         return mixing_factor(run_space(run), run.networks(), hot_s, cold_s)

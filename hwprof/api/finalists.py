@@ -49,11 +49,20 @@ class FinalistMeasurer:
     def __call__(self, archs: Sequence[Architecture]) -> list[Result]:
         """Return one result for each network."""
         from hwprof.measure.engine import measure
+        from hwprof.store.session_file import SessionFile
         from hwprof.workload import Workload
 
         workloads = [Workload.network(a) for a in archs]
         if self._folder is None:
-            found = list(measure(workloads, self._ref, self._plan, progress=self._progress))
+            found = list(
+                measure(
+                    workloads,
+                    self._ref,
+                    self._plan,
+                    history=SessionFile(),
+                    progress=self._progress,
+                )
+            )
         else:
             found = self._kept(workloads, self._folder)
         measured = [r for r in found if isinstance(r, Measurement)]
@@ -63,6 +72,7 @@ class FinalistMeasurer:
     def _kept(self, workloads: Sequence[Workload], folder: Path) -> list[Result]:
         from hwprof.measure.engine import measure
         from hwprof.store import Run
+        from hwprof.store.session_file import SessionFile
 
         # All that must be equal for a measurement kept here to stand for one asked for now.
         request = {
@@ -77,6 +87,7 @@ class FinalistMeasurer:
                 self._ref,
                 self._plan,
                 sink=store,
+                history=SessionFile(),
                 earlier=store.partial_bursts(),
                 progress=self._progress,
             )

@@ -151,6 +151,7 @@ def bench(
     """
     from hwprof.devices import device_ref
     from hwprof.measure.engine import measure
+    from hwprof.store.session_file import SessionFile
 
     options = DeviceOptions(threads=threads, batch=batch, precision=precision, script=script)
     ref = device_ref(device, options)
@@ -164,7 +165,7 @@ def bench(
         longest_s = timeout_s + SUSTAINED_S
         plan = replace(plan, sustained_s=SUSTAINED_S, timeout_s=longest_s)
     workload = as_workload(model, inputs, seed=seed)
-    (result,) = tuple(measure([workload], ref, plan, progress=progress))
+    (result,) = tuple(measure([workload], ref, plan, history=SessionFile(), progress=progress))
     return raise_failure(result)
 
 

@@ -75,6 +75,7 @@ def bench_parts(
     from hwprof.parts import layout_s as layout_of
     from hwprof.parts.assembly import written_nodes
     from hwprof.parts.cuts import parts_up_to
+    from hwprof.store.session_file import SessionFile
 
     if cache != "hot":
         raise PlanError("parts are traced with hot caches only: leave out --cache cold")
@@ -90,14 +91,16 @@ def bench_parts(
     # First the trace: a device without one says so before minutes are spent.
     traces, *traces_alone = trace_workloads([whole, *alone], ref, plan, progress)
     workloads = [whole, *(beside.workloads if beside else ())]
-    results = {r.workload.key: r for r in measure(workloads, ref, plan, progress=progress)}
+    history = SessionFile()
+    timed = measure(workloads, ref, plan, history=history, progress=progress)
+    results = {r.workload.key: r for r in timed}
     level = raise_failure(results[whole.key])
     for attempt in range(1, 1 + MOST_REPEATS):
         if is_same_machine(level, traces):
             break
         traces += trace_workloads([whole], ref, plan, progress)[0]
         again = replace(plan, seed=seed + attempt)
-        (result,) = measure([whole], ref, again, progress=progress)
+        (result,) = measure([whole], ref, again, history=history, progress=progress)
         # What disturbs only adds, so the lower of two levels is the nearer to the floor.
         level = min(level, raise_failure(result), key=lambda m: m.level_s)
     found = assemble(level, traces, cuts)
@@ -143,10 +146,12 @@ def bench_prefixes(
     from hwprof.devices import device_ref
     from hwprof.measure.engine import measure
     from hwprof.parts import prefix_costs, prefixes
+    from hwprof.store.session_file import SessionFile
 
     options = DeviceOptions(threads=threads, batch=batch, precision=precision, script=script)
     plan = plan_for(preset, cache=cache, timeout_s=timeout_s, seed=seed)
     cuts = prefixes(as_workload(model, seed=seed))
     workloads = [cut.workload for cut in cuts]
-    results = measure(workloads, device_ref(device, options), plan, progress=progress)
+    ref = device_ref(device, options)
+    results = measure(workloads, ref, plan, history=SessionFile(), progress=progress)
     return Table(prefix_costs(cuts, {r.workload.key: raise_failure(r) for r in results}))

@@ -30,6 +30,7 @@ from hwprof.measure.records import (
 )
 from hwprof.measure.timing import calls_per_sample, estimate_call_s, timed_burst
 from hwprof.space import Architecture
+from hwprof.store.session_file import SessionFile
 from hwprof.workload import Workload
 
 CALL_DEVICE = "hwprof.devices.python_call:PythonCallAdapter"
@@ -171,7 +172,7 @@ def _why_not_importable(
 
 
 def _measured(workload: Workload, ref: DeviceRef, plan: MeasurePlan) -> Measurement:
-    (result,) = tuple(measure([workload], ref, plan))
+    (result,) = tuple(measure([workload], ref, plan, history=SessionFile()))
     return raise_failure(result)
 
 

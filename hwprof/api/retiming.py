@@ -113,6 +113,7 @@ def retime(
     from hwprof.devices import device_ref
     from hwprof.measure.engine import measure
     from hwprof.store import Run
+    from hwprof.store.session_file import SessionFile
 
     paths = [searches] if isinstance(searches, str | Path) else list(searches)
     found = [load_search(path) for path in paths]
@@ -136,6 +137,7 @@ def retime(
             ref,
             plan,
             sink=run,
+            history=SessionFile(),
             earlier=run.partial_bursts(),
             progress=progress,
         ):

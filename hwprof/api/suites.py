@@ -68,6 +68,7 @@ def suite_run(
     from hwprof.regression.baseline import next_session, write_suite
     from hwprof.regression.suite import read_suite
     from hwprof.store import Run
+    from hwprof.store.session_file import SessionFile
 
     asked = read_suite(suite)
     workloads = suite_workloads(asked, seed)
@@ -82,7 +83,10 @@ def suite_run(
         for config, ref in refs.items():
             request = {"suite": asked.name, "config": asdict(config), "plan": plan.key_fields()}
             with Run.create(session / str(config), "suite", request) as store:
-                for result in measure(workloads, ref, plan, sink=store, progress=progress):
+                results = measure(
+                    workloads, ref, plan, sink=store, history=SessionFile(), progress=progress
+                )
+                for result in results:
                     if isinstance(result, Failure):
                         failures.append(result)
                     else:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from hwprof.measure.session_spread import SessionSpread
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -128,6 +130,9 @@ class SelftestResult:
     device: str
     checks: tuple[CheckResult, ...]
     seconds: float
+    sessions: SessionSpread | None = None
+    """How far sessions on this machine lie apart, those of the checks included; None for a device
+    that follows a script."""
 
     @property
     def failed(self) -> tuple[CheckResult, ...]:
@@ -169,6 +174,7 @@ class SelftestResult:
             "fit": self.fit,
             "verdict": self.verdict,
             "seconds": self.seconds,
+            "sessions": None if self.sessions is None else asdict(self.sessions),
             "checks": [c.to_row() for c in self.checks],
         }
 

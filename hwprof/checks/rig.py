@@ -25,8 +25,10 @@ from hwprof.measure.records import (
     MeasurePlan,
     plan_for,
 )
+from hwprof.measure.session_spread import SessionSpread, session_spread
 from hwprof.measure.worker import open_adapter
 from hwprof.progress import Progress
+from hwprof.store.session_file import SessionFile
 from hwprof.workload import Workload
 
 NOT_THERE = frozenset({"unsupported", "unavailable", "refused"})
@@ -93,8 +95,10 @@ class DeviceRig:
 
     def __init__(self, ref: DeviceRef, tell: Callable[[str], None]) -> None:
         self._ref, self._tell = ref, tell
+        self._history = SessionFile()
         with Pool(ref, 0) as pool:
             _, hello = pool.start(1)
+        self._fingerprint = hello.fingerprint
         self.instruments: Instruments = HostInstruments()
         if hello.reports_disturbance:
             adapter = open_adapter(ref)
@@ -106,6 +110,13 @@ class DeviceRig:
     def threads(self) -> int:
         """Threads of the runtime, unless a check asks for others."""
         return self._ref.options.threads
+
+    @property
+    def sessions(self) -> SessionSpread | None:
+        """How far sessions on the machine lie apart by now; None for a device with a script."""
+        if self._fingerprint.is_scripted:
+            return None
+        return session_spread(self._history.known(self._fingerprint))
 
     def measure(
         self,
@@ -121,7 +132,8 @@ class DeviceRig:
             ref = probing_ref(ref, delays_s)
         found: dict[str, Measurement] = {}
         try:
-            for result in measure(workloads, ref, plan, progress=self._relay):
+            results = measure(workloads, ref, plan, history=self._history, progress=self._relay)
+            for result in results:
                 if isinstance(result, Failure):
                     raise _failed(result.kind, f"{result.workload.label}: {result.message}")
                 found[result.workload.label] = result

@@ -94,7 +94,10 @@ def selftest(
     if progress is not None:
         progress(Progress(stage="selftest", done=len(numbers), total=len(numbers)))
     return SelftestResult(
-        device=device.name, checks=tuple(results), seconds=time.monotonic() - started_s
+        device=device.name,
+        checks=tuple(results),
+        seconds=time.monotonic() - started_s,
+        sessions=rig.sessions,
     )
 
 

@@ -32,7 +32,7 @@ from hwprof.measure.records import (
 )
 from hwprof.measure.room import groups
 from hwprof.progress import Pace, Progress
-from hwprof.protocols import Sink
+from hwprof.protocols import SessionHistory, Sink
 from hwprof.space.pieces import MBConvPiece
 from hwprof.workload import Workload
 
@@ -61,6 +61,7 @@ def measure(
     plan: MeasurePlan,
     *,
     sink: Sink | None = None,
+    history: SessionHistory | None = None,
     earlier: Mapping[str, Sequence[LabelledBurst]] | None = None,
     progress: Callable[[Progress], None] | None = None,
     deadline_s: float | None = None,
@@ -73,6 +74,8 @@ def measure(
         device: how a worker opens the device.
         plan: how long and how often.
         sink: gets every burst, measurement and failure at once.
+        history: of sessions on this machine, which says how far they lie apart and gets each of
+            this call; without one the protocol's constant is what sessions differ by.
         earlier: bursts of interrupted sessions by workload key; measuring goes on behind them.
         progress: called after every round; ``done`` counts workloads.
         deadline_s: ``time.monotonic()`` after which no new group is begun.
@@ -90,6 +93,7 @@ def measure(
         plan=plan,
         rng=np.random.default_rng(plan.seed),
         sink=sink,
+        history=history,
         labeller=Labeller(b for bursts in known.values() for b in bursts),
         monitor=LoadMonitor(living_pids),
         tell=report.step,
@@ -125,6 +129,7 @@ def measure(
                 report.finished(result)
                 yield result
             known.update(group.bursts)
+            group.remember()
             next_worker = pool.next_number
         turn.not_before_s = time.monotonic() + plan.session_gap_s
 

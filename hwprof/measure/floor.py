@@ -9,7 +9,7 @@ what is asked for, both are medians (:data:`USUAL`).
 What makes a level move is sampled twice: by workers (where memory lies, for the life of a
 process) and by rounds (what the machine does to all of them at a time). Both are resampled, each
 by itself; the variances add, as in the pigeonhole bootstrap. How two sessions differ beyond that
-shows within none of them and is a constant of the protocol; its half-width and that of the
+shows within none of them (:mod:`hwprof.measure.session_spread`); its half-width and that of the
 session are independent.
 
 Sources: Owen (2007), The pigeonhole bootstrap, Annals of Applied Statistics 1(2), for the sum of
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +32,15 @@ Float64 = NDArray[np.float64]
 SLOW_MODE = 1.1
 """What lies over 10 % above a worker's fast end saw a slower mode and says nothing of the floor."""
 SESSION_SD = 0.004
-"""Standard deviation of ln(level) from session to session that no session shows within itself.
-``tests/bench/bench_coverage.py`` tells whether it is enough on a machine."""
+"""Standard deviation of ln(level) from session to session that no session shows within itself: on
+a quiet machine, and of calls up to :data:`LONG_CALL_S`. What sessions of a machine are known to
+differ by takes its place where it is more."""
+LONG_CALL_S = 3e-3
+"""A longer call outlives a time slice, so that bursts without any wait are rare, and so are calls
+that met nothing but the best the machine can do."""
+LONG_CALLS = 1.5
+"""By how much levels of such calls lie further apart from session to session than those of short
+ones (``tests/bench/bench_session_spread.py``)."""
 N_RESAMPLES = 200
 SEED = 0x1E7E1
 """The same bursts have the same interval: the resampling is part of the definition."""
@@ -87,8 +95,17 @@ def finite_quantile(values: Float64, q: float) -> Float64:
     return found
 
 
-def log_half_width(floors_s: Float64, rule: Rule = FLOOR) -> float:
-    """Return half the width of the 95 % interval of ln(level) within the session.
+class Within(NamedTuple):
+    """How well a session knows ln(level)."""
+
+    se: float
+    """Standard error."""
+    half_width: float
+    """Half the width of the 95 % interval."""
+
+
+def within_session(floors_s: Float64, rule: Rule = FLOOR) -> Within:
+    """Return how well the bursts of a session know ln(level).
 
     One worker says nothing about others, and one round nothing about other times: what cannot be
     resampled adds nothing, so that the interval of so few bursts is too narrow.
@@ -102,22 +119,26 @@ def log_half_width(floors_s: Float64, rule: Rule = FLOOR) -> float:
     parts = _variances(floors_s, worker_floors_s(floors_s, rule), rule)
     total = math.fsum(v for v, _ in parts)
     if total <= 0.0:
-        return 0.0
+        return Within(0.0, 0.0)
     freedom = total**2 / math.fsum(v**2 / df for v, df in parts)
-    return float(stdtrit(freedom, 0.975)) * math.sqrt(total)
+    se = math.sqrt(total)
+    return Within(se, float(stdtrit(freedom, 0.975)) * se)
 
 
-def interval_s(
-    level_s: float, within: float, session_sd: float = SESSION_SD
-) -> tuple[float, float]:
+def session_sd_of(level_s: float, reference_sd: float = SESSION_SD) -> float:
+    """Return what sessions differ by in ln(level), from what they do for a short block."""
+    return reference_sd * (LONG_CALLS if level_s > LONG_CALL_S else 1.0)
+
+
+def interval_s(level_s: float, half_width: float, session_sd: float) -> tuple[float, float]:
     """Return the 95 % interval of a level, symmetric in logs.
 
     Args:
         level_s: its middle.
-        within: :func:`log_half_width` of its bursts.
+        half_width: of ln(level) within the session.
         session_sd: what sessions differ by; 0 among workloads of one session.
     """
-    half = math.hypot(within, NORMAL_975 * session_sd)
+    half = math.hypot(half_width, NORMAL_975 * session_sd)
     return (level_s * math.exp(-half), level_s * math.exp(half))
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from hwprof.measure.crew import WARMUP_ROUND, Crew, LostError, Member, Seat, TimedBurst
 from hwprof.measure.labelling import WORTH_REPEATING, Labeller
 from hwprof.measure.level import (
+    Estimate,
     estimate,
     is_settled,
     rounds_done,
@@ -32,7 +33,8 @@ from hwprof.measure.records import (
     MeasurePlan,
     Result,
 )
-from hwprof.protocols import Sink
+from hwprof.measure.session_spread import SessionLevel, SessionSpread, session_spread
+from hwprof.protocols import SessionHistory, Sink
 from hwprof.workload import Workload
 
 logger = logging.getLogger(__name__)
@@ -53,6 +55,7 @@ class Campaign:
     plan: MeasurePlan
     rng: np.random.Generator
     sink: Sink | None
+    history: SessionHistory | None
     labeller: Labeller
     monitor: LoadMonitor
     tell: Tell
@@ -101,7 +104,8 @@ class Group:
         self._warnings: tuple[str, ...] = ()
         self._n_cpus: int | None = None
         self._next_round_s = 0.0
-        self._reference_found: tuple[int, dict[str, float]] = (0, {})
+        self._reference_found: tuple[int, Estimate | None] = (0, None)
+        self._spread: SessionSpread | None = None
 
     def start(self, warnings: tuple[str, ...] = ()) -> Hello:
         """Start every worker that will be needed, and return what the device says of itself.
@@ -119,7 +123,25 @@ class Group:
         if not hello.reports_disturbance:
             self._warnings = (*warnings, *self._warnings)
             self._n_cpus = self._campaign.monitor.n_cpus
+        history = self._campaign.history
+        if history is not None and not hello.fingerprint.is_scripted:
+            self._spread = session_spread(history.known(hello.fingerprint))
         return hello
+
+    def remember(self) -> None:
+        """Let the history know what the reference block took in this session."""
+        found, fingerprint = self._reference_estimate(), self._fingerprint
+        if found is None or fingerprint is None or self._spread is None:
+            return
+        assert self._campaign.history is not None
+        self._campaign.history.add(
+            fingerprint,
+            SessionLevel(
+                setting=f"{fingerprint.digest} {self._plan.cache} {self._plan.sustained_s:g}",
+                level_s=found.level_s,
+                se=found.within.se,
+            ),
+        )
 
     @property
     def bursts(self) -> Mapping[str, Sequence[LabelledBurst]]:
@@ -321,20 +343,34 @@ class Group:
             "worker_disagreement": member.agreement.worst,
             **member.sensors.to_json(),
             **self._reference_telemetry(),
+            **self._session_telemetry(),
         }
 
     def _reference_telemetry(self) -> dict[str, float]:
-        """Return level and drift of the reference block over the group so far.
+        """Return level and drift of the reference block over the group so far."""
+        found = self._reference_estimate()
+        if found is None:
+            return {}
+        drift = found.trend.drift if found.trend.p < REFERENCE_TREND_P else 0.0
+        return {"reference_level_s": found.level_s, "reference_drift": drift}
 
-        Many end at one look, and what they share is estimated once.
+    def _session_telemetry(self) -> dict[str, float]:
+        """Return how far sessions on this machine lie apart, where there is a history of them."""
+        spread = self._spread
+        if spread is None:
+            return {}
+        return {"reference_session_sd": spread.sd, "sessions_known": spread.n_known}
+
+    def _reference_estimate(self) -> Estimate | None:
+        """Return what the reference block's bursts say by now.
+
+        Many workloads end at one look, and what they share is estimated once.
         """
         reference = self._reference
         if reference is None or not used_bursts(reference.bursts):
-            return {}
-        n_bursts, known = self._reference_found
+            return None
+        n_bursts, found = self._reference_found
         if n_bursts != len(reference.bursts):
             found = estimate(reference.bursts, self._threads)
-            drift = found.trend.drift if found.trend.p < REFERENCE_TREND_P else 0.0
-            known = {"reference_level_s": found.level_s, "reference_drift": drift}
-            self._reference_found = len(reference.bursts), known
-        return known
+            self._reference_found = len(reference.bursts), found
+        return found

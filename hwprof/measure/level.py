@@ -21,20 +21,23 @@ from numpy.typing import NDArray
 from hwprof.errors import MeasurementError
 from hwprof.measure.floor import (
     FLOOR,
+    LONG_CALL_S,
+    SESSION_SD,
     SLOW_MODE,
     USUAL,
     Rule,
+    Within,
     interval_s,
     level_of,
-    log_half_width,
+    session_sd_of,
+    within_session,
     worker_floors_s,
 )
 from hwprof.measure.records import EXCLUDING_CAUSES, Burst, LabelledBurst
+from hwprof.normal import NORMAL_975
 
 Float64 = NDArray[np.float64]
 
-LONG_CALL_S = 3e-3
-"""A longer call outlives a time slice, so that bursts without any wait are rare."""
 WAITING_SHARE = 0.05
 FEW_SAMPLES = 10
 NO_WAIT = 0.01
@@ -61,9 +64,10 @@ class Estimate:
     """What the bursts of one workload say."""
 
     level_s: float
-    ci95_s: tuple[float, float]
-    beside_ci95_s: tuple[float, float]
-    """Without what sessions differ by: against others that were timed in the same rounds."""
+    within: Within
+    """How well the session knows it."""
+    session_sd: float
+    """What other sessions may differ by, in ln(level)."""
     worker_levels_s: Mapping[str, float]
     confirmed: bool
     trend: Trend
@@ -75,9 +79,27 @@ class Estimate:
     """Samples that stood in the run queue for more than 1 % of their time."""
 
     @property
+    def ci95_s(self) -> tuple[float, float]:
+        """The 95 % interval for other sessions on this machine."""
+        return interval_s(self.level_s, self.within.half_width, self.session_sd)
+
+    @property
+    def beside_ci95_s(self) -> tuple[float, float]:
+        """The same against others of the same rounds: without what sessions differ by."""
+        return interval_s(self.level_s, self.within.half_width, 0.0)
+
+    @property
     def rel_half_width(self) -> float:
         """Half the interval's width, relative to the level."""
-        return 0.5 * (self.ci95_s[1] - self.ci95_s[0]) / self.level_s
+        return self._rel_half_width(self.session_sd)
+
+    @property
+    def rel_half_width_when_quiet(self) -> float:
+        """What it would be on a quiet machine. More bursts narrow this, and nothing else."""
+        return self._rel_half_width(session_sd_of(self.level_s))
+
+    def _rel_half_width(self, session_sd: float) -> float:
+        return math.sinh(math.hypot(self.within.half_width, NORMAL_975 * session_sd))
 
 
 def samples_s(burst: Burst) -> Float64:
@@ -247,13 +269,20 @@ def trend(series: Float64) -> Trend:
     return Trend(p=math.erfc(z / math.sqrt(2)), drift=drift)
 
 
-def estimate(bursts: Sequence[LabelledBurst], threads: int, *, sustained: bool = False) -> Estimate:
+def estimate(
+    bursts: Sequence[LabelledBurst],
+    threads: int,
+    *,
+    sustained: bool = False,
+    reference_sd: float = SESSION_SD,
+) -> Estimate:
     """Return level, interval and what there is to say about the bursts of one workload.
 
     Args:
         bursts: all of them.
         threads: of the runtime.
         sustained: whether the level is what the device keeps up, not the best it can do.
+        reference_sd: what sessions differ by on this machine, in ln(level) of a short block.
 
     Raises:
         MeasurementError: no burst is left once warm-up is set apart.
@@ -265,13 +294,12 @@ def estimate(bursts: Sequence[LabelledBurst], threads: int, *, sustained: bool =
     table = floor_table(used, threads, rule)
     floors = worker_floors_s(table.floors_s, rule)
     level_s = float(level_of(floors, rule))
-    within = log_half_width(table.floors_s, rule)
     tenths_s = np.array([burst_statistic_s(b.burst, threads) for b in used], dtype=np.float64)
     n_timed = sum("first" not in b.causes for b in bursts)
     return Estimate(
         level_s=level_s,
-        ci95_s=interval_s(level_s, within),
-        beside_ci95_s=interval_s(level_s, within, session_sd=0.0),
+        within=within_session(table.floors_s, rule),
+        session_sd=session_sd_of(level_s, reference_sd),
         worker_levels_s=dict(zip(table.workers, floors.tolist(), strict=True)),
         confirmed=is_confirmed(table.series_s, [b.worker for b in used], level_s),
         trend=trend(table.by_round(floors)),
@@ -297,5 +325,9 @@ def rounds_done(bursts: Iterable[LabelledBurst], workers: int) -> int:
 
 
 def is_settled(found: Estimate, target_rel: float) -> bool:
-    """Return whether measuring may end at a look: narrow, confirmed and steady."""
-    return found.rel_half_width <= target_rel and found.confirmed and not found.trend.is_drifting
+    """Return whether measuring may end at a look: narrow, confirmed and steady.
+
+    How far sessions of this machine lie apart is left out: more of this session cannot mend it.
+    """
+    is_narrow = found.rel_half_width_when_quiet <= target_rel
+    return is_narrow and found.confirmed and not found.trend.is_drifting

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from hwprof.measure.floor import SESSION_SD
 from hwprof.measure.host_times import host_times
 from hwprof.measure.level import Estimate, estimate, samples_s, used_bursts
 from hwprof.measure.records import Fingerprint, LabelledBurst, Loaded, Measurement, MeasurePlan
@@ -32,7 +33,12 @@ def measurement_from(
         MeasurementError: no burst is left once warm-up is set apart.
     """
     threads = int(fingerprint.stable.get("threads") or 1)
-    found = estimate(bursts, threads, sustained=plan.sustained_s > 0)
+    found = estimate(
+        bursts,
+        threads,
+        sustained=plan.sustained_s > 0,
+        reference_sd=telemetry.get("reference_session_sd", SESSION_SD),
+    )
     used = used_bursts(bursts)
     wall = np.concatenate([samples_s(b.burst) for b in used])
     median, p90, p99 = (float(q) for q in np.quantile(wall, (0.5, 0.9, 0.99)))
@@ -69,6 +75,9 @@ def _signs(
         n_bursts=found.n_bursts,
         n_excluded=found.n_excluded,
         rel_half_width=found.rel_half_width,
+        rel_half_width_when_quiet=found.rel_half_width_when_quiet,
+        session_sd=found.session_sd,
+        sessions_known=telemetry.get("sessions_known"),
         target_rel=target,
         confirmed=found.confirmed,
         is_drifting=found.trend.is_drifting,
@@ -97,6 +106,7 @@ def _derived(found: Estimate, used: Sequence[LabelledBurst]) -> dict[str, Any]:
     calls = sum(b.burst.n_samples * b.burst.calls_per_sample for b in used)
     return {
         "beside_ci95_s": list(found.beside_ci95_s),
+        "session_sd": found.session_sd,
         "worker_levels_s": dict(found.worker_levels_s),
         "n_bursts": found.n_bursts,
         "n_excluded": found.n_excluded,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from hwprof.measure.load import FOREIGN_CORES_LIMIT, STEAL_LIMIT, STEAL_WARNING
 from hwprof.measure.machine import MEMORY_GIVEN_BACK, MEMORY_KEPT
 from hwprof.measure.records import VERDICTS, Verdict
+from hwprof.measure.session_spread import FEW_SESSIONS
 
 FULL_CLOCK_SHARE = 0.25
 """The level is the fast end: it stands while a quarter of the bursts ran at full clock."""
@@ -30,7 +31,13 @@ class Signs:
     n_bursts: int
     n_excluded: int
     rel_half_width: float
+    rel_half_width_when_quiet: float
+    """What it would be on a machine whose sessions hardly differ."""
     target_rel: float
+    session_sd: float
+    """What other sessions may differ by, in ln(level)."""
+    sessions_known: int | None
+    """From how many earlier ones that is known; None where none are kept."""
     confirmed: bool
     is_drifting: bool
     drift: float
@@ -130,13 +137,23 @@ def _statistical(signs: Signs) -> Iterator[tuple[Verdict, str]]:
             ),
         )
     if signs.rel_half_width > signs.target_rel:
-        yield (
-            "noisy",
-            (
-                f"the 95 % interval is ±{signs.rel_half_width:.1%}, asked was "
-                f"±{signs.target_rel:.1%}: {_longer(signs)}"
-            ),
+        wide = (
+            f"the 95 % interval is ±{signs.rel_half_width:.1%}, asked was ±{signs.target_rel:.1%}"
         )
+        if signs.rel_half_width_when_quiet > signs.target_rel:
+            yield "noisy", f"{wide}: {_longer(signs)}"
+        else:
+            yield "noisy", f"{wide}: {_apart(signs)}"
+
+
+def _apart(signs: Signs) -> str:
+    """Say that not this session is at fault, but what others differ by."""
+    return (
+        f"sessions on this machine differ by {signs.session_sd:.1%} (standard deviation, "
+        f"{signs.sessions_known} known), as where a host moves the clock; measuring longer does "
+        "not change that: hold things side by side (hwprof compare, or one campaign), or use an "
+        "instance with cores of its own"
+    )
 
 
 def _longer(signs: Signs) -> str:
@@ -190,6 +207,12 @@ def _remarks(signs: Signs) -> Iterator[str]:
             "the runtime's own kernels ran these operators, which its delegate does not take: "
             f"{counted(signs.outside_ops)}; for speed replace them by operators that it takes, or "
             "give the model in a type in which it takes them"
+        )
+    if signs.sessions_known is not None and signs.sessions_known < FEW_SESSIONS:
+        yield (
+            f"how far sessions on this machine lie apart is hardly known yet ({signs.sessions_known} "
+            f"kept), a standard deviation of {signs.session_sd:.1%} is assumed: hwprof learns it as "
+            "it measures, or at once with hwprof selftest"
         )
     yield from signs.host_warnings
 

@@ -32,6 +32,7 @@ from hwprof.regression.side_by_side import (
     running_workers,
     side_by_side,
 )
+from hwprof.store.session_file import SessionFile
 from hwprof.workload import Workload
 
 Kind = Literal["delay", "work"]
@@ -102,7 +103,9 @@ def floor_s(workload: Workload, device: DeviceRef, seed: int = 0) -> float:
     Raises:
         MeasurementError: it fails on the device.
     """
-    (found,) = tuple(measure([workload], device, plan_for("quick", seed=seed)))
+    (found,) = tuple(
+        measure([workload], device, plan_for("quick", seed=seed), history=SessionFile())
+    )
     if isinstance(found, Failure):
         raise MeasurementError(f"{workload.label}: {found.message}")
     return found.level_s

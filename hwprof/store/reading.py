@@ -149,12 +149,15 @@ class Reading:
     def networks(self) -> list[Sample]:
         """Return every network that was measured here or imported, as estimators see it."""
         measured = self._read(
-            "SELECT w.data AS workload_data, m.level_s, m.ci95_lo_s, m.ci95_hi_s"
+            "SELECT w.data AS workload_data, m.level_s, m.ci95_lo_s, m.ci95_hi_s,"
+            " m.telemetry"
             " FROM measurements m JOIN workloads w ON w.key = m.workload"
             " WHERE w.role = 'network'"
             " AND m.id IN (SELECT max(id) FROM measurements GROUP BY workload) ORDER BY m.id"
         )
-        samples = [rows.sample_from_row(row) for row in measured]
+        latest = self._read("SELECT telemetry FROM measurements ORDER BY id DESC LIMIT 1")
+        reference_sd = rows.reference_sd_from_row(next(iter(latest), None))
+        samples = [rows.sample_from_row(row, reference_sd) for row in measured]
         samples += [
             Sample(
                 arch=n.arch,

@@ -17,6 +17,9 @@ It errs towards missing, for so few workers leave the truth itself uncertain. Th
 level over the session (Theil and Sen's slope from first to last run, Kendall's p) tells whether
 the two differ for a reason.
 
+What sessions differ by is learned as for any user (:mod:`hwprof.measure.session_spread`): from the
+benchmark's own earlier sessions, beginning with none.
+
 ``--also`` takes in hwprof's quiet runs of ``bench_repeatability`` and ``bench_verdicts`` files of
 the same machine and engine; as many runs fewer are measured. About 30 minutes without any.
 """
@@ -33,6 +36,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from hwprof.protocols import SessionHistory
 from tests.bench import common, otherwork
 from tests.bench.common import Cell, Cells, Job
 
@@ -86,13 +90,20 @@ def row(workload: str, preset: str, runs: Sequence[Cell]) -> dict[str, Any]:
     }
 
 
-def measured(key: Mapping[str, Any], seed: int) -> Cell:
+def measured(key: Mapping[str, Any], seed: int, history: SessionHistory) -> Cell:
     """Measure one run."""
-    workload = common.WORKLOADS[key["workload"]]()
-    return common.engine_run(workload, key["device"], key["preset"], 1000 + seed + key["run"])
+    return common.engine_run(
+        common.WORKLOADS[key["workload"]](),
+        key["device"],
+        key["preset"],
+        1000 + seed + key["run"],
+        history=history,
+    )
 
 
-def jobs(counts: dict[tuple[str, str], int], device: str, seed: int) -> list[Job]:
+def jobs(
+    counts: dict[tuple[str, str], int], device: str, seed: int, history: SessionHistory
+) -> list[Job]:
     """Return every run, in random order."""
     keys = [
         {"workload": w, "device": device, "preset": p, "run": i}
@@ -103,7 +114,7 @@ def jobs(counts: dict[tuple[str, str], int], device: str, seed: int) -> list[Job
     return [
         Job(
             key=keys[i],
-            run=partial(measured, keys[i], seed),
+            run=partial(measured, keys[i], seed, history),
             expected_s=EXPECTED_S[keys[i]["preset"]],
         )
         for i in order
@@ -134,7 +145,8 @@ def main() -> None:
             if key.get("device", "cpu") == "cpu" and key.get("method", "hwprof") == "hwprof":
                 borrowed[key["workload"], key.get("preset", "standard")].append(cell)
     counts = {(w, p): max(0, n_runs[p] - len(borrowed[w, p])) for w, p in groups}
-    common.measure_missing(cells, jobs(counts, options.device, options.seed), deadline_s)
+    due = jobs(counts, options.device, options.seed, cells.history)
+    common.measure_missing(cells, due, deadline_s)
     rows = []
     for name, preset in groups:
         own = cells.select(workload=name, device=options.device, preset=preset)

@@ -5,9 +5,9 @@
 RUN is a profile at the quick preset: every block alone and ``--fit`` random networks, which make the
 models. RUN-truth has ``--test`` other random networks at the standard preset, which judge them: what
 the quick preset leaves uncertain of a network is more than a good model errs by. So is what a slow
-minute does to all networks that are timed in it: those whose verdict is not clean (drifting, as a rule)
-do not judge, and with ``--passes 2`` all are measured over again (RUN-truth2), and the mean of what was
-clean judges. What is measured already is read, so that RUN may be anybody's profile of that space.
+minute does to all networks that are timed in it: those whose verdict says so (drifting, as a rule), or
+that are known beside the others to less than asked, do not judge, and with ``--passes 2`` all are
+measured over again (RUN-truth2), and the mean of what was steady judges. What is measured already is read, so that RUN may be anybody's profile of that space.
 
 Compared are the model of ``hwprof predict`` from ever more networks; a straight line through MACs;
 the sum of blocks timed alone; and a random forest a kind of block, in the manner of nn-Meter, fitted
@@ -152,7 +152,7 @@ def main() -> None:
         space = run_space(run)
         seen = set(archs)
         fit = [s for s in run.networks() if s.latency_s is not None and s.arch not in seen]
-        times = {piece: level.value for piece, level in piece_levels(run).items()}
+        times = {piece: one.level.value for piece, one in piece_levels(run).items()}
         sizes = [n for n in (50, 100, 150, 200, 300) if n < len(fit)]
         models = {n: fitted_model(run, space, fit[:n]) for n in (*sizes, len(fit))}
         waited_s = waited_seconds(run.measurements())
@@ -175,7 +175,7 @@ def main() -> None:
     half_pct = np.median([50 * (m.ci95_s[1] - m.ci95_s[0]) / m.level_s for ms in known for m in ms])
     print(
         f"{space.name} on {args.device}: {len(fit)} networks to fit, measured in "
-        f"{waited_s / 60:.1f} minutes; {len(archs)} of {args.test} to judge, clean and known to "
+        f"{waited_s / 60:.1f} minutes; {len(archs)} of {args.test} to judge, steady and known to "
         f"±{half_pct:.1f} % (median), {np.mean(actual) * 1e3:.1f} ms ± "
         f"{100 * np.std(actual) / np.mean(actual):.0f} %"
     )
@@ -195,7 +195,7 @@ def main() -> None:
 
 
 def judges(args: argparse.Namespace, number: int) -> dict[Architecture, Measurement]:
-    """Measure the networks that judge, in one pass of several; return those that are clean."""
+    """Measure the networks that judge, in one pass of several; return those that are steady."""
     out = args.run.with_name(f"{args.run.name}-truth{number if number > 1 else ''}")
     api.profile(
         space=args.space,
@@ -208,7 +208,17 @@ def judges(args: argparse.Namespace, number: int) -> dict[Architecture, Measurem
     )
     with open_run(out) as run:
         networks = [m for m in run.measurements() if m.workload.role == "network"]
-    return {m.workload.arch: m for m in networks if m.workload.arch and m.verdict == "clean"}
+    return {m.workload.arch: m for m in networks if m.workload.arch and is_steady(m)}
+
+
+def is_steady(m: Measurement) -> bool:
+    """Return whether a network is known beside the others as well as asked.
+
+    What sessions differ by moves all that judge alike, so that it is left out.
+    """
+    low, high = m.beside_ci95_s
+    is_narrow = high - low <= 2 * m.plan.target_for(m.workload) * m.level_s
+    return m.verdict in ("clean", "noisy") and is_narrow
 
 
 def passes_agree(passes: Sequence[dict[Architecture, Measurement]]) -> list[float]:

@@ -80,7 +80,7 @@ def measured(cells: Cells, group: Group, method: str, seed: int) -> Cell:
     workload = common.WORKLOADS[name]()
     with otherwork.competitor(load) as beside:
         if method == "hwprof":
-            return common.engine_run(workload, device, "standard", seed, beside)
+            return common.engine_run(workload, device, "standard", seed, beside, cells.history)
         runs = cells.select(**named(group), method="hwprof")
         seconds = runs[-1]["seconds"] if runs else FIRST_S
         return common.plain_run(workload, device, method, seconds, beside)

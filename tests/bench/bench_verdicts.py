@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from hwprof.measure.records import VERDICTS
+from hwprof.protocols import SessionHistory
 from tests.bench import common, otherwork
 from tests.bench.common import Cell, Cells, Job
 
@@ -36,14 +37,18 @@ EXPECTED_S = {"quick": 5.5, "standard": 6.0}
 LEAST_FLAGGED_PCT, MOST_FALSE_PCT = 95, 5
 
 
-def measured(key: Mapping[str, Any], seed: int) -> Cell:
+def measured(key: Mapping[str, Any], seed: int, history: SessionHistory) -> Cell:
     """Measure one run beside the load."""
     workload = common.WORKLOADS[key["workload"]]()
     with otherwork.competitor(key["load"]) as beside:
-        return common.engine_run(workload, "cpu", key["preset"], 2000 + seed + key["draw"], beside)
+        return common.engine_run(
+            workload, "cpu", key["preset"], 2000 + seed + key["draw"], beside, history
+        )
 
 
-def jobs(workload: str, preset: str, draws: dict[str, int], seed: int) -> list[Job]:
+def jobs(
+    workload: str, preset: str, draws: dict[str, int], seed: int, history: SessionHistory
+) -> list[Job]:
     """Return every draw of every load, in random order."""
     keys = [
         {"workload": workload, "preset": preset, "load": load, "draw": i}
@@ -54,7 +59,7 @@ def jobs(workload: str, preset: str, draws: dict[str, int], seed: int) -> list[J
     return [
         Job(
             key=keys[i],
-            run=partial(measured, keys[i], seed),
+            run=partial(measured, keys[i], seed, history),
             expected_s=EXPECTED_S[preset],
         )
         for i in order
@@ -99,7 +104,7 @@ def main() -> None:
         if options.stream_runs is not None:
             draws["stream"] = min(wanted, options.stream_runs)
         draws["quiet"] = min(wanted + unquiet, MOST_DRAWS * wanted)
-        planned = jobs(options.workload, options.preset, draws, options.seed)
+        planned = jobs(options.workload, options.preset, draws, options.seed, cells.history)
         more = len(drawn("quiet")) < draws["quiet"]
         if not common.measure_missing(cells, planned, deadline_s) or not more:
             break

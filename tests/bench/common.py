@@ -40,8 +40,10 @@ from hwprof.measure.floor import SLOW_MODE
 from hwprof.measure.level import burst_statistic_s, used_bursts
 from hwprof.measure.records import DeviceOptions, Measurement, plan_for
 from hwprof.progress import Pace
+from hwprof.protocols import SessionHistory
 from hwprof.results import Interval
 from hwprof.space import Architecture, get_space
+from hwprof.store.session_file import SessionFile
 from hwprof.units import NOTHING, format_duration
 from hwprof.workload import Workload
 from tests.bench.otherwork import Watch
@@ -80,7 +82,12 @@ WORKLOADS: Mapping[str, Callable[[], Workload]] = {"block": block, "network": ne
 
 
 def engine_run(
-    workload: Workload, device: str, preset: str, seed: int, beside: Collection[int] = ()
+    workload: Workload,
+    device: str,
+    preset: str,
+    seed: int,
+    beside: Collection[int] = (),
+    history: SessionHistory | None = None,
 ) -> Cell:
     """Measure once with fresh workers; return what later questions need.
 
@@ -90,10 +97,14 @@ def engine_run(
         preset: ``quick``, ``standard`` or ``strict``.
         seed: of the order of bursts; the weights stay the same.
         beside: processes of the benchmark that count as other work.
+        history: what is known of sessions before this one.
     """
     watch = Watch(beside)
     (result,) = measure(
-        [workload], device_ref(device, DeviceOptions()), plan_for(preset, seed=seed)
+        [workload],
+        device_ref(device, DeviceOptions()),
+        plan_for(preset, seed=seed),
+        history=history,
     )
     load = watch.load()
     found = raise_failure(result)
@@ -107,6 +118,8 @@ def engine_run(
         "worker_levels_s": list(found.telemetry["worker_levels_s"].values()),
         "n_bursts": found.telemetry["n_bursts"],
         "reference_level_s": found.telemetry.get("reference_level_s"),
+        "session_sd": found.telemetry["session_sd"],
+        "sessions_known": found.telemetry.get("sessions_known"),
         "probe_s": 1e-9 * float(np.median([b.burst.probe_ns or np.nan for b in found.bursts])),
         "at_s": time.time(),
         **asdict(load),
@@ -152,6 +165,9 @@ def plain_run(
 class Cells:
     """Measured cells, kept in a file of JSON lines whose first line tells the machine.
 
+    Beside it lies what is known of the machine's sessions (``history``): the benchmark's own, none
+    to begin with, so that its intervals are those of a user who has measured as often.
+
     Args:
         path: the file; made where it is not there.
         same: what must be equal for cells to stand in one file.
@@ -163,6 +179,7 @@ class Cells:
     ) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
+        self.history: SessionHistory = SessionFile(path.with_suffix(".sessions"))
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
         if lines and not lines[-1].endswith("\n"):  # cut off in the midst of writing
             path.write_text("".join(lines[:-1]))

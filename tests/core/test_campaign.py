@@ -32,7 +32,7 @@ from hwprof.measure.records import (
     MeasurePlan,
     Result,
 )
-from hwprof.protocols import Sink
+from hwprof.protocols import SessionHistory, Sink
 from hwprof.space import DesignSpace, Slot, get_space
 from hwprof.store import Run
 from hwprof.workload import Workload
@@ -80,6 +80,7 @@ class FakeEngine:
         plan: MeasurePlan,
         *,
         sink: Sink,
+        history: SessionHistory,
         earlier: Mapping[str, Sequence[LabelledBurst]],
         progress: object = None,
         deadline_s: float | None = None,

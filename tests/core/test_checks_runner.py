@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from hwprof.checks import QUICK, selftest
 from hwprof.checks.records import CheckResult, CheckSpec, SelftestResult
 from hwprof.errors import DeviceUnavailableError, PlanError
 from hwprof.measure.process import living_pids
 from hwprof.measure.records import DeviceRef
+from hwprof.measure.session_spread import SessionSpread
 from hwprof.progress import Progress
+from hwprof.reports.check_text import selftest_text
 from tests.core.scripted import null
 
 
@@ -25,6 +30,12 @@ SPEC = CheckSpec(check=1, name="one", limit=2.0, unit="µs", advice="do this")
 
 def result(*checks: CheckResult) -> SelftestResult:
     return SelftestResult(device="null", checks=checks, seconds=1.0)
+
+
+def shown(found: SelftestResult) -> str:
+    console = Console(width=300, record=True, file=io.StringIO())
+    console.print(selftest_text(found.to_json()))
+    return console.export_text()
 
 
 class TestVerdict:
@@ -50,6 +61,15 @@ class TestVerdict:
         (row,) = data["checks"]
         assert (row["check"], row["value"], row["limit"], row["passed"]) == (1, 2.1, 2.0, False)
         assert result(SPEC.result(2.0, "two")).to_frame()["passed"].tolist() == [True]
+
+    def test_says_how_far_sessions_lie_apart(self) -> None:
+        found = replace(
+            result(SPEC.result(2.0, "two")), sessions=SessionSpread(sd=0.015, n_known=12)
+        )
+        assert found.to_json()["sessions"] == {"sd": 0.015, "n_known": 12}
+        assert "differ by 1.5% (standard deviation, 12 known)" in shown(found)
+        assert "at least ±2.9%" in shown(found)
+        assert "Sessions on" not in shown(result())
 
     def test_bounds(self) -> None:
         least = CheckSpec(check=6, name="six", limit=17, unit="found", advice="x", bound="at least")

@@ -58,7 +58,9 @@ class TestLevel:
 
 class TestInterval:
     def test_equal_bursts_leave_what_sessions_differ_by(self) -> None:
-        low, high = floor.interval_s(2e-3, floor.log_half_width(np.full((5, 16), 2e-3)))
+        within = floor.within_session(np.full((5, 16), 2e-3))
+        assert within == pytest.approx((0.0, 0.0), abs=1e-12)
+        low, high = floor.interval_s(2e-3, within.half_width, floor.SESSION_SD)
         half = 1.959963984540054 * floor.SESSION_SD  # z(.975), any table
         assert (low, high) == pytest.approx((2e-3 * math.exp(-half), 2e-3 * math.exp(half)))
 
@@ -90,19 +92,25 @@ class TestInterval:
         # Workers differ by far more than anything else: Student's t of 4 degrees, not z.
         floors = np.exp(0.04 * np.arange(5.0))[:, None] * np.ones((5, 16))
         (variance, _), _ = floor._variances(floors, floor.worker_floors_s(floors), floor.FLOOR)
-        assert floor.log_half_width(floors) == pytest.approx(2.776445105 * math.sqrt(variance))
+        se, half_width = floor.within_session(floors)
+        assert se == pytest.approx(math.sqrt(variance))
+        assert half_width == pytest.approx(2.776445105 * se)
 
     def test_workers_of_another_session_have_rounds_of_their_own(self) -> None:
         one, two = table(2, 5, 8), table(3, 5, 8)
         both = np.block([[one, np.full((5, 8), np.inf)], [np.full((5, 8), np.inf), two]])
-        assert 0.0 < floor.log_half_width(both) < 0.05
+        assert 0.0 < floor.within_session(both).half_width < 0.05
 
     def test_beside_each_other_sessions_do_not_count(self) -> None:
         within = 0.01
-        beside, apart = floor.interval_s(2.0, within, session_sd=0.0), floor.interval_s(2.0, within)
+        beside, apart = (floor.interval_s(2.0, within, sd) for sd in (0.0, 0.015))
         assert beside == pytest.approx((2 * math.exp(-within), 2 * math.exp(within)))
         half = 0.5 * math.log(apart[1] / apart[0])
-        assert half == pytest.approx(math.hypot(within, 1.959963984540054 * floor.SESSION_SD))
+        assert half == pytest.approx(math.hypot(within, 1.959963984540054 * 0.015))
 
     def test_one_burst_leaves_only_what_sessions_differ_by(self) -> None:
-        assert floor.log_half_width(np.array([[1.0]])) == 0.0
+        assert floor.within_session(np.array([[1.0]])) == (0.0, 0.0)
+
+    def test_sessions_of_long_calls_lie_further_apart(self) -> None:
+        assert floor.session_sd_of(floor.LONG_CALL_S, 0.01) == 0.01
+        assert floor.session_sd_of(1.01 * floor.LONG_CALL_S, 0.01) == 0.01 * floor.LONG_CALLS

@@ -10,7 +10,8 @@ import pytest
 
 from hwprof.errors import MeasurementError
 from hwprof.measure import level
-from hwprof.measure.floor import FLOOR
+from hwprof.measure.floor import FLOOR, SESSION_SD
+from hwprof.measure.level import estimate, is_settled
 from hwprof.measure.paired import normal_quantile
 from hwprof.measure.records import LabelledBurst
 from tests.core.bursts import burst, labelled, simulate
@@ -159,6 +160,29 @@ class TestLevel:
         partial = [*bursts[:-1], flat(5, "w0", -1, "first")]
         assert level.rounds_done(partial, 2) == 2
         assert level.rounds_done(bursts, 2) == 3
+
+
+class TestOtherSessions:
+    """What sessions differ by widens the interval, and is no reason to measure longer."""
+
+    BURSTS = tuple(flat(100, f"w{w}", i) for w in range(3) for i in range(4))
+
+    def test_what_is_known_of_them_is_in_the_interval(self) -> None:
+        found = estimate(self.BURSTS, threads=1, reference_sd=0.02)
+        assert found.session_sd == 0.02
+        half = 1.959963984540054 * 0.02
+        assert found.ci95_s == pytest.approx((1e-4 * math.exp(-half), 1e-4 * math.exp(half)))
+        assert found.rel_half_width == pytest.approx((found.ci95_s[1] - found.ci95_s[0]) / 2e-4)
+        assert found.beside_ci95_s == pytest.approx((1e-4, 1e-4))
+
+    def test_measuring_ends_as_on_a_quiet_machine(self) -> None:
+        quiet, moving = (estimate(self.BURSTS, 1, reference_sd=sd) for sd in (SESSION_SD, 0.02))
+        assert quiet.rel_half_width_when_quiet == moving.rel_half_width_when_quiet
+        assert quiet.rel_half_width_when_quiet == pytest.approx(quiet.rel_half_width)
+        assert moving.rel_half_width > 0.01
+        assert is_settled(quiet, 0.01)
+        assert is_settled(moving, 0.01)
+        assert not is_settled(moving, 0.005)
 
 
 class TestTrend:

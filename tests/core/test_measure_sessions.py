@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from hwprof.measure import engine
-from hwprof.measure.records import Failure, plan_for
+from hwprof.measure.floor import SESSION_SD, interval_s
+from hwprof.measure.records import Failure, Fingerprint, plan_for
+from hwprof.measure.session_spread import SessionLevel, session_spread
 from tests.core.scripted import PLAN, MemorySink, block, measured, null, run
 
 pytestmark = pytest.mark.usefixtures("no_worker_is_left")
@@ -52,6 +57,68 @@ def test_strict_looks_at_two_separate_times() -> None:
     assert first.isdisjoint(second)  # fresh processes
     assert sorted({b.round_index for b in timed}) == list(range(6))
     assert len(result.telemetry["worker_levels_s"]) == 4
+
+
+class MemoryHistory:
+    """What is known of sessions, in memory."""
+
+    def __init__(self, known: Sequence[SessionLevel] = ()) -> None:
+        self.kept = list(known)
+
+    def known(self, fingerprint: Fingerprint) -> Sequence[SessionLevel]:
+        return tuple(self.kept)
+
+    def add(self, fingerprint: Fingerprint, session: SessionLevel) -> None:
+        self.kept.append(session)
+
+
+@pytest.fixture
+def unscripted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the scripted device pass for hardware."""
+    monkeypatch.setattr(Fingerprint, "is_scripted", False)
+
+
+@pytest.mark.usefixtures("unscripted")
+def test_every_session_is_remembered_and_known_to_the_next() -> None:
+    history = MemoryHistory()
+    strict = replace(STRICT, round_s=0.0)
+    first = measured(run([block("a")], null(), strict, history=history)["a"])
+    one, two = history.kept  # of both sessions
+    assert one.setting == two.setting
+    assert one.setting.startswith(first.fingerprint.digest)
+    assert one.level_s == pytest.approx(1e-3, rel=0.01)  # the script's floor
+    assert first.telemetry["sessions_known"] == 1
+    cold = plan_for("quick", workers=2, looks=(3,), round_s=0.0, cache="cold")
+    second = measured(run([block("a")], null(), cold, history=history)["a"])
+    assert second.telemetry["sessions_known"] == 2
+    assert history.kept[2].setting != one.setting
+
+
+@pytest.mark.usefixtures("unscripted")
+def test_intervals_know_how_far_sessions_lie_apart() -> None:
+    apart = [
+        SessionLevel(setting="s", level_s=1e-3 * (1 + 0.03 * (-1) ** i), se=0.0) for i in range(40)
+    ]
+    plan = replace(PLAN, round_s=0.0)
+    still = measured(run([block("a")], null(), plan)["a"])
+    known = measured(run([block("a")], null(), plan, history=MemoryHistory(apart))["a"])
+    assert known.level_s == still.level_s
+    assert known.beside_ci95_s == still.beside_ci95_s
+    sd = session_spread(apart).sd
+    assert known.telemetry["session_sd"] == sd > 0.025
+    assert known.ci95_s == pytest.approx(
+        interval_s(known.level_s, math.log(known.beside_ci95_s[1] / known.level_s), sd)
+    )
+    assert still.telemetry["session_sd"] == SESSION_SD
+    assert known.verdict == "noisy"
+    assert "sessions on this machine differ" in known.evidence[0]
+
+
+def test_a_script_has_no_sessions_to_remember() -> None:
+    history = MemoryHistory()
+    found = measured(run([block("a")], null(), PLAN, history=history)["a"])
+    assert history.kept == []
+    assert "sessions_known" not in found.telemetry
 
 
 def test_sessions_alternate_so_that_waiting_is_used() -> None:

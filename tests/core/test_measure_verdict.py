@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from hwprof.measure.records import VERDICTS
+from hwprof.measure.session_spread import FEW_SESSIONS
 from hwprof.measure.verdict import Signs, judge
 
 CLEAN = Signs(
@@ -16,7 +17,10 @@ CLEAN = Signs(
     n_bursts=24,
     n_excluded=0,
     rel_half_width=0.004,
+    rel_half_width_when_quiet=0.004,
     target_rel=0.01,
+    session_sd=0.004,
+    sessions_known=None,
     confirmed=True,
     is_drifting=False,
     drift=0.001,
@@ -39,7 +43,18 @@ def test_clean_says_what_agreed() -> None:
 @pytest.mark.parametrize(
     ("passing", "failing", "verdict", "words"),
     [
-        ({"rel_half_width": 0.01}, {"rel_half_width": 0.011}, "noisy", "asked was ±1.0%"),
+        (
+            {"rel_half_width": 0.01, "rel_half_width_when_quiet": 0.01},
+            {"rel_half_width": 0.011, "rel_half_width_when_quiet": 0.011},
+            "noisy",
+            "asked was ±1.0%: measure longer (--preset standard)",
+        ),
+        (
+            {},
+            {"rel_half_width": 0.03, "session_sd": 0.015, "sessions_known": 12},
+            "noisy",
+            "asked was ±1.0%: sessions on this machine differ by 1.5% (standard deviation, 12 known)",
+        ),
         ({"confirmed": True}, {"confirmed": False}, "unconfirmed", "fewer than 3 bursts"),
         ({"is_drifting": False}, {"is_drifting": True}, "drifting", "from first to last round"),
         (
@@ -86,6 +101,7 @@ def test_most_serious_wins_and_all_are_listed() -> None:
     signs = replace(
         CLEAN,
         rel_half_width=0.05,
+        rel_half_width_when_quiet=0.05,
         confirmed=False,
         is_drifting=True,
         foreign_cores=1.0,
@@ -122,7 +138,12 @@ def test_drift_is_told_from_the_machines(reference: float | None, words: str) ->
     ],
 )
 def test_advice_names_the_next_preset(preset: str, advice: str) -> None:
-    assert advice in judge(replace(CLEAN, preset=preset, rel_half_width=0.05))[1][0]
+    assert (
+        advice
+        in judge(
+            replace(CLEAN, preset=preset, rel_half_width=0.05, rel_half_width_when_quiet=0.05)
+        )[1][0]
+    )
 
 
 def test_remarks_do_not_change_the_verdict() -> None:
@@ -177,3 +198,11 @@ def test_a_busy_sibling_is_worth_a_remark(
     verdict, evidence = judge(replace(CLEAN, smt=smt, foreign_cores=foreign_cores))
     assert verdict == "clean"
     assert any("sibling" in line for line in evidence) is said
+
+
+def test_a_machine_whose_sessions_are_not_known_yet_is_said_to_be() -> None:
+    verdict, evidence = judge(replace(CLEAN, sessions_known=FEW_SESSIONS - 1))
+    assert verdict == "clean"
+    assert f"hardly known yet ({FEW_SESSIONS - 1} kept)" in evidence[1]
+    assert "0.4% is assumed" in evidence[1]
+    assert judge(replace(CLEAN, sessions_known=FEW_SESSIONS)) == judge(CLEAN)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -200,6 +202,24 @@ def test_unfinished_bursts_and_failures_are_told_apart(path: Path) -> None:
     assert list(partial) == [begun.key]
     for index, kept in enumerate(partial[begun.key]):
         assert_same_burst(kept, burst(index))
+
+
+def test_what_was_measured_before_sessions_were_known_is_no_better_for_it(path: Path) -> None:
+    """Every network's error holds what sessions differ by as far as the run knows by its end."""
+    beside = {"beside_ci95_s": [0.0009, 0.0009 * math.exp(0.02)]}
+    known_then: tuple[dict[str, float], ...] = (
+        {},
+        {"reference_session_sd": 0.005},
+        {"reference_session_sd": 0.02},
+    )
+    with Run.create(path, "profile", REQUEST) as run:
+        for i, then in enumerate(known_then):
+            found = measurement(Workload.network(arch(f"net{i}")), (burst(0),))
+            run.done(replace(found, telemetry={**beside, **then}))
+        samples = run.networks()
+    half = math.hypot(0.01, 1.959963984540054 * 0.02)
+    expected = 0.001 * math.sinh(half) / 1.959963984540054
+    assert [s.latency_se_s for s in samples] == pytest.approx([expected] * 3)
 
 
 def test_networks_join_measured_and_imported(path: Path) -> None:
