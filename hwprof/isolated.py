@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hwprof.measure.floor import session_sd_of
+from hwprof.measure.floor import SESSION_SD
 from hwprof.normal import NORMAL_975
 from hwprof.results import Interval
 from hwprof.space.pieces import Piece, SkipPiece
@@ -68,7 +68,7 @@ def piece_levels(run: Run) -> dict[Piece, PieceLevel]:
     return {
         m.workload.piece: PieceLevel(
             level=Interval(m.level_s, *m.beside_ci95_s),
-            session_sd=m.telemetry.get("session_sd", session_sd_of(m.level_s)),
+            session_sd=m.telemetry.get("session_sd", SESSION_SD),
         )
         for m in run.measurements()
         if m.workload.piece is not None

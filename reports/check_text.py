@@ -30,21 +30,18 @@ def selftest_text(result: Mapping[str, Any]) -> RenderableType:
         table.add_row(
             Text(str(row["check"])), Text(row["name"]), Text(word, style=style), Text(row["detail"])
         )
-    return Group(table, *_sessions(result.get("sessions")), Text(result["verdict"]))
+    return Group(table, *map(_session_text, result["sessions"].items()), Text(result["verdict"]))
 
 
-def _sessions(spread: Mapping[str, Any] | None) -> list[Text]:
+def _session_text(kind_and_spread: tuple[str, Mapping[str, Any]]) -> Text:
     """Say how far sessions lie apart, and what that makes of every interval."""
-    if spread is None:
-        return []
+    kind, spread = kind_and_spread
     sd, n_known = spread["sd"], spread["n_known"]
-    return [
-        Text(
-            f"Sessions on this machine differ by {sd:.1%} (standard deviation, {n_known} known): "
-            f"the interval of a level is at least ±{NORMAL_975 * sd:.1%}, what stands side by side "
-            "can be told apart better."
-        )
-    ]
+    return Text(
+        f"From session to session a {kind} differs by {sd:.1%} on this machine (standard deviation, "
+        f"{n_known} known): the interval of its level is at least ±{NORMAL_975 * sd:.1%}, and "
+        "narrower beside others of its session."
+    )
 
 
 _INJECTIONS = {"delay": "busy wait", "work": "real work"}

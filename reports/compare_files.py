@@ -92,14 +92,20 @@ def junit(rows: Sequence[Row], allow: Collection[str] = ()) -> str:
 
 
 def badge(rows: Sequence[Row], allow: Collection[str] = ()) -> str:
-    """Return an SVG badge with the worst that was found."""
+    """Return an SVG badge with the worst that was found.
+
+    What ``allow`` lets pass is let pass, and not called shown: the badge counts it.
+    """
+    n_unclear = sum(row["verdict"] == "INCONCLUSIVE" for row in rows)
     if any(map(is_slower, rows)):
-        state = "regressed"
+        state, text = "regressed", summary(rows)
     elif not rows or any(is_open(row, allow) for row in rows):
-        state = "open"
+        state, text = "open", summary(rows)
+    elif n_unclear:
+        state, text = "passed", f"no slowdown found, {n_unclear} inconclusive"
     else:
-        state = "passed"
-    return _svg("latency", "not slower" if state == "passed" else summary(rows), _COLOURS[state])
+        state, text = "passed", "not slower"
+    return _svg("latency", text, _COLOURS[state])
 
 
 def _svg(left: str, right: str, colour: str) -> str:

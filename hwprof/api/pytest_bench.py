@@ -19,6 +19,7 @@ from typing import Any
 from hwprof.api.models import as_workload, raise_failure
 from hwprof.errors import ModelError
 from hwprof.measure.engine import measure
+from hwprof.measure.floor import SESSION_SD
 from hwprof.measure.level import burst_statistic_s, estimate, used_bursts
 from hwprof.measure.records import (
     DeviceOptions,
@@ -67,6 +68,7 @@ class _Timed:
     fresh_workers: bool
     note: str = ""
     reference_s: float | None = None
+    session_sd: float = SESSION_SD
     verdict: str | None = None
 
 
@@ -117,7 +119,7 @@ class HwprofBenchmark:
     def _report(self, timed: _Timed) -> None:
         statistics = (burst_statistic_s(b.burst, timed.threads) for b in used_bursts(timed.bursts))
         data = [s for s in statistics if s is not None]
-        found = estimate(timed.bursts, timed.threads)
+        found = estimate(timed.bursts, timed.threads, session_sd=timed.session_sd)
         self._benchmark.extra_info["hwprof"] = {
             "level_s": found.level_s,
             "ci95_s": list(found.ci95_s),
@@ -183,6 +185,7 @@ def _timed_in_workers(found: Measurement) -> _Timed:
         facts=found.facts,
         fresh_workers=True,
         reference_s=found.telemetry.get("reference_level_s"),
+        session_sd=found.telemetry["session_sd"],
         verdict=found.verdict,
     )
 

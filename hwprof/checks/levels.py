@@ -10,8 +10,8 @@ import numpy as np
 from hwprof.checks.records import CannotCheckError, Case, CheckResult, CheckSpec, worst
 from hwprof.checks.rig import Rig
 from hwprof.checks.workloads import BLOCK, IDENTITY, network, parts
-from hwprof.measure.floor import LONG_CALL_S, worker_floors_s
-from hwprof.measure.level import samples_s
+from hwprof.measure.floor import worker_floors_s
+from hwprof.measure.level import LONG_CALL_S, samples_s
 from hwprof.measure.records import Burst, MeasurePlan, plan_for
 from hwprof.units import format_seconds
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from hwprof.measure.session_spread import SessionSpread
+from hwprof.measure.session_spread import Kind, SessionSpread
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -130,9 +130,9 @@ class SelftestResult:
     device: str
     checks: tuple[CheckResult, ...]
     seconds: float
-    sessions: SessionSpread | None = None
-    """How far sessions on this machine lie apart, those of the checks included; None for a device
-    that follows a script."""
+    sessions: Mapping[Kind, SessionSpread] = field(default_factory=dict)
+    """How far sessions on this machine lie apart, those of the checks included, by kind of work;
+    empty for a device that follows a script."""
 
     @property
     def failed(self) -> tuple[CheckResult, ...]:
@@ -174,7 +174,7 @@ class SelftestResult:
             "fit": self.fit,
             "verdict": self.verdict,
             "seconds": self.seconds,
-            "sessions": None if self.sessions is None else asdict(self.sessions),
+            "sessions": {kind: asdict(spread) for kind, spread in self.sessions.items()},
             "checks": [c.to_row() for c in self.checks],
         }
 

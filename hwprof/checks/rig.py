@@ -25,7 +25,7 @@ from hwprof.measure.records import (
     MeasurePlan,
     plan_for,
 )
-from hwprof.measure.session_spread import SessionSpread, session_spread
+from hwprof.measure.session_spread import KINDS, Kind, SessionSpread, session_spread
 from hwprof.measure.worker import open_adapter
 from hwprof.progress import Progress
 from hwprof.store.session_file import SessionFile
@@ -112,11 +112,12 @@ class DeviceRig:
         return self._ref.options.threads
 
     @property
-    def sessions(self) -> SessionSpread | None:
-        """How far sessions on the machine lie apart by now; None for a device with a script."""
+    def sessions(self) -> Mapping[Kind, SessionSpread]:
+        """How far sessions on the machine lie apart by now; empty for a device with a script."""
         if self._fingerprint.is_scripted:
-            return None
-        return session_spread(self._history.known(self._fingerprint))
+            return {}
+        known = self._history.known(self._fingerprint)
+        return {kind: session_spread(known, kind) for kind in KINDS}
 
     def measure(
         self,

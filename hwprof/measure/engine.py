@@ -1,6 +1,6 @@
 """Measuring: many workloads on one device, each to a level that repeats, or to a typed failure.
 
-Workloads are taken in groups of at most 31 and a reference block. A group runs on a few fresh
+Workloads are taken in groups of at most 31 and references of ours. A group runs on a few fresh
 worker processes, one running at a time, each holding every candidate; a round times one short
 burst for every (candidate, worker) in fresh random order, so that a slow minute of the machine
 falls on all alike. Every burst reaches the sink at once: what is interrupted can go on.
@@ -33,26 +33,9 @@ from hwprof.measure.records import (
 from hwprof.measure.room import groups
 from hwprof.progress import Pace, Progress
 from hwprof.protocols import SessionHistory, Sink
-from hwprof.space.pieces import MBConvPiece
 from hwprof.workload import Workload
 
 QUIET_WINDOW_S = 0.5
-
-REFERENCE = Workload.block(
-    MBConvPiece(
-        in_channels=24,
-        size_px=14,
-        out_channels=24,
-        kernel=3,
-        expand=3,
-        stride=1,
-        act="relu6",
-        squeeze_excite=False,
-        shortcut=True,
-        bn_eps=1e-5,
-    ),
-    "reference block",
-)
 
 
 def measure(
@@ -116,7 +99,7 @@ def measure(
             return
         _wait_until(turn.not_before_s, report)
         with Pool(device, next_worker) as pool:
-            group = Group(campaign, pool, members, REFERENCE, known, looks, is_last=is_last)
+            group = Group(campaign, pool, members, known, looks, is_last=is_last)
             hello = group.start(machine.warnings())
             if sink is not None:
                 sink.opened(hello.fingerprint)

@@ -32,15 +32,9 @@ Float64 = NDArray[np.float64]
 SLOW_MODE = 1.1
 """What lies over 10 % above a worker's fast end saw a slower mode and says nothing of the floor."""
 SESSION_SD = 0.004
-"""Standard deviation of ln(level) from session to session that no session shows within itself: on
-a quiet machine, and of calls up to :data:`LONG_CALL_S`. What sessions of a machine are known to
-differ by takes its place where it is more."""
-LONG_CALL_S = 3e-3
-"""A longer call outlives a time slice, so that bursts without any wait are rare, and so are calls
-that met nothing but the best the machine can do."""
-LONG_CALLS = 1.5
-"""By how much levels of such calls lie further apart from session to session than those of short
-ones (``tests/bench/bench_session_spread.py``)."""
+"""Standard deviation of ln(level) from session to session that no session shows within itself, on
+a quiet machine. What sessions of a machine are known to differ by takes its place where it is
+more."""
 N_RESAMPLES = 200
 SEED = 0x1E7E1
 """The same bursts have the same interval: the resampling is part of the definition."""
@@ -123,11 +117,6 @@ def within_session(floors_s: Float64, rule: Rule = FLOOR) -> Within:
     freedom = total**2 / math.fsum(v**2 / df for v, df in parts)
     se = math.sqrt(total)
     return Within(se, float(stdtrit(freedom, 0.975)) * se)
-
-
-def session_sd_of(level_s: float, reference_sd: float = SESSION_SD) -> float:
-    """Return what sessions differ by in ln(level), from what they do for a short block."""
-    return reference_sd * (LONG_CALLS if level_s > LONG_CALL_S else 1.0)
 
 
 def interval_s(level_s: float, half_width: float, session_sd: float) -> tuple[float, float]:

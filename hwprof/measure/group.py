@@ -14,11 +14,9 @@ import numpy as np
 from hwprof.measure.crew import WARMUP_ROUND, Crew, LostError, Member, Seat, TimedBurst
 from hwprof.measure.labelling import WORTH_REPEATING, Labeller
 from hwprof.measure.level import (
-    Estimate,
     estimate,
     is_settled,
     rounds_done,
-    used_bursts,
 )
 from hwprof.measure.load import LoadMonitor
 from hwprof.measure.measurement import measurement_from
@@ -33,7 +31,7 @@ from hwprof.measure.records import (
     MeasurePlan,
     Result,
 )
-from hwprof.measure.session_spread import SessionLevel, SessionSpread, session_spread
+from hwprof.measure.references import References
 from hwprof.protocols import SessionHistory, Sink
 from hwprof.workload import Workload
 
@@ -41,7 +39,6 @@ logger = logging.getLogger(__name__)
 
 MOST_REPEATS = 0.25
 """Disturbed bursts are repeated once, up to this share of a group's bursts."""
-REFERENCE_TREND_P = 0.05
 
 Tell = Callable[[str, int], None]
 """Called with what is being done and how many bursts of candidates were just timed."""
@@ -68,7 +65,6 @@ class Group:
         campaign: what lasts for the campaign.
         pool: started here, closed by the caller.
         workloads: the candidates.
-        reference: a block of ours that opens and closes every round, or None.
         earlier: bursts of earlier sessions, by workload key; measuring goes on behind them.
         looks: the round counts at which measuring may end, those of earlier sessions included.
         is_last: whether a candidate is final behind the last look; else its bursts wait in
@@ -80,7 +76,6 @@ class Group:
         campaign: Campaign,
         pool: Pool,
         workloads: Sequence[Workload],
-        reference: Workload | None,
         earlier: Mapping[str, Sequence[LabelledBurst]],
         looks: tuple[int, ...],
         *,
@@ -94,18 +89,17 @@ class Group:
         self._crew = Crew(pool, self._plan, self._keep_warmup, precision)
         shared = self._new_seats(self._plan.workers)
         self._members = [self._member(w, shared, earlier.get(w.key, ())) for w in workloads]
-        self._reference = None
-        if reference is not None and any(self._is_due(m) for m in self._members):
+        self._references = None
+        due = [m.workload for m in self._members if self._is_due(m)]
+        if due:
             seats = shared if self._threads == 1 else self._new_seats(1)
-            self._reference = Member(workload=reference, seats=seats, is_reference=True)
+            self._references = References(due, seats, self._plan, self._threads, campaign.history)
         n_bursts = self._plan.workers * sum(max(0, looks[-1] - m.rounds) for m in self._members)
         self._repeats_left = math.ceil(MOST_REPEATS * n_bursts)
         self._fingerprint: Fingerprint | None = None
         self._warnings: tuple[str, ...] = ()
         self._n_cpus: int | None = None
         self._next_round_s = 0.0
-        self._reference_found: tuple[int, Estimate | None] = (0, None)
-        self._spread: SessionSpread | None = None
 
     def start(self, warnings: tuple[str, ...] = ()) -> Hello:
         """Start every worker that will be needed, and return what the device says of itself.
@@ -123,25 +117,14 @@ class Group:
         if not hello.reports_disturbance:
             self._warnings = (*warnings, *self._warnings)
             self._n_cpus = self._campaign.monitor.n_cpus
-        history = self._campaign.history
-        if history is not None and not hello.fingerprint.is_scripted:
-            self._spread = session_spread(history.known(hello.fingerprint))
+        if self._references is not None:
+            self._references.learn(hello.fingerprint)
         return hello
 
     def remember(self) -> None:
-        """Let the history know what the reference block took in this session."""
-        found, fingerprint = self._reference_estimate(), self._fingerprint
-        if found is None or fingerprint is None or self._spread is None:
-            return
-        assert self._campaign.history is not None
-        self._campaign.history.add(
-            fingerprint,
-            SessionLevel(
-                setting=f"{fingerprint.digest} {self._plan.cache} {self._plan.sustained_s:g}",
-                level_s=found.level_s,
-                se=found.within.se,
-            ),
-        )
+        """Let the history know what the references took in this session."""
+        if self._references is not None and self._fingerprint is not None:
+            self._references.remember(self._fingerprint)
 
     @property
     def bursts(self) -> Mapping[str, Sequence[LabelledBurst]]:
@@ -184,7 +167,7 @@ class Group:
         return member.seats if self._is_due(member) else member.seats[:1]
 
     def _everyone(self) -> list[Member]:
-        return [*self._members, *([self._reference] if self._reference else [])]
+        return [*self._members, *(self._references.members if self._references else ())]
 
     def _active(self) -> list[Member]:
         return [m for m in self._members if not m.left]
@@ -196,7 +179,7 @@ class Group:
         except LostError as lost:
             self._leave(member)
             if member.is_reference:
-                logger.info("measuring without a reference block: %s", lost.failure.message)
+                logger.info("without the %s: %s", member.workload.label, lost.failure.message)
                 return
             if self._campaign.sink is not None:
                 self._campaign.sink.failed(lost.failure)
@@ -235,11 +218,11 @@ class Group:
         pairs = [(m, seat) for m in due for seat in m.seats]
         order = self._campaign.rng.permutation(len(pairs))
         self._wait_for_round()
-        self._time_reference()
+        self._time_references()
         for member, seat in (pairs[i] for i in order):
             if not member.left:
                 yield from self._guarded(member, lambda m, s=seat: self._time(m, s))  # type: ignore[misc]
-        self._time_reference()
+        self._time_references()
         for member in due:
             member.rounds += 1
             member.next_round += 1
@@ -259,15 +242,15 @@ class Group:
         time.sleep(max(0.0, self._next_round_s - time.monotonic()))
         self._next_round_s = time.monotonic() + self._plan.round_s
 
-    def _time_reference(self) -> None:
-        reference = self._reference
-        if reference is None or reference.left:
-            return
-        seat = reference.seats[reference.rounds % len(reference.seats)]
-        for _ in self._guarded(reference, lambda m: self._time(m, seat)):
-            pass
-        reference.rounds += 1
-        reference.next_round += 1
+    def _time_references(self) -> None:
+        for reference in self._references.members if self._references else ():
+            if reference.left:
+                continue
+            seat = reference.seats[reference.rounds % len(reference.seats)]
+            for _ in self._guarded(reference, lambda m, s=seat: self._time(m, s)):  # type: ignore[misc]
+                pass
+            reference.rounds += 1
+            reference.next_round += 1
 
     def _time(self, member: Member, seat: Seat) -> None:
         """Time one burst; once more where the machine was disturbed beyond doubt."""
@@ -342,35 +325,5 @@ class Group:
             "foreign_processes": list(member.others.values()),
             "worker_disagreement": member.agreement.worst,
             **member.sensors.to_json(),
-            **self._reference_telemetry(),
-            **self._session_telemetry(),
+            **(self._references.telemetry(member) if self._references else {}),
         }
-
-    def _reference_telemetry(self) -> dict[str, float]:
-        """Return level and drift of the reference block over the group so far."""
-        found = self._reference_estimate()
-        if found is None:
-            return {}
-        drift = found.trend.drift if found.trend.p < REFERENCE_TREND_P else 0.0
-        return {"reference_level_s": found.level_s, "reference_drift": drift}
-
-    def _session_telemetry(self) -> dict[str, float]:
-        """Return how far sessions on this machine lie apart, where there is a history of them."""
-        spread = self._spread
-        if spread is None:
-            return {}
-        return {"reference_session_sd": spread.sd, "sessions_known": spread.n_known}
-
-    def _reference_estimate(self) -> Estimate | None:
-        """Return what the reference block's bursts say by now.
-
-        Many workloads end at one look, and what they share is estimated once.
-        """
-        reference = self._reference
-        if reference is None or not used_bursts(reference.bursts):
-            return None
-        n_bursts, found = self._reference_found
-        if n_bursts != len(reference.bursts):
-            found = estimate(reference.bursts, self._threads)
-            self._reference_found = len(reference.bursts), found
-        return found

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from hwprof.errors import MeasurementError
 from hwprof.measure.floor import (
     FLOOR,
-    LONG_CALL_S,
     SESSION_SD,
     SLOW_MODE,
     USUAL,
@@ -29,7 +28,6 @@ from hwprof.measure.floor import (
     Within,
     interval_s,
     level_of,
-    session_sd_of,
     within_session,
     worker_floors_s,
 )
@@ -38,6 +36,8 @@ from hwprof.normal import NORMAL_975
 
 Float64 = NDArray[np.float64]
 
+LONG_CALL_S = 3e-3
+"""A longer call outlives a time slice, so that bursts without any wait are rare."""
 WAITING_SHARE = 0.05
 FEW_SAMPLES = 10
 NO_WAIT = 0.01
@@ -96,7 +96,7 @@ class Estimate:
     @property
     def rel_half_width_when_quiet(self) -> float:
         """What it would be on a quiet machine. More bursts narrow this, and nothing else."""
-        return self._rel_half_width(session_sd_of(self.level_s))
+        return self._rel_half_width(SESSION_SD)
 
     def _rel_half_width(self, session_sd: float) -> float:
         return math.sinh(math.hypot(self.within.half_width, NORMAL_975 * session_sd))
@@ -274,7 +274,7 @@ def estimate(
     threads: int,
     *,
     sustained: bool = False,
-    reference_sd: float = SESSION_SD,
+    session_sd: float = SESSION_SD,
 ) -> Estimate:
     """Return level, interval and what there is to say about the bursts of one workload.
 
@@ -282,7 +282,7 @@ def estimate(
         bursts: all of them.
         threads: of the runtime.
         sustained: whether the level is what the device keeps up, not the best it can do.
-        reference_sd: what sessions differ by on this machine, in ln(level) of a short block.
+        session_sd: what sessions differ by on this machine, in ln(level).
 
     Raises:
         MeasurementError: no burst is left once warm-up is set apart.
@@ -299,7 +299,7 @@ def estimate(
     return Estimate(
         level_s=level_s,
         within=within_session(table.floors_s, rule),
-        session_sd=session_sd_of(level_s, reference_sd),
+        session_sd=session_sd,
         worker_levels_s=dict(zip(table.workers, floors.tolist(), strict=True)),
         confirmed=is_confirmed(table.series_s, [b.worker for b in used], level_s),
         trend=trend(table.by_round(floors)),

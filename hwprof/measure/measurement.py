@@ -37,7 +37,7 @@ def measurement_from(
         bursts,
         threads,
         sustained=plan.sustained_s > 0,
-        reference_sd=telemetry.get("reference_session_sd", SESSION_SD),
+        session_sd=telemetry.get("session_sd", SESSION_SD),
     )
     used = used_bursts(bursts)
     wall = np.concatenate([samples_s(b.burst) for b in used])

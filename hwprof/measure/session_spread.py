@@ -1,9 +1,10 @@
-"""How far sessions on a machine lie apart: learned from the block that every session times.
+"""How far sessions on a machine lie apart: learned from what every session times.
 
 On a quiet machine two sessions differ by a few tenths of a percent; on a virtual one whose host
-moves the clock, or gives the other half of a core to a neighbour, by several times as much, and
-none of them can see that within itself. But every session times one and the same reference block,
-so those of the past tell how far the next one may lie from others.
+moves the clock, or whose neighbours fill the caches, by several times as much, and none of them
+can see that within itself. But every session times the same references
+(:mod:`hwprof.measure.references`), so those of the past tell how far the next one may lie from
+others.
 
 Model: ln(reference level) of a session = that of its setting + a difference between sessions +
 what the session does not know about itself. The variance of the second is what is left of the
@@ -21,6 +22,7 @@ import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from hwprof.measure.floor import SESSION_SD, SLOW_MODE
 from hwprof.normal import NORMAL_975
@@ -31,10 +33,17 @@ FEW_SESSIONS = 5
 """With fewer a machine's spread is as good as not known."""
 
 
+Kind = Literal["block", "network"]
+"""What fits into a core's own caches and moves with its clock; what does not, and moves with the
+memory that it shares with others."""
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
 @dataclass(frozen=True, kw_only=True)
 class SessionLevel:
-    """What the reference block took in one session."""
+    """What a reference took in one session."""
 
+    kind: Kind
     setting: str
     """What must be equal for two levels to be comparable: the fingerprint, cache mode, load."""
     level_s: float
@@ -44,7 +53,7 @@ class SessionLevel:
 
 @dataclass(frozen=True, kw_only=True)
 class SessionSpread:
-    """Standard deviation of ln(level) of a short block from session to session."""
+    """Standard deviation of ln(level) from session to session."""
 
     sd: float
     """With which an interval of 1.96 of them holds 95 %: wider while few sessions are known."""
@@ -57,21 +66,23 @@ class SessionSpread:
         return self.n_known < FEW_SESSIONS
 
 
-def session_spread(known: Iterable[SessionLevel]) -> SessionSpread:
-    """Return how far sessions lie apart, never less than the protocol's constant.
+def session_spread(known: Iterable[SessionLevel], kind: Kind) -> SessionSpread:
+    """Return how far sessions lie apart for a kind of work, never less than the constant.
 
     Settings have levels of their own; what sessions of one differ by is taken together. A session
     further from its setting's median than a slow mode counts as that far: one bad hour must not
     widen all that follows.
 
     Args:
-        known: sessions of one machine, in any settings.
+        known: sessions of one machine, in any settings; those of other kinds are left out.
+        kind: of the work that is measured.
     """
     from scipy.special import stdtrit
 
     by_setting: dict[str, list[SessionLevel]] = {}
     for session in known:
-        by_setting.setdefault(session.setting, []).append(session)
+        if session.kind == kind:
+            by_setting.setdefault(session.setting, []).append(session)
     observed = max(0.0, math.fsum(_between(sessions) for sessions in by_setting.values()))
     n_free = sum(len(s) - 1 for s in by_setting.values())
     n_known = sum(map(len, by_setting.values()))

@@ -155,9 +155,10 @@ class Reading:
             " WHERE w.role = 'network'"
             " AND m.id IN (SELECT max(id) FROM measurements GROUP BY workload) ORDER BY m.id"
         )
-        latest = self._read("SELECT telemetry FROM measurements ORDER BY id DESC LIMIT 1")
-        reference_sd = rows.reference_sd_from_row(next(iter(latest), None))
-        samples = [rows.sample_from_row(row, reference_sd) for row in measured]
+        samples = []
+        if measured:
+            session_sd = rows.session_sd_from_row(measured[-1])
+            samples = [rows.sample_from_row(row, session_sd) for row in measured]
         samples += [
             Sample(
                 arch=n.arch,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, overload
 
-from hwprof.measure.floor import SESSION_SD, interval_s, session_sd_of
+from hwprof.measure.floor import SESSION_SD, interval_s
 from hwprof.measure.records import (
     Failure,
     Fingerprint,
@@ -205,12 +205,12 @@ def failure_from_row(row: sqlite3.Row) -> Failure:
     )
 
 
-def sample_from_row(row: sqlite3.Row, reference_sd: float) -> Sample:
+def sample_from_row(row: sqlite3.Row, session_sd: float) -> Sample:
     """Return a measured network; its 95 % interval is taken as 1.96 standard errors each way.
 
     Args:
         row: of a measurement.
-        reference_sd: what sessions differ by as far as is known by now. When a network was
+        session_sd: what sessions differ by as far as is known by now. When a network was
             measured less was known than when the last one was: that makes it no better.
     """
     arch, level_s = _workload(row).arch, row["level_s"]
@@ -218,15 +218,13 @@ def sample_from_row(row: sqlite3.Row, reference_sd: float) -> Sample:
     low, high = row["ci95_lo_s"], row["ci95_hi_s"]
     if beside := json.loads(row["telemetry"]).get("beside_ci95_s"):
         within = 0.5 * math.log(beside[1] / beside[0])
-        low, high = interval_s(level_s, within, session_sd_of(level_s, reference_sd))
+        low, high = interval_s(level_s, within, session_sd)
     return Sample(arch=arch, latency_s=level_s, latency_se_s=0.5 * (high - low) / NORMAL_975)
 
 
-def reference_sd_from_row(row: sqlite3.Row | None) -> float:
-    """Return what sessions differed by when a measurement was made."""
-    if row is None:
-        return SESSION_SD
-    return float(json.loads(row["telemetry"]).get("reference_session_sd", SESSION_SD))
+def session_sd_from_row(row: sqlite3.Row) -> float:
+    """Return what sessions differed by as far as was known when a measurement was made."""
+    return float(json.loads(row["telemetry"]).get("session_sd", SESSION_SD))
 
 
 def _workload(row: sqlite3.Row) -> Workload:

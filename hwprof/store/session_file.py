@@ -1,7 +1,7 @@
 """Earlier sessions on a machine, kept from one command to the next.
 
 One file a machine, below the user's state folder (``$XDG_STATE_HOME/hwprof/sessions``), a line for
-every session: what the reference block took, and when. It widens the intervals of the next
+every session and reference: what it took, and when. It widens the intervals of the next
 sessions by what sessions differ by (:mod:`hwprof.measure.session_spread`) and does nothing else:
 with the file gone, hwprof learns anew.
 """
@@ -17,12 +17,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from hwprof.measure.records import Fingerprint
-from hwprof.measure.session_spread import SessionLevel
+from hwprof.measure.session_spread import Kind, SessionLevel
 
 logger = logging.getLogger(__name__)
 
-MOST_KNOWN = 100
-"""The latest sessions count: what a machine did a year ago says little of today."""
+MOST_KNOWN = 200
+"""Latest lines that count: what a machine did a year ago says little of today."""
 MACHINE_FACTS = (
     "device",
     "hardware",
@@ -49,7 +49,7 @@ def state_folder() -> Path:
 
 
 class SessionFile:
-    """The files of one folder. What cannot be read or written is told, and measuring goes on.
+    """The files of one folder. What cannot be read or written is told once, and measuring goes on.
 
     Args:
         folder: where they are; by default below the user's state folder.
@@ -57,6 +57,7 @@ class SessionFile:
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
+        self._told: set[str] = set()
 
     def path(self, fingerprint: Fingerprint) -> Path:
         """Return the file of the fingerprint's machine.
@@ -76,7 +77,7 @@ class SessionFile:
         except FileNotFoundError:
             return ()
         except (OSError, RuntimeError, UnicodeDecodeError) as error:
-            logger.warning("cannot read what is known of earlier sessions: %s", error)
+            self._tell(f"cannot read what is known of earlier sessions: {error}")
             return ()
         found, n_damaged = [], 0
         for line in text.splitlines()[-MOST_KNOWN:]:
@@ -85,16 +86,16 @@ class SessionFile:
             except (ValueError, KeyError, TypeError):
                 n_damaged += 1
         if n_damaged:
-            logger.warning(
-                "%d damaged lines in %s are left out; remove the file to learn anew",
-                n_damaged,
-                self.path(fingerprint),
+            self._tell(
+                f"{n_damaged} damaged lines in {str(self.path(fingerprint))!r} are left out; remove "
+                "the file to learn anew"
             )
         return found
 
     def add(self, fingerprint: Fingerprint, session: SessionLevel) -> None:
         """Keep a session, at once and whole: one write, so that processes may share the file."""
         row = {
+            "kind": session.kind,
             "setting": session.setting,
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "level_s": session.level_s,
@@ -108,15 +109,21 @@ class SessionFile:
             with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
         except (OSError, RuntimeError) as error:
-            logger.warning(
-                "cannot keep what this session says of the machine (%s): set XDG_STATE_HOME to a "
-                "folder that you may write, so that intervals know how far sessions lie apart",
-                error,
+            self._tell(
+                f"cannot keep what this session says of the machine ({error}): set XDG_STATE_HOME to "
+                "a folder that you may write, so that intervals know how far sessions lie apart"
             )
+
+    def _tell(self, message: str) -> None:
+        """Warn, of the same thing once a campaign."""
+        if message not in self._told:
+            self._told.add(message)
+            logger.warning(message)
 
 
 def _session(row: dict[str, object]) -> SessionLevel:
     level_s, se = float(str(row["level_s"])), float(str(row["se"]))
     if not (0.0 < level_s < float("inf") and 0.0 <= se < float("inf")):
         raise ValueError(f"level {level_s}, se {se}")
-    return SessionLevel(setting=str(row["setting"]), level_s=level_s, se=se)
+    kind: Kind = "network" if row["kind"] == "network" else "block"
+    return SessionLevel(kind=kind, setting=str(row["setting"]), level_s=level_s, se=se)

@@ -1,13 +1,18 @@
-"""How far apart are sessions on this machine, and does the reference block tell?
+"""How far apart are sessions on this machine, and do the references tell?
 
     python -m tests.bench.bench_session_spread [--out F.jsonl] [--max-time 10m] [--quick]
 
 Fresh sessions at the quick preset, each with the same blocks and networks side by side. For each of
 them: the coefficient of variation of its level over the sessions; what a session does not know
 about the level itself (the standard error of its workers and rounds, root of the mean square);
-what is left is how far sessions lie apart. A session's interval is widened by what is left for the
-reference block (*over the reference's*), by ``LONG_CALLS`` times that for calls over 3 ms. Intervals
-are 95 %, BCa bootstrap over sessions. About 14 seconds a session.
+what is left is how far sessions lie apart (*apart*). Every session times hwprof's own references too,
+a block and a network; an interval is widened by how far sessions lie apart for the one of its kind,
+so that workloads should go with that one: *over the block's* and *over the network's*, and how ln(level)
+correlates with each over the sessions. Intervals are 95 %, BCa bootstrap over sessions. About 14
+seconds a session.
+
+Would longer sessions agree? The second table takes the mean ln(level) of so many sessions in a row:
+were they independent, its coefficient of variation would fall with the root of their number.
 """
 
 from __future__ import annotations
@@ -34,8 +39,9 @@ from tests.bench import common
 from tests.bench.common import Cell, Cells, Floats, Job
 
 SESSIONS = 60
+IN_A_ROW = (1, 2, 4, 8)
 EXPECTED_S = 14.0
-REFERENCE = "reference block"
+REFERENCES = ("reference block", "reference network")
 SAMPLED = ("ofa-mbv3-w1.0", "proxylessnas")
 
 
@@ -52,27 +58,28 @@ def workloads() -> list[Workload]:
 
 def measured(seed: int) -> Cell:
     """Measure one session."""
-    plan, reference = plan_for("quick", seed=seed), _Reference()
+    plan, references = plan_for("quick", seed=seed), _References()
     levels: dict[str, list[float]] = {}
-    for result in measure(workloads(), device_ref("cpu", DeviceOptions()), plan, history=reference):
+    for result in measure(
+        workloads(), device_ref("cpu", DeviceOptions()), plan, history=references
+    ):
         found = raise_failure(result)
         se = within_session(floor_table(used_bursts(found.bursts), threads=1).floors_s).se
         levels[found.workload.label] = [found.level_s, se]
-    assert reference.session is not None
-    first = {REFERENCE: [reference.session.level_s, reference.session.se]}
-    return {"at_s": time.time(), "levels": {**first, **levels}}
+    return {"at_s": time.time(), "levels": {**references.levels, **levels}}
 
 
-class _Reference:
-    """A history that knows nothing and keeps what the session says of the reference block."""
+class _References:
+    """A history that knows nothing and keeps what the session says of the references."""
 
-    session: SessionLevel | None = None
+    def __init__(self) -> None:
+        self.levels: dict[str, list[float]] = {}
 
     def known(self, fingerprint: Fingerprint) -> Sequence[SessionLevel]:
         return ()
 
     def add(self, fingerprint: Fingerprint, session: SessionLevel) -> None:
-        self.session = session
+        self.levels[f"reference {session.kind}"] = [session.level_s, session.se]
 
 
 def apart_pct(log_levels: Floats, own_variance: float, axis: int = -1) -> Floats:
@@ -83,24 +90,48 @@ def apart_pct(log_levels: Floats, own_variance: float, axis: int = -1) -> Floats
 
 
 def rows(cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """Return one row a workload, the reference block first."""
-    found: list[dict[str, Any]] = []
-    for name in cells[0]["levels"]:
-        levels, se = np.array([c["levels"][name] for c in cells]).T
-        logs, own_variance = np.log(levels), float(np.square(se).mean())
-        apart = common.bootstrap(partial(apart_pct, own_variance=own_variance), logs)
-        reference = found[0]["apart, %"].value if found else apart.value
-        found.append(
-            {
-                "workload": name,
-                "level, ms": 1e3 * float(np.exp(logs.mean())),
-                "sessions": logs.size,
-                "CV, %": 100 * float(logs.std(ddof=1)),
-                "own error, %": 100 * math.sqrt(own_variance),
-                "apart, %": apart,
-                "over the reference's": apart.value / reference if reference else np.nan,
-            }
-        )
+    """Return one row a workload, the references first."""
+    logs = {name: np.log([c["levels"][name][0] for c in cells]) for name in cells[0]["levels"]}
+    own = {n: float(np.mean([c["levels"][n][1] ** 2 for c in cells])) for n in logs}
+    apart = {
+        name: common.bootstrap(partial(apart_pct, own_variance=own[name]), values)
+        for name, values in logs.items()
+    }
+    return [
+        {
+            "workload": name,
+            "level, ms": 1e3 * float(np.exp(values.mean())),
+            "sessions": values.size,
+            "CV, %": 100 * float(values.std(ddof=1)),
+            "own error, %": 100 * math.sqrt(own[name]),
+            "apart, %": apart[name],
+            **{
+                f"over {ref.removeprefix('reference ')}'s": apart[name].value / apart[ref].value
+                if apart[ref].value
+                else np.nan
+                for ref in REFERENCES
+            },
+            **{
+                f"r with {ref.removeprefix('reference ')}": float(
+                    np.corrcoef(values, logs[ref])[0, 1]
+                )
+                for ref in REFERENCES
+            },
+        }
+        for name, values in logs.items()
+    ]
+
+
+def longer(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """Return the coefficient of variation of every workload over means of sessions in a row."""
+    ordered = sorted(cells, key=lambda c: c["at_s"])
+    counts = [k for k in IN_A_ROW if len(ordered) >= 3 * k]
+    found = []
+    for name in ordered[0]["levels"]:
+        logs = np.log([c["levels"][name][0] for c in ordered])
+        means = {k: logs[: logs.size // k * k].reshape(-1, k).mean(axis=1) for k in counts}
+        cvs = {f"{k} in a row, CV, %": 100 * float(m.std(ddof=1)) for k, m in means.items()}
+        found.append({"workload": name, **cvs})
     return found
 
 
@@ -117,7 +148,8 @@ def main() -> None:
     ]
     common.measure_missing(cells, jobs, deadline_s)
     kept = cells.select()
-    common.finish(options.out, cells, {"Sessions apart": rows(kept) if len(kept) > 2 else []})
+    tables = {"Sessions apart": rows(kept), "Longer sessions": longer(kept)} if kept[2:] else {}
+    common.finish(options.out, cells, tables)
 
 
 if __name__ == "__main__":

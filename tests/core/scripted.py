@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from hwprof.measure import engine
@@ -17,6 +18,7 @@ from hwprof.measure.records import (
     Result,
     plan_for,
 )
+from hwprof.measure.session_spread import SessionLevel
 from hwprof.space.pieces import SkipPiece
 from hwprof.workload import Workload
 
@@ -43,6 +45,19 @@ class MemorySink:
 
     def failed(self, failure: Failure) -> None:
         self.failures.append(failure)
+
+
+class MemoryHistory:
+    """What is known of sessions, in memory."""
+
+    def __init__(self, known: Sequence[SessionLevel] = ()) -> None:
+        self.kept = list(known)
+
+    def known(self, fingerprint: Fingerprint) -> Sequence[SessionLevel]:
+        return tuple(self.kept)
+
+    def add(self, fingerprint: Fingerprint, session: SessionLevel) -> None:
+        self.kept.append(session)
 
 
 def block(label: str, width: int = 8) -> Workload:

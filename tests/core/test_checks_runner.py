@@ -64,12 +64,14 @@ class TestVerdict:
 
     def test_says_how_far_sessions_lie_apart(self) -> None:
         found = replace(
-            result(SPEC.result(2.0, "two")), sessions=SessionSpread(sd=0.015, n_known=12)
+            result(SPEC.result(2.0, "two")),
+            sessions={"network": SessionSpread(sd=0.015, n_known=12)},
         )
-        assert found.to_json()["sessions"] == {"sd": 0.015, "n_known": 12}
-        assert "differ by 1.5% (standard deviation, 12 known)" in shown(found)
+        assert found.to_json()["sessions"] == {"network": {"sd": 0.015, "n_known": 12}}
+        said = "a network differs by 1.5% on this machine (standard deviation, 12 known)"
+        assert said in shown(found)
         assert "at least ±2.9%" in shown(found)
-        assert "Sessions on" not in shown(result())
+        assert "differs" not in shown(result())
 
     def test_bounds(self) -> None:
         least = CheckSpec(check=6, name="six", limit=17, unit="found", advice="x", bound="at least")

@@ -110,7 +110,3 @@ class TestInterval:
 
     def test_one_burst_leaves_only_what_sessions_differ_by(self) -> None:
         assert floor.within_session(np.array([[1.0]])) == (0.0, 0.0)
-
-    def test_sessions_of_long_calls_lie_further_apart(self) -> None:
-        assert floor.session_sd_of(floor.LONG_CALL_S, 0.01) == 0.01
-        assert floor.session_sd_of(1.01 * floor.LONG_CALL_S, 0.01) == 0.01 * floor.LONG_CALLS

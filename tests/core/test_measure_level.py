@@ -168,7 +168,7 @@ class TestOtherSessions:
     BURSTS = tuple(flat(100, f"w{w}", i) for w in range(3) for i in range(4))
 
     def test_what_is_known_of_them_is_in_the_interval(self) -> None:
-        found = estimate(self.BURSTS, threads=1, reference_sd=0.02)
+        found = estimate(self.BURSTS, threads=1, session_sd=0.02)
         assert found.session_sd == 0.02
         half = 1.959963984540054 * 0.02
         assert found.ci95_s == pytest.approx((1e-4 * math.exp(-half), 1e-4 * math.exp(half)))
@@ -176,7 +176,7 @@ class TestOtherSessions:
         assert found.beside_ci95_s == pytest.approx((1e-4, 1e-4))
 
     def test_measuring_ends_as_on_a_quiet_machine(self) -> None:
-        quiet, moving = (estimate(self.BURSTS, 1, reference_sd=sd) for sd in (SESSION_SD, 0.02))
+        quiet, moving = (estimate(self.BURSTS, 1, session_sd=sd) for sd in (SESSION_SD, 0.02))
         assert quiet.rel_half_width_when_quiet == moving.rel_half_width_when_quiet
         assert quiet.rel_half_width_when_quiet == pytest.approx(quiet.rel_half_width)
         assert moving.rel_half_width > 0.01

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -12,8 +11,9 @@ import pytest
 from hwprof.measure import engine
 from hwprof.measure.floor import SESSION_SD, interval_s
 from hwprof.measure.records import Failure, Fingerprint, plan_for
+from hwprof.measure.references import NETWORK
 from hwprof.measure.session_spread import SessionLevel, session_spread
-from tests.core.scripted import PLAN, MemorySink, block, measured, null, run
+from tests.core.scripted import PLAN, MemoryHistory, MemorySink, block, measured, null, run
 
 pytestmark = pytest.mark.usefixtures("no_worker_is_left")
 
@@ -59,19 +59,6 @@ def test_strict_looks_at_two_separate_times() -> None:
     assert len(result.telemetry["worker_levels_s"]) == 4
 
 
-class MemoryHistory:
-    """What is known of sessions, in memory."""
-
-    def __init__(self, known: Sequence[SessionLevel] = ()) -> None:
-        self.kept = list(known)
-
-    def known(self, fingerprint: Fingerprint) -> Sequence[SessionLevel]:
-        return tuple(self.kept)
-
-    def add(self, fingerprint: Fingerprint, session: SessionLevel) -> None:
-        self.kept.append(session)
-
-
 @pytest.fixture
 def unscripted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the scripted device pass for hardware."""
@@ -97,14 +84,15 @@ def test_every_session_is_remembered_and_known_to_the_next() -> None:
 @pytest.mark.usefixtures("unscripted")
 def test_intervals_know_how_far_sessions_lie_apart() -> None:
     apart = [
-        SessionLevel(setting="s", level_s=1e-3 * (1 + 0.03 * (-1) ** i), se=0.0) for i in range(40)
+        SessionLevel(kind="block", setting="s", level_s=1e-3 * (1 + 0.03 * (-1) ** i), se=0.0)
+        for i in range(40)
     ]
     plan = replace(PLAN, round_s=0.0)
     still = measured(run([block("a")], null(), plan)["a"])
     known = measured(run([block("a")], null(), plan, history=MemoryHistory(apart))["a"])
     assert known.level_s == still.level_s
     assert known.beside_ci95_s == still.beside_ci95_s
-    sd = session_spread(apart).sd
+    sd = session_spread(apart, "block").sd
     assert known.telemetry["session_sd"] == sd > 0.025
     assert known.ci95_s == pytest.approx(
         interval_s(known.level_s, math.log(known.beside_ci95_s[1] / known.level_s), sd)
@@ -112,6 +100,14 @@ def test_intervals_know_how_far_sessions_lie_apart() -> None:
     assert still.telemetry["session_sd"] == SESSION_SD
     assert known.verdict == "noisy"
     assert "sessions on this machine differ" in known.evidence[0]
+
+
+@pytest.mark.usefixtures("unscripted")
+def test_sessions_with_networks_know_how_far_those_lie_apart() -> None:
+    history = MemoryHistory()
+    network = replace(NETWORK, label="a network")
+    run([block("a"), network], null(), replace(PLAN, round_s=0.0), history=history)
+    assert [session.kind for session in history.kept] == ["block", "network"]
 
 
 def test_a_script_has_no_sessions_to_remember() -> None:

@@ -209,8 +209,8 @@ def test_what_was_measured_before_sessions_were_known_is_no_better_for_it(path: 
     beside = {"beside_ci95_s": [0.0009, 0.0009 * math.exp(0.02)]}
     known_then: tuple[dict[str, float], ...] = (
         {},
-        {"reference_session_sd": 0.005},
-        {"reference_session_sd": 0.02},
+        {"session_sd": 0.005},
+        {"session_sd": 0.02},
     )
     with Run.create(path, "profile", REQUEST) as run:
         for i, then in enumerate(known_then):

@@ -19,8 +19,8 @@ from hwprof.devices.agent.models import NAME
 from hwprof.devices.remote.artifacts import Artifacts
 from hwprof.devices.remote.bundle import agent_bundle
 from hwprof.errors import CompileError, ModelError
-from hwprof.measure.engine import REFERENCE
 from hwprof.measure.records import DeviceOptions, plan_for
+from hwprof.measure.references import BLOCK
 from hwprof.workload import Workload
 
 LOAD = """
@@ -89,16 +89,16 @@ def test_arguments_that_mean_nothing_are_refused(tmp_path: Path) -> None:
 
 def test_a_block_becomes_a_file_with_the_same_outputs(tmp_path: Path) -> None:
     artifacts = Artifacts("cpu@ssh://board", DeviceOptions(batch=2))
-    there = artifacts.there(REFERENCE)
+    there = artifacts.there(BLOCK)
     assert there.path is not None
     assert NAME.fullmatch(there.path)
-    content = artifacts.content(REFERENCE)
+    content = artifacts.content(BLOCK)
     assert hashlib.sha256(content).hexdigest() == there.content
-    assert artifacts.key_there(REFERENCE.key) == there.key
+    assert artifacts.key_there(BLOCK.key) == there.key
     (tmp_path / there.path).write_bytes(content)
     adapter = open_device(device_ref("cpu", DeviceOptions(batch=2)))
     plan = plan_for("quick")
-    here = adapter.compile(REFERENCE, plan)
+    here = adapter.compile(BLOCK, plan)
     copied = adapter.compile(
         Workload.from_json({**there.to_json(), "path": str(tmp_path / there.path)}), plan
     )
@@ -120,7 +120,7 @@ def test_files_keep_their_kind_and_a_changed_one_is_refused(tmp_path: Path) -> N
 
 
 def test_an_adapter_that_reads_no_file_gets_the_workload_as_it_is() -> None:
-    assert Artifacts("cpu-torch@ssh://board", DeviceOptions(batch=1)).there(REFERENCE) == REFERENCE
+    assert Artifacts("cpu-torch@ssh://board", DeviceOptions(batch=1)).there(BLOCK) == BLOCK
     with pytest.raises(CompileError, match="Python code of this machine"):
         Artifacts("cpu-torch@ssh://board", DeviceOptions(batch=1)).there(
             Workload.from_callable("m:Net", ())

@@ -19,8 +19,9 @@ from hwprof import api
 from hwprof.devices import device_ref, list_devices
 from hwprof.devices.remote.board import release_boards
 from hwprof.errors import PlanError
-from hwprof.measure.engine import REFERENCE, measure
+from hwprof.measure.engine import measure
 from hwprof.measure.records import DeviceOptions, Measurement, plan_for
+from hwprof.measure.references import BLOCK
 
 if TYPE_CHECKING:
     from tests.devices.remote.conftest import Loopback, Serve
@@ -67,7 +68,7 @@ def test_a_block_is_timed_there_and_marked(emulated: Loopback, adapter: str) -> 
     if not {s.name: s for s in list_devices()}[adapter].available:
         pytest.skip(f"{adapter} is not installed here, so its models cannot be written")
     ref = device_ref(f"{adapter}@{emulated.url}", DeviceOptions())
-    (result,) = measure([REFERENCE], ref, SHORT)
+    (result,) = measure([BLOCK], ref, SHORT)
     assert isinstance(result, Measurement), result
     stable = result.fingerprint.stable
     assert stable["device"] == f"{adapter}@ssh (emulated)"

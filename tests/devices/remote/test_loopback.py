@@ -27,7 +27,7 @@ from hwprof.devices.remote.board import Board, board_at
 from hwprof.devices.remote.ssh import SshTransport
 from hwprof.devices.remote.transport import LinkLostError
 from hwprof.errors import DeviceUnavailableError, PlanError
-from hwprof.measure.engine import REFERENCE, measure
+from hwprof.measure.engine import measure
 from hwprof.measure.pool import Pool
 from hwprof.measure.records import (
     DeviceOptions,
@@ -39,6 +39,7 @@ from hwprof.measure.records import (
     Precision,
     plan_for,
 )
+from hwprof.measure.references import BLOCK
 from hwprof.reports.text import board_text
 from hwprof.space.pieces import SkipPiece
 from hwprof.workload import Workload
@@ -133,7 +134,7 @@ def test_a_block_is_built_here_copied_once_and_timed_there(
         pytest.skip(f"{needs} is not installed")
     there = device_ref(f"{adapter}@{board.url}", DeviceOptions(precision=precision))
     before = models_of(board)
-    (result,) = measure([REFERENCE], there, SHORT)
+    (result,) = measure([BLOCK], there, SHORT)
     assert isinstance(result, Measurement), result
     assert result.level_s > 0.0
     stable = result.fingerprint.stable
@@ -146,7 +147,7 @@ def test_a_block_is_built_here_copied_once_and_timed_there(
     assert path.suffix == (".onnx" if adapter == "cpu" else ".tflite")
     assert hashlib.sha256(path.read_bytes()).hexdigest() == path.stem
     inode = path.stat().st_ino
-    (again,) = measure([REFERENCE], there, SHORT)
+    (again,) = measure([BLOCK], there, SHORT)
     assert isinstance(again, Measurement)
     assert again.fingerprint.digest == result.fingerprint.digest
     assert path.stat().st_ino == inode
@@ -247,7 +248,7 @@ def test_a_device_without_room_ends_the_campaign_not_every_workload(board: Loopb
     notes = Notes()
     try:
         with pytest.raises(DeviceUnavailableError, match="make room there"):
-            list(measure([REFERENCE], ref("cpu", board), SHORT, sink=notes))
+            list(measure([BLOCK], ref("cpu", board), SHORT, sink=notes))
     finally:
         models.unlink()
     assert notes.finished == []

@@ -1,0 +1,134 @@
+"""What every session times beside its candidates: a block, and a network where there are networks.
+
+The block opens and closes every round. It tells whether the machine moved within the session, and
+from session to session how far they lie apart (:mod:`hwprof.measure.session_spread`). It fits into a
+core's own caches and so moves with the clock alone. A network does not: what neighbours leave of the
+shared caches and of the memory's bandwidth moves networks together, and the block not at all
+(``tests/bench/bench_session_spread.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hwprof.measure.crew import Member, Seat
+from hwprof.measure.level import Estimate, estimate, used_bursts
+from hwprof.measure.records import Fingerprint, MeasurePlan
+from hwprof.measure.session_spread import KINDS, Kind, SessionLevel, SessionSpread, session_spread
+from hwprof.protocols import SessionHistory
+from hwprof.space import Architecture
+from hwprof.space.pieces import MBConvPiece
+from hwprof.workload import Workload
+
+REFERENCE_TREND_P = 0.05
+LARGE_BYTES = 4 * 2**20
+"""A model of so much does not fit into a core's own caches."""
+BLOCK = Workload.block(
+    MBConvPiece(
+        in_channels=24,
+        size_px=14,
+        out_channels=24,
+        kernel=3,
+        expand=3,
+        stride=1,
+        act="relu6",
+        squeeze_excite=False,
+        shortcut=True,
+        bn_eps=1e-5,
+    ),
+    "reference block",
+)
+NETWORK = Workload.network(
+    Architecture(
+        space="ofa-mbv3-w1.0", resolution_px=128, units=(("mbconv_k3_e4", "mbconv_k3_e4"),) * 5
+    ),
+    "reference network",
+)
+"""12 MB of weights and few operations, so that it costs little anywhere."""
+
+
+class References:
+    """The references of one group.
+
+    Args:
+        candidates: what they stand beside.
+        seats: where they run.
+        plan: of the group.
+        threads: of the runtime.
+        history: of sessions on this machine, if any is kept.
+    """
+
+    def __init__(
+        self,
+        candidates: Sequence[Workload],
+        seats: tuple[Seat, ...],
+        plan: MeasurePlan,
+        threads: int,
+        history: SessionHistory | None,
+    ) -> None:
+        kinds: Mapping[Kind, Workload] = {"block": BLOCK}
+        if any(w.role != "block" for w in candidates):
+            kinds = {**kinds, "network": NETWORK}
+        self._by_kind = {
+            kind: Member(workload=workload, seats=seats, is_reference=True)
+            for kind, workload in kinds.items()
+        }
+        self._plan, self._threads, self._history = plan, threads, history
+        self._found: dict[Kind, tuple[int, Estimate]] = {}
+        self._spreads: dict[Kind, SessionSpread] = {}
+
+    @property
+    def members(self) -> Sequence[Member]:
+        """The references, the block first."""
+        return tuple(self._by_kind.values())
+
+    def learn(self, fingerprint: Fingerprint) -> None:
+        """Take from the history how far sessions lie apart; a script has none."""
+        if self._history is not None and not fingerprint.is_scripted:
+            known = self._history.known(fingerprint)
+            self._spreads = {kind: session_spread(known, kind) for kind in KINDS}
+
+    def remember(self, fingerprint: Fingerprint) -> None:
+        """Let the history know what the references took in this session."""
+        if self._history is None or fingerprint.is_scripted:
+            return
+        setting = f"{fingerprint.digest} {self._plan.cache} {self._plan.sustained_s:g}"
+        for kind in self._by_kind:
+            if (found := self._estimate(kind)) is not None:
+                self._history.add(
+                    fingerprint,
+                    SessionLevel(
+                        kind=kind, setting=setting, level_s=found.level_s, se=found.within.se
+                    ),
+                )
+
+    def telemetry(self, member: Member) -> dict[str, Any]:
+        """Return what they say of a candidate's session.
+
+        Level and drift of the block, and, where there is a history, how far sessions lie apart
+        for work of the candidate's kind.
+        """
+        assert member.loaded is not None
+        said: dict[str, Any] = {}
+        if (found := self._estimate("block")) is not None:
+            drift = found.trend.drift if found.trend.p < REFERENCE_TREND_P else 0.0
+            said |= {"reference_level_s": found.level_s, "reference_drift": drift}
+        kind: Kind = "network" if member.loaded.artifact_bytes >= LARGE_BYTES else "block"
+        if (spread := self._spreads.get(kind)) is not None:
+            said |= {"session_sd": spread.sd, "sessions_known": spread.n_known}
+        return said
+
+    def _estimate(self, kind: Kind) -> Estimate | None:
+        """Return what a reference's bursts say by now; None without any.
+
+        Many workloads end at one look, and what they share is estimated once.
+        """
+        bursts = self._by_kind[kind].bursts if kind in self._by_kind else []
+        if not used_bursts(bursts):
+            return None
+        n_bursts, found = self._found.get(kind, (0, None))
+        if found is None or n_bursts != len(bursts):
+            found = estimate(bursts, self._threads)
+            self._found[kind] = len(bursts), found
+        return found
