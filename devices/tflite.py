@@ -36,7 +36,7 @@ from hwprof.devices.tflite_interpreter import (
 from hwprof.devices.tflite_writer import nchw, nhwc, to_tflite
 from hwprof.errors import CompileError, DeviceError, MeasurementError, ModelError
 from hwprof.graph import workload_graph
-from hwprof.measure.records import DeviceOptions, Fingerprint, Loaded, MeasurePlan
+from hwprof.measure.records import DeviceOptions, Fingerprint, Loaded, MeasurePlan, Precision
 from hwprof.protocols import Check, OpTrace, Support
 from hwprof.workload import InputSpec, Workload
 
@@ -140,11 +140,8 @@ class TfliteAdapter:
                 f"{workload.label!r} is run as it is, not as {precision!r}: leave --precision "
                 "out, and give a .tflite file that holds the precision itself"
             )
-        if precision not in PRECISIONS:
-            return (
-                f"tflite takes the precisions {', '.join(PRECISIONS)}, not {precision!r}: XNNPACK "
-                "computes in half precision only where a file asks for it"
-            )
+        if refusal := _not_written(precision):
+            return refusal
         if workload.path is None and util.find_spec("ai_edge_litert") is None:
             return (
                 "tflite-runtime runs .tflite files but cannot write them: run "
@@ -201,14 +198,27 @@ def write_model(workload: Workload, options: DeviceOptions) -> bytes:
     Raises:
         ModelError: something in it has no equal in TFLite.
         MissingExtraError: what writes or quantizes it is not installed.
-        CompileError: the quantizer refuses it.
+        CompileError: there is no such file in that precision, or the quantizer refuses it.
     """
+    # Here too: for another machine the file is written without asking an adapter.
+    if refusal := _not_written(options.precision):
+        raise CompileError(refusal)
     graph = workload_graph(workload)
     model = to_tflite(graph, seed=workload.seed, batch=options.batch)
     if options.precision == "fp32":
         return model
     channels, *size = graph.inputs[0].shape
     return quantized(model, options.precision, (options.batch, *size, channels), workload.seed)
+
+
+def _not_written(precision: Precision) -> str:
+    """Return why networks and blocks are not written in a precision; empty where they are."""
+    if precision in PRECISIONS:
+        return ""
+    return (
+        f"tflite takes the precisions {', '.join(PRECISIONS)}, not {precision!r}: XNNPACK "
+        "computes in half precision only where a file asks for it"
+    )
 
 
 def _line(error: Exception) -> str:

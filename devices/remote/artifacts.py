@@ -10,12 +10,15 @@ from pathlib import Path
 from hwprof.devices import registrations
 from hwprof.errors import CompileError, ModelError
 from hwprof.graph import to_onnx, workload_graph
-from hwprof.measure.records import DeviceOptions
+from hwprof.measure.records import DeviceOptions, Precision
 from hwprof.workload import Workload
+
+IN_FLOAT32 = ("fp32", "tf32")
+"""Precisions of one and the same file: how float32 is multiplied is told to the device, not in it."""
 
 
 def _write_onnx(workload: Workload, options: DeviceOptions) -> bytes:
-    if options.precision != "fp32":
+    if options.precision not in IN_FLOAT32:
         raise CompileError(
             f"networks and blocks go there as ONNX in fp32, not {options.precision!r}: leave "
             "--precision out, or give a model file that holds the precision itself"
@@ -56,6 +59,12 @@ class Artifacts:
     def writes_files(self) -> bool:
         """Whether networks and blocks become files, in the precision that is asked for."""
         return bool(self._format)
+
+    @property
+    def precision_there(self) -> Precision:
+        """What the device is asked for; of a file that holds its precision, to run it as it is."""
+        asked = self._options.precision
+        return "fp32" if self.writes_files and asked not in IN_FLOAT32 else asked
 
     @property
     def facts(self) -> Mapping[str, str]:
@@ -106,7 +115,7 @@ class Artifacts:
             )
         if workload.path is None and not self._format:
             return workload
-        if workload.path is not None and self._options.precision != "fp32":
+        if workload.path is not None and self._options.precision not in IN_FLOAT32:
             raise CompileError(
                 f"{workload.label!r} is run as it is, not as {self._options.precision!r}: leave "
                 "--precision out, and give a model file that holds the precision itself"

@@ -69,11 +69,8 @@ class RemoteLauncher:
         out = dict(fields)
         if op == "open":
             address = self._board.address
-            if self._artifacts.writes_files:  # a file holds its precision: there it runs as it is
-                out["device"] = {
-                    **out["device"],
-                    "options": {**out["device"]["options"], "precision": "fp32"},
-                }
+            options = {**out["device"]["options"], "precision": self._artifacts.precision_there}
+            out["device"] = {**out["device"], "options": options}
             out["board"] = {
                 "facts": {"precision": self._ref.options.precision, **self._artifacts.facts},
                 "link": address.link,

@@ -1,0 +1,72 @@
+"""What is built here for a device elsewhere, and in which precision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("onnx")
+
+from hwprof.devices import device_ref
+from hwprof.devices.remote.address import Address
+from hwprof.devices.remote.artifacts import Artifacts
+from hwprof.devices.remote.board import Board
+from hwprof.devices.remote.launcher import RemoteLauncher
+from hwprof.devices.remote.ssh import SshTransport
+from hwprof.errors import CompileError
+from hwprof.measure import wire
+from hwprof.measure.records import DeviceOptions, Precision
+from hwprof.testing import block
+from hwprof.workload import Workload
+
+
+def artifacts(name: str, precision: Precision) -> Artifacts:
+    return Artifacts(f"{name}@ssh://board", DeviceOptions(precision=precision))
+
+
+def opened(name: str, precision: Precision) -> dict[str, Any]:
+    """Return what a worker on the board is asked when it opens its device."""
+    ref = device_ref(f"{name}@ssh://board", DeviceOptions(precision=precision))
+    address = Address(link="ssh", host="board")
+    launcher = RemoteLauncher(ref, Board(address, SshTransport(address)))
+    return launcher._translate("open", {"op": "open", "device": wire.device_json(ref)})
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "tf32"])
+def test_a_precision_that_tflite_lacks_is_not_written_as_another(precision: Precision) -> None:
+    pytest.importorskip("ai_edge_litert")
+    with pytest.raises(CompileError, match=f"fp32, int8, int8-dynamic, not '{precision}'"):
+        artifacts("tflite", precision).there(block("mbconv"))
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8"])
+def test_onnx_goes_there_in_float32_only(precision: Precision) -> None:
+    with pytest.raises(CompileError, match=f"as ONNX in fp32, not '{precision}'"):
+        artifacts("cuda-ort", precision).there(block("mbconv"))
+
+
+def test_tf32_is_the_same_file_and_told_to_the_device(tmp_path: Path) -> None:
+    plain, tf32 = (artifacts("cuda-ort", p).there(block("mbconv")) for p in ("fp32", "tf32"))
+    assert tf32 == plain
+    file = tmp_path / "model.onnx"
+    file.write_bytes(b"a model")
+    for name in ("cuda-ort", "tensorrt"):
+        there = artifacts(name, "tf32").there(Workload.from_file(file))
+        assert there.path == f"{there.content}.onnx"
+        assert opened(name, "tf32")["device"]["options"]["precision"] == "tf32"
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "there"),
+    [
+        ("tflite", "int8", "fp32"),  # the file holds it: there it runs as it is
+        ("cpu", "fp32", "fp32"),
+        ("cuda", "fp16", "fp16"),  # built there
+    ],
+)
+def test_what_the_device_is_asked_for(name: str, precision: Precision, there: str) -> None:
+    asked = opened(name, precision)
+    assert asked["device"]["options"]["precision"] == there
+    assert asked["board"]["facts"]["precision"] == precision
