@@ -95,8 +95,9 @@ class SustainedLoad:
 
     def lasted_s(self) -> float:
         """Return for how long bursts followed each other without a pause that cools."""
-        found = self._read()
-        if found is None or self._clock() - found[1] > LONGEST_PAUSE_S:
+        found, now_s = self._read(), self._clock()
+        # What ends in the future was noted before the system was started again.
+        if found is None or not found[1] <= now_s <= found[1] + LONGEST_PAUSE_S:
             return 0.0
         return found[1] - found[0]
 

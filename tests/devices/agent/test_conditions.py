@@ -176,6 +176,19 @@ def test_load_of_several_workers_adds_up_until_a_pause_cools(tmp_path: Path) -> 
     assert first.lasted_s() == pytest.approx(1.0)
 
 
+def test_load_from_before_a_restart_of_the_device_heated_nothing(tmp_path: Path) -> None:
+    now = [5000.0]
+    load = SustainedLoad(tmp_path / "load", lambda: now[0])
+
+    def work(step_s: float) -> None:
+        now[0] += 400.0
+
+    load.run(work)
+    assert load.lasted_s() == pytest.approx(400.0)
+    now[0] = 60.0  # the clock begins anew with the system
+    assert load.lasted_s() == 0.0
+
+
 def test_a_sustained_burst_begins_after_the_load_and_never_cools(tmp_path: Path) -> None:
     calls: list[tuple[float, int]] = []
 
