@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +22,9 @@ MOST_BYTES = 8 * 2**30
 
 _MAGIC = b"hwprof-tensorrt 1\n"
 _SUFFIX = ".trt"
+_PART = ".part"
+_LONGEST_WRITE_S = 3600.0
+"""What is half written for longer was left behind by a process that was ended."""
 
 
 class DamagedEntryError(Exception):
@@ -91,7 +96,7 @@ class DiskCache:
         """
         path = self.path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}.part")
+        part = path.with_suffix(f".{os.getpid()}{_PART}")
         try:
             part.write_bytes(_encode(entry))
             os.replace(part, path)
@@ -100,6 +105,11 @@ class DiskCache:
         self._trim(kept=path)
 
     def _trim(self, kept: Path) -> None:
+        oldest_s = time.time() - _LONGEST_WRITE_S
+        for part in self._folder.glob(f"*{_PART}"):
+            with suppress(FileNotFoundError):  # another process was faster
+                if part.stat().st_mtime < oldest_s:
+                    part.unlink()
         sizes: list[tuple[float, int, Path]] = []
         for path in self._folder.glob(f"*{_SUFFIX}"):
             try:

@@ -13,6 +13,8 @@ from hwprof.errors import DeviceUnavailableError, ModelError
 
 NAME = re.compile(r"[0-9a-f]{64}\.[a-z0-9]{1,16}")
 """A SHA-256 and a suffix: no name that comes from outside can leave the folder."""
+_PART = ".part"
+"""Suffix of a model that is being written."""
 BUDGET_BYTES = 2**30
 """What the folder may hold; the models that were not used for longest make room."""
 
@@ -57,7 +59,7 @@ class ModelFolder:
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._make_room(len(content))
-            with tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as file:
+            with tempfile.NamedTemporaryFile(dir=self._folder, suffix=_PART, delete=False) as file:
                 try:
                     file.write(content)
                     file.flush()
@@ -74,6 +76,10 @@ class ModelFolder:
         return path
 
     def _make_room(self, wanted_bytes: int) -> None:
+        # One process writes at a time, that with the lease: what is half written was left behind by
+        # one that was ended (a link that broke ends it at once).
+        for part in self._folder.glob(f"*{_PART}"):
+            part.unlink()
         files = [p for p in self._folder.iterdir() if NAME.fullmatch(p.name)]
         files.sort(key=lambda p: p.stat().st_mtime)
         held = sum(p.stat().st_size for p in files)

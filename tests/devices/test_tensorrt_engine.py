@@ -175,6 +175,16 @@ def test_a_failed_write_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_process_left_half_written_goes_in_time(tmp_path: Path) -> None:
+    left, writing = tmp_path / "engine-a.7.part", tmp_path / "engine-b.8.part"
+    for part in (left, writing):
+        part.write_bytes(bytes(10))
+    os.utime(left, (100.0, 100.0))
+    DiskCache(tmp_path).store("engine", Entry(content=b"x", build_s=1.0))
+    assert not left.exists()
+    assert writing.exists()  # another process may be at it
+
+
 def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
     cache = DiskCache(tmp_path, most_bytes=3_000)
     for age, name in enumerate(["old", "older", "new"]):

@@ -103,6 +103,24 @@ def test_the_models_not_used_for_longest_make_room(tmp_path: Path) -> None:
     assert (tmp_path / "not-ours").exists()
 
 
+def test_what_was_half_written_by_a_process_that_was_ended_makes_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class EndedError(BaseException):
+        """Stands for a signal: nothing is tidied up."""
+
+    def end(source: str, target: Path) -> None:
+        raise EndedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", end)
+        with pytest.raises(EndedError):
+            ModelFolder(tmp_path).put(name_of(b"m"), b"m")
+    assert len(list(tmp_path.iterdir())) == 1
+    path = ModelFolder(tmp_path).put(name_of(b"m"), b"m")
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_full_disk_is_said_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
