@@ -39,6 +39,7 @@ from hwprof.devices.remote.transport import (
 )
 from hwprof.errors import CompileError, DeviceUnavailableError, MeasurementError, ModelError
 from hwprof.measure import wire
+from hwprof.measure.framing import MAX_BODY_BYTES
 from hwprof.measure.pool import START_TIMEOUT_S
 from hwprof.measure.process import NO_PAGE_FAULTS, WORKER_NUMBER, WorkerFault
 
@@ -134,11 +135,16 @@ class Board:
             content: returns the bytes; called only where the device lacks them.
 
         Raises:
-            DeviceError: there is no room, or the link broke.
+            DeviceError: there is no room, it is too large for a frame, or the link broke.
         """
         if self._ask("has", COMMAND_TIMEOUT_S, name=name).header.get("has") is True:
             return
         data = content()
+        if len(data) > MAX_BODY_BYTES:
+            raise CompileError(
+                f"the model has {len(data):,} bytes, and no more than {MAX_BODY_BYTES:,} go to "
+                f"{self.address.url}: measure it there with hwprof itself"
+            )
         padded = data + bytes(-len(data) % 8)
         words = np.frombuffer(padded, dtype="<i8").astype(np.int64)
         frame = wire.Frame(

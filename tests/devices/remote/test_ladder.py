@@ -20,7 +20,7 @@ from hwprof.devices.remote.board import BACK_OFF_S, MOST_RECOVERIES, Board
 from hwprof.devices.remote.lease_token import LeaseToken, token_path
 from hwprof.devices.remote.session import RemoteSession
 from hwprof.devices.remote.transport import LinkLostError, ask, push
-from hwprof.errors import DeviceUnavailableError, ModelError
+from hwprof.errors import CompileError, DeviceUnavailableError, ModelError
 from hwprof.measure import wire
 from hwprof.measure.framing import pack
 from hwprof.measure.process import LINK, Worker, WorkerFault, last_words
@@ -143,6 +143,17 @@ def test_models_are_asked_for_by_hash_and_refused_by_any_other_name(board: Board
         board.provide("../../etc/passwd", lambda: b"")
     with pytest.raises(ModelError, match="do not have the hash"):
         board.provide("0" * 64 + ".onnx", lambda: b"something")
+
+
+def test_a_model_too_large_for_a_frame_is_its_own_fault_not_the_link_s(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The device would refuse the frame by ending the session, and be given up for it.
+    monkeypatch.setattr("hwprof.devices.remote.board.MAX_BODY_BYTES", 10)
+    content = b"eleven bytes"
+    with pytest.raises(CompileError, match="the model has 12 bytes, and no more than 10 go to"):
+        board.provide(f"{hashlib.sha256(content).hexdigest()}.onnx", lambda: content)
+    assert board._keeper is not None
 
 
 def stop_keeper(board: Board) -> None:
