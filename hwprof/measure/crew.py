@@ -45,10 +45,14 @@ T = TypeVar("T")
 
 @dataclass(kw_only=True, eq=False)
 class Seat:
-    """A worker's place, and the keys of what its present process has compiled."""
+    """A worker's place, and the keys of what its present process holds.
+
+    ``held`` was compiled there, ``ready`` has been checked as well.
+    """
 
     worker: Worker | None = None
     interpreter: Interpreter | None = None
+    held: set[str] = field(default_factory=set)
     ready: set[str] = field(default_factory=set)
 
 
@@ -178,8 +182,10 @@ class Crew:
     def drop(self, member: Member) -> None:
         """Free what a member holds in processes where others go on."""
         for seat in member.seats:
-            if seat.worker is None or member.workload.key not in seat.ready:
+            # What failed its check is held all the same, and the others need the memory.
+            if seat.worker is None or member.workload.key not in seat.held:
                 continue
+            seat.held.discard(member.workload.key)
             seat.ready.discard(member.workload.key)
             try:
                 worker = self._occupy(seat)
@@ -196,7 +202,7 @@ class Crew:
             try:
                 worker = self._occupy(seat)
                 if member.workload.key not in seat.ready:
-                    self._prepare(member, worker, warm)
+                    self._prepare(member, seat, worker, warm)
                     seat.ready.add(member.workload.key)
                 member.stage = "burst"
                 return action(worker)
@@ -226,9 +232,10 @@ class Crew:
         if fault.lost and seat.worker is not None:
             self._pool.remove(seat.worker)
             seat.worker = None
+            seat.held.clear()
             seat.ready.clear()
 
-    def _prepare(self, member: Member, worker: Worker, warm: bool) -> None:
+    def _prepare(self, member: Member, seat: Seat, worker: Worker, warm: bool) -> None:
         timeout_s, data = self._plan.timeout_s, member.workload_data
         if member.loaded is None:
             member.stage = "supports"
@@ -238,6 +245,7 @@ class Crew:
             self._announce(member, support)
         member.stage = "compile"
         worker.request("compile", timeout_s, workload=data, plan=self._plan_data)
+        seat.held.add(member.workload.key)
         member.stage = "check"
         self._check(member, worker)
         if warm:

@@ -238,6 +238,22 @@ def test_a_reference_block_that_is_lost_at_once_stops_nobody() -> None:
     assert "reference_level_s" not in result.telemetry
 
 
+def test_what_failed_its_check_is_freed_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    dropped: list[str] = []
+    request = Worker.request
+
+    def seen(worker: Worker, op: str, timeout_s: float, **fields: Any) -> Any:
+        if op == "drop":
+            dropped.append(fields["key"])
+        return request(worker, op, timeout_s, **fields)
+
+    monkeypatch.setattr(Worker, "request", seen)
+    bad, good = block("bad", 8), block("good", 16)
+    ref = null(faults=[{"label": "bad", "stage": "check", "kind": "fallback"}])
+    assert failed(run([bad, good], ref)["bad"]).kind == "fallback"
+    assert dropped == [bad.key]
+
+
 def test_all_are_compiled_before_the_first_is_warmed_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Metering a workload's memory takes freed pages from those that are warm."""
     asked: list[str] = []
