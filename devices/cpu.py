@@ -201,6 +201,21 @@ def model_inputs(session: Any) -> list[ModelInput]:
     ]
 
 
+def output_names(session: Any) -> list[str]:
+    """Return the names of a session's outputs.
+
+    Raises:
+        ModelError: one is no tensor of numbers, which alone can be bound.
+    """
+    for node in session.get_outputs():
+        if not node.type.startswith("tensor(") or node.type == "tensor(string)":
+            raise ModelError(
+                f"the output {node.name!r} is of type {node.type}; expected tensors of numbers: "
+                "export the model without what makes it"
+            )
+    return [node.name for node in session.get_outputs()]
+
+
 class CpuExecutable(HostExecutable):
     """A session with bound inputs and outputs."""
 
@@ -219,7 +234,7 @@ class CpuExecutable(HostExecutable):
         super().__init__(load_s=load_s, artifact_bytes=artifact_bytes)
         self._adapter, self._session, self._source = adapter, session, source
         specs = bind_inputs(model_inputs(session), workload.inputs)
-        self._names = [o.name for o in session.get_outputs()]
+        self._names = output_names(session)
         self._inputs = accepted_inputs(specs, workload.seed, self._run)
         self._binding = self._bound(session)
 

@@ -20,7 +20,7 @@ from hwprof.devices.host import (
     only_fp32,
     random_inputs,
 )
-from hwprof.devices.torch_module import leaves, module_of, no_model_files, not_taken
+from hwprof.devices.torch_module import array_of, leaves, module_of, no_model_files, not_taken
 from hwprof.errors import DeviceUnavailableError, ModelError
 from hwprof.measure.records import DeviceOptions, Fingerprint, MeasurePlan
 from hwprof.measure.timing import timed_burst
@@ -131,7 +131,7 @@ class CpuTorchExecutable(HostExecutable):
         except Exception as error:  # a user's module may raise anything
             shapes = [list(t.shape) for t in tensors]
             raise not_taken(self._label, shapes, error) from error
-        found = [t.detach().numpy() for t in leaves(result) if isinstance(t, self._torch.Tensor)]
+        found = [array_of(t) for t in leaves(result) if isinstance(t, self._torch.Tensor)]
         if not found:
             raise ModelError(f"{self._label!r} returned {type(result).__name__}; expected tensors")
         return found

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from hwprof.devices.cuda_device import GpuAdapter, GpuExecutable, array_of
+from hwprof.devices.cuda_device import GpuAdapter, GpuExecutable
 from hwprof.devices.cuda_memory import is_memory_full, one_line
 from hwprof.devices.cuda_timing import GpuTimer
 from hwprof.devices.cuda_trace import trace_blocks, trace_operators
 from hwprof.devices.host import Array, random_inputs
-from hwprof.devices.torch_module import leaves, module_of, no_model_files, not_taken
+from hwprof.devices.torch_module import array_of, leaves, module_of, no_model_files, not_taken
 from hwprof.errors import CompileError, ModelError
 from hwprof.graph import Graph
 from hwprof.measure.records import DeviceOptions, Fingerprint, MeasurePlan

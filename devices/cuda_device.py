@@ -22,8 +22,6 @@ from hwprof.protocols import Disturbance
 from hwprof.workload import Workload
 
 if TYPE_CHECKING:
-    import torch
-
     from hwprof.protocols import Arrays
 
 BUSY_S = 0.01
@@ -257,10 +255,3 @@ class GpuExecutable(HostExecutable):
         """Free what the workload holds on the GPU."""
         super().close()
         self.timer.close()
-
-
-def array_of(tensor: torch.Tensor) -> Array:
-    """Return a copy of a tensor's values; those that numpy lacks a type for as float32."""
-    wide = tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor
-    array: Array = wide.detach().cpu().numpy().copy()
-    return array

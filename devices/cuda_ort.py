@@ -18,7 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwprof.devices.binding import bind_inputs
-from hwprof.devices.cpu import QUIET, model_inputs, refusal, run_failure, safe_inputs
+from hwprof.devices.cpu import (
+    QUIET,
+    model_inputs,
+    output_names,
+    refusal,
+    run_failure,
+    safe_inputs,
+)
 from hwprof.devices.cuda_device import GpuAdapter, GpuExecutable
 from hwprof.devices.cuda_timing import GpuTimer
 from hwprof.devices.host import Array
@@ -197,7 +204,7 @@ class CudaOrtExecutable(GpuExecutable):
         load_s = time.perf_counter() - start_s
         self._device_id = cuda.current_device()
         specs = bind_inputs(model_inputs(self._session), workload.inputs)
-        self._names = [o.name for o in self._session.get_outputs()]
+        self._names = output_names(self._session)
         self._seeded = safe_inputs(specs, workload, plan)
         self._plain_outputs, self._on_cpu = self._probed()
         self._bind()

@@ -9,7 +9,7 @@ import numpy as np
 
 from hwprof.devices.binding import bind_inputs
 from hwprof.devices.cpu import safe_inputs
-from hwprof.devices.cuda_device import GpuExecutable, array_of
+from hwprof.devices.cuda_device import GpuExecutable
 from hwprof.devices.cuda_timing import GpuTimer
 from hwprof.devices.host import Array
 from hwprof.devices.model_source import Source
@@ -21,6 +21,7 @@ from hwprof.devices.tensorrt_layers import (
     middle_half,
 )
 from hwprof.devices.tensorrt_types import engine_inputs, torch_name
+from hwprof.devices.torch_module import array_of
 from hwprof.errors import CompileError, MeasurementError, ModelError
 from hwprof.measure.records import MeasurePlan
 from hwprof.protocols import OpTrace

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from hwprof.devices.host import load_callable
+from hwprof.devices.host import Array, load_callable
 from hwprof.errors import ModelError
 from hwprof.graph import to_torch, workload_graph
 from hwprof.protocols import Support
 from hwprof.workload import InputSpec, Workload
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 
@@ -53,6 +54,13 @@ def leaves(result: Any) -> list[Any]:
     if isinstance(result, tuple | list):
         return [leaf for value in result for leaf in leaves(value)]
     return [result]
+
+
+def array_of(tensor: torch.Tensor) -> Array:
+    """Return a copy of a tensor's values; those that numpy lacks a type for as float32."""
+    wide = tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor
+    array: Array = wide.detach().cpu().numpy().copy()
+    return array
 
 
 def not_taken(label: str, shapes: list[list[int]], error: Exception) -> ModelError:

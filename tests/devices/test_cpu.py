@@ -95,6 +95,26 @@ def test_open_dimension_is_named_with_what_to_give(two_inputs: Path) -> None:
         compiled(Workload.from_file(two_inputs, (spec("x", 3, 4),)))
 
 
+def test_outputs_that_are_no_tensors_of_numbers_are_named(tmp_path: Path) -> None:
+    helper, types = onnx.helper, onnx.TensorProto
+    shape = [2, 4]
+    sequence = helper.make_tensor_sequence_value_info("parts", FLOAT, None)
+    text = helper.make_tensor_value_info("words", types.STRING, shape)
+    given = helper.make_tensor_value_info("x", FLOAT, shape)
+    nodes = [
+        helper.make_node("SplitToSequence", ["x"], ["parts"], axis=0),
+        helper.make_node("Cast", ["x"], ["words"], to=types.STRING),
+    ]
+    for node, output in zip(nodes, (sequence, text), strict=True):
+        graph = helper.make_graph([node], "g", [given], [output])
+        model = helper.make_model(graph, ir_version=9, opset_imports=[helper.make_opsetid("", 20)])
+        path = tmp_path / f"{output.name}.onnx"
+        path.write_bytes(model.SerializeToString())
+        words = rf"output '{output.name}' is of type .*; expected tensors of numbers"
+        with pytest.raises(ModelError, match=words):
+            compiled(Workload.from_file(path))
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [

@@ -30,6 +30,10 @@ class Two(torch.nn.Module):
         rows = self.table(ids)
         return {"sum": rows + x, "more": [self.dropout(x)]}
 
+class Narrow(torch.nn.Module):
+    def forward(self, x):
+        return 3 * x.to(torch.bfloat16)
+
 made = Two()
 number = 7
 
@@ -76,6 +80,14 @@ def test_classes_and_instances_with_several_inputs_and_nested_outputs(
     np.testing.assert_array_equal(executable.outputs({"ids": ids, "x": x})[1], x)
     assert executable.loaded.artifact_bytes == 1000 * 4 * 4
     assert executable.burst(0.0, 5, "hot").n_samples >= 5
+
+
+def test_outputs_of_a_type_that_numpy_lacks_are_widened(module: str) -> None:
+    executable = compiled(f"{module}:Narrow", (InputSpec(name="x", shape=(2, 3)),))
+    (found,) = executable.outputs({"x": np.full((2, 3), 0.5, np.float32)})
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, np.full((2, 3), 1.5, np.float32))
+    assert executable.check().finite
 
 
 @pytest.mark.parametrize(
