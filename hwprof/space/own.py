@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 import os
 import re
 import sys
@@ -187,11 +188,16 @@ def _build(fields: Fields, folder: Path) -> MBConvSpace:
     resolution_px, (least, most) = fields.get("resolution_px", int), RESOLUTIONS_PX
     if not least <= resolution_px <= most:
         raise fields.wrong("resolution_px", f"an image side of {least} to {most}")
+    bn_eps, last_channels = fields.get("bn_eps", float, 1e-5), head.get("last_channels", int, 0)
+    if not 0.0 < bn_eps < math.inf:
+        raise fields.wrong("bn_eps", "a number above 0, such as 1.0e-5")
+    if last_channels < 0:
+        raise head.wrong("last_channels", "a whole number from 0 up (0: none)")
     layout = MBConvLayout(
         name=name,
         resolution_px=resolution_px,
         n_classes=fields.positive("n_classes"),
-        bn_eps=float(fields.get("bn_eps", float, default=1e-5)),
+        bn_eps=float(bn_eps),
         stem_channels=stem.positive("channels"),
         stem_act=stem.choice("act", ACTIVATIONS),
         first_channels=first.positive("channels"),
@@ -200,7 +206,7 @@ def _build(fields: Fields, folder: Path) -> MBConvSpace:
         units=tuple(_unit(unit) for unit in fields.each("units")),
         head_channels=head.positive("channels"),
         head_act=head.choice("act", ACTIVATIONS),
-        last_channels=head.get("last_channels", int, default=0),
+        last_channels=last_channels,
     )
     try:
         return MBConvSpace.from_layout(layout)

@@ -123,6 +123,10 @@ MISTAKES = {
                            "line 13: head.act is 'gelu'; expected one of relu, relu6, hswish, none"),
     "shortcut that cannot be": ("first: {channels: 8,", "first: {channels: 16,",
                                 "first.shortcut is True; expected false"),
+    "width below 0": ("head: {channels: 32, act: relu}",
+                      "head: {channels: 32, act: relu, last_channels: -8}",
+                      "line 13: head.last_channels is -8; expected a whole number from 0 up"),
+    "no epsilon": ("bn_eps: 1.0e-5", "bn_eps: -1", "line 6: bn_eps is -1; expected a number above"),
     "no module": ("my_blocks.py\nstem", "other.py\nstem", "blocks is 'other.py'"),
     "no YAML": ("units:", "units: [", "is no YAML"),
 }  # fmt: skip
