@@ -147,7 +147,7 @@ def _conv(builder: GraphBuilder, piece: ConvPiece, x: str) -> str:
 def _mbconv(builder: GraphBuilder, piece: MBConvPiece, x: str) -> str:
     mid = piece.mid_channels
     y = x
-    if piece.expand != 1 or mid != piece.in_channels:
+    if piece.expand != 1:
         y = builder.act(builder.conv(y, "expand", mid, norm_eps=piece.bn_eps), piece.act)
     y = builder.conv(
         y,

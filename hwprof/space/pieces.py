@@ -69,7 +69,7 @@ class ConvPiece(Piece):
 class MBConvPiece(Piece):
     """Inverted bottleneck: 1×1 expand, depthwise k×k, optional squeeze-excite, 1×1 project.
 
-    ``mid_channels == in_channels`` with ``expand == 1`` omits the expanding convolution.
+    ``expand == 1`` omits the expanding convolution, whatever the width.
     The identity shortcut is a field because the fixed first block of ProxylessNAS and of
     OFA-ProxylessNAS goes without it.
     """
@@ -86,7 +86,9 @@ class MBConvPiece(Piece):
 
     @property
     def mid_channels(self) -> int:
-        """Width of the depthwise convolution."""
+        """Width of the depthwise convolution; only what expands is rounded."""
+        if self.expand == 1:
+            return self.in_channels
         return make_divisible(self.in_channels * self.expand)
 
 

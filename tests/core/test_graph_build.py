@@ -77,10 +77,12 @@ def test_mbconv_costs_by_hand():
     assert graph.params == 40 * 240 + 25 * 240 + 240 * 40 + norms + gate + 64 + 240 == 57_264
 
 
-def test_mbconv_without_expansion_begins_with_the_depthwise():
+@pytest.mark.parametrize("width", [40, 12])
+def test_mbconv_without_expansion_begins_with_the_depthwise(width):
     plain = replace(MBCONV, expand=1, squeeze_excite=False, shortcut=False, act="relu")
+    plain = replace(plain, in_channels=width)  # one that is no multiple of 8 is not rounded up
     assert ops_of(plain) == ["conv", "relu", "conv"]
-    assert piece_graph(plain).nodes[0].groups == 40
+    assert piece_graph(plain).nodes[0].groups == width
 
 
 def test_a_shortcut_needs_equal_shapes():
