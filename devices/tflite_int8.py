@@ -8,9 +8,10 @@ operators and are quantised inside of them, by each call.
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import redirect_stderr, suppress
 from importlib import metadata
 
 import numpy as np
@@ -50,7 +51,9 @@ def quantized(model: bytes, precision: Precision, shape: Sequence[int], seed: in
         {INPUT: rng.standard_normal(shape, dtype=np.float32)} for _ in range(N_CALIBRATION_INPUTS)
     ]
     try:
-        with warnings.catch_warnings():
+        # Its progress bars cannot all be switched off. Where the file goes to another machine they
+        # would stand on the user's terminal, in the middle of our own.
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             # It keeps every tensor of its calibrating runs, and is warned that this takes memory.
             warnings.simplefilter("ignore", UserWarning)
             tool = quantizer.Quantizer(

@@ -13,11 +13,12 @@ schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
 
 from hwprof.devices import device_ref
 from hwprof.devices.remote.artifacts import Artifacts
-from hwprof.devices.tflite import TfliteAdapter
+from hwprof.devices.tflite import TfliteAdapter, write_model
 from hwprof.devices.tflite_int8 import from_levels, to_levels
 from hwprof.errors import MissingExtraError
 from hwprof.measure.engine import measure
 from hwprof.measure.records import DeviceOptions, Measurement, Precision, plan_for
+from hwprof.space import get_space
 from hwprof.testing import PIECES, block, reference_outputs
 from hwprof.workload import Workload
 
@@ -91,6 +92,17 @@ def test_same_seed_same_file_and_another_seed_other_ranges() -> None:
 
     assert written(0) == written(0)
     assert written(0) != written(1)
+
+
+@pytest.mark.parametrize("precision", ["int8", "int8-dynamic"])
+def test_a_network_is_quantised_without_a_word(
+    precision: Precision, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = get_space("mobile-mini")
+    network = Workload.network(space.sample(np.random.default_rng(1)))
+    assert write_model(network, DeviceOptions(precision=precision))
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("", "")
 
 
 def test_levels_by_hand() -> None:
