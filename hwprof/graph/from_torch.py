@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from hwprof.errors import ModelError
-from hwprof.graph.ir import GraphBuilder
+from hwprof.graph.ir import GraphBuilder, pooled_size
 from hwprof.space.pieces import out_size
 
 if TYPE_CHECKING:
@@ -214,12 +214,7 @@ def _pooled(side: int, module: Any) -> int:
     kernel, stride, padding = (
         _pair(v)[0] for v in (module.kernel_size, module.stride, module.padding)
     )
-    beyond = side + 2 * padding - kernel
-    if not module.ceil_mode:
-        return int(beyond // stride + 1)
-    steps = -(-beyond // stride)
-    # No window begins in the padding behind the input.
-    return int(steps if steps * stride >= side + padding else steps + 1)
+    return pooled_size(side, kernel, stride, padding, ceil_mode=module.ceil_mode)
 
 
 def _is_call(node: Any) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import Literal
@@ -148,6 +148,16 @@ class Graph:
         return tuple(node for node in self.nodes if node.weight_shape is not None)
 
 
+def pooled_size(side: int, kernel: int, stride: int, padding: int, *, ceil_mode: bool) -> int:
+    """Return the side of a square pool's output, as torch and ONNX compute it."""
+    beyond = side + 2 * padding - kernel
+    if not ceil_mode:
+        return beyond // stride + 1
+    steps = -(-beyond // stride)
+    # No window begins in the padding behind the input.
+    return steps if steps * stride >= side + padding else steps + 1
+
+
 class GraphBuilder:
     """Appends operators and works out shapes; every method returns the new tensor's name.
 
@@ -273,20 +283,32 @@ class GraphBuilder:
     def pool(
         self, x: str, name: str, op: Literal["avg_pool", "max_pool"], *, kernel: int, stride: int
     ) -> str:
-        """Add a pool; padding is not counted in averages."""
+        """Add a pool; padding is not counted in averages.
+
+        Raises:
+            SpaceError: no such pool has an output of the input's side over the stride (an even one
+                with stride 1, say).
+        """
         channels, height, width = self.shape(x)
-        padding = (kernel - 1) // 2
-        return self._append(
-            Node(
-                op=op,
-                name=self._full(name),
-                inputs=(x,),
-                shape=(channels, out_size(height, stride), out_size(width, stride)),
-                kernel=kernel,
-                stride=stride,
-                padding=padding,
-                ceil_mode=padding == 0 and (height % stride > 0 or width % stride > 0),
+        node = Node(
+            op=op,
+            name=self._full(name),
+            inputs=(x,),
+            shape=(channels, out_size(height, stride), out_size(width, stride)),
+            kernel=kernel,
+            stride=stride,
+            padding=(kernel - 1) // 2,
+        )
+        for ceil_mode in (False, True):
+            made = (
+                pooled_size(side, kernel, stride, node.padding, ceil_mode=ceil_mode)
+                for side in (height, width)
             )
+            if node.shape[1:] == tuple(made):
+                return self._append(replace(node, ceil_mode=ceil_mode))
+        raise SpaceError(
+            f"{node.name}: no pool of kernel {kernel} and stride {stride} makes {node.shape[1:]} of "
+            f"{(height, width)}; expected an odd kernel, or a stride above 1"
         )
 
     def global_pool(self, x: str, name: str) -> str:

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 from torch import Tensor, nn
 
 from hwprof.errors import ModelError
-from hwprof.graph import GraphBuilder, to_torch
+from hwprof.graph import GraphBuilder, to_onnx, to_torch
 from hwprof.graph.from_torch import emit_module
 
 
@@ -75,6 +75,30 @@ def test_outputs_are_equal_with_the_weights_copied() -> None:
     x = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 6, 9, 9)).astype(np.float32))
     with torch.no_grad():
         torch.testing.assert_close(network(x), module(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("side", [8, 9])
+@pytest.mark.parametrize(
+    "pool",
+    [
+        nn.MaxPool2d(4, 2, 1, ceil_mode=True),
+        nn.AvgPool2d(4, 2, 1, ceil_mode=True, count_include_pad=False),
+        nn.MaxPool2d(2, 2, ceil_mode=True),
+        nn.MaxPool2d(3, 2, 1),
+        nn.AvgPool2d(2, 3, ceil_mode=True),
+    ],
+)
+def test_pools_cover_the_edge_in_every_form(pool: nn.Module, side: int) -> None:
+    builder = GraphBuilder("pool", (2, side, side))
+    graph = builder.finish(emit_module(builder, nn.Sequential(pool), builder.input))
+    x = np.random.default_rng(0).normal(size=(1, 2, side, side)).astype(np.float32) - 5.0
+    expected = pool(torch.from_numpy(x)).numpy()
+    assert graph.output_shape == expected.shape[1:]
+    np.testing.assert_allclose(to_torch(graph)(torch.from_numpy(x)).numpy(), expected, rtol=1e-5)
+    runtime = pytest.importorskip("onnxruntime")
+    session = runtime.InferenceSession(to_onnx(graph), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"input": x})
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

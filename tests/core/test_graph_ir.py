@@ -92,3 +92,10 @@ def test_impossible_convolutions_are_refused(kernel, groups, message):
     builder = GraphBuilder("g", (3, 4, 4))
     with pytest.raises(SpaceError, match=message):
         builder.conv("input", "c", 4, kernel=kernel, groups=groups)
+
+
+def test_a_pool_that_cannot_keep_the_side_is_refused():
+    """An even kernel with stride 1 has one place less than there are pixels."""
+    builder = GraphBuilder("g", (4, 8, 8))
+    with pytest.raises(SpaceError, match=r"p: no pool of kernel 2 and stride 1 makes \(8, 8\)"):
+        builder.pool("input", "p", "max_pool", kernel=2, stride=1)
