@@ -133,6 +133,8 @@ class Journal:
         if self._events.tell() < length:
             raise _damaged(folder / EVENTS_FILE, "it ends too early")
         self._events.truncate(length)
+        # Where a checkpoint says that the log ends, also if nothing is logged before it.
+        self._events.seek(length)
         if known:
             self._n_events = int(known["n_events"])
             self.resumed = Resumed(

@@ -83,7 +83,8 @@ def run_search(
         accuracy: gives top-1 in percent; where it has a ``test_score``, finalists get that too.
         latency: predicts (latency, half-width of its 95 % interval) in seconds for each network.
         max_evals: distinct networks whose accuracy may be judged.
-        max_time_s: judge no further once the search has lasted this long, interruptions apart.
+        max_time_s: judge no further once the search has lasted this long, interruptions and
+            measuring apart.
         target_s: slower networks are not wanted.
         measure: measures the finalists; without it the front is unconfirmed.
         n_finalists: how many are measured at most.
@@ -201,8 +202,7 @@ class _Search:
             outcome = self.judge.evaluate(request)
             self.strategy.tell(outcome)
             self._log(outcome)
-            self.ledger.tick()
-            self.journal.checkpoint(self.strategy.state_dict(), self.ledger.to_json())
+            self._keep()
             self._show(max_evals, pace)
 
     def confirm(
@@ -214,8 +214,13 @@ class _Search:
             return self._tested(front_of(self.trials, target_s))
         finalists = choose_finalists(self.trials, n_finalists, target_s, always)
         started_s = time.monotonic()
-        finalists = measured(finalists, measure)
-        self.ledger.measuring_s += time.monotonic() - started_s
+        try:
+            finalists = measured(finalists, measure)
+        finally:
+            self.ledger.measuring_s += time.monotonic() - started_s
+            # What was measured is kept, and so is what it took. Nothing was logged in between:
+            # the log of a search that goes on still ends with what was judged.
+            self._keep()
         self.ledger.measured += sum(t.latency_source == "measured" for t in finalists)
         finalists = self._tested(finalists)
         for trial in finalists:
@@ -235,11 +240,18 @@ class _Search:
             return "evaluations"
         if self.strategy.done:
             return "space exhausted"
-        if max_time_s is not None and self.ledger.tick() >= max_time_s:
+        # Finalists that were measured before the search was prolonged took no time from it.
+        judging_s = self.ledger.tick() - self.ledger.measuring_s
+        if max_time_s is not None and judging_s >= max_time_s:
             return "time"
         if self.ledger.proposals >= PROPOSALS_PER_EVALUATION * max_evals:
             return "proposals"
         return None
+
+    def _keep(self) -> None:
+        """Make what was judged and spent so far what a killed search goes on from."""
+        self.ledger.tick()
+        self.journal.checkpoint(self.strategy.state_dict(), self.ledger.to_json())
 
     def _take(self, outcome: Trial | Refusal) -> bool:
         """Keep an outcome; return whether it joined the front of trials."""

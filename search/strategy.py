@@ -135,6 +135,24 @@ STRATEGIES: Mapping[str, str] = {
 }
 """Name to ``module:Class``; the class is opened as :func:`make_strategy` says."""
 
+APART: Mapping[str, str] = {"proxyless": "which trains", "te-nas": "which judges no accuracy"}
+"""Strategies that run a search of their own, and why."""
+
+
+def require_strategy(name: str) -> None:
+    """Check that there is a strategy of this name, here or :data:`APART`.
+
+    Raises:
+        PlanError: there is none.
+    """
+    known = [*STRATEGIES, *APART]
+    if name in known:
+        return
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}? Expected" if close else "expected"
+    apart = " or ".join(f"{other}, {why}" for other, why in APART.items())
+    raise PlanError(f"unknown strategy {name!r}; {hint} one of {', '.join(STRATEGIES)}, {apart}")
+
 
 def make_strategy(
     name: str, space: DesignSpace, rng: np.random.Generator, *, target_s: float | None = None
@@ -148,17 +166,12 @@ def make_strategy(
         target_s: slower networks are not wanted.
 
     Raises:
-        PlanError: the name is unknown.
+        PlanError: the name is unknown, or of a strategy that is :data:`APART`.
     """
-    place = STRATEGIES.get(name)
-    if place is None:
-        close = difflib.get_close_matches(name, STRATEGIES, n=1)
-        hint = f"did you mean {close[0]!r}? Expected" if close else "expected"
-        raise PlanError(
-            f"unknown strategy {name!r}; {hint} one of {', '.join(STRATEGIES)}, proxyless, which "
-            "trains, or te-nas, which judges no accuracy"
-        )
-    module, _, attribute = place.partition(":")
+    require_strategy(name)
+    if name in APART:
+        raise PlanError(f"{name}, {APART[name]}, runs a search of its own; expected another name")
+    module, _, attribute = STRATEGIES[name].partition(":")
     made: Strategy = getattr(importlib.import_module(module), attribute)(
         space, rng, target_s=target_s
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwprof.api.runs import open_run
-from hwprof.errors import DataError
+from hwprof.errors import DataError, PlanError
 from hwprof.measure.records import DeviceOptions, Precision, plan_for
 from hwprof.progress import ProgressCallback
 from hwprof.results import Holdout
@@ -160,6 +160,31 @@ def require_same_device(model: AdditiveLatencyModel, device: str, options: Devic
     from hwprof.devices import device_ref
 
     model.require_fingerprint(device_fingerprint(device_ref(device, options)))
+
+
+def refuse_idle_options(options: DeviceOptions, flag: str) -> None:
+    """Refuse options of a device where none is named, and the latencies are those of a run.
+
+    Args:
+        options: as they were given.
+        flag: the option that would name the device.
+
+    Raises:
+        PlanError: naming those that are not what they are by default.
+    """
+    usual = DeviceOptions()
+    # The script is left out: it steers what measures, and no prediction is of it.
+    named = [
+        f"--{name} {getattr(options, name)}"
+        for name in ("threads", "batch", "precision")
+        if getattr(options, name) != getattr(usual, name)
+    ]
+    if named:
+        raise PlanError(
+            f"{', '.join(named)}: options of a device, and none is named; latencies would be "
+            f"those of the run, with its own options: name the device with {flag}, or leave "
+            "them out"
+        )
 
 
 def _models(runs: Sequence[str | Path]) -> tuple[AdditiveLatencyModel, ...]:

@@ -11,8 +11,9 @@ from hwprof.api.adapting import require_same_device
 from hwprof.api.boards import refuse_emulated
 from hwprof.api.proxyless import is_table
 from hwprof.api.runs import latency_model
+from hwprof.errors import IncompatibleRunError
 from hwprof.measure.records import DeviceOptions, Fingerprint
-from hwprof.space import Architecture, space_of
+from hwprof.space import Architecture, DesignSpace, space_of
 
 if TYPE_CHECKING:
     from hwprof.estimate.latency_model import AdditiveLatencyModel
@@ -27,6 +28,7 @@ class LatencyModelCheck:
 
     Attributes:
         run: the run's folder.
+        space: that is searched.
         measure_on: the device that the model must be of; None where any will do.
         options: of that device.
         allow_emulated: whether times of an emulated device count.
@@ -34,6 +36,7 @@ class LatencyModelCheck:
     """
 
     run: str | Path
+    space: DesignSpace
     measure_on: str | None
     options: DeviceOptions
     allow_emulated: bool
@@ -43,9 +46,16 @@ class LatencyModelCheck:
         """Accept the model of the run, which is of ``device``.
 
         Raises:
-            IncompatibleRunError: it is of another device.
+            IncompatibleRunError: it is of another space or device.
             PlanError: its device is emulated.
         """
+        known, wanted = model.space, self.space
+        if (known.name, known.resolution_px) != (wanted.name, wanted.resolution_px):
+            raise IncompatibleRunError(
+                f"the latencies in {str(self.run)!r} are of {known.name!r} at "
+                f"{known.resolution_px} px, the search is in {wanted.name!r} at "
+                f"{wanted.resolution_px} px: profile that one"
+            )
         self.fingerprint = model.fingerprint
         if not self.allow_emulated:
             refuse_emulated(device, f"the run {str(self.run)!r}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hwprof.api.adapting import require_same_device
+from hwprof.api.adapting import refuse_idle_options, require_same_device
 from hwprof.api.friendliness import effects as block_effects
 from hwprof.api.models import as_architecture, write_file
 from hwprof.api.runs import latency_model, open_run, run_space
@@ -62,12 +62,15 @@ def predict(
 
     Raises:
         IncompatibleRunError: ``device`` as it is used here is not the run's.
+        PlanError: options of a device without the device.
         SpaceError: a network is of another space, or holds a block that was never measured.
     """
+    options = DeviceOptions(threads=threads, batch=batch, precision=precision)
+    if device is None:
+        refuse_idle_options(options, "--device")
     networks = _architectures(archs)
     model, _ = latency_model(run)
     if device is not None and not allow_other_device:
-        options = DeviceOptions(threads=threads, batch=batch, precision=precision)
         require_same_device(model, device, options)
     latency_s, half_s = model.predict_many(networks)
     intervals = zip(networks, latency_s.tolist(), half_s.tolist(), strict=True)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hwprof.api.adapting import refuse_idle_options
 from hwprof.api.boards import device_label, refuse_emulated
 from hwprof.api.finalists import FinalistMeasurer, identity, make_folder
 from hwprof.api.latency_sources import LatencyModelCheck, open_latency
@@ -143,24 +144,28 @@ def search(
         progress: called as the search goes on.
 
     Raises:
-        PlanError: an option is out of range, or means nothing to the strategy.
-        IncompatibleRunError: the latency model is not that of ``measure_on`` and its options, or
-            ``out`` holds another run.
+        PlanError: an option is out of range, or means nothing to the strategy, or without a
+            device to measure on.
+        IncompatibleRunError: the latency model is of another space, or not that of ``measure_on``
+            and its options, or ``out`` holds another run.
     """
     import numpy as np
 
     from hwprof.devices import device_ref
     from hwprof.search.accuracy import open_accuracy
     from hwprof.search.runner import run_search
-    from hwprof.search.strategy import make_strategy
+    from hwprof.search.strategy import make_strategy, require_strategy
 
+    require_strategy(strategy)
     _require_meaning(strategy, max_evals=max_evals, max_time_s=max_time_s, proxyless=proxyless)
+    options = DeviceOptions(threads=threads, batch=batch, precision=precision, script=script)
+    if measure_on is None:
+        refuse_idle_options(options, "--measure-on")
     target_s = target_seconds(target_ms)
     design = as_space(space)
     folder = Path(out) if out is not None else None
     if folder is not None:
         make_folder(folder)
-    options = DeviceOptions(threads=threads, batch=batch, precision=precision, script=script)
     measure = None
     shown_device = None
     if measure_on is not None:
@@ -171,6 +176,7 @@ def search(
 
     accept = LatencyModelCheck(
         run=latency,
+        space=design,
         measure_on=None if allow_other_device else measure_on,
         options=options,
         allow_emulated=allow_emulated,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hwprof.api.adapting import refuse_idle_options
 from hwprof.api.boards import device_label, refuse_emulated
 from hwprof.api.finalists import FinalistMeasurer, identity, make_folder
 from hwprof.api.latency_sources import LatencyModelCheck, open_latency
@@ -15,7 +16,7 @@ from hwprof.api.models import as_space, write_file
 from hwprof.api.proxyless import ProxylessOptions, refuse_options
 from hwprof.api.runs import TE_NAS_FILE
 from hwprof.api.searching import TE_NAS, target_seconds
-from hwprof.errors import DeviceError, MissingExtraError, PlanError
+from hwprof.errors import DataError, DeviceError, HwprofError, MissingExtraError, PlanError
 from hwprof.measure.records import DeviceOptions, Measurement, Precision
 from hwprof.progress import ProgressCallback
 from hwprof.results import LatencySource
@@ -132,7 +133,9 @@ def search_te_nas(
         progress: called as the search goes on.
 
     Raises:
+        DataError: the network's latency is not known; it is kept.
         DeviceError: the network could not be measured; it is kept.
+        IncompatibleRunError: the latency model is of another space or device.
         MissingExtraError: torch is not installed.
         PlanError: no network is predicted to be within the target.
         SpaceError: the space is another one.
@@ -150,13 +153,16 @@ def search_te_nas(
 
     design, folder, target_s = as_space(space), Path(out), target_seconds(target_ms)
     te_nas.require_cells(design)
-    make_folder(folder)
     options = DeviceOptions(threads=threads, batch=batch, precision=precision, script=script)
+    if measure_on is None:
+        refuse_idle_options(options, "--measure-on")
+    make_folder(folder)
     label = None if measure_on is None else device_label(device_ref(measure_on, options))
     if label is not None and not allow_emulated:
         refuse_emulated(label, "a network measured there")
     accept = LatencyModelCheck(
         run=latency,
+        space=design,
         measure_on=None if allow_other_device else measure_on,
         options=options,
         allow_emulated=allow_emulated,
@@ -174,7 +180,15 @@ def search_te_nas(
         folder=folder,
         progress=progress,
     )
-    ((latency_s, half_s),) = predict([found.arch])
+    # The network first: predicting may fail (of a table with gaps), and so may measuring.
+    write_file(folder / NETWORK_FILE, json.dumps(found.arch.to_json()).encode())
+    kept = f"the network is kept in {str(folder / NETWORK_FILE)!r}"
+    try:
+        ((latency_s, half_s),) = predict([found.arch])
+    except HwprofError as error:
+        raise DataError(
+            f"{error}: name another source with --latency and call the search again; {kept}"
+        ) from error
     cost = architecture_cost(design, found.arch)
     choice = UntrainedChoice(
         space=design.name,
@@ -192,16 +206,13 @@ def search_te_nas(
         seconds=found.seconds,
         latency_fingerprint=identity(accept.fingerprint),
     )
-    # The network first: measuring may fail.
-    write_file(folder / NETWORK_FILE, json.dumps(found.arch.to_json()).encode())
     if measure_on is not None:
         measurer = FinalistMeasurer(folder, measure_on, options, preset, seed, progress)
         (result,) = measurer([found.arch])
         if not isinstance(result, Measurement):
             raise DeviceError(
                 f"the network could not be measured ({result.kind} in {result.stage}: "
-                f"{result.message}); mend the device and call the same search again: the network "
-                f"is kept in {str(folder / NETWORK_FILE)!r}"
+                f"{result.message}); mend the device and call the same search again: {kept}"
             )
         choice = replace(
             choice,

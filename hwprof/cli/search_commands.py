@@ -11,6 +11,8 @@ from hwprof.cli import proxyless_options as own
 from hwprof.cli.output import print_json, print_text, say
 from hwprof.cli.progress import ProgressLine
 
+FINALISTS = 16
+
 
 def train(
     out: Annotated[str, opt.named("--out", "Checkpoint to write; called again, training goes on.")],
@@ -86,7 +88,7 @@ def search(
     ] = False,
     finalists: Annotated[
         int, typer.Option("--finalists", min=1, help="How many are measured at most.")
-    ] = 16,
+    ] = FINALISTS,
     preset: opt.Preset = "quick",
     threads: opt.Threads = 1,
     batch: opt.Batch = 1,
@@ -154,7 +156,13 @@ def search(
         "script": script,
     }
     if strategy == api.TE_NAS:
-        api.refuse_for_te_nas(proxyless, accuracy=accuracy, max_evals=max_evals, max_time=max_time)
+        api.refuse_for_te_nas(
+            proxyless,
+            accuracy=accuracy,
+            max_evals=max_evals,
+            max_time=max_time,
+            finalists=None if finalists == FINALISTS else finalists,
+        )
         with ProgressLine() as progress:
             choice = api.search_te_nas(**common, progress=progress).to_json()
         print_json(choice) if json_ else print_text(untrained_text(choice))

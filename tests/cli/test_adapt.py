@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hwprof import api
-from hwprof.errors import IncompatibleRunError
+from hwprof.errors import IncompatibleRunError, PlanError
 from hwprof.space import get_space
 from tests.cli.running import hwprof
 from tests.cli.test_devices_compared import COST_MS, make_run
@@ -75,6 +75,33 @@ def test_predicting_for_other_options_names_what_differs(folder: Path) -> None:
         cwd=folder,
     )
     assert allowed.returncode == 0, allowed.stderr
+
+
+def test_options_of_no_device_are_refused(folder: Path, tmp_path: Path) -> None:
+    """Latencies of the run would pass for latencies at batch 8."""
+    with pytest.raises(PlanError, match=r"--threads 4, --batch 8: options.*with --device"):
+        api.predict(folder / "new", folder / "cell.json", threads=4, batch=8)
+    with pytest.raises(PlanError, match=r"--precision fp16: options.*with --measure-on"):
+        api.search(
+            space="nasbench201",
+            latency=folder / "new",
+            accuracy="table:a.csv",
+            out=tmp_path / "found",
+            precision="fp16",
+        )
+    assert not (tmp_path / "found").exists()
+
+
+def test_search_by_latencies_of_another_space_is_refused_before_it_begins(
+    folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(IncompatibleRunError, match=r"are of 'nasbench201'.*in 'mobile-mini'"):
+        api.search(
+            space="mobile-mini",
+            latency=folder / "new",
+            accuracy="table:a.csv",
+            out=tmp_path / "found",
+        )
 
 
 def test_search_that_measures_elsewhere_is_refused_before_it_begins(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hwprof.api import cost, report, retime, search, search_te_nas
-from hwprof.errors import PlanError, StoreError
+from hwprof.errors import DataError, PlanError, StoreError
 from hwprof.reports.untrained_text import untrained_text
 from hwprof.search import indicators
 from hwprof.search.indicators import Indicators
@@ -72,6 +73,21 @@ def test_comes_to_a_network_within_the_target_and_measures_it(
     assert cost(str(folder / "out" / "network.json")).arch == found.arch
 
 
+def test_network_without_a_latency_is_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(indicators, "Untrained", untrained)
+    table = folder / "table.csv"
+    table.write_text(f"arch,latency_ms\n{cell_string(['none'] * 6)},1\n")
+    asked: dict[str, Any] = {"space": FEW, "latency": table, "out": folder / "out"}
+    with pytest.raises(DataError, match=r"has no latency for.*the network is kept in"):
+        search_te_nas(**asked)
+    (cell,) = product(*(FEW.choices(slot)[-1:] for slot in FEW.slots))
+    kept = folder / "out" / "network.json"
+    assert cost(str(kept)).arch.cell == cell_string(cell)
+    # What was found stands once its latency is known.
+    table.write_text(f"arch,latency_ms\n{cell_string(cell)},7\n")
+    assert search_te_nas(**asked).latency_s == pytest.approx(7e-3)
+
+
 def test_general_search_says_which_call_it_is() -> None:
     with pytest.raises(PlanError, match="search_te_nas"):
         search(space="nasbench201", latency="table.csv", strategy="te-nas")
@@ -90,6 +106,8 @@ def test_its_folder_is_refused_where_a_front_is_wanted(tmp_path: Path) -> None:
 MISTAKES = {
     "accuracies": (["--accuracy", "table:a.csv"], "--accuracy: te-nas judges no accuracy"),
     "a budget": (["--max-evals", "5", "--max-time", "5m"], "--max-evals, --max-time: te-nas"),
+    "several finalists": (["--finalists", "3"], "--finalists: te-nas"),
+    "a batch of nothing": (["--batch", "8"], "name the device with --measure-on"),
     "options of proxyless": (["--epochs", "3"], "(--epochs) mean nothing to te-nas"),
     "layers": (["--space", "mobile-mini"], "expected nasbench201"),
     "a target of nothing": (["--target-ms", "0"], "--target-ms is 0"),

@@ -1,13 +1,14 @@
-"""The log of a search, where the disk does not take it."""
+"""The log of a search: cut back to its checkpoint, and where the disk does not take it."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from hwprof.errors import StoreError
-from hwprof.search.events import SearchStarted
+from hwprof.search.events import SearchFinished, SearchStarted
 from hwprof.search.journal import Journal
 
 
@@ -22,3 +23,22 @@ def test_a_log_that_cannot_be_closed_is_one_line_and_leaves_no_lock(tmp_path: Pa
         journal.__exit__(None, None, None)
     with Journal(tmp_path, {}):
         pass
+
+
+def test_a_checkpoint_before_which_nothing_is_logged_knows_where_the_log_ends(
+    tmp_path: Path,
+) -> None:
+    """As of a search that was ended by its budget and, prolonged, finds the space exhausted."""
+    end = SearchFinished(reason="evaluations", confirmed=False, n_front=1, ledger={})
+    with Journal(tmp_path, {}) as journal:
+        journal.record(SearchStarted(request={}), 0.0)
+        journal.checkpoint({"told": 1}, {})
+        journal.record(end, 1.0)
+    with Journal(tmp_path, {}) as journal:
+        journal.checkpoint({"told": 2}, {})
+    with Journal(tmp_path, {}) as journal:
+        assert journal.resumed is not None
+        assert journal.resumed.strategy == {"told": 2}
+        journal.record(end, 2.0)
+    lines = (tmp_path / "events.jsonl").read_text().splitlines()
+    assert [json.loads(line)["event"] for line in lines] == ["SearchStarted", "SearchFinished"]

@@ -190,6 +190,8 @@ class TestFromPython:
             ({"target_ms": float("nan")}, "--target-ms is nan"),
             ({"strategy": "nsga2", "target_ms": -1.0}, "--target-ms is -1"),
             ({"max_time_s": 60.0}, "--max-time means nothing to proxyless"),
+            ({"strategy": "proxylss"}, "unknown strategy 'proxylss'; did you mean 'proxyless'"),
+            ({"batch": 8}, "--batch 8: options of a device, and none is named"),
             (
                 {
                     "strategy": "nsga2",
