@@ -191,6 +191,19 @@ def _ridge_inverse(X: Floats, root: Floats, penalty: float) -> Floats:
     return np.asarray(np.linalg.inv(gram), dtype=np.float64)
 
 
+def square_root(inverse: Floats) -> Floats:
+    """Return R with R·Rᵀ = ``inverse``, ``float64[p, p]``.
+
+    Where a block was never seen nothing is known of its column: the inverse is singular there, and
+    rounding decides whether Cholesky's method, the faster one, still goes.
+    """
+    try:
+        return np.asarray(np.linalg.cholesky(inverse))
+    except np.linalg.LinAlgError:
+        values, vectors = np.linalg.eigh(inverse)
+        return np.asarray(vectors * np.sqrt(values.clip(0.0)))
+
+
 def t_quantile(probability: float, degrees: float) -> float:
     """Return Student's t quantile; the normal one for infinite ``degrees``."""
     from scipy import special
