@@ -175,7 +175,7 @@ def _best_depth(friendliness: Friendliness) -> str | None:
         return None
     rate, effect = max(worth, key=lambda pair: pair[0])
     return (
-        f"Depth is best spent in unit {effect.unit}: layer {effect.depth} buys {rate:.3g} "
+        f"Depth is best spent in unit {effect.unit}: reaching {effect.depth} layers buys {rate:.3g} "
         f"points a ms ({format_spread(effect.latency)}{_points(effect.accuracy)})."
     )
 
