@@ -350,12 +350,16 @@ def test_accuracy_that_saturates_is_said_to() -> None:
         assert any(said in sentence for sentence in insights(found))
 
 
-def test_depth_is_named_by_its_number_of_layers() -> None:
-    """Layers are counted from 0 wherever one is named; a depth is a number of them."""
+@pytest.mark.parametrize("by_block", [0.1, 0.0])
+def test_depth_is_named_by_its_number_of_layers(by_block: float) -> None:
+    """Layers are counted from 0 wherever one is named; a depth is a number of them.
+
+    Depth may pay where no block does.
+    """
     space = tiny_space()
     design = DesignMatrix(space)
-    # The layer gives a point; blocks differ a little.
-    points = np.full(design.n_coefficients, 0.1)
+    # The layer gives a point; blocks differ a little, or not.
+    points = np.full(design.n_coefficients, by_block)
     points[design.expansion[design.index[Term(kind="depth", unit=0, depth=2)]] > 0] = 1.0
     archs = draw(space, 60, 3)
     gained = design.rows(design.encode(archs)) @ points
