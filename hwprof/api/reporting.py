@@ -70,7 +70,8 @@ def report(
     Args:
         runs: folders of ``hwprof profile``, ``search``, ``retime`` or ``quickstart``, and
             ``reduced.yaml``. Of several profiles the first is shown whole, the others beside it;
-            searches of other devices than its own stand in a section of several devices.
+            searches of other devices than its own stand in a section of several devices, reduced
+            spaces of others are left out.
         out: the folder of the page.
         accuracy: an accuracy source for the effects; a quickstart brings its own.
         data: images for ``supernet:``.
