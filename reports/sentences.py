@@ -223,13 +223,18 @@ def comparison_sentence(rows: Sequence[ComparisonRow]) -> str:
         f"{format_share(abs(r.gain or 0.0), 1)}"
         for r in gains
     ]
-    seeds = min(r.n_searches for r in gains)
-    caution = (
-        " One search each: differences of this size can be chance; repeat with other seeds."
-        if seeds == 1
-        else f" Means over {seeds} seeds."
-    )
-    return f"Hypervolume in the reduced space: {', '.join(parts)}.{caution}"
+    return f"Hypervolume in the reduced space: {', '.join(parts)}.{_seeds_words(rows)}"
+
+
+def _seeds_words(rows: Sequence[ComparisonRow]) -> str:
+    """Say how many searches gains rest on; a gain has those of both spaces behind it."""
+    compared = {r.strategy for r in rows if r.gain is not None}
+    counts = [r.n_searches for r in rows if r.strategy in compared]
+    fewest, most = min(counts), max(counts)
+    if fewest == 1:
+        one = "One search each" if most == 1 else "Of some there is one search only"
+        return f" {one}: differences of this size can be chance; repeat with other seeds."
+    return f" Means over {fewest if fewest == most else f'{fewest} to {most}'} seeds."
 
 
 def target_sentence(outcome: TargetOutcome) -> str:

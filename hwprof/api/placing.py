@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hwprof.errors import IncompatibleRunError
 from hwprof.measure.records import Fingerprint, Measurement
-from hwprof.results import Interval, SearchResult
+from hwprof.results import Interval, Reduction, SearchResult
 from hwprof.space import Architecture, DesignSpace
 
 if TYPE_CHECKING:
@@ -97,14 +97,52 @@ def place(
     return Placed(own=tuple(own.searches), places=places if several else (), notes=tuple(notes))
 
 
+def own_reduction(
+    page: Fingerprint, reductions: Sequence[Reduction]
+) -> tuple[Reduction | None, tuple[str, ...]]:
+    """Return the first reduced space of the page's device, and what to say of the others.
+
+    One without a fingerprint, out of a table of effects, is told by its device's name.
+    """
+    own = [r for r in reductions if _is_of(r, page)]
+    notes = []
+    if elsewhere := len(reductions) - len(own):
+        notes.append(
+            f"{elsewhere} reduced space{'s' if elsewhere > 1 else ''} of other devices, or with "
+            f"other options, {'are' if elsewhere > 1 else 'is'} left out: what is dropped there says "
+            "nothing of this device."
+        )
+    if len(own) > 1:
+        notes.append(
+            f"Of {len(own)} reduced spaces the first is shown: report each on a page of its own."
+        )
+    return (own[0] if own else None), tuple(notes)
+
+
+def _is_of(reduction: Reduction, page: Fingerprint) -> bool:
+    known = reduction.fingerprint.get("digest")
+    if known is None:
+        return reduction.device in ("", page.stable["device"])
+    return bool(known == page.digest)
+
+
 def require_same_space(
-    searches: Sequence[SearchResult], retimed: Sequence[Retimed], space: DesignSpace
+    searches: Sequence[SearchResult],
+    retimed: Sequence[Retimed],
+    reductions: Sequence[Reduction],
+    space: DesignSpace,
 ) -> None:
-    """Refuse fronts of other spaces or input sizes than the page's.
+    """Refuse fronts and reductions of other spaces or input sizes than the page's.
 
     Raises:
         IncompatibleRunError: naming what differs.
     """
+    for r in reductions:
+        if (r.space, r.resolution_px) != (space.name, space.resolution_px):
+            raise IncompatibleRunError(
+                f"a reduced space is of {r.space} at {r.resolution_px} px, the first profile of "
+                f"{space.name} at {space.resolution_px} px: report each space on a page of its own"
+            )
     archs = [r.workload.arch for run in retimed for r in run.results.values()]
     archs += [t.arch for s in searches for t in s.front]
     for arch in filter(None, archs):

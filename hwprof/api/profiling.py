@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -162,8 +163,10 @@ def profile(
         precision_plan = _planned(campaign, samples, half_width)
         if on_plan is not None:
             on_plan(precision_plan)
+        # Of the networks still to come as many fail as of the pilot: those count for nothing.
+        tried = precision_plan.n_networks * len(campaign.networks) / precision_plan.n_pilot
         campaign = plan_campaign(
-            searched, seed, precision_plan.n_networks, isolated, favour_depth=favour_depth
+            searched, seed, math.ceil(tried), isolated, favour_depth=favour_depth
         )
         summary, _ = measuring.run(campaign)
     if cold:

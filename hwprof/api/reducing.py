@@ -76,7 +76,7 @@ def predict(
     intervals = zip(networks, latency_s.tolist(), half_s.tolist(), strict=True)
     return Table(
         tuple(
-            Prediction(arch=network, latency_s=level, lo_s=level - half, hi_s=level + half)
+            Prediction(arch=network, latency_s=level, lo_s=_bound(level, half), hi_s=level + half)
             for network, level, half in intervals
         )
     )
@@ -142,6 +142,14 @@ def reduce(
     if out is not None:
         write_file(Path(out), reduction_to_yaml(reduction).encode())
     return reduction
+
+
+def _bound(level_s: float, half_s: float) -> float:
+    """Return the lower end of an interval: nothing takes less than no time.
+
+    Sums of a table without its fixed part are relative, and may be below.
+    """
+    return max(level_s - half_s, min(level_s, 0.0))
 
 
 def _architectures(archs: Sequence[Architecture | str] | str | Path) -> list[Architecture]:

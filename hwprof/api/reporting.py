@@ -13,7 +13,7 @@ from hwprof.api.contexts import cold_isolated, differential_costs, mixing
 from hwprof.api.courses import read_courses
 from hwprof.api.finalists import KIND as FINALISTS
 from hwprof.api.friendliness import compare_effects
-from hwprof.api.placing import Placed, place, require_same_space
+from hwprof.api.placing import Placed, own_reduction, place, require_same_space
 from hwprof.api.retiming import KIND as RETIME
 from hwprof.api.retiming import Retimed, read_retimed
 from hwprof.api.runs import open_run, refuse_untrained, run_space, scored_samples
@@ -44,7 +44,7 @@ class _Found:
     courses: list[tuple[SearchCourse, ...]] = field(default_factory=list)
     """Of each of the searches."""
     retimed: list[Retimed] = field(default_factory=list)
-    reduction: Reduction | None = None
+    reductions: list[Reduction] = field(default_factory=list)
     checkpoint: Path | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     commands: list[str] = field(default_factory=list)
@@ -70,7 +70,8 @@ def report(
     Args:
         runs: folders of ``hwprof profile``, ``search``, ``retime`` or ``quickstart``, and
             ``reduced.yaml``. Of several profiles the first is shown whole, the others beside it;
-            searches of other devices than its own stand in a section of several devices.
+            searches of other devices than its own stand in a section of several devices, reduced
+            spaces of others are left out.
         out: the folder of the page.
         accuracy: an accuracy source for the effects; a quickstart brings its own.
         data: images for ``supernet:``.
@@ -134,14 +135,16 @@ def _collect(path: Path, found: _Found) -> None:
     refuse_untrained(path)
     if path.suffix in (".yaml", ".yml"):
         try:
-            found.reduction = reduction_from_yaml(_text(path))
+            found.reductions.append(reduction_from_yaml(_text(path)))
         except (FormatVersionError, SpaceError) as error:
             raise type(error)(f"{path}: {error}") from error
     elif (path / "quickstart.json").exists():
-        found.seconds.update(_seconds_of(path / "quickstart.json"))
+        # Of several the page is about the first one's profile.
+        found.seconds = found.seconds or _seconds_of(path / "quickstart.json")
         found.commands.append(f"hwprof quickstart --out {path}")
         checkpoint = path / "supernet.pt"
-        found.checkpoint = checkpoint if checkpoint.exists() else None
+        if found.checkpoint is None and checkpoint.exists():
+            found.checkpoint = checkpoint
         inside = [path / "profile", path / "reduced.yaml", *sorted((path / "search").glob("*"))]
         for part in inside:
             if part.exists():
@@ -200,7 +203,8 @@ def _report_data(
         friendliness = run_friendliness(run, samples)
         model = run_latency_model(run)
         n_networks = len(run.networks())
-    require_same_space(found.searches, found.retimed, space)
+    require_same_space(found.searches, found.retimed, found.reductions, space)
+    reduction, unshown = own_reduction(fingerprint, found.reductions)
     placed = place(fingerprint, found.searches, found.retimed)
     own = [s for s in found.searches if any(s is mine for mine in placed.own)]
     cold = {
@@ -251,7 +255,7 @@ def _report_data(
             PredictionPair(measured_s=p.actual_s, predicted_s=p.predicted_s, half_width_s=p.half_s)
             for p in model.heldout
         ),
-        reduction=found.reduction,
+        reduction=reduction,
         full_searches=tuple(s for s in own if not s.reduced),
         reduced_searches=tuple(s for s in own if s.reduced),
         places=placed.places,
@@ -270,7 +274,7 @@ def _report_data(
         ),
         hypervolume_reference=reference,
         commands=tuple(found.commands),
-        notes=(*_notes(found), *placed.notes, *_interaction_notes(model), *unmixed),
+        notes=(*_notes(found), *placed.notes, *unshown, *_interaction_notes(model), *unmixed),
     )
 
 

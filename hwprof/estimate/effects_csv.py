@@ -23,12 +23,16 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 Metric = Literal["latency", "accuracy"]
+METRICS: tuple[Metric, ...] = ("latency", "accuracy")
 
 INDEPENDENT = (
     "effects come from a table, which holds no covariances: different slots are taken as "
     "independent, the blocks of one slot as tied only by summing to zero"
 )
-SPREAD = "the table has no effects of single slots: each block's was spread evenly over its slots"
+SPREAD = (
+    "the table has no effects of single slots on {metric}: each block's was spread evenly over its "
+    "slots"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,10 +260,17 @@ def _link(design: DesignMatrix, kinds: set[str]) -> Floats:
 
 
 def _notes(design: DesignMatrix, rows: dict[Term, Any]) -> tuple[str, ...]:
-    kinds = {t.kind for t in rows}
-    notes = [INDEPENDENT]
-    if "block" not in kinds:
-        notes.append(SPREAD)
-    if "depth" not in kinds and any(t.kind == "depth" for t in design.terms):
-        notes.append("the table has no effects of depth: they are taken as zero")
-    return tuple(notes)
+    kinds: dict[Metric, set[str]] = {
+        metric: {t.kind for t, row in rows.items() if _cell(row, t, metric) is not None}
+        for metric in METRICS
+    }
+    found = [INDEPENDENT]
+    given = {metric: there for metric, there in kinds.items() if there}
+    if spread := [metric for metric, there in given.items() if "block" not in there]:
+        found.append(SPREAD.format(metric=" and ".join(spread)))
+    for kind, words in (("depth", "depth"), ("factor", "what else is decided, such as widths")):
+        missing = [metric for metric, there in given.items() if kind not in there]
+        if missing and any(t.kind == kind for t in design.terms):
+            what = " and ".join(missing)
+            found.append(f"the table has no effects of {words} on {what}: they are taken as zero")
+    return tuple(found)

@@ -135,13 +135,13 @@ def _accuracy_sentences(friendliness: Friendliness) -> list[str]:
     if not scored:
         return []
     settled = [e for e in scored if e.accuracy is not None and e.accuracy.excludes_zero]
-    if not settled:
-        return ["No block changes accuracy with confidence: more networks, or more images."]
-    best = max(settled, key=lambda e: _value(e.accuracy))
-    worst = min(settled, key=lambda e: _value(e.accuracy))
     found = []
+    if not settled:
+        found = ["No block changes accuracy with confidence: more networks, or more images."]
+    best = max(settled, key=lambda e: _value(e.accuracy), default=None)
+    worst = min(settled, key=lambda e: _value(e.accuracy), default=None)
     for effect, word in ((best, "gains"), (worst, "loses")):
-        if (_value(effect.accuracy) > 0.0) == (word == "gains"):
+        if effect is not None and (_value(effect.accuracy) > 0.0) == (word == "gains"):
             found.append(
                 f"{effect.block} {word} most accuracy: everywhere{_points(effect.accuracy)} "
                 f"for {format_spread(effect.latency)} against a random fill."
@@ -175,7 +175,7 @@ def _best_depth(friendliness: Friendliness) -> str | None:
         return None
     rate, effect = max(worth, key=lambda pair: pair[0])
     return (
-        f"Depth is best spent in unit {effect.unit}: layer {effect.depth} buys {rate:.3g} "
+        f"Depth is best spent in unit {effect.unit}: reaching {effect.depth} layers buys {rate:.3g} "
         f"points a ms ({format_spread(effect.latency)}{_points(effect.accuracy)})."
     )
 

@@ -23,7 +23,7 @@ from hwprof.estimate.design_matrix import DesignMatrix
 from hwprof.estimate.expectation import Draws
 from hwprof.estimate.interactions import PAIRS, UNUSED, Interactions, InteractionTest
 from hwprof.estimate.latency_fit import additive, encoded, with_interactions
-from hwprof.estimate.least_squares import ordinary_fit, t_quantile
+from hwprof.estimate.least_squares import ordinary_fit, square_root, t_quantile
 from hwprof.estimate.level_tables import LevelTables
 from hwprof.estimate.pair_terms import PairTable
 from hwprof.measure.records import Fingerprint
@@ -189,7 +189,7 @@ class AdditiveLatencyModel:
 
     @cached_property
     def _maps(self) -> Floats:
-        return np.column_stack([self.coefficients, np.linalg.cholesky(self.inverse)])
+        return np.column_stack([self.coefficients, square_root(self.inverse)])
 
     @cached_property
     def _tables(self) -> LevelTables:

@@ -87,14 +87,19 @@ def ridge_fit(X: Floats, y: Floats, root: Floats) -> Fit:
     Minimises ‖y − Xc‖² + k‖R c₁…‖² with the first coefficient (the mean) free. ``root`` is
     R, ``float64[p - 1, p - 1]``, upper triangular. k is the one of 61 logarithmic steps over
     twelve decades around the data's own scale with the least GCV score n·RSS/(n − tr H)².
+    The first column of X is the mean's: ones, or the weights that rows and values bear.
     """
     n = X.shape[0]
-    centre = X[:, 1:].mean(axis=0)
-    y_mean = float(y.mean())
+    ones = X[:, 0]
+    strength = float(ones @ ones)
+    centre = ones @ X[:, 1:] / strength
+    y_mean = float(ones @ y) / strength
     to_coefficients = np.linalg.inv(root)
-    u, s, vt = np.linalg.svd((X[:, 1:] - centre) @ to_coefficients, full_matrices=False)
-    projected = u.T @ (y - y_mean)
-    rest = float((y - y_mean) @ (y - y_mean) - projected @ projected)
+    slopes_of = (X[:, 1:] - np.outer(ones, centre)) @ to_coefficients
+    u, s, vt = np.linalg.svd(slopes_of, full_matrices=False)
+    above = y - y_mean * ones
+    projected = u.T @ above
+    rest = float(above @ above - projected @ projected)
     grid = float(s[0] ** 2) * np.logspace(-9, 3, 61)
     shrink = s**2 / (s**2 + grid[:, None])
     rss = ((1.0 - shrink) ** 2 * projected**2).sum(axis=1) + max(rest, 0.0)
@@ -109,7 +114,7 @@ def ridge_fit(X: Floats, y: Floats, root: Floats) -> Fit:
         coefficients=coefficients,
         inverse=_ridge_inverse(X, root, penalty),
         residuals=y - X @ coefficients,
-        leverage=1.0 / n + (u**2) @ shrink[best],
+        leverage=ones**2 / strength + (u**2) @ shrink[best],
         degrees=float(n - trace[best]),
         penalty=penalty,
     )
@@ -184,6 +189,19 @@ def _ridge_inverse(X: Floats, root: Floats, penalty: float) -> Floats:
     gram = X.T @ X
     gram[1:, 1:] += penalty * (root.T @ root)
     return np.asarray(np.linalg.inv(gram), dtype=np.float64)
+
+
+def square_root(inverse: Floats) -> Floats:
+    """Return R with R·Rᵀ = ``inverse``, ``float64[p, p]``.
+
+    Where a block was never seen nothing is known of its column: the inverse is singular there, and
+    rounding decides whether Cholesky's method, the faster one, still goes.
+    """
+    try:
+        return np.asarray(np.linalg.cholesky(inverse))
+    except np.linalg.LinAlgError:
+        values, vectors = np.linalg.eigh(inverse)
+        return np.asarray(vectors * np.sqrt(values.clip(0.0)))
 
 
 def t_quantile(probability: float, degrees: float) -> float:

@@ -67,9 +67,8 @@ def fit_pinned(
         for s in samples
         if s.accuracy_pct is not None
     }
-    accuracy = _gather(_ids(space, seed, n_per_pin), known.items()) if known else None
+    accuracy_response, notes = _accuracies(design, known, n_per_pin, seed)
     latency_response = pinned_response(design, latency)
-    accuracy_response = pinned_response(design, accuracy) if accuracy else None
     return Friendliness(
         space=space,
         design=design,
@@ -78,8 +77,22 @@ def fit_pinned(
         effects=make_effects(design, latency_response, accuracy_response, _counts(design, latency)),
         device=device,
         fingerprint=dict(fingerprint or {}),
-        notes=(ONE_FACTOR.format(n=n_per_pin),),
+        notes=(*notes, ONE_FACTOR.format(n=n_per_pin)),
     )
+
+
+def _accuracies(
+    design: DesignMatrix, known: Mapping[str, float], n_per_pin: int, seed: int
+) -> tuple[Response | None, tuple[str, ...]]:
+    """Return the effects on accuracy, or say why those that are known do not give any."""
+    if not known:
+        return None, ()
+    try:
+        ids = _ids(design.space, seed, n_per_pin)
+        values = _gather(ids, known.items(), "accuracy", "name a source that knows more networks")
+    except DataError as error:
+        return None, (f"accuracy left out: {error}",)
+    return pinned_response(design, values), ()
 
 
 def pinned_latencies(
@@ -149,7 +162,10 @@ def _ids(space: DesignSpace, seed: int, n_per_pin: int) -> dict[Pin | None, list
 
 
 def _gather(
-    ids: Mapping[Pin | None, Sequence[str]], known: Iterable[tuple[str, float | None]]
+    ids: Mapping[Pin | None, Sequence[str]],
+    known: Iterable[tuple[str, float | None]],
+    metric: str = "latency",
+    step: str = "go on with `hwprof profile`, or raise --networks",
 ) -> PinnedValues:
     """Bring the values of networks back to the samples that they were drawn for."""
     by_id = {key: value for key, value in known if value is not None}
@@ -160,8 +176,8 @@ def _gather(
     if len(found[rarest]) < LEAST_PER_PIN:
         what = "nothing pinned" if rarest is None else f"{rarest} pinned"
         raise DataError(
-            f"{len(found[rarest])} networks with {what} have a value; at least {LEAST_PER_PIN} of "
-            "every pin are needed: go on with `hwprof profile`, or raise --networks"
+            f"{len(found[rarest])} networks with {what} have a known {metric}; at least "
+            f"{LEAST_PER_PIN} of every pin are needed: {step}"
         )
     return PinnedValues(values=found)
 

@@ -106,11 +106,16 @@ def run_latency_model(run: Run) -> AdditiveLatencyModel:
     """Return the latency model of a run: adapted, fitted to its networks, or its table of blocks.
 
     Raises:
-        StoreError: the run has no measured networks.
+        StoreError: the run has no measured networks, or its transfer was interrupted.
         DataError: it has too few.
     """
     space = run_space(run)
     if run.kind == "adapt":
+        if not (run.path / ADAPTED_MODEL).exists():
+            raise StoreError(
+                f"{str(run.path)!r} holds an interrupted transfer, without its model; call the same "
+                "`hwprof adapt` again to finish it"
+            )
         return AdditiveLatencyModel.load(run.path / ADAPTED_MODEL, space)
     blocks = _table(run)
     if blocks:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hwprof import api
-from hwprof.errors import IncompatibleRunError, PlanError
+from hwprof.errors import IncompatibleRunError, PlanError, StoreError
 from hwprof.space import get_space
 from tests.cli.running import hwprof
 from tests.cli.test_devices_compared import COST_MS, make_run
@@ -55,6 +56,14 @@ def test_an_adapted_run_predicts_as_a_profile_does(folder: Path) -> None:
     actual = np.array([2e-3 + 2e-5 * len(network_graph(space, a).nodes) for a in fresh])
     predicted = np.array([r.latency_s for r in api.predict(folder / "new", fresh)])
     assert np.median(np.abs(predicted / actual - 1.0)) < 0.05
+
+
+def test_an_interrupted_transfer_says_how_to_go_on(folder: Path) -> None:
+    """The model comes last: a run that was stopped before holds networks alone."""
+    shutil.copytree(folder / "new", folder / "stopped")
+    (folder / "stopped" / "latency_model.npz").unlink()
+    with pytest.raises(StoreError, match=r"interrupted transfer.*`hwprof adapt` again"):
+        api.predict(folder / "stopped", str(folder / "cell.json"))
 
 
 def test_effects_of_ten_networks_are_refused(folder: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +13,8 @@ import pandas as pd
 import pytest
 
 from hwprof import api
-from hwprof.errors import StoreError
-from hwprof.space import get_space
+from hwprof.errors import IncompatibleRunError, StoreError
+from hwprof.space import get_space, reduction_from_yaml, reduction_to_yaml
 from tests.cli.running import hwprof
 
 COST_MS = {"nor_conv_3x3": 3.0, "nor_conv_1x1": 1.0, "avg_pool_3x3": 0.5, "skip_connect": 0.1}
@@ -86,3 +88,30 @@ def test_report_shows_the_other_device(folder: Path) -> None:
     assert "slower than its rivals on npu" in page.replace("\u00a0", " ")
     flips = pd.read_csv(next((folder / "page").rglob("device_flips.csv")))
     assert {"slower_s", "faster_hi_s", "adjusted_p"} <= set(flips.columns)
+
+
+def test_report_shows_the_drops_of_its_own_device(folder: Path) -> None:
+    """Of two jobs the page is about the first: its profile, its drops, its time."""
+    pytest.importorskip("jinja2")
+    pytest.importorskip("plotly")
+    reductions = []
+    for seconds, name in enumerate(("phone", "npu"), start=1):
+        job = folder / f"job-{name}"
+        shutil.copytree(folder / name, job / "profile")
+        journal = {"format": 1, "request": {}, "seconds": {"profile": float(seconds)}}
+        (job / "quickstart.json").write_text(json.dumps(journal))
+        reductions.append(api.reduce(folder / name, out=job / "reduced.yaml"))
+    phone, npu = ([drop.block for drop in r.drops] for r in reductions)
+    assert phone != npu
+    jobs = [folder / "job-npu", folder / "job-phone"]
+    page = api.report(jobs, out=folder / "first").read_text().replace("\u00a0", " ")
+    assert "Time spent: profile 2.0 s." in page
+    assert "1 reduced space of other devices" in page
+    drops = pd.read_csv(folder / "first" / "tables" / "drops.csv")
+    assert drops["block"].tolist() == npu
+    other = reduction_to_yaml(
+        replace(reduction_from_yaml((jobs[0] / "reduced.yaml").read_text()), resolution_px=64)
+    )
+    (folder / "other.yaml").write_text(other)
+    with pytest.raises(IncompatibleRunError, match="at 64 px, the first profile of nasbench201"):
+        api.report([folder / "phone", folder / "other.yaml"], out=folder / "never")

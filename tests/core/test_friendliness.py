@@ -348,3 +348,23 @@ def test_accuracy_that_saturates_is_said_to() -> None:
         accuracy = 70.0 + added + bend * added**2 + noise
         found = fit_friendliness(space, make_samples(archs, latency, accuracy), device="dev")
         assert any(said in sentence for sentence in insights(found))
+
+
+@pytest.mark.parametrize("by_block", [0.1, 0.0])
+def test_depth_is_named_by_its_number_of_layers(by_block: float) -> None:
+    """Layers are counted from 0 wherever one is named; a depth is a number of them.
+
+    Depth may pay where no block does.
+    """
+    space = tiny_space()
+    design = DesignMatrix(space)
+    # The layer gives a point; blocks differ a little, or not.
+    points = np.full(design.n_coefficients, by_block)
+    points[design.expansion[design.index[Term(kind="depth", unit=0, depth=2)]] > 0] = 1.0
+    archs = draw(space, 60, 3)
+    gained = design.rows(design.encode(archs)) @ points
+    noise = np.random.default_rng(4).normal(0.0, 1e-3, (2, len(archs)))
+    samples = make_samples(archs, 0.01 + 1e-3 * (gained + noise[0]), 70.0 + gained + noise[1])
+    said = insights(fit_friendliness(space, samples))
+    (sentence,) = [s for s in said if s.startswith("Depth is best spent")]
+    assert sentence.startswith("Depth is best spent in unit 0: reaching 2 layers buys 1")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from hwprof.errors import SpaceError
 from hwprof.estimate.design_matrix import DesignMatrix
 from hwprof.estimate.interactions import Interactions
 from hwprof.estimate.latency_model import AdditiveLatencyModel
@@ -141,6 +143,31 @@ def test_pairs_of_blocks_are_found_and_intervals_cover() -> None:
     assert np.mean(np.abs(predicted - actual) <= half) >= 0.90
     # 0.02 ms of it is noise; the sum of effects alone leaves about 0.4 ms.
     assert np.sqrt(np.mean((predicted - actual) ** 2)) < 0.15e-3
+
+
+def test_pairs_are_priced_where_a_block_was_never_seen() -> None:
+    """Of its column nothing is known: predictions of networks without it do not need it."""
+    space = get_space("nasbench201")
+    design = DesignMatrix(space)
+    rng = np.random.default_rng(0)
+    drawn = [space.sample(rng) for _ in range(1500)]
+    has_none = (design.encode(drawn)[:, :4] == 0).any(axis=1)
+    archs = [a for a, strange in zip(drawn, has_none, strict=True) if not strange][:500]
+    codes = design.encode(archs)
+    y = np.full(len(codes), 10e-3)
+    for i, j in combinations(range(6), 2):
+        table = np.random.default_rng(10 * i + j).normal(0.0, 0.2e-3, (6, 6))
+        y += table[codes[:, i] + 1, codes[:, j] + 1]
+    y += rng.normal(0.0, 0.01e-3, len(y))
+    pairs = list(zip(archs, y, strict=True))
+    found = AdditiveLatencyModel.fit(
+        space, [Sample(arch=a, latency_s=float(v)) for a, v in pairs[:400]]
+    )
+    assert found.interaction == "block x block"
+    predicted, half = found.predict_many(archs[400:])
+    assert np.mean(np.abs(predicted - y[400:]) <= half) >= 0.90
+    with pytest.raises(SpaceError, match="stood in none"):
+        found.predict_s(drawn[int(np.argmax(has_none))])
 
 
 def test_the_expectation_is_exact_for_pairs() -> None:

@@ -197,3 +197,20 @@ def test_a_campaign_that_was_stopped_early_says_what_it_lacks() -> None:
     assert {e.n_networks for e in found.of_kind("block")} <= {4, 5, 6}
     with pytest.raises(DataError, match="at least 2 of every pin are needed"):
         fit_pinned(space, half[: len(half) // 4], n_per_pin=10, seed=0)
+
+
+def test_accuracies_of_a_few_networks_leave_the_latencies_standing() -> None:
+    """As in the shared design: a source that knows a part of the networks is named in a note."""
+    space = get_space("mobile-mini")
+    design = design_of("mobile-mini")
+    archs = in_rounds(space, pinned_networks(space, 5, 10))
+    y = design.predictions(additive(design), design.encode(archs))
+    scored = samples_of(archs, y)
+    few = [s if i < 20 else replace(s, accuracy_pct=None) for i, s in enumerate(scored)]
+    found = fit_pinned(space, few, n_per_pin=10, seed=5)
+    assert found.accuracy is None
+    assert found.latency.values == pytest.approx(
+        fit_pinned(space, scored, n_per_pin=10, seed=5).latency.values
+    )
+    assert found.notes[0].startswith("accuracy left out: ")
+    assert "knows more networks" in found.notes[0]

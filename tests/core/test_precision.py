@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from hwprof import api
 from hwprof.errors import PlanError
 from hwprof.estimate.friendliness import fit_friendliness
 from hwprof.estimate.pinning import random_codes
@@ -63,3 +67,21 @@ def test_the_planned_number_of_networks_gives_the_half_width() -> None:
 def test_a_share_is_asked_for() -> None:
     with pytest.raises(PlanError, match="expected a share such as 1%"):
         plan_precision(tiny_space(), [], 1.5)
+
+
+def test_networks_that_fail_do_not_count(tmp_path: Path) -> None:
+    """A quarter of them is refused: as many more are tried as it takes to have the number."""
+    fault = {"label": "network [0-3]*", "stage": "supports", "kind": "unsupported"}
+    found = api.profile(
+        space="mobile-mini",
+        device="null",
+        out=tmp_path / "run",
+        half_width=2e-4,
+        isolated=False,
+        script=json.dumps({"faults": [fault]}),
+    )
+    plan = found.precision
+    assert plan is not None
+    assert plan.n_networks > pilot_size(get_space("mobile-mini"))
+    assert found.n_failed > 0.15 * found.n_done
+    assert found.n_done == pytest.approx(plan.n_networks, rel=0.08)

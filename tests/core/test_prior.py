@@ -11,7 +11,7 @@ import hwprof
 from hwprof.api.runs import latency_model
 from hwprof.estimate.design_matrix import DesignMatrix
 from hwprof.estimate.latency_model import AdditiveLatencyModel
-from hwprof.estimate.least_squares import guided_ridge_fit
+from hwprof.estimate.least_squares import guided_ridge_fit, ridge_fit
 from hwprof.estimate.prior import directions
 from hwprof.graph import architecture_cost
 from hwprof.results import Sample
@@ -140,6 +140,25 @@ def test_the_fit_minimises_what_it_says() -> None:
     covariance = np.linalg.inv(rows.T @ rows)[:p, :p]
     assert fit.inverse == pytest.approx(covariance, abs=1e-9)
     hat = X @ covariance @ X.T
+    assert fit.degrees == pytest.approx(n - np.trace(hat))
+    assert fit.residuals == pytest.approx(y - hat @ y, abs=1e-9)
+
+
+def test_a_weighted_ridge_is_least_squares_with_extra_rows() -> None:
+    """The mean's column bears the weights too; the mean itself is not shrunk."""
+    rng = np.random.default_rng(10)
+    n, p = 30, 12
+    w = rng.uniform(0.2, 3.0, n)
+    X = np.column_stack([np.ones(n), rng.standard_normal((n, p - 1))]) * w[:, None]
+    y = w * (5.0 + rng.standard_normal(n))
+    root = np.triu(rng.uniform(0.5, 1.5, (p - 1, p - 1)))
+    fit = ridge_fit(X, y, root)
+    below = np.column_stack([np.zeros(p - 1), np.sqrt(fit.penalty) * root])
+    rows = np.vstack([X, below])
+    direct = np.linalg.lstsq(rows, np.append(y, np.zeros(p - 1)), rcond=None)[0]
+    assert fit.coefficients == pytest.approx(direct, abs=1e-9)
+    hat = X @ np.linalg.inv(rows.T @ rows) @ X.T
+    assert fit.leverage == pytest.approx(np.diag(hat), abs=1e-9)
     assert fit.degrees == pytest.approx(n - np.trace(hat))
     assert fit.residuals == pytest.approx(y - hat @ y, abs=1e-9)
 

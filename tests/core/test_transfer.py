@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -87,6 +88,22 @@ def test_intervals_cover_unmeasured_networks() -> None:
         ignorant.append(np.median(np.abs(scale * known.models[0].predict_many(fresh)[0] - actual)))
     assert np.mean(covered) >= 0.90
     assert np.mean(errors) < np.mean(ignorant)
+
+
+def test_what_a_session_leaves_open_widens_every_interval() -> None:
+    """Networks timed within minutes are off alike, so that no residual shows it."""
+    known = donors()
+    ten = choose_networks(known, 10, np.random.default_rng(0))
+    timed = samples_of(coefficients(60), ten, 0.01)
+    exact = adapt_model(known, timed)
+    open_ = adapt_model(
+        known, [replace(s, latency_se_s=0.03 * (s.latency_s or 0.0)) for s in timed]
+    )
+    fresh = list(random_networks(50, 6))
+    predicted, half = exact.predict_many(fresh)
+    again, wider = open_.predict_many(fresh)
+    assert again == pytest.approx(predicted)
+    assert wider == pytest.approx(np.hypot(half, 1.96 * 0.03 * predicted), rel=1e-3)
 
 
 def test_chosen_networks_are_distinct_spread_and_repeat_with_the_seed() -> None:

@@ -218,6 +218,19 @@ def test_one_search_each_is_called_chance(report_data):
     assert comparison_sentence(()) == ""
 
 
+def test_one_search_of_one_space_is_not_called_a_mean(report_data):
+    def said(n_full: int, n_reduced: int) -> str:
+        rows = [
+            replace(r, n_searches=n_reduced if r.reduced else n_full)
+            for r in comparison_rows(report_data)
+        ]
+        return comparison_sentence(rows)
+
+    assert "one search only: differences of this size can be chance" in said(1, 3)
+    assert said(3, 3).endswith(" Means over 3 seeds.")
+    assert said(2, 3).endswith(" Means over 2 to 3 seeds.")
+
+
 def test_predicted_hypervolumes_are_not_compared_with_measured_ones(report_data):
     full = tuple(replace(s, confirmed=False) for s in report_data.full_searches)
     rows = comparison_rows(replace(report_data, full_searches=full))

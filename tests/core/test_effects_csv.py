@@ -1,0 +1,62 @@
+"""Effects out of a table: what it leaves out is said, metric by metric, not only taken as zero."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hwprof.estimate.design_matrix import DesignMatrix
+from hwprof.estimate.effects_csv import friendliness_from_csv
+from hwprof.estimate.friendliness import Friendliness, fit_friendliness
+from hwprof.results import Sample
+from hwprof.space import get_space
+
+
+def fitted(name: str) -> Friendliness:
+    space = get_space(name)
+    design, rng = DesignMatrix(space), np.random.default_rng(0)
+    archs = [space.sample(rng) for _ in range(2 * design.n_coefficients)]
+    noise = rng.normal(0.0, 1e-3, (2, len(archs)))
+    return fit_friendliness(
+        space,
+        [
+            Sample(arch=arch, latency_s=0.01 + s, accuracy_pct=70.0 + p)
+            for arch, s, p in zip(archs, *noise, strict=True)
+        ],
+    )
+
+
+def notes_without(found: Friendliness, missing: dict[str, str], path: Path) -> str:
+    """Read the effects back where the named kinds have no latency, or no accuracy."""
+    frame = pd.DataFrame([effect.to_row() for effect in found.effects])
+    for kind, metric in missing.items():
+        columns = [c for c in frame.columns if c.startswith(metric)]
+        frame.loc[frame["kind"] == kind, columns] = np.nan
+    frame.to_csv(path, index=False)
+    return " | ".join(friendliness_from_csv(path, found.space).notes)
+
+
+def test_a_whole_table_lacks_nothing(tmp_path: Path) -> None:
+    assert "zero" not in notes_without(fitted("mobile-mini"), {}, tmp_path / "all.csv").replace(
+        "summing to zero", ""
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "missing", "said"),
+    [
+        ("mobile-mini", {"depth": "accuracy"}, "no effects of depth on accuracy"),
+        ("mobile-mini", {"depth": "latency"}, "no effects of depth on latency"),
+        ("ofa-resnet50", {"factor": "latency"}, "such as widths on latency: they are taken"),
+        ("mobile-mini", {"block": "accuracy"}, "no effects of single slots on accuracy"),
+    ],
+)
+def test_what_one_metric_lacks_is_said(
+    tmp_path: Path, name: str, missing: dict[str, str], said: str
+) -> None:
+    notes = notes_without(fitted(name), missing, tmp_path / "some.csv")
+    assert said in notes
+    assert notes.count(" | ") == 1
