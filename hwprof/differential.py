@@ -7,7 +7,6 @@ are always there; in exchange it assumes no additivity.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -86,23 +85,15 @@ def differential_networks(space: DesignSpace, seed: int) -> list[Architecture]:
 
 
 def differentials(run: Run, space: DesignSpace, seed: int) -> dict[tuple[Slot, str], Interval]:
-    """Return ``differential_s`` of every pair of which both networks were measured.
+    """Return ``differential_s`` of every pair of which both networks were measured."""
+    from hwprof.parts.comparison import difference
 
-    The interval takes the two networks' errors as independent.
-    """
-    levels = {
-        m.workload.arch.arch_id: Interval(m.level_s, *m.ci95_s)
-        for m in run.measurements()
-        if m.workload.arch is not None
-    }
+    known = {m.workload.arch.arch_id: m for m in run.measurements() if m.workload.arch is not None}
     found = {}
     for pair in differential_pairs(space, seed):
-        more, less = levels.get(pair.with_it.arch_id), levels.get(pair.without.arch_id)
+        more, less = known.get(pair.with_it.arch_id), known.get(pair.without.arch_id)
         if more is not None and less is not None:
-            value = more.value - less.value
-            down = math.hypot(more.value - more.lo, less.hi - less.value)
-            up = math.hypot(more.hi - more.value, less.value - less.lo)
-            found[pair.slot, pair.block] = Interval(value, value - down, value + up)
+            found[pair.slot, pair.block] = difference(more, less)
     return found
 
 

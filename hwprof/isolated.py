@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hwprof.measure.floor import SESSION_SD
@@ -27,6 +27,10 @@ class IsolatedRow:
     slot: Slot | None
     block: str
     isolated_hot_s: Interval
+    """For other sessions."""
+    session_half_s: Mapping[str, float] = field(default_factory=dict)
+    """What of its half-width is what sessions differ by, by the session that timed it: blocks of
+    one session move together."""
 
 
 Parts = Sequence[tuple[Piece, int]]
@@ -45,9 +49,7 @@ def isolated_table(run: Run, space: DesignSpace) -> list[IsolatedRow]:
         return [_imported_row(block) for block in imported]
     levels = piece_levels(run)
     found = (
-        IsolatedRow(
-            slot=slot, block=block, isolated_hot_s=_cost(parts, levels, bool(space.factors))
-        )
+        _row(slot, block, parts, levels, bool(space.factors))
         for (slot, block), parts in _places(space).items()
         if all(piece in levels or isinstance(piece, SkipPiece) for piece, _ in parts)
     )
@@ -61,6 +63,8 @@ class PieceLevel:
     level: Interval
     session_sd: float
     """Of ln(level)."""
+    session: str
+    """Tells those that one group of workers timed from others."""
 
 
 def piece_levels(run: Run) -> dict[Piece, PieceLevel]:
@@ -69,6 +73,7 @@ def piece_levels(run: Run) -> dict[Piece, PieceLevel]:
         m.workload.piece: PieceLevel(
             level=Interval(m.level_s, *m.beside_ci95_s),
             session_sd=m.telemetry.get("session_sd", SESSION_SD),
+            session=min(m.telemetry.get("worker_levels_s", ()), default=""),
         )
         for m in run.measurements()
         if m.workload.piece is not None
@@ -89,19 +94,34 @@ def _places(space: DesignSpace) -> Mapping[tuple[Slot | None, str], Parts]:
     return places
 
 
-def _cost(parts: Parts, levels: Mapping[Piece, PieceLevel], averaged: bool) -> Interval:
+def _row(
+    slot: Slot | None,
+    block: str,
+    parts: Parts,
+    levels: Mapping[Piece, PieceLevel],
+    averaged: bool,
+) -> IsolatedRow:
     """Return the sum (or mean) over pieces, with its interval for other sessions.
 
-    The errors of different pieces are independent; what sessions differ by moves all alike.
+    The errors of different pieces are independent; what sessions differ by moves all alike that
+    one of them timed.
     """
-    nothing = PieceLevel(level=Interval(0.0, 0.0, 0.0), session_sd=0.0)
+    nothing = PieceLevel(level=Interval(0.0, 0.0, 0.0), session_sd=0.0, session="")
     share = 1.0 / len(parts) if averaged else 1.0
     terms = [(levels.get(piece, nothing), share * count) for piece, count in parts]
     value = math.fsum(one.level.value * n for one, n in terms)
-    alike = NORMAL_975 * math.fsum(one.session_sd * one.level.value * n for one, n in terms)
-    low = math.hypot(*((one.level.value - one.level.lo) * n for one, n in terms), alike)
-    high = math.hypot(*((one.level.hi - one.level.value) * n for one, n in terms), alike)
-    return Interval(value, value - low, value + high)
+    alike: dict[str, float] = {}
+    for one, n in terms:
+        half_s = NORMAL_975 * one.session_sd * one.level.value * n
+        alike[one.session] = alike.get(one.session, 0.0) + half_s
+    low = math.hypot(*((one.level.value - one.level.lo) * n for one, n in terms), *alike.values())
+    high = math.hypot(*((one.level.hi - one.level.value) * n for one, n in terms), *alike.values())
+    return IsolatedRow(
+        slot=slot,
+        block=block,
+        isolated_hot_s=Interval(value, value - low, value + high),
+        session_half_s=alike,
+    )
 
 
 def _imported_row(block: ImportedBlock) -> IsolatedRow:

@@ -48,12 +48,11 @@ def context_rows(
     """Join isolated times with in-context effects, both centred over the slot's common blocks.
 
     Where a layer is always there only contrasts between its blocks can be identified from
-    whole networks, so absolute isolated times have nothing to be compared with. The interval
-    of a centred isolated time takes the blocks' errors as independent.
+    whole networks, so absolute isolated times have nothing to be compared with.
     """
-    alone: dict[Slot, dict[str, Interval]] = {}
+    alone: dict[Slot, dict[str, IsolatedBlock]] = {}
     for row in isolated:
-        alone.setdefault(row.slot, {})[row.block] = row.isolated_hot_s
+        alone.setdefault(row.slot, {})[row.block] = row
     within: dict[Slot, dict[str, Interval]] = {}
     for effect in effects_of_kind(effects, "block"):
         if effect.unit is None or effect.layer is None or effect.block is None:
@@ -80,19 +79,36 @@ def context_rows(
     return tuple(rows)
 
 
-def centred(times: Mapping[str, Interval]) -> dict[str, Interval]:
-    """Return times of a slot's blocks less their mean; their errors are independent."""
+def centred(times: Mapping[str, IsolatedBlock]) -> dict[str, Interval]:
+    """Return times of a slot's blocks less their mean.
+
+    Their own errors are independent. What sessions differ by moves all blocks of one session
+    together, so that of it stays what a block and the mean do not share.
+    """
     n = len(times)
-    mean = math.fsum(t.value for t in times.values()) / n
-    squares = math.fsum(t.half_width**2 for t in times.values())
+    mean = math.fsum(t.isolated_hot_s.value for t in times.values()) / n
+    own = {block: _own_square(time) for block, time in times.items()}
+    squares = math.fsum(own.values())
+    shared: dict[str, float] = {}
+    for time in times.values():
+        for session, half_s in time.session_half_s.items():
+            shared[session] = shared.get(session, 0.0) + half_s / n
     out = {}
     for block, time in times.items():
-        own = time.half_width**2
-        # Var(x_b − mean) = (1 − 1/n)² s_b² + Σ_{j≠b} s_j² / n².
-        half = math.sqrt((1 - 1 / n) ** 2 * own + (squares - own) / n**2)
-        value = time.value - mean
+        # Var(x_b − mean) = (1 − 1/n)² s_b² + Σ_{j≠b} s_j² / n², and a session's deviation counts
+        # with the difference of what it does to the block and to the mean.
+        errors = (1 - 1 / n) ** 2 * own[block] + (squares - own[block]) / n**2
+        sessions = [time.session_half_s.get(s, 0.0) - part for s, part in shared.items()]
+        half = math.sqrt(errors + math.fsum(x**2 for x in sessions))
+        value = time.isolated_hot_s.value - mean
         out[block] = Interval(value, value - half, value + half)
     return out
+
+
+def _own_square(time: IsolatedBlock) -> float:
+    """Return the square of a half-width without what sessions differ by."""
+    sessions = math.fsum(x**2 for x in time.session_half_s.values())
+    return max(0.0, time.isolated_hot_s.half_width**2 - sessions)
 
 
 def context_summary(rows: Sequence[ContextRow]) -> ContextSummary | None:

@@ -57,6 +57,8 @@ class IsolatedBlock:
     slot: Slot
     block: str
     isolated_hot_s: Interval
+    session_half_s: Mapping[str, float] = field(default_factory=dict)
+    """What of its half-width is what sessions differ by, by the session that timed it."""
     isolated_cold_s: Interval | None = None
     """With caches flushed before every call, where that was measured."""
     differential_s: Interval | None = None

@@ -243,6 +243,7 @@ def _report_data(
                 slot=row.slot,
                 block=row.block,
                 isolated_hot_s=row.isolated_hot_s,
+                session_half_s=row.session_half_s,
                 isolated_cold_s=cold.get((row.slot, row.block)),
                 differential_s=differences.get((row.slot, row.block)),
                 regressed_s=absolute.get((row.slot, row.block)),

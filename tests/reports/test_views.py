@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,13 @@ import pytest
 from hwprof.measure.records import Fingerprint
 from hwprof.pareto import front_indices
 from hwprof.reports import Hypervolume, IsolatedBlock, VerdictCount
-from hwprof.reports.contexts import context_rows, context_summary, largest_gaps, prediction_rows
+from hwprof.reports.contexts import (
+    centred,
+    context_rows,
+    context_summary,
+    largest_gaps,
+    prediction_rows,
+)
 from hwprof.reports.fronts import (
     best_points,
     comparison_rows,
@@ -143,6 +150,25 @@ def test_isolated_and_in_context_are_both_centred_on_their_slot():
     summary = context_summary(rows)
     assert summary is not None
     assert summary.slope == pytest.approx(1.0)
+
+
+def isolated_block(block: str, value: float, own: float, session: str) -> IsolatedBlock:
+    """Return a block whose session may be 2 % off."""
+    half = math.hypot(own, 0.02 * value)
+    return IsolatedBlock(
+        slot=Slot(0, 0),
+        block=block,
+        isolated_hot_s=Interval(value, value - half, value + half),
+        session_half_s={session: 0.02 * value},
+    )
+
+
+def test_what_a_session_does_to_all_blocks_alike_is_no_error_of_their_differences():
+    alike = {b: isolated_block(b, v, 1e-5, "w0") for b, v in (("a", 9e-3), ("b", 11e-3))}
+    # 2 % of the 1 ms that a block lies from the mean, and the blocks' own errors.
+    assert centred(alike)["a"].half_width == pytest.approx(math.hypot(2e-5, 1e-5 / 2**0.5))
+    apart = {b: replace(row, session_half_s={b: 2e-4}) for b, row in alike.items()}
+    assert centred(apart)["a"].half_width > 1e-4
 
 
 def test_blocks_that_isolated_timing_misjudges_are_named_worst_first():
