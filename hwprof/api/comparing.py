@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hwprof.api.models import as_workload
+from hwprof.api.models import as_workload, require_batch
 from hwprof.errors import PlanError, StoreError
 from hwprof.measure.records import DeviceOptions, Precision
 from hwprof.progress import ProgressCallback
@@ -92,6 +92,8 @@ def compare(
             f"it out, or log in there and compare with --device {device.partition('@')[0]}"
         )
     ours, theirs = (as_workload(m, inputs, seed=seed) for m in (base, new))
+    for workload in (ours, theirs):
+        require_batch(workload, batch)
     label = ours.label if ours.label == theirs.label else f"{ours.label} -> {theirs.label}"
     with ExitStack() as stack:
         interpreter = None

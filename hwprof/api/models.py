@@ -165,8 +165,26 @@ def bench(
         longest_s = timeout_s + SUSTAINED_S
         plan = replace(plan, sustained_s=SUSTAINED_S, timeout_s=longest_s)
     workload = as_workload(model, inputs, seed=seed)
+    require_batch(workload, batch)
     (result,) = tuple(measure([workload], ref, plan, history=SessionFile(), progress=progress))
     return raise_failure(result)
+
+
+def require_batch(workload: Workload, batch: int) -> None:
+    """Refuse a batch size that a user's own model does not have.
+
+    hwprof writes networks of a space for it; a model brings its batch in its inputs, and a number
+    that it does not run at would only stand in the result.
+
+    Raises:
+        PlanError: no input that was named has it as its first dimension.
+    """
+    given = [spec.shape[0] for spec in workload.inputs if spec.shape]
+    if workload.role == "model" and batch != 1 and batch not in given:
+        raise PlanError(
+            f"--batch {batch} is for networks of a space; {workload.label!r} has its batch in its "
+            f"inputs: name their shapes (--input NAME={batch}x...), or leave --batch out"
+        )
 
 
 def raise_failure(result: Any) -> Measurement:

@@ -18,7 +18,8 @@ level over the session (Theil and Sen's slope from first to last run, Kendall's 
 the two differ for a reason.
 
 What sessions differ by is learned as for any user (:mod:`hwprof.measure.session_spread`): from the
-benchmark's own earlier sessions, beginning with none.
+benchmark's own earlier sessions, beginning with none. *Machine known* are the runs of which the
+evidence does not say that it hardly is.
 
 ``--also`` takes in hwprof's quiet runs of ``bench_repeatability`` and ``bench_verdicts`` files of
 the same machine and engine; as many runs fewer are measured. About 30 minutes without any.
@@ -36,6 +37,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from hwprof.measure.session_spread import FEW_SESSIONS
 from hwprof.protocols import SessionHistory
 from tests.bench import common, otherwork
 from tests.bench.common import Cell, Cells, Job
@@ -68,6 +70,9 @@ def row(workload: str, preset: str, runs: Sequence[Cell]) -> dict[str, Any]:
     n = len(runs)
     held = [is_held(run, pooled_floor_s(others(runs, i))) for i, run in enumerate(runs)]
     near = [is_held(run, pooled_floor_s(others(runs, i, NEAREST))) for i, run in enumerate(runs)]
+    known = [
+        h for h, run in zip(held, runs, strict=True) if (run["sessions_known"] or 0) >= FEW_SESSIONS
+    ]
     clean = [h for h, run in zip(held, runs, strict=True) if run["verdict"] == "clean"]
     levels = np.array([c["level_s"] for c in runs])
     widths = [(c["ci95_s"][1] - c["ci95_s"][0]) / c["level_s"] for c in runs]
@@ -78,6 +83,8 @@ def row(workload: str, preset: str, runs: Sequence[Cell]) -> dict[str, Any]:
         "runs": n,
         "held, %": common.share_pct(sum(held), n),
         "held, near in time, %": common.share_pct(sum(near), n),
+        "runs, machine known": len(known),
+        "held, machine known, %": common.share_pct(sum(known), len(known)),
         "held where clean, %": common.share_pct(sum(clean), len(clean)),
         "clean runs": len(clean),
         "half-width, %": 50 * float(np.median(widths)),

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from hwprof.api.models import as_workload
+from hwprof import api
+from hwprof.api.models import as_workload, require_batch
+from hwprof.errors import PlanError
 
 
 @pytest.mark.parametrize("name", ["net.onnx", "package.module:function", "proxyless-gpu"])
@@ -17,3 +19,18 @@ def test_the_seed_reaches_the_inputs_of_every_kind_of_model(
     (tmp_path / "net.onnx").write_bytes(b"")
     assert as_workload(name).seed == 0
     assert as_workload(name, seed=7).seed == 7
+
+
+def test_a_batch_size_that_a_model_does_not_have_is_refused(tmp_path: Path) -> None:
+    model = tmp_path / "net.onnx"
+    model.write_bytes(b"")
+    for name in (model, "package.module:function"):
+        with pytest.raises(PlanError, match=r"--batch 8 is for networks of a space"):
+            require_batch(as_workload(name, ["x=1x3x8x8"]), 8)
+        require_batch(as_workload(name, ["ids=8x3:int64", "x=1x3"]), 8)
+        require_batch(as_workload(name), 1)
+    require_batch(as_workload("proxyless-gpu"), 8)
+    for ask in (api.bench, api.bench_parts, api.compare):
+        models = [model] * (2 if ask is api.compare else 1)
+        with pytest.raises(PlanError, match="--batch 8"):
+            ask(*models, device="null", batch=8)
