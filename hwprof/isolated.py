@@ -32,6 +32,14 @@ class IsolatedRow:
     """What of its half-width is what sessions differ by, by the session that timed it: blocks of
     one session move together."""
 
+    @property
+    def beside_s(self) -> Interval:
+        """The same against other blocks of its session."""
+        value = self.isolated_hot_s.value
+        squares = math.fsum(x**2 for x in self.session_half_s.values())
+        half_s = math.sqrt(max(0.0, self.isolated_hot_s.half_width**2 - squares))
+        return Interval(value, value - half_s, value + half_s)
+
 
 Parts = Sequence[tuple[Piece, int]]
 

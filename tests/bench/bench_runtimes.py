@@ -82,7 +82,7 @@ def read_levels(options: argparse.Namespace, space: str) -> Levels:
         with Run.open(run_path(options.out, space, device)) as run:
             rows = isolated_table(run, hwprof.get_space(space))
         found[device] = {
-            (row.slot, row.block): row.isolated_hot_s
+            (row.slot, row.block): row.beside_s
             for row in rows
             if row.slot is not None and row.block != "skip"
         }

@@ -19,6 +19,7 @@ import numpy as np
 
 from hwprof.estimate.crossval import spearman
 from hwprof.reports.contexts import centred
+from hwprof.reports.views import IsolatedBlock
 from hwprof.results import Interval
 from hwprof.space import Slot
 
@@ -57,7 +58,11 @@ def effects(levels: Mapping[tuple[Slot, str], Interval]) -> dict[tuple[Slot, str
     for slot, times in slots.items():
         if len(times) > 1:
             mean_s = fmean(time.value for time in times.values())
-            for block, effect in centred(times).items():
+            blocks = {
+                block: IsolatedBlock(slot=slot, block=block, isolated_hot_s=time)
+                for block, time in times.items()
+            }
+            for block, effect in centred(blocks).items():
                 out[slot, block] = Interval(*(v / mean_s for v in effect))
     return out
 

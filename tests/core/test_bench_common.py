@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hwprof.measure.floor import interval_s
 from hwprof.results import Interval
 from tests.bench import bench_coverage, common, otherwork
 
@@ -156,6 +157,26 @@ class TestCoverage:
         assert bench_coverage.pooled_floor_s(others) == pytest.approx(0.75)
         assert bench_coverage.others(runs, 0, reach=2) == runs[1:3]
         assert bench_coverage.others(runs, 4, reach=1) == runs[3:4]
+
+    def test_the_truth_is_the_median_of_the_others_and_what_was_known_is_told_apart(self):
+        runs = [
+            {
+                "level_s": level_s,
+                "ci95_s": interval_s(level_s, 0.01, 0.02),
+                "session_sd": 0.02,
+                "sessions_known": known,
+                "worker_levels_s": [level_s],
+            }
+            for level_s, known in ((1.0, 0), (1.03, 4), (1.0, 5), (1.06, 6), (1.0, 7))
+        ]
+        found = bench_coverage.outcomes(runs)
+        assert found["held"] == [True, True, True, False, True]
+        assert found["held, machine known"] == [True, False, True]
+        # ±1 % of its own and 0.4 % of the protocol's: 3 % away is beyond it.
+        assert found["held by the constant alone"] == [False, False, False, False, False]
+        assert bench_coverage.typical_level_s(runs[:4]) == pytest.approx(1.015)
+        (total,) = bench_coverage.together([runs, runs])
+        assert total["held, n"] == "8 of 10"
 
     @pytest.mark.parametrize(("truth_s", "held"), [(1.0, True), (2.0, True), (2.01, False)])
     def test_an_interval_holds_its_ends(self, truth_s: float, held: bool):
