@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -42,15 +43,16 @@ SESSIONS = 60
 IN_A_ROW = (1, 2, 4, 8)
 EXPECTED_S = 14.0
 REFERENCES = ("reference block", "reference network")
+BLOCKS = (("ofa-mbv3-w1.2", 40), ("ofa-resnet50", 12), ("nasbench201", 3))
 SAMPLED = ("ofa-mbv3-w1.0", "proxylessnas")
 
 
 def workloads() -> list[Workload]:
     """Return short blocks of three spaces and networks of 3 to 10 ms."""
-    blocks = [
-        isolated_workloads(get_space(name))[place]
-        for name, place in (("ofa-mbv3-w1.2", 40), ("ofa-resnet50", 12), ("nasbench201", 3))
-    ]
+    blocks = []
+    for name, place in BLOCKS:
+        block = isolated_workloads(get_space(name))[place]
+        blocks.append(replace(block, label=f"{block.label} of {name}"))
     rng = np.random.default_rng(3)
     networks = [Workload.network(get_space(n).sample(rng), f"a network of {n}") for n in SAMPLED]
     return [common.block(), *blocks, common.network(), *networks]
