@@ -30,9 +30,7 @@ from hwprof.normal import NORMAL_975
 PRIOR_SESSIONS = 2
 """How many sessions the protocol's constant weighs as much as."""
 FEW_SESSIONS = 5
-"""With fewer a machine's spread is as good as not known."""
-
-
+"""With fewer a spread says more of the protocol's constant than of the machine."""
 Kind = Literal["block", "network"]
 """What fits into a core's own caches and moves with its clock; what does not, and moves with the
 memory that it shares with others."""
@@ -59,11 +57,6 @@ class SessionSpread:
     """With which an interval of 1.96 of them holds 95 %: wider while few sessions are known."""
     n_known: int
     """Sessions that it is learned from."""
-
-    @property
-    def is_assumed(self) -> bool:
-        """Whether it says more of the protocol's constant than of the machine."""
-        return self.n_known < FEW_SESSIONS
 
 
 def session_spread(known: Iterable[SessionLevel], kind: Kind) -> SessionSpread:

@@ -31,7 +31,7 @@ def drawn(n: int, sd: float, se: float, seed: int = 0) -> list[SessionLevel]:
 
 def test_without_sessions_it_is_the_protocols_constant() -> None:
     spread = session_spread([], "block")
-    assert (spread.sd, spread.n_known, spread.is_assumed) == (SESSION_SD, 0, True)
+    assert (spread.sd, spread.n_known) == (SESSION_SD, 0)
 
 
 def test_one_session_has_nothing_to_differ_from() -> None:
@@ -88,11 +88,6 @@ def test_one_bad_hour_counts_as_a_slow_mode_and_no_more() -> None:
     usual = [0.001 * (-1) ** i for i in range(20)]
     bad, worse = (session_spread(sessions([*usual, x]), "block").sd for x in (math.log(1.1), 3.0))
     assert worse == pytest.approx(bad, rel=0.03)
-
-
-def test_few_sessions_are_said_to_be_few() -> None:
-    assert session_spread(sessions([0.0] * (FEW_SESSIONS - 1)), "block").is_assumed
-    assert not session_spread(sessions([0.0] * FEW_SESSIONS), "block").is_assumed
 
 
 @pytest.mark.parametrize("sd", [0.004, 0.015])
