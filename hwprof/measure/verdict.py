@@ -210,9 +210,9 @@ def _remarks(signs: Signs) -> Iterator[str]:
         )
     if signs.sessions_known is not None and signs.sessions_known < FEW_SESSIONS:
         yield (
-            f"how far sessions on this machine lie apart is hardly known yet ({signs.sessions_known} "
-            f"kept), a standard deviation of {signs.session_sd:.1%} is assumed: hwprof learns it as "
-            "it measures, or at once with hwprof selftest"
+            f"fewer than {FEW_SESSIONS} earlier sessions on this machine are known, so that how far "
+            "they lie apart is mostly assumed: hwprof learns it as it measures, or at once with "
+            "hwprof selftest"
         )
     yield from signs.host_warnings
 

@@ -19,8 +19,8 @@ missing, for so few leave the truth itself uncertain. The drift of the level ove
 Sen's slope from first to last run, Kendall's p) tells whether the two differ for a reason.
 
 What sessions differ by is learned as for any user (:mod:`hwprof.measure.session_spread`): from the
-benchmark's own earlier sessions, beginning with none. *Machine known* are the runs of which the
-evidence does not say that it hardly is; *by the constant alone* is what the same runs would hold if nothing
+benchmark's own earlier sessions, beginning with none. *Machine known* are the runs whose evidence
+does not say that this is mostly assumed; *by the constant alone* is what the same runs would hold if nothing
 were learned, and the protocol's constant were all that sessions may differ by.
 
 ``--also`` takes in hwprof's quiet runs of ``bench_repeatability`` and ``bench_verdicts`` files of

@@ -203,6 +203,5 @@ def test_a_busy_sibling_is_worth_a_remark(
 def test_a_machine_whose_sessions_are_not_known_yet_is_said_to_be() -> None:
     verdict, evidence = judge(replace(CLEAN, sessions_known=FEW_SESSIONS - 1))
     assert verdict == "clean"
-    assert f"hardly known yet ({FEW_SESSIONS - 1} kept)" in evidence[1]
-    assert "0.4% is assumed" in evidence[1]
+    assert f"fewer than {FEW_SESSIONS} earlier sessions on this machine are known" in evidence[1]
     assert judge(replace(CLEAN, sessions_known=FEW_SESSIONS)) == judge(CLEAN)
