@@ -102,7 +102,7 @@ def main() -> None:
         unquiet = sum(not otherwork.is_quiet(c) for c in drawn("quiet"))
         draws = dict.fromkeys(LOADS, wanted)
         if options.stream_runs is not None:
-            draws["stream"] = min(wanted, options.stream_runs)
+            draws["stream"] = options.stream_runs
         draws["quiet"] = min(wanted + unquiet, MOST_DRAWS * wanted)
         planned = jobs(options.workload, options.preset, draws, options.seed, cells.history)
         more = len(drawn("quiet")) < draws["quiet"]
