@@ -2,8 +2,8 @@
 
 The block opens and closes every round. It tells whether the machine moved within the session, and
 from session to session how far they lie apart (:mod:`hwprof.measure.session_spread`). It fits into a
-core's own caches and so moves with the clock alone. A network does not: what neighbours leave of the
-shared caches and of the memory's bandwidth moves networks together, and the block not at all
+core's own caches and so moves with the clock. A network does not: what neighbours leave of the
+shared caches and of the memory's bandwidth moves networks together, and the block far less
 (``tests/bench/bench_session_spread.py``).
 """
 
@@ -45,7 +45,7 @@ NETWORK = Workload.network(
     ),
     "reference network",
 )
-"""12 MB of weights and few operations, so that it costs little anywhere."""
+"""15 MB of weights and few operations, so that it costs little anywhere."""
 
 
 class References:
