@@ -92,8 +92,13 @@ class Group:
         self._references = None
         due = [m.workload for m in self._members if self._is_due(m)]
         if due:
-            seats = shared if self._threads == 1 else self._new_seats(1)
-            self._references = References(due, seats, self._plan, self._threads, campaign.history)
+            self._references = References(
+                due,
+                lambda: shared if self._threads == 1 else self._new_seats(1),
+                self._plan,
+                self._threads,
+                campaign.history,
+            )
         n_bursts = self._plan.workers * sum(max(0, looks[-1] - m.rounds) for m in self._members)
         self._repeats_left = math.ceil(MOST_REPEATS * n_bursts)
         self._fingerprint: Fingerprint | None = None

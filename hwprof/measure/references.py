@@ -9,7 +9,7 @@ shared caches and of the memory's bandwidth moves networks together, and the blo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hwprof.measure.crew import Member, Seat
@@ -53,7 +53,8 @@ class References:
 
     Args:
         candidates: what they stand beside.
-        seats: where they run.
+        new_seats: returns where the next one runs. With several threads it must be a process
+            of its own: two sessions of one process spin against each other.
         plan: of the group.
         threads: of the runtime.
         history: of sessions on this machine, if any is kept.
@@ -62,7 +63,7 @@ class References:
     def __init__(
         self,
         candidates: Sequence[Workload],
-        seats: tuple[Seat, ...],
+        new_seats: Callable[[], tuple[Seat, ...]],
         plan: MeasurePlan,
         threads: int,
         history: SessionHistory | None,
@@ -71,7 +72,7 @@ class References:
         if any(w.role != "block" for w in candidates):
             kinds = {**kinds, "network": NETWORK}
         self._by_kind = {
-            kind: Member(workload=workload, seats=seats, is_reference=True)
+            kind: Member(workload=workload, seats=new_seats(), is_reference=True)
             for kind, workload in kinds.items()
         }
         self._plan, self._threads, self._history = plan, threads, history

@@ -31,7 +31,7 @@ def member(n_bytes: int) -> Member:
 
 
 def references(*candidates: Workload, history: MemoryHistory | None = None) -> References:
-    return References(candidates, (), PLAN, 1, history)
+    return References(candidates, tuple, PLAN, 1, history)
 
 
 def test_a_network_stands_beside_networks_and_models_only() -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from hwprof.measure import engine
 from hwprof.measure.floor import SESSION_SD, interval_s
+from hwprof.measure.process import Worker
 from hwprof.measure.records import Failure, Fingerprint, plan_for
 from hwprof.measure.references import NETWORK
 from hwprof.measure.session_spread import SessionLevel, session_spread
@@ -108,6 +110,26 @@ def test_sessions_with_networks_know_how_far_those_lie_apart() -> None:
     network = replace(NETWORK, label="a network")
     run([block("a"), network], null(), replace(PLAN, round_s=0.0), history=history)
     assert [session.kind for session in history.kept] == ["block", "network"]
+
+
+def test_with_several_threads_every_reference_has_a_process_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two sessions of one process would spin against each other."""
+    compiled: dict[int, list[str]] = {}
+    send = Worker.send
+
+    def noted(self: Worker, op: str, **fields: Any) -> None:
+        if op == "compile":
+            compiled.setdefault(self.pid, []).append(fields["workload"]["label"])
+        send(self, op, **fields)
+
+    monkeypatch.setattr(Worker, "send", noted)
+    network = replace(NETWORK, label="a network")
+    monkeypatch.setattr(engine, "require_fit", lambda monitor, threads: None)
+    run([block("a"), network], null(threads=2), PLAN)
+    assert all(len(labels) == 1 for labels in compiled.values())
+    assert sum(labels == [NETWORK.label] for labels in compiled.values()) == 1
 
 
 def test_a_script_has_no_sessions_to_remember() -> None:
