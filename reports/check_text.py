@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from hwprof.measure.session_spread import FEW_SESSIONS
 from hwprof.normal import NORMAL_975
 
 _STATES: Mapping[bool | None, tuple[str, str]] = {
@@ -37,9 +38,10 @@ def _session_text(kind_and_spread: tuple[str, Mapping[str, Any]]) -> Text:
     """Say how far sessions lie apart, and what that makes of every interval."""
     kind, spread = kind_and_spread
     sd, n_known = spread["sd"], spread["n_known"]
+    assumed = ", so that this is mostly assumed" if n_known < FEW_SESSIONS else ""
     return Text(
         f"From session to session a {kind} differs by {sd:.1%} on this machine (standard deviation, "
-        f"{n_known} known): the interval of its level is at least ±{NORMAL_975 * sd:.1%}, and "
+        f"{n_known} known{assumed}): the interval of its level is at least ±{NORMAL_975 * sd:.1%}, and "
         "narrower beside others of its session."
     )
 

@@ -71,6 +71,8 @@ class TestVerdict:
         said = "a network differs by 1.5% on this machine (standard deviation, 12 known)"
         assert said in shown(found)
         assert "at least ±2.9%" in shown(found)
+        few = replace(found, sessions={"network": SessionSpread(sd=0.004, n_known=4)})
+        assert "4 known, so that this is mostly assumed" in shown(few)
         assert "differs" not in shown(result())
 
     def test_bounds(self) -> None:
