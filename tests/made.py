@@ -1,4 +1,4 @@
-"""Measurements of a level, tables of blocks, and small spaces, that the test chooses."""
+"""Measurements of a level, tables of blocks, effects, and small spaces, that the test chooses."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from hwprof.measure.records import (
     MeasurePlan,
     plan_for,
 )
+from hwprof.results import Effect, Interval
 from hwprof.space import MBConvLayout, MBConvSpace, UnitLayout, get_space
 from hwprof.workload import Workload
 
@@ -71,3 +72,16 @@ def own_space(*units: UnitLayout, name: str = "own-space") -> MBConvSpace:
         head_act="relu",
     )
     return MBConvSpace.from_layout(layout)
+
+
+def block_effect(unit: int, layer: int, block: str, value_s: float, half_s: float) -> Effect:
+    return Effect(
+        kind="block",
+        unit=unit,
+        layer=layer,
+        depth=None,
+        block=block,
+        latency=Interval(value_s, value_s - half_s, value_s + half_s),
+        accuracy=None,
+        n_networks=100,
+    )
