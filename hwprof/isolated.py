@@ -36,9 +36,14 @@ class IsolatedRow:
     def beside_s(self) -> Interval:
         """The same against other blocks of its session."""
         value = self.isolated_hot_s.value
-        squares = math.fsum(x**2 for x in self.session_half_s.values())
-        half_s = math.sqrt(max(0.0, self.isolated_hot_s.half_width**2 - squares))
+        half_s = own_half_s(self.isolated_hot_s, self.session_half_s)
         return Interval(value, value - half_s, value + half_s)
+
+
+def own_half_s(level_s: Interval, session_half_s: Mapping[str, float]) -> float:
+    """Return an isolated level's half-width without what sessions differ by."""
+    sessions = math.fsum(x**2 for x in session_half_s.values())
+    return math.sqrt(max(0.0, level_s.half_width**2 - sessions))
 
 
 Parts = Sequence[tuple[Piece, int]]

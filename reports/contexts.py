@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from hwprof.isolated import own_half_s
 from hwprof.reports.views import IsolatedBlock, ReportData, effects_of_kind
 from hwprof.results import Effect, Interval
 from hwprof.space import Slot
@@ -87,7 +88,7 @@ def centred(times: Mapping[str, IsolatedBlock]) -> dict[str, Interval]:
     """
     n = len(times)
     mean = math.fsum(t.isolated_hot_s.value for t in times.values()) / n
-    own = {block: _own_square(time) for block, time in times.items()}
+    own = {b: own_half_s(t.isolated_hot_s, t.session_half_s) ** 2 for b, t in times.items()}
     squares = math.fsum(own.values())
     shared: dict[str, float] = {}
     for time in times.values():
@@ -103,12 +104,6 @@ def centred(times: Mapping[str, IsolatedBlock]) -> dict[str, Interval]:
         value = time.isolated_hot_s.value - mean
         out[block] = Interval(value, value - half, value + half)
     return out
-
-
-def _own_square(time: IsolatedBlock) -> float:
-    """Return the square of a half-width without what sessions differ by."""
-    sessions = math.fsum(x**2 for x in time.session_half_s.values())
-    return max(0.0, time.isolated_hot_s.half_width**2 - sessions)
 
 
 def context_summary(rows: Sequence[ContextRow]) -> ContextSummary | None:

@@ -211,8 +211,8 @@ def _remarks(signs: Signs) -> Iterator[str]:
     if signs.sessions_known is not None and signs.sessions_known < FEW_SESSIONS:
         yield (
             f"fewer than {FEW_SESSIONS} earlier sessions on this machine are known, so that how far "
-            "they lie apart is mostly assumed: hwprof learns it as it measures, or at once with "
-            "hwprof selftest"
+            "they lie apart is mostly assumed: hwprof learns it as it measures (hwprof selftest takes "
+            "several at once)"
         )
     yield from signs.host_warnings
 

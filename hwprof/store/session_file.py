@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from hwprof.measure.records import Fingerprint
-from hwprof.measure.session_spread import Kind, SessionLevel
+from hwprof.measure.session_spread import KINDS, SessionLevel
 
 logger = logging.getLogger(__name__)
 
@@ -125,5 +125,7 @@ def _session(row: dict[str, object]) -> SessionLevel:
     level_s, se = float(str(row["level_s"])), float(str(row["se"]))
     if not (0.0 < level_s < float("inf") and 0.0 <= se < float("inf")):
         raise ValueError(f"level {level_s}, se {se}")
-    kind: Kind = "network" if row["kind"] == "network" else "block"
+    kind = next((known for known in KINDS if known == row["kind"]), None)
+    if kind is None:
+        raise ValueError(f"kind {row['kind']!r}")
     return SessionLevel(kind=kind, setting=str(row["setting"]), level_s=level_s, se=se)

@@ -60,7 +60,7 @@ def test_it_is_below_the_users_state_folder(
 
 
 @pytest.mark.parametrize(
-    "line", ["{", "[]", "7", '{"setting": "x"}', '{"kind": "block", "setting": "x", "level_s": -1.0, "se": 0.0}',
+    "line", ["{", "[]", '{"kind": "tree", "setting": "x", "level_s": 1.0, "se": 0.0}', "7", '{"setting": "x"}', '{"kind": "block", "setting": "x", "level_s": -1.0, "se": 0.0}',
              '{"kind": "block", "setting": "x", "level_s": NaN, "se": 0.0}'],
 )  # fmt: skip
 def test_a_damaged_line_is_told_and_left_out(
