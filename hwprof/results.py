@@ -45,6 +45,8 @@ class Sample:
     latency_s: float | None = None
     latency_se_s: float | None = None
     accuracy_pct: float | None = None
+    session_sd: float = 0.0
+    """What sessions differ by, as a share of the latency: in the error, and common to a session."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ errors of single measurements do not know, so weighting by them would favour the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +71,7 @@ def fit_friendliness(
         design,
         codes,
         np.array([s.latency_s for s in timed], dtype=np.float64),
-        [s.latency_se_s for s in timed],
+        [_own_se_s(s) for s in timed],
     )
     accuracy, notes = _fit_accuracy(design, [s for s in samples if s.accuracy_pct is not None])
     counts = design.counts(codes)
@@ -84,6 +85,14 @@ def fit_friendliness(
         fingerprint=dict(fingerprint or {}),
         notes=(*notes, *_lone_notes(design, counts)),
     )
+
+
+def _own_se_s(sample: Sample) -> float | None:
+    """Return a latency's standard error without what networks of one session have in common."""
+    if sample.latency_s is None or sample.latency_se_s is None:
+        return None
+    shared_s = sample.session_sd * sample.latency_s
+    return math.sqrt(max(0.0, sample.latency_se_s**2 - shared_s**2))
 
 
 def _fit_accuracy(

@@ -92,6 +92,7 @@ class AdditiveLatencyModel:
         interactions: bool = True,
         guess: Floats | None = None,
         shares: Floats | None = None,
+        common_sd: float = 0.0,
     ) -> Self:
         """Fit the model to measured networks; those without a latency are left aside.
 
@@ -103,7 +104,8 @@ class AdditiveLatencyModel:
             interactions: whether terms beyond the sum of effects are tried.
             guess: what effects look like beforehand (:func:`hwprof.estimate.prior.directions`).
             shares: ``float64[n]``, the standard error of every latency as a share of it. Networks
-                that are known better count more, and :attr:`common_sd` is their mean.
+                that are known better count more.
+            common_sd: :attr:`common_sd`.
 
         Raises:
             DataError: fewer than ten networks have a latency.
@@ -111,7 +113,7 @@ class AdditiveLatencyModel:
         """
         design = DesignMatrix(space)
         codes, y = encoded(design, samples)
-        weights, common_sd = (None, 0.0) if shares is None else _weights(shares)
+        weights = None if shares is None else _weights(shares)
         chosen = additive(design, codes, y, seed, guess, weights)
         if interactions:
             chosen = with_interactions(design, chosen, y, seed)
@@ -366,14 +368,10 @@ class AdditiveLatencyModel:
         )
 
 
-def _weights(shares: Floats) -> tuple[Floats, float]:
-    """Return weights in inverse proportion to standard errors, and the mean error by them.
-
-    The squares of the weights have a mean of 1.
-    """
+def _weights(shares: Floats) -> Floats:
+    """Return weights in inverse proportion to standard errors; their squares have a mean of 1."""
     weights = 1.0 / np.hypot(shares, LEAST_SHARE)
-    weights /= np.sqrt(np.mean(weights**2))
-    return weights, float(np.average(shares, weights=weights**2))
+    return np.asarray(weights / np.sqrt(np.mean(weights**2)))
 
 
 def mac_baseline(space: DesignSpace, samples: Sequence[Sample], *, seed: int = 0) -> Holdout | None:

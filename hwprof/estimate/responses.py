@@ -26,8 +26,8 @@ class LackOfFit:
 
     ``curvature_p``: p-value of the one added term, the squared prediction (Tukey's one degree
     of freedom); ``r2_curved``: R² with it. ``measurement_sd``: root mean square of the single
-    measurements' standard errors, None where they have none; a residual well above it is
-    interaction, not noise.
+    measurements' standard errors within their session, None where they have none; a residual
+    well above it is interaction, not noise.
     """
 
     curvature_p: float

@@ -135,8 +135,8 @@ def fitted_model(run: Run, space: DesignSpace, samples: Sequence[Sample]) -> Add
     """Return the model of some networks of a run, guided by what blocks take alone.
 
     A measurement's interval is for what another session would find. Networks of one run shared
-    theirs, so what it leaves open for one of them is taken to be open for all alike. What was
-    timed in a bad quarter of an hour counts less.
+    theirs, so what sessions differ by is open for all alike; their errors within it are in what
+    the fit leaves over. What was timed in a bad quarter of an hour counts less.
 
     Raises:
         DataError: there are too few networks.
@@ -152,6 +152,7 @@ def fitted_model(run: Run, space: DesignSpace, samples: Sequence[Sample]) -> Add
         guess=directions(DesignMatrix(space), alone_s),
         # An imported table's errors are of its calls, not of the time at which it was made.
         shares=None if run.has_imports() else np.array(shares),
+        common_sd=max((s.session_sd for s in timed), default=0.0),
     )
 
 

@@ -253,8 +253,6 @@ def adapt_model(
     heldout = tuple(_left_out(donors, codes, y))
     codes, drops_unused = _what_runs(donors, codes, y)
     posterior = _posterior(donors, donors.design.rows(codes), y)
-    # As of a profile's networks: what a measurement leaves open to other sessions is in no residual.
-    shares = [(s.latency_se_s or 0.0) / s.latency_s for s in timed if s.latency_s is not None]
     return AdditiveLatencyModel(
         space=donors.space,
         coefficients=posterior.coefficients,
@@ -268,7 +266,8 @@ def adapt_model(
         holdout=holdout_figures(heldout),
         heldout=heldout,
         drops_unused=drops_unused,
-        common_sd=float(np.mean(shares)),
+        # As of a profile's networks: what sessions differ by is in no residual.
+        common_sd=max(s.session_sd for s in timed),
     )
 
 

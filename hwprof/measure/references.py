@@ -15,15 +15,20 @@ from typing import Any
 from hwprof.measure.crew import Member, Seat
 from hwprof.measure.level import Estimate, estimate, used_bursts
 from hwprof.measure.records import Fingerprint, MeasurePlan
-from hwprof.measure.session_spread import KINDS, Kind, SessionLevel, SessionSpread, session_spread
+from hwprof.measure.session_spread import (
+    KINDS,
+    LARGE_BYTES,
+    Kind,
+    SessionLevel,
+    SessionSpread,
+    session_spread,
+)
 from hwprof.protocols import SessionHistory
 from hwprof.space import Architecture
 from hwprof.space.pieces import MBConvPiece
 from hwprof.workload import Workload
 
 REFERENCE_TREND_P = 0.05
-LARGE_BYTES = 4 * 2**20
-"""A model of so much does not fit into a core's own caches."""
 BLOCK = Workload.block(
     MBConvPiece(
         in_channels=24,

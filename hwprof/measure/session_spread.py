@@ -35,6 +35,8 @@ Kind = Literal["block", "network"]
 """What fits into a core's own caches and moves with its clock; what does not, and moves with the
 memory that it shares with others."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
+LARGE_BYTES = 4 * 2**20
+"""A model of so much does not fit into a core's own caches: it moves as networks do."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -150,15 +150,14 @@ class Reading:
         """Return every network that was measured here or imported, as estimators see it."""
         measured = self._read(
             "SELECT w.data AS workload_data, m.level_s, m.ci95_lo_s, m.ci95_hi_s,"
-            " m.telemetry"
+            " m.telemetry, m.loaded"
             " FROM measurements m JOIN workloads w ON w.key = m.workload"
             " WHERE w.role = 'network'"
             " AND m.id IN (SELECT max(id) FROM measurements GROUP BY workload) ORDER BY m.id"
         )
-        samples = []
-        if measured:
-            session_sd = rows.session_sd_from_row(measured[-1])
-            samples = [rows.sample_from_row(row, session_sd) for row in measured]
+        # The last of each kind knows most.
+        known = {rows.is_large(row): rows.session_sd_from_row(row) for row in measured}
+        samples = [rows.sample_from_row(row, known[rows.is_large(row)]) for row in measured]
         samples += [
             Sample(
                 arch=n.arch,

@@ -19,6 +19,7 @@ from hwprof.measure.records import (
     Measurement,
     MeasurePlan,
 )
+from hwprof.measure.session_spread import LARGE_BYTES
 from hwprof.normal import NORMAL_975
 from hwprof.results import Sample
 from hwprof.store.blobs import BURST_COLUMNS, burst_from_row, burst_row, decode
@@ -219,12 +220,22 @@ def sample_from_row(row: sqlite3.Row, session_sd: float) -> Sample:
     if beside := json.loads(row["telemetry"]).get("beside_ci95_s"):
         within = 0.5 * math.log(beside[1] / beside[0])
         low, high = interval_s(level_s, within, session_sd)
-    return Sample(arch=arch, latency_s=level_s, latency_se_s=0.5 * (high - low) / NORMAL_975)
+    return Sample(
+        arch=arch,
+        latency_s=level_s,
+        latency_se_s=0.5 * (high - low) / NORMAL_975,
+        session_sd=session_sd,
+    )
 
 
 def session_sd_from_row(row: sqlite3.Row) -> float:
     """Return what sessions differed by as far as was known when a measurement was made."""
     return float(json.loads(row["telemetry"]).get("session_sd", SESSION_SD))
+
+
+def is_large(row: sqlite3.Row) -> bool:
+    """Say whether a measured model is of those that sessions move as they do networks."""
+    return int(json.loads(row["loaded"])["artifact_bytes"]) >= LARGE_BYTES
 
 
 def _workload(row: sqlite3.Row) -> Workload:

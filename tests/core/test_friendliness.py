@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -368,3 +369,18 @@ def test_depth_is_named_by_its_number_of_layers(by_block: float) -> None:
     said = insights(fit_friendliness(space, samples))
     (sentence,) = [s for s in said if s.startswith("Depth is best spent")]
     assert sentence.startswith("Depth is best spent in unit 0: reaching 2 layers buys 1")
+
+
+def test_residuals_are_held_against_errors_within_the_session() -> None:
+    """What sessions differ by moves all networks alike: no residual holds it."""
+    space = tiny_space()
+    archs = draw(space, 60, 3)
+    latency_s = 0.01 + np.random.default_rng(5).normal(0.0, 1e-4, len(archs))
+    samples = [
+        replace(s, latency_se_s=float(np.hypot(1e-4, 0.03 * y)), session_sd=0.03)
+        for s, y in zip(make_samples(archs, latency_s), latency_s, strict=True)
+    ]
+    found = fit_friendliness(space, samples).latency
+    assert found.lack_of_fit is not None
+    assert found.lack_of_fit.measurement_sd == pytest.approx(1e-4)
+    assert found.residual_sd == pytest.approx(1e-4, rel=0.3)

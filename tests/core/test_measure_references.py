@@ -10,8 +10,8 @@ from hwprof import cost
 from hwprof.devices import open_device
 from hwprof.measure.crew import Member
 from hwprof.measure.records import DeviceOptions, DeviceRef, Fingerprint, Loaded, plan_for
-from hwprof.measure.references import BLOCK, LARGE_BYTES, NETWORK, References
-from hwprof.measure.session_spread import Kind, SessionLevel, session_spread
+from hwprof.measure.references import BLOCK, NETWORK, References
+from hwprof.measure.session_spread import LARGE_BYTES, Kind, SessionLevel, session_spread
 from hwprof.workload import Workload
 from tests.core.scripted import MemoryHistory, block
 

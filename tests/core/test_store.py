@@ -21,6 +21,7 @@ from hwprof.measure.records import (
     Loaded,
     Measurement,
 )
+from hwprof.measure.session_spread import LARGE_BYTES
 from hwprof.space import Architecture
 from hwprof.store import ImportedBlock, ImportedNetwork, Run
 from hwprof.store.blobs import ENCODING, decode, encode
@@ -220,6 +221,17 @@ def test_what_was_measured_before_sessions_were_known_is_no_better_for_it(path: 
     half = math.hypot(0.01, 1.959963984540054 * 0.02)
     expected = 0.001 * math.sinh(half) / 1.959963984540054
     assert [s.latency_se_s for s in samples] == pytest.approx([expected] * 3)
+    assert [s.session_sd for s in samples] == [0.02] * 3
+
+
+def test_small_and_large_networks_know_their_own_sessions(path: Path) -> None:
+    """Sessions move what fits into a core's caches less than what does not."""
+    with Run.create(path, "profile", REQUEST) as run:
+        for i, (n_bytes, sd) in enumerate(((LARGE_BYTES, 0.02), (LARGE_BYTES - 1, 0.004))):
+            found = measurement(Workload.network(arch(f"net{i}")), (burst(0),))
+            loaded = replace(found.loaded, artifact_bytes=n_bytes)
+            run.done(replace(found, loaded=loaded, telemetry={"session_sd": sd}))
+        assert [s.session_sd for s in run.networks()] == [0.02, 0.004]
 
 
 def test_networks_join_measured_and_imported(path: Path) -> None:
@@ -240,6 +252,7 @@ def test_networks_join_measured_and_imported(path: Path) -> None:
     assert samples[0].latency_s == 0.001
     assert samples[0].latency_se_s == pytest.approx(0.00015 / 1.96, rel=1e-4)
     assert samples[1].latency_se_s == pytest.approx(0.05)
+    assert samples[1].session_sd == 0.0
     assert samples[1].accuracy_pct == 61.0
 
 
