@@ -173,11 +173,16 @@ def _without_unused(
         return plain, ()
     pruned = replace(plain, codes=used, X=design.rows(used), drops_unused=True)
     pruned = pruned.cross_validated(y, seed)
-    if len(pruned.heldout) != len(plain.heldout):
+    if _judged(pruned) != _judged(plain):
         # Some blocks are unused wherever they stand: what they cost where used is not known.
         return plain, ()
     test = judge(UNUSED, 0, plain.heldout, pruned.heldout)
     return (pruned if test.taken else plain), (test,)
+
+
+def _judged(chosen: Chosen) -> list[float]:
+    """Return the latencies of the networks that the folds predict: these tell them apart."""
+    return [h.actual_s for h in chosen.heldout]
 
 
 def _can_be_fitted(candidate: Chosen, y: Floats) -> bool:

@@ -12,10 +12,12 @@ import pytest
 from hwprof.errors import SpaceError
 from hwprof.estimate.design_matrix import DesignMatrix
 from hwprof.estimate.interactions import Interactions
+from hwprof.estimate.latency_fit import additive, with_interactions
 from hwprof.estimate.latency_model import AdditiveLatencyModel
 from hwprof.estimate.least_squares import partial_ridge_fit
 from hwprof.results import Sample
 from hwprof.space import Architecture, get_space
+from hwprof.space.nasbench201 import OPERATORS
 
 SPACE = get_space("mobile-mini")
 DESIGN = DesignMatrix(SPACE)
@@ -264,3 +266,26 @@ def test_a_partial_ridge_is_least_squares_with_extra_rows() -> None:
     np.testing.assert_allclose(
         fit.leverage, np.einsum("ij,jk,ik->i", X, fit.inverse, X), atol=1e-10
     )
+
+
+def test_models_with_and_without_unused_edges_are_judged_by_the_same_networks() -> None:
+    """One network can be predicted only as it is written, another only without its unused edge."""
+    space = get_space("nasbench201")
+    design = DesignMatrix(space)
+    drawn = design.encode([space.sample(np.random.default_rng(i)) for i in range(1200)])
+    first, onward = 0, [2, 4]  # the edge into node 1, and those out of it
+    read = space.used_codes(drawn)[:, first] == drawn[:, first]
+    none, pool, wide = (OPERATORS.index(op) for op in ("none", "avg_pool_3x3", "nor_conv_3x3"))
+    # On the first edge a pool stands where nothing reads it, a 3x3 convolution nowhere.
+    kept = drawn[((drawn[:, first] != pool) | ~read) & (drawn[:, first] != wide)][:300]
+    alone = np.array([[pool, 1, 1, 1, 1, 1], [wide, 1, 1, 1, 1, 1]])
+    alone[1, onward] = none
+    codes = np.vstack([kept, alone])
+    rng = np.random.default_rng(1)
+    truth = rng.normal(0.0, 0.5e-3, design.n_coefficients)
+    truth[0] = 10e-3
+    y = design.rows(space.used_codes(codes)) @ truth + rng.normal(0.0, 0.05e-3, len(codes))
+    plain = additive(design, codes, y, 0)
+    pruned = additive(design, space.used_codes(codes), y, 0)
+    assert len(plain.heldout) == len(pruned.heldout) == len(y) - 1
+    assert with_interactions(design, plain, y, 0).drops_unused is False
