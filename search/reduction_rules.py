@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import permutations
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -147,23 +148,21 @@ def dominated_in_slot(evidence: Evidence) -> list[Proposal]:
     block is *not* worth its time, since it removes it everywhere and without a budget. Where
     accuracies are noisy a single slot can never prove that, so R5 asks only for proof of the
     time and leaves the risk to accuracy to the budget, which bounds what all cuts together may
-    lose. Without a budget there is no R5. The pairs tested are chosen by accuracy alone, which
-    the latency's noise knows nothing of, so choosing them spoils no error rate.
+    lose. Without a budget there is no R5. Every pair is tested, worth its time or not: what a
+    block is worth holds its latency's noise, by which no family of tests may be chosen.
     """
     margin = FLAT * evidence.mean_latency_s / evidence.n_active_slots
-    claims: list[tuple[float, Slot, str, str]] = []
-    for slot in evidence.space.slots:
-        choices = [b for b in evidence.space.choices(slot) if b != SKIP]
-        for block in choices:
-            for other in choices:
-                weights = evidence.here(slot, block, other)
-                if block == other or evidence.net(weights, evidence.rate).lower > 0.0:
-                    continue
-                claims.append((_p_slower(evidence, weights, margin), slot, block, other))
-    claims.sort()
+    pairs = [
+        (slot, block, other)
+        for slot in evidence.space.slots
+        for block, other in permutations(evidence.space.choices(slot), 2)
+        if SKIP not in (block, other)
+    ]
+    p_values = [_p_slower(evidence, evidence.here(*pair), margin) for pair in pairs]
     rivals: dict[tuple[Slot, str], list[str]] = {}
-    for (_, slot, block, other), p in zip(claims, holm([c[0] for c in claims]), strict=True):
-        if p <= FAMILY_ERROR:
+    for (slot, block, other), p in zip(pairs, holm(p_values), strict=True):
+        weights = evidence.here(slot, block, other)
+        if p <= FAMILY_ERROR and evidence.net(weights, evidence.rate).lower <= 0.0:
             rivals.setdefault((slot, block), []).append(other)
     return [_in_slot(evidence, slot, block, rivals[slot, block]) for slot, block in sorted(rivals)]
 
@@ -205,6 +204,8 @@ def too_slow(evidence: Evidence) -> list[Proposal]:
     found = []
     for slot in evidence.space.slots:
         choices = [b for b in evidence.space.choices(slot) if b != SKIP]
+        if not choices:
+            continue
         quickest = min(choices, key=lambda b: evidence.latency.values[evidence.place(slot, b)])
         for block in choices:
             weights = evidence.here(slot, block, quickest)
@@ -318,9 +319,9 @@ def _cap(evidence: Evidence, unit: int, weights: Floats, rate: float) -> Proposa
     latency, accuracy = evidence.intervals(weights)
     depth = evidence.space.max_depth[unit]
     why = (
-        f"layer {depth} of unit {unit} takes {format_spread(latency)}{points(accuracy)}, less than the "
-        f"{rate * latency.value:.2g} points that last layers buy on average with "
-        "that time"
+        f"reaching {depth} layers in unit {unit} takes {format_spread(latency)}{points(accuracy)}, "
+        f"less than the {rate * latency.value:.2g} points that last layers buy on average with that "
+        "time"
     )
     return Proposal(
         drop=Drop(

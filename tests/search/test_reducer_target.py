@@ -105,3 +105,14 @@ def test_targets_that_cannot_be_met_are_refused() -> None:
         reduce_space(found.space, found, target_s=(0.0, 1e-3))
     with pytest.raises(PlanError, match="expected a range such as 15-20"):
         reduce_space(found.space, found, target_s=(30e-3, 20e-3))
+
+
+def test_a_layer_that_can_only_be_skipped_is_no_hindrance() -> None:
+    whole = get_space("proxylessnas")
+    left = {slot: whole.choices(slot)[-2:] for slot in whole.slots} | {Slot(0, 1): ("skip",)}
+    space = whole.restrict(left)
+    design = DesignMatrix(space)
+    found = measured(
+        space, coefficients(design, 20e-3, 0.0, {}), coefficients(design, 70.0, 0.0, {}), seed=0
+    )
+    assert reduce_space(space, found, target_s=(0.0, 21e-3)).alive[Slot(0, 1)] == ("skip",)
