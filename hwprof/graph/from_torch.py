@@ -43,12 +43,14 @@ class _Tracer:
     """Walks a traced graph; a batch norm right after a convolution becomes part of it."""
 
     def __init__(self, builder: GraphBuilder, module: nn.Module) -> None:
-        from torch import fx
+        from torch import fx, nn
 
         self._builder = builder
         self._name = type(module).__name__
         try:
-            traced = fx.symbolic_trace(module)
+            # Of torch's own modules only the calls are traced, not what is inside.
+            is_leaf = fx.Tracer().is_leaf_module(module, "")
+            traced = fx.symbolic_trace(nn.Sequential(module) if is_leaf else module)
         except Exception as error:
             raise ModelError(
                 f"{self._name} cannot be traced ({error}); expected a forward that calls modules, "
@@ -75,6 +77,11 @@ class _Tracer:
     def _input(self, node: fx.Node, position: int = 0) -> str:
         from torch import fx
 
+        if len(node.args) <= position:
+            raise ModelError(
+                f"{self._name} calls {node.target} with {dict(node.kwargs)}; expected tensors in "
+                "their order, without names"
+            )
         given = node.args[position]
         if not isinstance(given, fx.Node):
             raise ModelError(f"{self._name} uses the constant {given!r}; expected tensors only")
@@ -100,6 +107,11 @@ class _Tracer:
                 norm_eps=norm.eps if norm is not None else None,
             )
         if isinstance(module, nn.BatchNorm2d):
+            if not module.affine:
+                raise ModelError(
+                    f"{self._name}.{target} is {module}; expected affine=True: its factor and shift "
+                    "are trained and counted"
+                )
             source = node.args[0]
             merged = self._norm_after(source) if _is_call(source) else None
             return x if merged is module else self._builder.batch_norm(x, name, module.eps)

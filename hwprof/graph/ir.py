@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain, count
 from math import prod
 from typing import Literal
 
@@ -256,8 +257,17 @@ class GraphBuilder:
         )
 
     def act(self, x: str, act: Activation | Literal["hsigmoid"]) -> str:
-        """Add an activation, named after the tensor it follows; "none" adds nothing."""
-        return x if act == "none" else self._append(self._like(act, f"{x}/{act}", (x,)))
+        """Add an activation, named after the tensor it follows; "none" adds nothing.
+
+        Of a tensor from outside of the present scope it bears the scope's name alone, so that its
+        time is not taken for that of the block before. A second one of a tensor is numbered.
+        """
+        if act == "none":
+            return x
+        name = f"{x}/{act}" if x.startswith(self._full("")) else self._full(act)
+        names = chain((name,), (f"{name}_{i}" for i in count(2)))
+        free = next(n for n in names if n not in self._shapes)
+        return self._append(self._like(act, free, (x,)))
 
     def relu_before(self, x: str, name: str) -> str:
         """Add a ReLU under a name of the present scope (pre-activation)."""

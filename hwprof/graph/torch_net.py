@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import cache, partial
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,7 +34,9 @@ def to_torch(graph: Graph, *, seed: int = 0) -> nn.Module:
 
     Raises:
         MissingExtraError: torch is not installed.
+        ModelError: an operator with weights bears the name of the scope of another.
     """
+    _require_apart(graph)
     try:
         module = _module_class()(graph)
     except ModuleNotFoundError as error:
@@ -76,6 +79,18 @@ def weights_from_torch(graph: Graph, module: nn.Module) -> Weights:
 def module_path(node: Node) -> str:
     """Return the dotted path of the submodule that holds the node's parameters."""
     return node.name.replace("/", ".")
+
+
+def _require_apart(graph: Graph) -> None:
+    """Refuse a layer inside of a layer: torch would run both where only the outer one is asked."""
+    names = {node.name for node in graph.weighted_nodes}
+    for name in names:
+        for scope in accumulate(name.split("/")[:-1], "{}/{}".format):
+            if scope in names:
+                raise ModelError(
+                    f"{scope!r} of {graph.name} is an operator and the scope of {name!r}; expected "
+                    "names of their own: rename one of them"
+                )
 
 
 def _state(node: Node, module: nn.Module) -> dict[str, NDArray[np.float64]]:

@@ -54,6 +54,54 @@ class Spatial(nn.Module):
         return out
 
 
+class Branched(nn.Module):
+    """Two branches, each of which begins with the same activation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.act = nn.ReLU()
+        self.wide = nn.Conv2d(6, 6, 3, padding=1)
+        self.narrow = nn.Conv2d(6, 6, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.wide(self.act(x)) + self.narrow(self.act(x))
+        return out
+
+
+class Named(nn.Module):
+    """A call that names its tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(6, 6, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.conv(input=x)
+        return out
+
+
+@pytest.mark.parametrize(
+    ("module", "ops"),
+    [
+        (nn.Conv2d(6, 4, 3, 2, 1), ["conv"]),
+        (nn.BatchNorm2d(6), ["batch_norm"]),
+        (nn.MaxPool2d(3, 2, 1), ["max_pool"]),
+        (nn.Hardswish(), ["hswish"]),
+        (nn.Identity(), ["identity"]),
+        (Branched(), ["relu", "conv", "relu", "conv", "add"]),
+    ],
+)
+def test_one_of_torchs_own_modules_and_an_activation_twice(
+    module: nn.Module, ops: list[str]
+) -> None:
+    builder = GraphBuilder("bare", (6, 9, 9))
+    graph = builder.finish(emit_module(builder, module, builder.input))
+    assert [node.op for node in graph.nodes] == ops
+    assert graph.params == sum(p.numel() for p in module.parameters())
+    with torch.no_grad():
+        assert graph.output_shape == tuple(module(torch.zeros(2, 6, 9, 9)).shape[1:])
+
+
 def test_outputs_are_equal_with_the_weights_copied() -> None:
     module = Gated(6).eval()
     for norm in (module.norm, module.late):
@@ -113,7 +161,9 @@ def test_pools_cover_the_edge_in_every_form(pool: nn.Module, side: int) -> None:
         (nn.Sequential(nn.MaxPool2d((3, 1), 1, (1, 0))), "expected a square pool"),
         (nn.Sequential(nn.MaxPool2d(3, 1, 1, dilation=2)), "no dilation"),
         (nn.Sequential(nn.MaxPool2d(2)), "rounded up"),
+        (nn.Sequential(nn.BatchNorm2d(6, affine=False)), "expected affine=True"),
         (Doubled(), r"with \{'alpha': 2\}"),
+        (Named(), "tensors in their order"),
         (Spatial(), "expected a factor per channel"),
     ],
 )

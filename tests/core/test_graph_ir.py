@@ -99,3 +99,14 @@ def test_a_pool_that_cannot_keep_the_side_is_refused():
     builder = GraphBuilder("g", (4, 8, 8))
     with pytest.raises(SpaceError, match=r"p: no pool of kernel 2 and stride 1 makes \(8, 8\)"):
         builder.pool("input", "p", "max_pool", kernel=2, stride=1)
+
+
+def test_an_activation_of_what_came_before_is_the_present_blocks_own():
+    """A trace books operators by their scope: a block that begins with a ReLU pays for it."""
+    builder = GraphBuilder("g", (2, 4, 4))
+    with builder.scope("u0.l0"):
+        x = builder.act(builder.conv("input", "c", 2), "relu")
+    with builder.scope("u0.l1"):
+        assert builder.act(x, "relu") == "u0.l1/relu"
+        assert builder.act(x, "relu6") == "u0.l1/relu6"
+        assert builder.act(x, "relu") == "u0.l1/relu_2"

@@ -341,3 +341,13 @@ def test_weights_of_another_module_are_refused():
         weights_from_torch(graph, to_torch(piece_graph(mbconv(expand=1, act="relu"))))
     with pytest.raises(ModelError, match=r"has a weight of shape"):
         weights_from_torch(graph, to_torch(piece_graph(mbconv(kernel=5))))
+
+
+def test_a_layer_named_after_a_scope_is_refused():
+    """As a submodule it would hold the other layer, and torch would run both."""
+    builder = GraphBuilder("nested", (4, 6, 6))
+    x = builder.conv(builder.input, "branch", 4, norm_eps=1e-5)
+    with builder.scope("branch"):
+        x = builder.conv(x, "conv", 4)
+    with pytest.raises(ModelError, match="'branch' of nested is an operator and the scope of"):
+        to_torch(builder.finish(x))
