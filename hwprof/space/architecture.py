@@ -113,7 +113,7 @@ class Architecture:
             not isinstance(stem_depth, int) or isinstance(stem_depth, bool)
         ):
             raise SpaceError(f"stem_depth is {stem_depth!r}; expected 0 or 2")
-        widths = data.get("widths")
+        widths, channels = data.get("widths"), data.get("channels")
         return cls(
             space=space,
             resolution_px=resolution,
@@ -121,7 +121,7 @@ class Architecture:
             stem_depth=stem_depth,
             widths=_read_ints(widths, "widths") if widths is not None else None,
             cell=cell,
-            channels=_read_channels(data["channels"]) if data.get("channels") else None,
+            channels=_read_channels(channels) if channels is not None else None,
         )
 
     def canonical_json(self) -> str:
@@ -139,9 +139,16 @@ class Architecture:
         return unit[slot.layer] if slot.layer < len(unit) else None
 
     def __str__(self) -> str:
-        if self.cell is not None:
-            return f"{self.space}@{self.resolution_px} {self.cell}"
-        return f"{self.space}@{self.resolution_px} " + " | ".join(" ".join(u) for u in self.units)
+        parts = [" ".join(unit) for unit in self.units] if self.cell is None else [self.cell]
+        if self.stem_depth is not None:
+            parts.append(f"stem depth {self.stem_depth}")
+        if self.widths is not None:
+            parts.append("widths " + " ".join(map(str, self.widths)))
+        if self.channels is not None:
+            own = self.channels
+            widths = (own.stem, own.first, *own.units, own.head)
+            parts.append("channels " + " ".join(map(str, widths)))
+        return f"{self.space}@{self.resolution_px} " + " | ".join(parts)
 
 
 def _read_units(units: object) -> tuple[tuple[str, ...], ...]:
@@ -171,7 +178,7 @@ def _read_channels(data: object) -> Channels:
             'channels needs exactly "stem", "first", "units" and "head", all literal widths'
         )
     for name in ("stem", "first", "head"):
-        if not isinstance(data[name], int):
+        if not isinstance(data[name], int) or isinstance(data[name], bool):
             raise SpaceError(f"channels.{name} is {data[name]!r}; expected a whole number")
     return Channels(
         stem=data["stem"],

@@ -70,6 +70,12 @@ def _mbconv(match: re.Match[str], place: Place) -> MBConvPiece:
     )
 
 
+def _packed(unit: tuple[str, ...], least: int) -> tuple[str, ...]:
+    """Return a unit's blocks, then as many skips as bring it to its least depth."""
+    blocks = tuple(block for block in unit if block != SKIP)
+    return blocks + (SKIP,) * min(len(unit) - len(blocks), max(0, least - len(blocks)))
+
+
 @dataclass(frozen=True, kw_only=True)
 class UnitLayout:
     """A unit: ``channels`` wide, ``stride`` in its first layer, ``min_depth`` to ``max_depth``.
@@ -168,10 +174,12 @@ class MBConvSpace(SlottedSpace):
     def canonical(self, arch: Architecture) -> Architecture:
         """Return the representative of all encodings of the same network: skips come last.
 
+        Of those as few as the least depth leaves: a layer that is skipped is one that is not there.
         It is the same for every reduction of a space, so that it may serve as a key; where a
         reduction drops ``skip`` from some layers the representative may be outside of it.
         """
-        units = tuple(tuple(sorted(unit, key=lambda block: block == SKIP)) for unit in arch.units)
+        pairs = zip(self._units_of(arch), self.min_depth, strict=True)
+        units = tuple(_packed(unit, least) for unit, least in pairs)
         return arch if units == arch.units else replace(arch, units=units)
 
     def size(self) -> SpaceSize:

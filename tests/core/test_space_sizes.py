@@ -138,3 +138,24 @@ def test_depth_counts_multiply(name: str) -> None:
     ]
     factors = prod(len(factor.levels) for factor in space.factors)
     assert space.size().n_encodings == prod(per_unit) * factors
+
+
+def test_a_layer_that_is_skipped_is_one_that_is_not_there() -> None:
+    """Where depths vary too, as many canonical forms as distinct networks, each in the space."""
+    unit = UnitLayout(
+        channels=16,
+        stride=2,
+        min_depth=2,
+        max_depth=4,
+        act="relu",
+        candidates=mbconv_names((3,), (3, 6)),
+        skip=True,
+    )
+    space = own_space(unit)
+    layers = [space.choices(Slot(0, layer)) for layer in range(4)]
+    archs = [space.assemble((u,)) for depth in (2, 3, 4) for u in product(*layers[:depth])]
+    forms = {space.canonical(arch) for arch in archs}
+    assert len(forms) == space.size().n_distinct
+    for form in forms:
+        space.validate(form)
+        assert space.canonical(form) == form

@@ -16,6 +16,7 @@ from hwprof.measure.records import (
     Measurement,
 )
 from hwprof.reports import text
+from hwprof.space import Slot, get_space
 from hwprof.units import format_interval, format_seconds
 from hwprof.workload import Workload
 
@@ -195,6 +196,16 @@ def test_predictions_name_their_network(report_data):
     assert "20.0 ms" in out
     assert "19.0 ms to 21.0 ms" in out
     assert str(arch) in out
+
+
+def test_predictions_tell_networks_of_other_widths_apart():
+    space = get_space("ofa-resnet50")
+    units = tuple(space.choices(Slot(u, 0))[:1] * d for u, d in enumerate(space.min_depth))
+    archs = [space.assemble(units, (0, 0, 0, 0, 0, 0, last)) for last in range(3)]
+    rows = [{"arch": a.to_json(), "latency_s": 0.02, "lo_s": 0.019, "hi_s": 0.021} for a in archs]
+    out = shown(text.predictions_table(rows), width=400)
+    for last in range(3):
+        assert f"stem depth 0 | widths 0 0 0 0 0 {last}" in out
 
 
 def test_training_and_quickstart_show_every_figure():
