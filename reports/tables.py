@@ -88,25 +88,27 @@ def _devices(data: ReportData) -> dict[str, list[Row]]:
 def block_costs(data: ReportData) -> list[Row]:
     """Return every block's cost alone and in context with the gap, both centred on the slot.
 
-    Beside them the costs as they are: alone hot and cold, differential, and in context where the
-    layer may be absent (elsewhere whole networks reveal only differences).
+    A block that has no other to be compared with at its slot has no centred costs. Beside them
+    the costs as they are: alone hot and cold, differential, and in context where the layer may be
+    absent (elsewhere whole networks reveal only differences).
     """
-    alone = {(b.slot, b.block): b for b in data.isolated}
+    centred = {(r.slot, r.block): r for r in context_rows(data.isolated, data.effects)}
     return [
         {
-            "unit": r.slot.unit,
-            "layer": r.slot.layer,
-            "block": r.block,
-            **_columns("isolated", "s", r.isolated),
-            **_columns("in_context", "s", r.in_context),
-            "gap_s": r.gap_s,
-            "disagrees": r.disagrees,
-            **_columns("isolated_hot", "s", alone[r.slot, r.block].isolated_hot_s),
-            **_columns("isolated_cold", "s", alone[r.slot, r.block].isolated_cold_s),
-            **_columns("differential", "s", alone[r.slot, r.block].differential_s),
-            "regressed_s": alone[r.slot, r.block].regressed_s,
+            "unit": b.slot.unit,
+            "layer": b.slot.layer,
+            "block": b.block,
+            **_columns("isolated", "s", r.isolated if r else None),
+            **_columns("in_context", "s", r.in_context if r else None),
+            "gap_s": r.gap_s if r else None,
+            "disagrees": r.disagrees if r else None,
+            **_columns("isolated_hot", "s", b.isolated_hot_s),
+            **_columns("isolated_cold", "s", b.isolated_cold_s),
+            **_columns("differential", "s", b.differential_s),
+            "regressed_s": b.regressed_s,
         }
-        for r in context_rows(data.isolated, data.effects)
+        for b in sorted(data.isolated, key=lambda b: b.slot)
+        for r in [centred.get((b.slot, b.block))]
     ]
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from hwprof.reports import IsolatedBlock
 from hwprof.reports.contexts import centred, context_rows, context_summary, largest_gaps
+from hwprof.reports.tables import block_costs
 from hwprof.results import Interval
 from hwprof.space import Slot
 from tests.made import block_effect
@@ -74,3 +75,22 @@ def test_a_slot_with_one_common_block_says_nothing():
     isolated = [IsolatedBlock(slot=Slot(0, 0), block="a", isolated_hot_s=Interval(1, 1, 1))]
     assert context_rows(isolated, (block_effect(0, 0, "a", 0.0, 1e-5),)) == ()
     assert context_summary(()) is None
+
+
+def test_a_block_without_another_at_its_slot_keeps_its_row(bare_data):
+    """Nothing can be centred there, but what it takes alone was measured."""
+    isolated = [
+        IsolatedBlock(slot=Slot(*place), block=b, isolated_hot_s=Interval(v, v - 1e-5, v + 1e-5))
+        for place, b, v in (((1, 0), "fixed", 7e-3), ((0, 0), "a", 3e-3), ((0, 0), "b", 5e-3))
+    ]
+    effects = (
+        block_effect(0, 0, "a", -1e-3, 1e-5),
+        block_effect(0, 0, "b", 1e-3, 1e-5),
+        block_effect(1, 0, "fixed", 0.0, 0.0),
+    )
+    rows = block_costs(replace(bare_data, isolated=tuple(isolated), effects=effects))
+    assert [(r["unit"], r["block"]) for r in rows] == [(0, "a"), (0, "b"), (1, "fixed")]
+    assert [r["isolated_hot_s"] for r in rows] == [3e-3, 5e-3, 7e-3]
+    assert [r["gap_s"] for r in rows] == [pytest.approx(0.0), pytest.approx(0.0), None]
+    assert rows[2]["isolated_s"] is None
+    assert rows[2]["disagrees"] is None
