@@ -36,8 +36,8 @@ class Pair:
 def differential_pairs(space: DesignSpace, seed: int) -> list[Pair]:
     """Return a pair for every block of every layer that may be absent, given the layers before it.
 
-    The base of a layer has its unit cut just before the layer (or ``skip`` in its place) and is
-    one random network everywhere else.
+    The base of a layer has its unit cut just before the layer (or ``skip`` in its place);
+    everywhere else it is one network of random blocks, with every layer that there may be.
 
     Raises:
         SpaceError: no layer of the space may be absent.
@@ -47,7 +47,7 @@ def differential_pairs(space: DesignSpace, seed: int) -> list[Pair]:
     columns = {slot: i for i, slot in enumerate(space.slots)}
     rng = np.random.default_rng([seed, STREAM, 1])
     for slot, column in columns.items():
-        # Layers beyond the random network's depth are filled, to be cut where they are in the way.
+        # Layers beyond the random network's depth are filled.
         if full[column] < 0:
             full[column] = space.base_choices(slot).index(_pick(space, slot, rng))
     pairs = []

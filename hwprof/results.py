@@ -55,7 +55,7 @@ class Effect:
 
     ``block``: the slot's blocks sum to zero. ``depth``: gain of reaching ``depth`` layers.
     ``network``: the block at every place against a random fill. ``factor``: ``block`` holds
-    ``name=level``.
+    ``name=level``. ``n_networks`` are those behind ``latency``; accuracies may be of fewer.
     """
 
     kind: EffectKind

@@ -38,6 +38,9 @@ def export(
             once-for-all supernet needs them.
         batch: batch size of the ONNX or TFLite file.
         seed: of the random weights.
+
+    Raises:
+        PlanError: an unknown format, or images without a checkpoint.
     """
     from hwprof import graph as graphs
     from hwprof.space import space_of
@@ -45,6 +48,10 @@ def export(
     network = as_architecture(arch)
     if format not in EXPORT_FORMATS:
         raise PlanError(f"unknown format {format!r}; expected one of {', '.join(EXPORT_FORMATS)}")
+    if data is not None and checkpoint is None:
+        raise PlanError(
+            "--data is for the weights of --checkpoint; name it, or leave out the images"
+        )
     target = Path(out)
     if checkpoint is not None:
         from hwprof.search.accuracy import network_from_checkpoint

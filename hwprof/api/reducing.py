@@ -16,7 +16,7 @@ from hwprof.errors import PlanError
 from hwprof.measure.records import DeviceOptions, Precision
 from hwprof.progress import ProgressCallback
 from hwprof.results import Reduction
-from hwprof.space import Architecture, get_space, reduction_to_yaml
+from hwprof.space import Architecture, DesignSpace, get_space, reduction_to_yaml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +107,7 @@ def reduce(
         goal: ``front`` for the trade of accuracy against latency, ``accuracy`` for the most
             accurate networks whatever they cost.
         effects: a CSV that ``hwprof effects --csv`` wrote.
-        space: the space of that CSV.
+        space: the space of that CSV; a run brings its own.
         out: write the reduced space (``reduced.yaml``) here.
         progress: called while networks are scored.
 
@@ -123,9 +123,10 @@ def reduce(
         other = "the run folder" if run is not None else "--accuracy"
         raise PlanError(f"--effects brings latencies and accuracies of its own; leave out {other}")
     if run is not None:
-        found = block_effects(run, accuracy=accuracy, data=data, progress=progress)
         with open_run(run) as opened:
             design = run_space(opened)
+        _require_the_runs(space, design)
+        found = block_effects(run, accuracy=accuracy, data=data, progress=progress)
     elif effects is not None and space is not None:
         design = get_space(space)
         found = friendliness_from_csv(Path(effects), design)
@@ -142,6 +143,18 @@ def reduce(
     if out is not None:
         write_file(Path(out), reduction_to_yaml(reduction).encode())
     return reduction
+
+
+def _require_the_runs(space: str | None, design: DesignSpace) -> None:
+    """Refuse a space beside a run that is of another one: it would be left aside."""
+    if space is None:
+        return
+    named = get_space(space)
+    if (named.name, dict(named.alive)) != (design.name, dict(design.alive)):
+        raise PlanError(
+            f"--space {space} is not what the run was made in ({design.name}"
+            f"{', reduced' if design.is_reduced else ''}); leave it out: a run brings its own space"
+        )
 
 
 def _bound(level_s: float, half_s: float) -> float:

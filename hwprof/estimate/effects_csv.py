@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -88,7 +89,8 @@ def _read(path: Path) -> pd.DataFrame:
 
     try:
         frame = pd.read_csv(path)
-    except (OSError, ValueError) as error:
+    # The last two: a .csv.gz that was cut short, or is damaged.
+    except (OSError, ValueError, EOFError, zlib.error) as error:
         raise DataError(f"cannot read the effects {str(path)!r}: {error}") from error
     needed = ["kind", "unit", "layer", "depth", "block", "latency_s"]
     missing = [name for name in needed if name not in frame.columns]

@@ -27,6 +27,7 @@ from hwprof.estimate.favouring import presence
 from hwprof.estimate.latency_fit import OLS_RATIO
 from hwprof.estimate.latency_model import AdditiveLatencyModel
 from hwprof.normal import NORMAL_975
+from hwprof.units import format_seconds, format_share
 
 if TYPE_CHECKING:
     from hwprof.results import Sample
@@ -55,10 +56,11 @@ class PrecisionPlan:
     def __str__(self) -> str:
         return (
             f"{self.n_networks} networks give every slot effect a 95 % interval of "
-            f"±{self.half_width_s * 1e3:.3g} ms ({self.half_width_s / self.mean_latency_s:.2%} of "
-            f"the mean latency, {self.mean_latency_s * 1e3:.3g} ms): the residual sd over "
-            f"{self.n_pilot} networks is {self.residual_sd_s * 1e3:.3g} ms, and {self.slot} with "
-            f"{self.n_candidates} candidates is there in {self.presence:.0%} of the networks"
+            f"±{format_seconds(self.half_width_s)} "
+            f"({format_share(self.half_width_s / self.mean_latency_s, 2)} of the mean latency, "
+            f"{format_seconds(self.mean_latency_s)}): the residual sd over {self.n_pilot} networks "
+            f"is {format_seconds(self.residual_sd_s)}, and {self.slot} with {self.n_candidates} "
+            f"candidates is there in {format_share(self.presence)} of the networks"
         )
 
 

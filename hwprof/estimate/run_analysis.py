@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -84,6 +85,22 @@ def run_friendliness(run: Run, samples: Sequence[Sample]) -> Friendliness:
     Raises:
         DataError: the networks do not determine the effects.
     """
+    found = _friendliness(run, samples)
+    return replace(found, notes=(*found.notes, *_accuracy_notes(found)))
+
+
+def _accuracy_notes(found: Friendliness) -> tuple[str, ...]:
+    """Say how many networks the accuracies are of, where the effects' ``n_networks`` does not."""
+    if found.accuracy is None or found.accuracy.n_networks == found.n_networks:
+        return ()
+    note = (
+        f"effects on accuracy rest on {found.accuracy.n_networks} networks, those on latency on "
+        f"{found.n_networks or 'none'}; n_networks counts the latter"
+    )
+    return (note,)
+
+
+def _friendliness(run: Run, samples: Sequence[Sample]) -> Friendliness:
     space = run_space(run)
     device = str(run.fingerprint.stable["device"])
     fingerprint = run.fingerprint.to_json()

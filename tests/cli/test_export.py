@@ -9,6 +9,7 @@ import pytest
 
 from hwprof import api
 from hwprof.devices import device_ref, open_device
+from hwprof.errors import PlanError
 from hwprof.measure.records import DeviceOptions, plan_for
 from hwprof.space import Architecture, get_space
 from hwprof.workload import Workload
@@ -33,3 +34,9 @@ def test_onnx_and_tflite_are_one_function(arch: Architecture, tmp_path: Path) ->
         outputs.append(executable.outputs({"input": given})[0])
     assert outputs[0].shape == outputs[1].shape
     assert np.abs(outputs[0] - outputs[1]).max() <= 1e-5 * np.abs(outputs[0]).max()  # type: ignore[operator]
+
+
+def test_images_without_a_checkpoint_are_refused(arch: Architecture, tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="--data is for the weights of --checkpoint"):
+        api.export(arch, tmp_path / "net.onnx", data="digits")
+    assert not list(tmp_path.iterdir())

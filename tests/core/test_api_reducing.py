@@ -1,12 +1,15 @@
-"""Predictions of a run: intervals of times that can be."""
+"""What is said of a run: intervals of times that can be, and of how many networks."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from hwprof import api
+from hwprof.campaign import sample_networks
+from hwprof.errors import PlanError
 from hwprof.space import get_space
 
 
@@ -23,3 +26,35 @@ def test_no_interval_reaches_below_no_time_at_all(tmp_path: Path) -> None:
     for prediction in found:
         assert min(prediction.latency_s, 0.0) <= prediction.lo_s <= prediction.latency_s
         assert prediction.lo_s <= prediction.hi_s
+
+
+def imported(folder: Path, n_scored: int) -> Path:
+    """Import 200 networks of mobile-mini, the first of them with accuracies."""
+    space, rng = get_space("mobile-mini"), np.random.default_rng(0)
+    lines = ["arch,latency_ms,accuracy_pct"]
+    for i, arch in enumerate(sample_networks(space, 0, 200)):
+        text = arch.canonical_json().replace('"', '""')
+        accuracy = 60.0 + rng.normal() if i < n_scored else ""
+        lines.append(f'"{text}",{10.0 + rng.normal()},{accuracy}')
+    table = folder / "table.csv"
+    table.write_text("\n".join(lines) + "\n")
+    return api.import_(table, space="mobile-mini", device_name="board", out=folder / "run")
+
+
+@pytest.mark.parametrize(("n_scored", "said"), [(200, False), (150, True), (0, False)])
+def test_effects_say_where_accuracies_are_of_fewer_networks(
+    tmp_path: Path, n_scored: int, said: bool
+) -> None:
+    found = api.effects(imported(tmp_path, n_scored))
+    note = "effects on accuracy rest on 150 networks, those on latency on 200"
+    assert any(n.startswith(note) for n in found.notes) is said
+    assert (found.accuracy is not None) is bool(n_scored)
+
+
+def test_a_space_beside_a_run_has_to_be_the_runs(tmp_path: Path) -> None:
+    run = imported(tmp_path, 0)
+    assert api.reduce(run, space="mobile-mini").space == "mobile-mini"
+    with pytest.raises(
+        PlanError, match=r"not what the run was made in \(mobile-mini\); leave it out"
+    ):
+        api.reduce(run, space="nasbench201")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from hwprof.errors import DataError
 from hwprof.estimate.design_matrix import DesignMatrix
 from hwprof.estimate.effects_csv import friendliness_from_csv
 from hwprof.estimate.friendliness import Friendliness, fit_friendliness
@@ -60,3 +62,13 @@ def test_what_one_metric_lacks_is_said(
     notes = notes_without(fitted(name), missing, tmp_path / "some.csv")
     assert said in notes
     assert notes.count(" | ") == 1
+
+
+def test_a_compressed_table_that_was_cut_short_is_said_to_be(tmp_path: Path) -> None:
+    found = fitted("mobile-mini")
+    whole = gzip.compress(found.to_csv().encode())
+    path = tmp_path / "effects.csv.gz"
+    for content in (whole[: len(whole) // 2], whole[:100] + bytes(40) + whole[140:]):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match="cannot read the effects"):
+            friendliness_from_csv(path, found.space)

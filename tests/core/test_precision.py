@@ -13,6 +13,7 @@ from hwprof.errors import PlanError
 from hwprof.estimate.friendliness import fit_friendliness
 from hwprof.estimate.pinning import random_codes
 from hwprof.estimate.precision import (
+    PrecisionPlan,
     allowing_for_fit,
     hardest_slot,
     networks_for_half_width,
@@ -20,7 +21,7 @@ from hwprof.estimate.precision import (
     plan_precision,
 )
 from hwprof.results import Sample
-from hwprof.space import get_space
+from hwprof.space import Slot, get_space
 from tests.core.pinned_truth import additive, design_of, tiny_space
 
 
@@ -85,3 +86,22 @@ def test_networks_that_fail_do_not_count(tmp_path: Path) -> None:
     assert plan.n_networks > pilot_size(get_space("mobile-mini"))
     assert found.n_failed > 0.15 * found.n_done
     assert found.n_done == pytest.approx(plan.n_networks, rel=0.08)
+
+
+def test_the_plan_is_said_in_units_that_people_read() -> None:
+    plan = PrecisionPlan(
+        n_networks=400,
+        n_pilot=100,
+        n_coefficients=52,
+        half_width_s=15e-3,
+        mean_latency_s=1.5,
+        residual_sd_s=40e-6,
+        slot=Slot(0, 2),
+        n_candidates=6,
+        presence=1 / 3,
+    )
+    assert str(plan) == (
+        "400 networks give every slot effect a 95 % interval of ±15.0 ms (1.00 % of the mean "
+        "latency, 1.50 s): the residual sd over 100 networks is 40.0 µs, and u0.l2 with 6 "
+        "candidates is there in 33 % of the networks"
+    )
