@@ -47,6 +47,8 @@ class Sample:
     accuracy_pct: float | None = None
     session_sd: float = 0.0
     """What sessions differ by, as a share of the latency: in the error, and common to a session."""
+    session: str | None = None
+    """Names the session that timed it among those of its run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,17 +99,13 @@ class Holdout:
     spearman: float
     coverage95: float
     """Share of held-out networks inside their 95 % prediction interval."""
+    sessions_apart: float = 0.0
+    """Standard deviation of what the run's sessions differ by, as a share: taken out of what is
+    predicted; 0 where it may be chance."""
 
     def to_json(self) -> dict[str, float]:
         """Return the figures as plain data."""
-        return {
-            "n": self.n,
-            "median_rel_error": self.median_rel_error,
-            "within_5pct": self.within_5pct,
-            "within_10pct": self.within_10pct,
-            "spearman": self.spearman,
-            "coverage95": self.coverage95,
-        }
+        return dict(vars(self))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,6 +85,11 @@ def trust(data: ReportData) -> TrustStatement:
             f"within 10 %, {format_share(held.coverage95)} inside their 95 % interval, and the "
             f"order was right to a rank correlation of {held.spearman:.3f}."
         )
+        if held.sessions_apart:
+            reasons.append(
+                f"The run's sessions lay {format_share(held.sessions_apart, 1)} apart (standard "
+                "deviation), which is taken out of what effects and predictions are judged by."
+            )
     if data.campaign.failures:
         n = len(data.campaign.failures)
         reasons.append(f"{n} workload{'s' if n > 1 else ''} gave no number; the reasons are below.")

@@ -181,6 +181,8 @@ def profile_text(row: Row) -> RenderableType:
             f"({held['n']:.0f} networks)"
         )
         rows.append(("predicts unseen", unseen))
+        if apart := held["sessions_apart"]:
+            rows.append(("sessions", f"{format_share(apart, 1)} apart, which is taken out"))
     if row.get("seconds") is not None:
         rows.append(("took", format_duration(row["seconds"])))
     rows.append(("kept in", str(row["out"])))

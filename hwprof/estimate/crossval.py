@@ -90,7 +90,7 @@ def cross_validate(
     )
 
 
-def holdout_figures(heldout: Sequence[HeldOut]) -> Holdout | None:
+def holdout_figures(heldout: Sequence[HeldOut], sessions_apart: float = 0.0) -> Holdout | None:
     """Sum up predictions of held-out networks; None where fewer than two were predicted."""
     if len(heldout) < 2:
         return None
@@ -105,6 +105,7 @@ def holdout_figures(heldout: Sequence[HeldOut]) -> Holdout | None:
         spearman=spearman(predicted, actual),
         # A perfect fit has intervals of rounding's width: do not count rounding as a miss.
         coverage95=float(np.mean(error <= half + 1e-9 * np.abs(actual))),
+        sessions_apart=sessions_apart,
     )
 
 

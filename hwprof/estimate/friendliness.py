@@ -27,6 +27,7 @@ from hwprof.estimate.least_squares import (
     two_sided_p,
 )
 from hwprof.estimate.responses import Friendliness, LackOfFit, Response, make_effects
+from hwprof.estimate.session_levels import SessionLevels, session_levels
 from hwprof.results import Interval, Sample
 from hwprof.space import DesignSpace
 
@@ -67,12 +68,9 @@ def fit_friendliness(
     design = DesignMatrix(space)
     timed = [s for s in samples if s.latency_s is not None]
     codes = design.encode([s.arch for s in timed])
-    latency = _fit_response(
-        design,
-        codes,
-        np.array([s.latency_s for s in timed], dtype=np.float64),
-        [_own_se_s(s) for s in timed],
-    )
+    y = np.array([s.latency_s for s in timed], dtype=np.float64)
+    levels = _levels(design, codes, y, timed)
+    latency = _fit_response(design, codes, y, [_own_se_s(s) for s in timed], levels)
     accuracy, notes = _fit_accuracy(design, [s for s in samples if s.accuracy_pct is not None])
     counts = design.counts(codes)
     return Friendliness(
@@ -83,8 +81,17 @@ def fit_friendliness(
         effects=make_effects(design, latency, accuracy, counts),
         device=device,
         fingerprint=dict(fingerprint or {}),
-        notes=(*notes, *_lone_notes(design, counts)),
+        notes=(*notes, *_lone_notes(design, counts), *([str(levels)] if levels else [])),
     )
+
+
+def _levels(
+    design: DesignMatrix, codes: NDArray[np.int64], y: Floats, timed: Sequence[Sample]
+) -> SessionLevels | None:
+    """Return what sessions differ by, where all latencies can be fitted."""
+    if not np.isfinite(y).all():
+        return None
+    return session_levels(design.rows(codes), y, [s.session for s in timed])
 
 
 def _own_se_s(sample: Sample) -> float | None:
@@ -127,22 +134,31 @@ def _fit_response(
     codes: NDArray[np.int64],
     y: Floats,
     standard_errors: Sequence[float | None],
+    levels: SessionLevels | None = None,
 ) -> Response:
-    """Fit one metric and map coefficients and covariance to all terms."""
+    """Fit one metric and map coefficients and covariance to all terms.
+
+    Factors of sessions are taken out, and estimated once more beside the effects: what is not known
+    of them widens the intervals.
+    """
     if not np.isfinite(y).all():
         raise DataError(f"{int((~np.isfinite(y)).sum())} values are not finite; remove them first")
     design.require_identifiable(codes)
     X = design.rows(codes)
+    p_effects = X.shape[1]
+    if levels is not None:
+        X, y = np.hstack([X, levels.columns]), y / levels.factors
     fit = ordinary_fit(X, y)
-    covariance = hc3_covariance(X, fit)
+    covariance = hc3_covariance(X, fit)[:p_effects, :p_effects]
+    inverse = fit.inverse[:p_effects, :p_effects]
     n, p = X.shape
     r2 = r_squared(y, fit.residuals)
     half = t_quantile(0.975, fit.degrees) * float(np.sqrt(covariance[0, 0]))
     mean = float(fit.coefficients[0])
     return Response(
-        values=design.expansion @ fit.coefficients,
+        values=design.expansion @ fit.coefficients[:p_effects],
         covariance=design.expansion @ covariance @ design.expansion.T,
-        even_covariance=fit.residual_sd**2 * (design.expansion @ fit.inverse @ design.expansion.T),
+        even_covariance=fit.residual_sd**2 * (design.expansion @ inverse @ design.expansion.T),
         degrees=fit.degrees,
         n_networks=n,
         mean=Interval(mean, mean - half, mean + half),

@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 OLS_RATIO = 1.5
 """Networks per coefficient above which nothing is gained by shrinking (p = 171: 257 networks)."""
 
+LEAST_SHARE = 0.01
+"""Standard error below which knowing a latency better is no use: a sum of effects errs by as much."""
+
 
 def encoded(design: DesignMatrix, samples: Iterable[Sample]) -> tuple[Codes, Floats]:
     """Return codes and latencies (s) of the networks that have one.
@@ -191,3 +194,9 @@ def _can_be_fitted(candidate: Chosen, y: Floats) -> bool:
         return math.isfinite(candidate.fit(y).penalty)
     p = int(candidate.X.shape[1])
     return len(y) > OLS_RATIO * p and column_rank(candidate.X) == p
+
+
+def inverse_errors(shares: Floats) -> Floats:
+    """Return weights in inverse proportion to standard errors; their squares have a mean of 1."""
+    weights = 1.0 / np.hypot(shares, LEAST_SHARE)
+    return np.asarray(weights / np.sqrt(np.mean(weights**2)))

@@ -22,10 +22,11 @@ from hwprof.estimate.crossval import HeldOut, cross_validate, holdout_figures, r
 from hwprof.estimate.design_matrix import DesignMatrix
 from hwprof.estimate.expectation import Draws
 from hwprof.estimate.interactions import PAIRS, UNUSED, Interactions, InteractionTest
-from hwprof.estimate.latency_fit import additive, encoded, with_interactions
+from hwprof.estimate.latency_fit import additive, encoded, inverse_errors, with_interactions
 from hwprof.estimate.least_squares import ordinary_fit, square_root, t_quantile
 from hwprof.estimate.level_tables import LevelTables
 from hwprof.estimate.pair_terms import PairTable
+from hwprof.estimate.session_levels import levels_of
 from hwprof.measure.records import Fingerprint
 from hwprof.normal import NORMAL_975
 from hwprof.results import Holdout, Sample
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Codes = NDArray[np.int64]
 
-LEAST_SHARE = 0.01
-"""Standard error below which knowing a latency better is no use: a sum of effects errs by as much."""
 CHUNK_ROWS = 8192
 """Networks predicted at a time, so that what is needed for them stays in the cache."""
 
@@ -113,22 +112,28 @@ class AdditiveLatencyModel:
         """
         design = DesignMatrix(space)
         codes, y = encoded(design, samples)
-        weights = None if shares is None else _weights(shares)
+        sessions = [s.session for s in samples if s.latency_s is not None]
+        levels = levels_of(design, codes, y, sessions, guess)
+        y = y if levels is None else y / levels.factors
+        weights = None if shares is None else inverse_errors(shares)
         chosen = additive(design, codes, y, seed, guess, weights)
         if interactions:
             chosen = with_interactions(design, chosen, y, seed)
         fit = chosen.fit(y)
+        # Factors of sessions were fitted too.
+        n_factors = 0 if levels is None else levels.n_sessions - 1
+        degrees = max(1.0, fit.degrees - n_factors)
         return cls(
             space=space,
             coefficients=fit.coefficients,
             inverse=fit.inverse,
-            residual_sd_s=fit.residual_sd,
-            degrees=fit.degrees,
+            residual_sd_s=fit.residual_sd * float(np.sqrt(1.0 + n_factors / degrees)),
+            degrees=degrees,
             penalty=fit.penalty,
             n_networks=len(y),
             seen=tuple(design.levels_seen(chosen.codes)),
             fingerprint=fingerprint,
-            holdout=holdout_figures(chosen.heldout),
+            holdout=holdout_figures(chosen.heldout, 0.0 if levels is None else levels.sd),
             heldout=chosen.heldout,
             tested=chosen.tested,
             drops_unused=chosen.drops_unused,
@@ -366,12 +371,6 @@ class AdditiveLatencyModel:
             f"{what} stood in none of the {self.n_networks} networks that the latency model "
             "was fitted to; profile more networks (--networks)"
         )
-
-
-def _weights(shares: Floats) -> Floats:
-    """Return weights in inverse proportion to standard errors; their squares have a mean of 1."""
-    weights = 1.0 / np.hypot(shares, LEAST_SHARE)
-    return np.asarray(weights / np.sqrt(np.mean(weights**2)))
 
 
 def mac_baseline(space: DesignSpace, samples: Sequence[Sample], *, seed: int = 0) -> Holdout | None:

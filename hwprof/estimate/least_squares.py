@@ -227,6 +227,13 @@ def upper_p(t: float, degrees: float) -> float:
     return float(special.ndtr(-t) if np.isinf(degrees) else special.stdtr(degrees, -t))
 
 
+def upper_f_p(ratio: float, between: int, within: float) -> float:
+    """Return the p-value of an F ratio this large, of ``between`` and ``within`` degrees."""
+    from scipy import special
+
+    return float(special.fdtrc(between, within, ratio))
+
+
 def r_squared(y: Floats, residuals: Floats) -> float:
     """Return the share of the variance that is explained; 0 where there is none to explain."""
     centred = y - y.mean()

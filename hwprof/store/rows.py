@@ -217,7 +217,8 @@ def sample_from_row(row: sqlite3.Row, session_sd: float) -> Sample:
     arch, level_s = _workload(row).arch, row["level_s"]
     assert arch is not None
     low, high = row["ci95_lo_s"], row["ci95_hi_s"]
-    if beside := json.loads(row["telemetry"]).get("beside_ci95_s"):
+    telemetry = json.loads(row["telemetry"])
+    if beside := telemetry.get("beside_ci95_s"):
         within = 0.5 * math.log(beside[1] / beside[0])
         low, high = interval_s(level_s, within, session_sd)
     return Sample(
@@ -225,7 +226,14 @@ def sample_from_row(row: sqlite3.Row, session_sd: float) -> Sample:
         latency_s=level_s,
         latency_se_s=0.5 * (high - low) / NORMAL_975,
         session_sd=session_sd,
+        session=_session(telemetry),
     )
+
+
+def _session(telemetry: Mapping[str, Any]) -> str | None:
+    """Return the first of a group's workers, which has timed all of its members."""
+    workers = telemetry.get("worker_levels_s", ())
+    return min(workers, key=lambda label: (len(label), label), default=None)
 
 
 def session_sd_from_row(row: sqlite3.Row) -> float:

@@ -224,6 +224,16 @@ def test_what_was_measured_before_sessions_were_known_is_no_better_for_it(path: 
     assert [s.session_sd for s in samples] == [0.02] * 3
 
 
+def test_networks_of_one_group_of_workers_share_a_session(path: Path) -> None:
+    """A worker that took a dead one's place has not timed those that were done before."""
+    groups = ({"w9": 1e-3, "w10": 1e-3}, {"w9": 1e-3, "w10": 1e-3, "w11": 1e-3}, {"w12": 1e-3})
+    with Run.create(path, "profile", REQUEST) as run:
+        for i, workers in enumerate(groups):
+            found = measurement(Workload.network(arch(f"net{i}")), (burst(0),))
+            run.done(replace(found, telemetry={"worker_levels_s": workers}))
+        assert [s.session for s in run.networks()] == ["w9", "w9", "w12"]
+
+
 def test_small_and_large_networks_know_their_own_sessions(path: Path) -> None:
     """Sessions move what fits into a core's caches less than what does not."""
     with Run.create(path, "profile", REQUEST) as run:
