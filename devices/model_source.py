@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from hwprof.errors import ModelError
 from hwprof.graph import to_onnx, workload_graph
-from hwprof.workload import Workload
+from hwprof.workload import Workload, model_files
 
 if TYPE_CHECKING:
     from hwprof.graph.onnx_writer import FloatType
@@ -47,8 +46,10 @@ def onnx_source(workload: Workload, batch: int, float_type: FloatType = "fp32") 
 
 
 def source_bytes(source: Source) -> int:
-    """Return the size of a model."""
-    return len(source) if isinstance(source, bytes) else os.path.getsize(source)
+    """Return the size of a model, of weights that it keeps in files of their own as well."""
+    if isinstance(source, bytes):
+        return len(source)
+    return sum(path.stat().st_size for path in model_files(source))
 
 
 def callable_refusal(workload: Workload, other: str, way: str = "export it to .onnx") -> str:

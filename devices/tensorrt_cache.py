@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hwprof.devices.model_source import Source
+from hwprof.workload import model_files
 
 FOLDER_VARIABLE = "HWPROF_TENSORRT_CACHE"
 MOST_BYTES = 8 * 2**30
@@ -151,21 +152,7 @@ def model_digest(source: Source) -> str:
     if isinstance(source, bytes):
         return hashlib.sha256(source).hexdigest()
     digest = hashlib.sha256()
-    for path in (Path(source), *_weight_files(Path(source))):
+    for path in model_files(source):
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
-
-
-def _weight_files(model: Path) -> list[Path]:
-    """Return the files beside a model that hold weights of it; none where it cannot be read."""
-    import onnx
-    from google.protobuf.message import DecodeError
-    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
-
-    try:
-        graph = onnx.load(str(model), load_external_data=False).graph
-    except DecodeError:  # the parser will say so
-        return []
-    names = {ExternalDataInfo(t).location for t in graph.initializer if uses_external_data(t)}
-    return [path for name in sorted(names) if (path := model.parent / name).is_file()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,13 @@ from hwprof.space.architecture import Architecture, Slot
 from hwprof.space.pieces import Piece, piece_from_json
 
 Role = Literal["network", "block", "model"]
+
+_CHUNK_BYTES = 2**20
+_LOCATION = re.compile(rb"\n\x08location\x12([\x01-\x7f])", re.DOTALL)
+"""How an ONNX file begins to name a file that holds weights of it (``TensorProto.external_data``, key
+and value): behind it stand the name's length in bytes, then the name."""
+_LONGEST_ENTRY_BYTES = 2**8
+"""More than that takes with a name of 127 bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,14 +66,14 @@ class Workload:
 
     @classmethod
     def from_file(cls, path: str | Path, inputs: tuple[InputSpec, ...] = ()) -> Workload:
-        """A model file; its bytes are hashed into the key.
+        """A model file; its bytes are hashed into the key, those of its weights' files too.
 
         Raises:
             ModelError: the file cannot be read.
         """
         file = Path(path)
         try:
-            digest = hashlib.sha256(file.read_bytes()).hexdigest()
+            digest = _content(file)
         except OSError as error:
             raise ModelError(
                 f"cannot read the model {str(file)!r}: {error.strerror or error}; "
@@ -122,6 +130,49 @@ class Workload:
             del data["path"]
         text = json.dumps(data, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def model_files(model: str | Path) -> tuple[Path, ...]:
+    """Return a model's file and those beside it that hold weights of it, as torch exports ONNX.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return _scanned(Path(model))[1]
+
+
+def _content(model: Path) -> str:
+    """Return the hash of a model: of its file, or of all that are its files."""
+    digest, (_, *weights) = _scanned(model)
+    if not weights:
+        return digest
+    whole = hashlib.sha256(digest.encode())
+    for path in weights:
+        with path.open("rb") as file:
+            whole.update(hashlib.file_digest(file, "sha256").digest())
+    return whole.hexdigest()
+
+
+def _scanned(model: Path) -> tuple[str, tuple[Path, ...]]:
+    """Return the hash of the file alone, and all files of the model, itself first.
+
+    It is read in parts and not parsed: a worker's memory is metered while it does this.
+    """
+    digest, kept = hashlib.sha256(), b""
+    names: set[str] = set()
+    with model.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            if model.suffix != ".onnx":
+                continue
+            seen = kept + chunk
+            for found in _LOCATION.finditer(seen):
+                name = seen[found.end() : found.end() + found[1][0]]
+                if len(name) == found[1][0]:  # else it goes on in the next part
+                    names.add(name.decode(errors="replace"))
+            kept = seen[-_LONGEST_ENTRY_BYTES:]
+    beside = (model.parent / name for name in sorted(names) if name.isprintable())
+    return digest.hexdigest(), (model, *(path for path in beside if path.is_file()))
 
 
 @dataclass(frozen=True, kw_only=True)

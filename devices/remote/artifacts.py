@@ -11,7 +11,7 @@ from hwprof.devices import registrations
 from hwprof.errors import CompileError, ModelError
 from hwprof.graph import to_onnx, workload_graph
 from hwprof.measure.records import DeviceOptions, Precision
-from hwprof.workload import Workload
+from hwprof.workload import Workload, model_files
 
 IN_FLOAT32 = ("fp32", "tf32")
 """Precisions of one and the same file: how float32 is multiplied is told to the device, not in it."""
@@ -121,6 +121,12 @@ class Artifacts:
                 "--precision out, and give a model file that holds the precision itself"
             )
         content = self.content(workload)
+        if workload.path is not None and (beside := model_files(workload.path)[1:]):
+            raise CompileError(
+                f"{workload.label!r} keeps weights in {', '.join(f.name for f in beside)}, and one "
+                f"file goes to {self._device}: write it as one "
+                "(onnx.save(onnx.load(MODEL), ONE_FILE))"
+            )
         digest = hashlib.sha256(content).hexdigest()
         if workload.path is not None and workload.content not in (None, digest):
             raise ModelError(f"{workload.path!r} has changed since it was named: measure it again")

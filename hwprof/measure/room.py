@@ -13,7 +13,7 @@ from pathlib import Path
 from hwprof.graph import workload_graph
 from hwprof.measure.pool import Launcher, launcher_for
 from hwprof.measure.records import DeviceRef, MeasurePlan
-from hwprof.workload import Workload
+from hwprof.workload import Workload, model_files
 
 GROUP_SIZE = 31
 """Candidates a group; with the reference block 32 share a worker."""
@@ -79,7 +79,7 @@ def weight_bytes(workload: Workload) -> int:
     """Return what the weights of a workload take, as far as it can be told beforehand."""
     if workload.path is not None:
         path = Path(workload.path)
-        return path.stat().st_size if path.exists() else 0
+        return sum(p.stat().st_size for p in model_files(path)) if path.exists() else 0
     # A callable's module is not known before it is called: it is alone or among its like.
     return 0 if workload.target is not None else _FLOAT_BYTES * workload_graph(workload).params
 

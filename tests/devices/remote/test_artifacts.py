@@ -47,6 +47,22 @@ def test_onnx_goes_there_in_float32_only(precision: Precision) -> None:
         artifacts("cuda-ort", precision).there(block("mbconv"))
 
 
+def test_a_model_of_several_files_does_not_go_there(tmp_path: Path) -> None:
+    import numpy as np
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    weight = numpy_helper.from_array(np.ones(1024, dtype=np.float32), "w")
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1024]) for n in "xy"]
+    node = helper.make_node("Add", ["x", "w"], ["y"])
+    graph = helper.make_graph([node], "g", ends[:1], ends[1:], [weight])
+    path = tmp_path / "net.onnx"
+    model = helper.make_model(graph)
+    onnx.save_model(model, str(path), save_as_external_data=True, location="net.data")
+    with pytest.raises(CompileError, match=r"keeps weights in net\.data, and one file goes to"):
+        artifacts("cuda-ort", "fp32").there(Workload.from_file(path))
+
+
 def test_tf32_is_the_same_file_and_told_to_the_device(tmp_path: Path) -> None:
     plain, tf32 = (artifacts("cuda-ort", p).there(block("mbconv")) for p in ("fp32", "tf32"))
     assert tf32 == plain
