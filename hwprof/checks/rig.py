@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,7 +35,12 @@ from hwprof.workload import Workload
 NOT_THERE = frozenset({"unsupported", "unavailable", "refused"})
 """Kinds of failure that mean: the device cannot do it. All others are faults."""
 FEWEST_CALLS = 10
-_BUSY = "while True: pass"
+_BUSY = """
+import os, sys
+while os.getppid() == int(sys.argv[1]):
+    for _ in range(100_000): pass
+"""
+"""Ends with its parent, also where that is killed: left behind it would disturb all that follows."""
 
 
 class Rig(Protocol):
@@ -177,7 +183,10 @@ class DeviceRig:
     @contextmanager
     def foreign_load(self) -> Iterator[None]:
         """Keep a core busy from another process."""
-        busy = subprocess.Popen([sys.executable, "-S", "-c", _BUSY])
+        busy = subprocess.Popen(
+            [sys.executable, "-S", "-c", _BUSY, str(os.getpid())],
+            process_group=0,  # Ctrl-C is for the checks, which then end it
+        )
         try:
             yield
         finally:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
@@ -32,6 +34,7 @@ from hwprof.measure.records import (
     MeasurePlan,
     plan_for,
 )
+from hwprof.measure.session_spread import FEW_SESSIONS
 from hwprof.measure.worker import open_adapter
 from hwprof.protocols import DeviceAdapter
 from hwprof.workload import Workload
@@ -300,6 +303,46 @@ class TestProbing:
         n = 33  # 10 ms of 0.3 ms calls
         assert total_ns({"block": 1e-4}) - total_ns({}) == pytest.approx(n * 100_000, rel=0.05)
         assert total_ns({"other": 1e-4}) == total_ns({})
+
+
+class CountingRig(NullRig):
+    """Counts the sessions in which a network is timed as it usually is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.n_sessions = 0
+
+    def measure(
+        self,
+        workloads: Sequence[Workload],
+        plan: MeasurePlan,
+        *,
+        threads: int | None = None,
+        delays_s: Mapping[str, float] | None = None,
+    ) -> dict[str, Measurement]:
+        if threads is None and plan.cache == "hot" and any(w.arch for w in workloads):
+            self.n_sessions += plan.sessions
+        return super().measure(workloads, plan, threads=threads, delays_s=delays_s)
+
+
+def test_all_checks_together_know_how_far_sessions_of_networks_lie_apart() -> None:
+    rig = CountingRig()
+    for number in range(1, 12):
+        run_check(number, rig)
+    assert rig.n_sessions >= FEW_SESSIONS
+
+
+def test_what_keeps_a_core_busy_ends_with_its_parent() -> None:
+    program = (
+        "import os, subprocess, sys; from hwprof.checks.rig import _BUSY;"
+        "p = subprocess.Popen([sys.executable, '-S', '-c', _BUSY, str(os.getpid())]);"
+        "print(p.poll(), flush=True); os._exit(0)"
+    )
+    # It inherits the pipe, which is read to its end: that comes when all who hold it have ended.
+    done = subprocess.run(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, check=True, text=True, timeout=60
+    )
+    assert done.stdout == "None\n"
 
 
 def test_the_networks_parts_are_all_of_it() -> None:
