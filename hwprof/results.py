@@ -335,7 +335,8 @@ class SearchResult:
 
     def _repr_html_(self) -> str:
         frame = self.to_frame()
-        html: str = frame.drop(columns=["arch"]).to_html(index=False)
+        # Of an empty front the frame has no columns at all.
+        html: str = frame.drop(columns=["arch"], errors="ignore").to_html(index=False)
         return html
 
     def to_json(self) -> dict[str, Any]:

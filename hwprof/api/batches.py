@@ -51,9 +51,11 @@ def bench_batches(
         **asked: the other arguments of :func:`hwprof.bench`.
 
     Raises:
-        PlanError: the model is a user's own, which has its batch in its inputs.
+        PlanError: the model is a user's own, which has its batch in its inputs, or no size is given.
         DeviceError: the device is not there, or no size gave a number.
     """
+    if not batches:
+        raise PlanError("no batch size is given; expected one or more, such as 1, 8, 32")
     workload = as_workload(model, asked.get("inputs", ()))
     if workload.arch is None:
         raise PlanError(

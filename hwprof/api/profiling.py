@@ -133,18 +133,23 @@ def profile(
     Raises:
         IncompatibleRunError: ``out`` holds another space, device, resolution, seed or protocol.
         DeviceError: the device is not there.
-        PlanError: options contradict each other.
+        PlanError: options contradict each other, or the half-width is not between 0 and 1.
+        SpaceError: ``differential`` in a space no layer of which may be absent.
     """
     from hwprof.campaign import plan_campaign, plan_differential
     from hwprof.devices import device_ref
-    from hwprof.estimate.precision import pilot_size
+    from hwprof.estimate.precision import pilot_size, require_share
 
     if half_width is not None and (networks is not None or design != "shared"):
         raise PlanError(
             "--half-width chooses the number of networks of the shared design; leave out "
             f"{'--networks' if networks is not None else f'--design {design}'}"
         )
+    # What cannot be is said before hours are spent on what comes first.
+    if half_width is not None:
+        require_share(half_width)
     searched = as_space(space, resolution_px)
+    with_and_without = plan_differential(searched, seed) if differential else None
     options = DeviceOptions(threads=threads, batch=batch, precision=precision, script=script)
     measuring = _Measuring(
         out=Path(out),
@@ -175,9 +180,9 @@ def profile(
         )
         blocks, _ = flushed.run(plan_campaign(searched, seed, 0, isolated=True))
         summary = summary.with_more(blocks)
-    if differential:
+    if with_and_without is not None:
         paired = replace(measuring, out=Path(out) / DIFFERENTIAL_FOLDER)
-        pairs, _ = paired.run(plan_differential(searched, seed))
+        pairs, _ = paired.run(with_and_without)
         summary = summary.with_more(pairs)
     return ProfileResult(
         out=Path(out),

@@ -64,6 +64,16 @@ class PrecisionPlan:
         )
 
 
+def require_share(half_width_share: float) -> None:
+    """Refuse a half-width that is no share of the mean latency.
+
+    Raises:
+        PlanError: it is not between 0 and 1.
+    """
+    if not 0.0 < half_width_share < 1.0:
+        raise PlanError(f"--half-width is {half_width_share:.3g}; expected a share such as 1%")
+
+
 def pilot_size(space: DesignSpace) -> int:
     """Return how many networks tell the residual: max(100, 1.5 × coefficients)."""
     return max(LEAST_NETWORKS, math.floor(OLS_RATIO * n_coefficients(space)) + 1)
@@ -112,8 +122,7 @@ def plan_precision(
         PlanError: the share is not between 0 and 1.
         DataError: the pilot is too small for a model.
     """
-    if not 0.0 < half_width_share < 1.0:
-        raise PlanError(f"--half-width is {half_width_share:.3g}; expected a share such as 1%")
+    require_share(half_width_share)
     model = AdditiveLatencyModel.fit(space, pilot, interactions=False)
     mean_s = float(model.coefficients[0])
     half_width_s = half_width_share * mean_s

@@ -34,3 +34,8 @@ def test_a_batch_size_that_a_model_does_not_have_is_refused(tmp_path: Path) -> N
         models = [model] * (2 if ask is api.compare else 1)
         with pytest.raises(PlanError, match="--batch 8"):
             ask(*models, device="null", batch=8)
+
+
+def test_no_batch_size_at_all_is_refused() -> None:
+    with pytest.raises(PlanError, match="no batch size is given"):
+        api.bench_batches("proxyless-mobile", [], device="null")

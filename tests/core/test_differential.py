@@ -41,6 +41,16 @@ def test_a_space_without_optional_layers_has_none() -> None:
         differential_pairs(get_space("nasbench201"), 0)
 
 
+def test_a_space_without_optional_layers_is_refused_before_anything_is_measured(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(SpaceError, match="leave out --differential"):
+        api.profile(
+            space="nasbench201", device="null", out=tmp_path / "run", networks=2, differential=True
+        )
+    assert not (tmp_path / "run").exists()
+
+
 def test_differences_are_the_layer_s_cost(tmp_path: Path) -> None:
     full = get_space("mobile-mini")
     space = full.restrict({s: full.choices(s)[:2] for s in full.slots}, (2, 1, 1))

@@ -70,6 +70,12 @@ def test_a_share_is_asked_for() -> None:
         plan_precision(tiny_space(), [], 1.5)
 
 
+def test_a_share_is_asked_for_before_the_pilot_is_measured(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="expected a share such as 1%"):
+        api.profile(space="mobile-mini", device="null", out=tmp_path / "run", half_width=1.0)
+    assert not (tmp_path / "run").exists()
+
+
 def test_networks_that_fail_do_not_count(tmp_path: Path) -> None:
     """A quarter of them is refused: as many more are tried as it takes to have the number."""
     fault = {"label": "network [0-3]*", "stage": "supports", "kind": "unsupported"}
