@@ -31,8 +31,22 @@ class Timed:
     """A network's level on a place, in seconds; or ``failure``, why it has none."""
 
     level: Interval | None = None
+    """For other sessions."""
+    beside: Interval | None = None
+    """The same against what the same workers timed."""
+    workers: frozenset[str] = frozenset()
+    """The processes that timed it; empty where that is not known."""
     verdict: str | None = None
     failure: str | None = None
+
+    def is_faster(self, other: Timed) -> bool:
+        """Whether it is faster with intervals apart.
+
+        What sessions differ by falls on both where the same workers timed them in turn.
+        """
+        together = not self.workers.isdisjoint(other.workers)
+        mine, theirs = (t.beside if together else t.level for t in (self, other))
+        return mine is not None and theirs is not None and mine.hi < theirs.lo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,17 +307,17 @@ def _outcome(key: str, trial: Trial, host: Place) -> Outcome:
     if key in own:
         return "own"
     rivals = [
-        (other, level)
+        (other, timed)
         for k, other in own.items()
         if other.accuracy_source == trial.accuracy_source
         and (timed := host.timed.get(k)) is not None
-        and (level := timed.level) is not None
+        and timed.level is not None
     ]
     if not rivals:
         return "not compared"
-    if any(o.accuracy_pct >= trial.accuracy_pct and t.hi < mine.level.lo for o, t in rivals):
+    if any(o.accuracy_pct >= trial.accuracy_pct and t.is_faster(mine) for o, t in rivals):
         return "beaten"
-    if any(trial.accuracy_pct >= o.accuracy_pct and mine.level.hi < t.lo for o, t in rivals):
+    if any(trial.accuracy_pct >= o.accuracy_pct and mine.is_faster(t) for o, t in rivals):
         return "wins"
     return "undecided"
 

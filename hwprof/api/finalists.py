@@ -89,6 +89,7 @@ class FinalistMeasurer:
                 sink=store,
                 history=SessionFile(),
                 earlier=store.partial_bursts(),
+                taken=store.workers(),
                 progress=self._progress,
             )
             known.update((r.workload.key, r) for r in fresh)

@@ -171,8 +171,13 @@ def _timed(gathered: _Gathered) -> dict[str, Timed]:
     for run in gathered.retimed:
         for key, result in run.results.items():
             if isinstance(result, Measurement):
-                level = Interval(result.level_s, *result.ci95_s)
-                found[key] = Timed(level=level, verdict=result.verdict)
+                workers = result.telemetry.get("worker_levels_s", ())
+                found[key] = Timed(
+                    level=Interval(result.level_s, *result.ci95_s),
+                    beside=Interval(result.level_s, *result.beside_ci95_s),
+                    workers=frozenset(f"{worker} of {run.out}" for worker in workers),
+                    verdict=result.verdict,
+                )
             elif key not in found:
                 found[key] = Timed(failure=f"{result.kind}: {result.message}")
     if found:

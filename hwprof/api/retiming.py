@@ -139,6 +139,7 @@ def retime(
             sink=run,
             history=SessionFile(),
             earlier=run.partial_bursts(),
+            taken=run.workers(),
             progress=progress,
         ):
             if isinstance(result, Failure):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +46,7 @@ def measure(
     sink: Sink | None = None,
     history: SessionHistory | None = None,
     earlier: Mapping[str, Sequence[LabelledBurst]] | None = None,
+    taken: Collection[str] = (),
     progress: Callable[[Progress], None] | None = None,
     deadline_s: float | None = None,
 ) -> Iterator[Result]:
@@ -60,6 +61,8 @@ def measure(
         history: of sessions on this machine, which says how far they lie apart and gets each of
             this call; without one the protocol's constant is what sessions differ by.
         earlier: bursts of interrupted sessions by workload key; measuring goes on behind them.
+        taken: labels of the workers of earlier calls whose measurements those of this one are kept
+            with: levels of the same workers pass for levels of one session.
         progress: called after every round; ``done`` counts workloads.
         deadline_s: ``time.monotonic()`` after which no new group is begun.
 
@@ -81,7 +84,9 @@ def measure(
         monitor=LoadMonitor(living_pids),
         tell=report.step,
     )
-    next_worker = _first_free_number(known)
+    next_worker = _first_free_number(
+        {*taken, *(b.worker for bursts in known.values() for b in bursts)}
+    )
     is_fit = False
     for turn in turns(groups(distinct, device, plan), plan.sessions):
         looks, is_last = plan.looks_in(turn.session), turn.session == plan.sessions - 1
@@ -99,7 +104,9 @@ def measure(
             return
         _wait_until(turn.not_before_s, report)
         with Pool(device, next_worker) as pool:
-            group = Group(campaign, pool, members, known, looks, is_last=is_last)
+            group = Group(
+                campaign, pool, members, known, looks, is_last=is_last, reference=turn.reference
+            )
             hello = group.start(machine.warnings())
             if sink is not None:
                 sink.opened(hello.fingerprint)
@@ -112,6 +119,7 @@ def measure(
                 report.finished(result)
                 yield result
             known.update(group.bursts)
+            turn.reference = group.reference
             group.remember()
             next_worker = pool.next_number
         turn.not_before_s = time.monotonic() + plan.session_gap_s
@@ -122,6 +130,8 @@ class Turn:
     """A group in one of its sessions; ``waiting`` are its workloads without a result."""
 
     waiting: list[Workload]
+    reference: Sequence[LabelledBurst] = ()
+    """The reference block's bursts of its earlier sessions."""
     session: int = 0
     not_before_s: float = 0.0
 
@@ -151,9 +161,8 @@ def _wait_until(at_s: float, report: _Reporter) -> None:
         time.sleep(min(left_s, 1.0))
 
 
-def _first_free_number(earlier: Mapping[str, Sequence[LabelledBurst]]) -> int:
-    """Return a worker number that no earlier burst bears: two processes are never mixed up."""
-    labels = {b.worker for bursts in earlier.values() for b in bursts}
+def _first_free_number(labels: Iterable[str]) -> int:
+    """Return a worker number that is in none of the labels: two processes are never mixed up."""
     return 1 + max((int(name.removeprefix("w")) for name in labels), default=-1)
 
 

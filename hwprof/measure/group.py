@@ -69,6 +69,7 @@ class Group:
         looks: the round counts at which measuring may end, those of earlier sessions included.
         is_last: whether a candidate is final behind the last look; else its bursts wait in
             :attr:`bursts` for another session.
+        reference: bursts of the reference block beside earlier sessions of the same candidates.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Group:
         looks: tuple[int, ...],
         *,
         is_last: bool = True,
+        reference: Sequence[LabelledBurst] = (),
     ) -> None:
         self._campaign = campaign
         self._plan = campaign.plan
@@ -98,6 +100,7 @@ class Group:
                 self._plan,
                 self._threads,
                 campaign.history,
+                reference,
             )
         n_bursts = self._plan.workers * sum(max(0, looks[-1] - m.rounds) for m in self._members)
         self._repeats_left = math.ceil(MOST_REPEATS * n_bursts)
@@ -135,6 +138,11 @@ class Group:
     def bursts(self) -> Mapping[str, Sequence[LabelledBurst]]:
         """Every burst so far of the candidates that have not failed, by workload key."""
         return {m.workload.key: m.bursts for m in self._active()}
+
+    @property
+    def reference(self) -> Sequence[LabelledBurst]:
+        """The reference block's bursts, those of earlier sessions included."""
+        return self._references.bursts if self._references is not None else ()
 
     def run(self) -> Iterator[Result]:
         """Yield what is final: failures at once, measurements in the last session."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from hwprof.measure.crew import Member, Seat
 from hwprof.measure.level import Estimate, estimate, used_bursts
-from hwprof.measure.records import Fingerprint, MeasurePlan
+from hwprof.measure.records import Fingerprint, LabelledBurst, MeasurePlan
 from hwprof.measure.session_spread import (
     KINDS,
     LARGE_BYTES,
@@ -63,6 +63,7 @@ class References:
         plan: of the group.
         threads: of the runtime.
         history: of sessions on this machine, if any is kept.
+        earlier: the block's bursts beside earlier sessions of the same candidates.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class References:
         plan: MeasurePlan,
         threads: int,
         history: SessionHistory | None,
+        earlier: Sequence[LabelledBurst] = (),
     ) -> None:
         kinds: Mapping[Kind, Workload] = {"block": BLOCK}
         if any(w.role != "block" for w in candidates):
@@ -81,13 +83,20 @@ class References:
             for kind, workload in kinds.items()
         }
         self._plan, self._threads, self._history = plan, threads, history
-        self._found: dict[Kind, tuple[int, Estimate]] = {}
+        self._earlier = tuple(earlier)
+        self._by_kind["block"].next_round = max((b.round_index for b in earlier), default=-1) + 1
+        self._found: tuple[int, Estimate] | None = None
         self._spreads: dict[Kind, SessionSpread] = {}
 
     @property
     def members(self) -> Sequence[Member]:
         """The references, the block first."""
         return tuple(self._by_kind.values())
+
+    @property
+    def bursts(self) -> Sequence[LabelledBurst]:
+        """The block's, those beside earlier sessions of the candidates included."""
+        return (*self._earlier, *self._by_kind["block"].bursts)
 
     def learn(self, fingerprint: Fingerprint) -> None:
         """Take from the history how far sessions lie apart; a script has none."""
@@ -100,8 +109,9 @@ class References:
         if self._history is None or fingerprint.is_scripted:
             return
         setting = f"{fingerprint.digest} {self._plan.cache} {self._plan.sustained_s:g}"
-        for kind in self._by_kind:
-            if (found := self._estimate(kind)) is not None:
+        for kind, member in self._by_kind.items():
+            if used_bursts(member.bursts):
+                found = estimate(member.bursts, self._threads)
                 self._history.add(
                     fingerprint,
                     SessionLevel(
@@ -112,12 +122,12 @@ class References:
     def telemetry(self, member: Member) -> dict[str, Any]:
         """Return what they say of a candidate's session.
 
-        Level and drift of the block, and, where there is a history, how far sessions lie apart
-        for work of the candidate's kind.
+        Level and drift of the block, over the candidate's sessions, and, where there is a history,
+        how far sessions lie apart for work of the candidate's kind.
         """
         assert member.loaded is not None
         said: dict[str, Any] = {}
-        if (found := self._estimate("block")) is not None:
+        if (found := self._block()) is not None:
             drift = found.trend.drift if found.trend.p < REFERENCE_TREND_P else 0.0
             said |= {"reference_level_s": found.level_s, "reference_drift": drift}
         kind: Kind = "network" if member.loaded.artifact_bytes >= LARGE_BYTES else "block"
@@ -125,16 +135,16 @@ class References:
             said |= {"session_sd": spread.sd, "sessions_known": spread.n_known}
         return said
 
-    def _estimate(self, kind: Kind) -> Estimate | None:
-        """Return what a reference's bursts say by now; None without any.
+    def _block(self) -> Estimate | None:
+        """Return what the block's bursts say by now; None without any.
 
         Many workloads end at one look, and what they share is estimated once.
         """
-        bursts = self._by_kind[kind].bursts if kind in self._by_kind else []
+        bursts = self.bursts
         if not used_bursts(bursts):
             return None
-        n_bursts, found = self._found.get(kind, (0, None))
+        n_bursts, found = self._found or (0, None)
         if found is None or n_bursts != len(bursts):
             found = estimate(bursts, self._threads)
-            self._found[kind] = len(bursts), found
+            self._found = len(bursts), found
         return found

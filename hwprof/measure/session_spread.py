@@ -58,7 +58,7 @@ class SessionSpread:
     sd: float
     """With which an interval of 1.96 of them holds 95 %: wider while few sessions are known."""
     n_known: int
-    """Sessions that it is learned from."""
+    """Sessions that it is learned from: one alone in its setting has nothing to differ from."""
 
 
 def session_spread(known: Iterable[SessionLevel], kind: Kind) -> SessionSpread:
@@ -80,7 +80,7 @@ def session_spread(known: Iterable[SessionLevel], kind: Kind) -> SessionSpread:
             by_setting.setdefault(session.setting, []).append(session)
     observed = max(0.0, math.fsum(_between(sessions) for sessions in by_setting.values()))
     n_free = sum(len(s) - 1 for s in by_setting.values())
-    n_known = sum(map(len, by_setting.values()))
+    n_known = sum(len(s) for s in by_setting.values() if len(s) > 1)
     if observed == 0.0:
         return SessionSpread(sd=SESSION_SD, n_known=n_known)
     all_free = PRIOR_SESSIONS + n_free

@@ -111,6 +111,12 @@ class Reading:
             partial.setdefault(row["workload"], []).append(burst_from_row(row))
         return partial
 
+    def workers(self) -> set[str]:
+        """Return the labels of the workers behind the measurements, which no later one may bear."""
+        found = self._read("SELECT telemetry FROM measurements")
+        told = (json.loads(row["telemetry"]) for row in found)
+        return {label for t in told for label in t.get("worker_levels_s", ())}
+
     def accuracies(self, source_digest: str) -> dict[str, float | None]:
         """Return what a source said before: accuracy in percent by ``arch_id``."""
         found = self._read(

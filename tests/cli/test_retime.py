@@ -14,6 +14,7 @@ import pytest
 
 from hwprof import api
 from hwprof.api.finalists import FinalistMeasurer
+from hwprof.api.placing import place
 from hwprof.api.reporting import report
 from hwprof.api.retiming import _workloads, read_retimed, retime
 from hwprof.api.runs import latency_model
@@ -171,6 +172,27 @@ class TestRetime:
             assert isinstance(result, Measurement)
             assert isinstance(now, Measurement)
             assert now.level_s == result.level_s
+
+    def test_a_later_call_is_another_session(self, folder: Path, tmp_path: Path) -> None:
+        """Networks of one call are held beside each other; those of two are not."""
+        retime(folder / "here", out=tmp_path / "on", device="null")
+        first = set(read_retimed(tmp_path / "on").results)
+        found = retime([folder / "here", folder / "batch8"], out=tmp_path / "on", device="null")
+        placed = place(found.fingerprint, [], [found])
+        (timed,) = (p.timed for p in placed.places)
+        early = [timed[key] for key in timed if key in first]
+        late = [timed[key] for key in timed if key not in first]
+        assert len(early) == len(late) == 2
+        assert early[0].workers == early[1].workers
+        assert late[0].workers == late[1].workers
+        assert early[0].workers.isdisjoint(late[0].workers)
+        for key, one in timed.items():
+            result = found.results[key]
+            assert isinstance(result, Measurement)
+            assert one.level is not None
+            assert one.beside is not None
+            assert one.beside[1:] == result.beside_ci95_s
+            assert one.beside.half_width < one.level.half_width
 
     def test_networks_of_all_searches_take_turns(self, folder: Path) -> None:
         """Groups are formed in this order: none of them holds those of one search alone."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -82,10 +83,12 @@ class FakeEngine:
         sink: Sink,
         history: SessionHistory,
         earlier: Mapping[str, Sequence[LabelledBurst]],
+        taken: Collection[str],
         progress: object = None,
         deadline_s: float | None = None,
     ) -> Iterator[Result]:
         self.asked = [w.key for w in workloads]
+        self.taken = set(taken)
         self.deadline_s = deadline_s
         for workload in workloads[: self.stop_after]:
             sink.opened(FINGERPRINT)
@@ -121,6 +124,7 @@ class FakeEngine:
             fingerprint=FINGERPRINT,
             bursts=bursts,
         )
+        found = replace(found, telemetry={"worker_levels_s": {"w0": level}})
         sink.done(found)
         return found
 
@@ -215,6 +219,7 @@ def test_a_campaign_grows(mini: DesignSpace, fake: FakeEngine, opened: Opener) -
     with opened(grown) as run:
         summary = run_campaign(run, grown, DEVICE, PLAN)
         assert len(run.networks()) == 6
+    assert fake.taken == {"w0"}, "no later worker bears the label of an earlier one"
     assert summary.n_done == len(grown.workloads)
     assert not set(fake.asked) & {w.key for w in first.workloads}
 

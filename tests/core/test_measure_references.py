@@ -13,6 +13,7 @@ from hwprof.measure.records import DeviceOptions, DeviceRef, Fingerprint, Loaded
 from hwprof.measure.references import BLOCK, NETWORK, References
 from hwprof.measure.session_spread import LARGE_BYTES, Kind, SessionLevel, session_spread
 from hwprof.workload import Workload
+from tests.core.bursts import burst, labelled
 from tests.core.scripted import MemoryHistory, block
 
 PLAN = plan_for("quick")
@@ -62,6 +63,21 @@ def test_a_candidate_has_the_spread_of_its_kind(n_bytes: int, kind: Kind) -> Non
     spread = session_spread(KNOWN, kind)
     assert said == {"session_sd": spread.sd, "sessions_known": 30}
     assert spread.sd == pytest.approx(FAR[kind], rel=0.15)
+
+
+def test_earlier_sessions_count_for_the_level_and_not_for_the_history() -> None:
+    earlier = [labelled(burst([1000.0] * 9), f"w{i}", i) for i in range(2)]
+    history = MemoryHistory()
+    found = References([block("a")], tuple, PLAN, 1, history, earlier)
+    (reference,) = found.members
+    assert reference.next_round == 2
+    reference.bursts += [labelled(burst([1100.0] * 9), f"w{i}", i) for i in range(2, 4)]
+    found.learn(HERE)
+    # The lower quartile of four workers, as a candidate's level is.
+    assert found.telemetry(member(0))["reference_level_s"] == pytest.approx(1.0e-3)
+    assert [b.worker for b in found.bursts] == ["w0", "w1", "w2", "w3"]
+    found.remember(HERE)
+    assert [s.level_s for s in history.kept] == pytest.approx([1.1e-3])
 
 
 def test_without_a_history_they_claim_nothing_of_other_sessions() -> None:

@@ -38,6 +38,14 @@ def test_one_session_has_nothing_to_differ_from() -> None:
     assert session_spread(sessions([0.3]), "block").sd == SESSION_SD
 
 
+def test_sessions_alone_in_their_settings_tell_nothing() -> None:
+    """Five batch sizes, one session each: what sessions differ by is still assumed."""
+    alone = [s for i in range(5) for s in sessions([0.1 * i], setting=f"batch {i}")]
+    spread = session_spread(alone, "block")
+    assert (spread.sd, spread.n_known) == (SESSION_SD, 0)
+    assert session_spread([*alone, *sessions([0.0], setting="batch 0")], "block").n_known == 2
+
+
 STUDENT_4 = 2.776445105 / 1.959963985
 """Student's t over the normal distribution's, 97.5 % and 4 degrees of freedom, any table."""
 

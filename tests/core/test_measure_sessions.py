@@ -38,6 +38,14 @@ def test_resuming_measures_only_what_is_left() -> None:
     assert result.bursts == (*earlier, *second.bursts[key])
 
 
+def test_workers_of_a_later_call_bear_other_labels() -> None:
+    first = measured(run([block("a")], null(), PLAN)["a"])
+    taken = set(first.telemetry["worker_levels_s"])
+    second = measured(run([block("b")], null(), PLAN, taken=taken)["b"])
+    assert taken == {"w0", "w1"}
+    assert set(second.telemetry["worker_levels_s"]) == {"w2", "w3"}
+
+
 def test_resuming_with_enough_measures_nothing() -> None:
     first = MemorySink()
     run([block("a")], null(), PLAN, sink=first)
@@ -76,11 +84,23 @@ def test_every_session_is_remembered_and_known_to_the_next() -> None:
     assert one.setting == two.setting
     assert one.setting.startswith(first.fingerprint.digest)
     assert one.level_s == pytest.approx(1e-3, rel=0.01)  # the script's floor
-    assert first.telemetry["sessions_known"] == 1
+    assert first.telemetry["sessions_known"] == 0  # one alone has nothing to differ from
     cold = plan_for("quick", workers=2, looks=(3,), round_s=0.0, cache="cold")
     second = measured(run([block("a")], null(), cold, history=history)["a"])
     assert second.telemetry["sessions_known"] == 2
     assert history.kept[2].setting != one.setting
+
+
+@pytest.mark.usefixtures("unscripted")
+def test_the_reference_is_told_of_the_sessions_that_the_level_is_of() -> None:
+    history = MemoryHistory()
+    strict = replace(STRICT, round_s=0.0)
+    ref = null(noise={"worker": 0.1, "call": 0.0})
+    found = measured(run([block("a")], ref, strict, history=history)["a"])
+    one, two = (session.level_s for session in history.kept)
+    told = found.telemetry["reference_level_s"]
+    assert told != pytest.approx(two, rel=1e-6)  # not of the last session alone
+    assert told < max(one, two)
 
 
 @pytest.mark.usefixtures("unscripted")

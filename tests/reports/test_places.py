@@ -127,6 +127,26 @@ class TestOutcomes:
     def test_follow_from_accuracy_and_intervals(self, accuracy, name, level_ms, outcome):
         assert outcomes(two_places(**{name: timed(level_ms)}))[accuracy] == outcome
 
+    @pytest.mark.parametrize(
+        ("workers", "outcome"), [({"w1", "w7"}, "beaten"), ({"w2", "w3"}, "undecided")]
+    )
+    def test_of_two_that_took_turns_narrower_intervals_decide(self, workers, outcome):
+        """Those for other sessions overlap, those within the session do not."""
+        host, guest = two_places(same=timed(2.15))
+
+        def narrowed(found, names):
+            half_s = 0.5 * found.level.half_width
+            value = found.level.value
+            beside = Interval(value, value - half_s, value + half_s)
+            return replace(found, beside=beside, workers=frozenset(names))
+
+        own, foreign = host.timed
+        levels = {
+            own: narrowed(host.timed[own], {"w0", "w1"}),
+            foreign: narrowed(host.timed[foreign], workers),
+        }
+        assert outcomes((replace(host, timed=levels), guest))[70.0] == outcome
+
     def test_what_was_not_timed_or_failed_has_no_winner(self):
         found = outcomes(two_places(low=Timed(failure="refused: no")))
         assert found == {60.0: "failed", 70.0: "not timed", 80.0: "not timed"}
