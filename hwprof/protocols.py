@@ -246,7 +246,11 @@ class SessionHistory(Protocol):
 
 
 class AccuracySource(Protocol):
-    """Something that gives a network's top-1 accuracy in percent."""
+    """Something that gives a network's top-1 accuracy in percent.
+
+    What only ranks networks gives their percentile, and has a name that begins with
+    :data:`hwprof.units.PERCENTILE_BY`.
+    """
 
     @property
     def name(self) -> str:

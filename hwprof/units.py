@@ -6,12 +6,16 @@ Everything inside the program is in SI units; these functions are only for displ
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from hwprof.results import Interval
 
 NOTHING = "–"
 """Shown where there is no number."""
+
+PERCENTILE_BY = "percentile by "
+"""How an accuracy source's name begins that only ranks networks."""
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -101,6 +105,17 @@ def format_pct(value_pct: float | None, decimals: int = 2) -> str:
     if value_pct is None or not math.isfinite(value_pct):
         return NOTHING
     return f"{fixed(value_pct, decimals)} %"
+
+
+def only_ranked(sources: Iterable[str]) -> bool:
+    """Say whether all values are percentiles by a proxy: of accuracies nothing is known."""
+    names = list(sources)
+    return bool(names) and all(name.startswith(PERCENTILE_BY) for name in names)
+
+
+def accuracy_title(sources: Iterable[str]) -> str:
+    """Return what an axis of these sources' values is called."""
+    return "percentile by a proxy (%)" if only_ranked(sources) else "top-1 accuracy (%)"
 
 
 def format_share(share: float, decimals: int = 0) -> str:

@@ -9,7 +9,14 @@ from typing import Any
 from hwprof.reports.fronts import FrontPoint, best_points, drawing, picks, unit_texts
 from hwprof.reports.views import latency_scale
 from hwprof.results import Interval
-from hwprof.units import Scale, format_count, format_interval, format_pct, format_seconds
+from hwprof.units import (
+    Scale,
+    accuracy_title,
+    format_count,
+    format_interval,
+    format_pct,
+    format_seconds,
+)
 
 
 def front_chart(points: Sequence[FrontPoint], *, emulated: bool = False) -> dict[str, Any]:
@@ -24,7 +31,7 @@ def front_chart(points: Sequence[FrontPoint], *, emulated: bool = False) -> dict
     return {
         "traces": [_trace(name, members, unit) for name, members in groups.items()],
         "x_title": f"latency, {source}{mark} ({unit.unit})",
-        "y_title": "top-1 accuracy (%)",
+        "y_title": accuracy_title(p.trial.accuracy_source for p in points),
         "selected": named[len(named) // 2][1].number,
         "points": {str(p.number): _network(p, unit) for p in points},
     }

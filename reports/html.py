@@ -48,6 +48,7 @@ from hwprof.units import (
     format_points,
     format_seconds,
     format_share,
+    only_ranked,
 )
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ class _Environment:
             seconds=format_seconds,
             interval=format_interval,
             points=format_points,
+            only_ranked=only_ranked,
             pct=format_pct,
             share=format_share,
             count=format_count,

@@ -10,7 +10,7 @@ from hwprof.reports.palette import ACCENT, FULL, PAPER, REDUCED
 from hwprof.reports.sketches import SMALL_INCHES, Sketch, diagonal, errors
 from hwprof.reports.views import ReportData, latency_scale, scaled
 from hwprof.results import Interval
-from hwprof.units import Scale
+from hwprof.units import Scale, accuracy_title
 
 
 def context_sketch(data: ReportData) -> Sketch | None:
@@ -115,7 +115,7 @@ def front_sketch(data: ReportData) -> Sketch | None:
         axes.set_xticks([tick for tick in axes.get_xticks() if max(0.0, left) <= tick <= right])
         axes.set_xlim(left, right)
         axes.set_xlabel(f"latency, {source} ({unit.unit})")
-        axes.set_ylabel("top-1 accuracy (%)")
+        axes.set_ylabel(accuracy_title(p.trial.accuracy_source for p in points))
         axes.legend(loc="lower right")
 
     return Sketch(

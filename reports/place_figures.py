@@ -11,6 +11,7 @@ from hwprof.reports.places import FrontPanel, Series, panels
 from hwprof.reports.search_figures import SERIES
 from hwprof.reports.sketches import Panels
 from hwprof.reports.views import ReportData, latency_scale
+from hwprof.units import accuracy_title
 
 PANEL_INCHES = (4.4, 3.9)
 MARKERS = "osD^v<>"
@@ -22,6 +23,9 @@ def device_fronts_sketch(data: ReportData) -> Panels | None:
     if not found:
         return None
     order = [place.label for place in data.places]
+    y_title = accuracy_title(
+        t.accuracy_source for place in data.places for s in place.fronts for t in s.front
+    )
     width, height = PANEL_INCHES
     n_columns = min(2, len(found))
     n_rows = -(-len(found) // n_columns)
@@ -31,7 +35,7 @@ def device_fronts_sketch(data: ReportData) -> Panels | None:
         "that device, of the networks searched for it and of those searched for the others.",
         inches=(width * n_columns, height * n_rows),
         n_columns=n_columns,
-        panels=tuple((_title(panel), _drawer(panel, order)) for panel in found),
+        panels=tuple((_title(panel), _drawer(panel, order, y_title)) for panel in found),
     )
 
 
@@ -39,7 +43,7 @@ def _title(panel: FrontPanel) -> str:
     return panel.place.label if panel.measured else f"{panel.place.label}: unconfirmed"
 
 
-def _drawer(panel: FrontPanel, order: Sequence[str]) -> Callable[[Axes], None]:
+def _drawer(panel: FrontPanel, order: Sequence[str], y_title: str) -> Callable[[Axes], None]:
     scale = latency_scale([p.latency.value for s in panel.series for p in s.points])
     how = "measured there" if panel.measured else "predicted"
 
@@ -47,7 +51,7 @@ def _drawer(panel: FrontPanel, order: Sequence[str]) -> Callable[[Axes], None]:
         for series in panel.series:
             _draw_series(axes, series, order.index(series.guest), panel.measured, scale.factor)
         axes.set_xlabel(f"latency, {how} ({scale.unit})")
-        axes.set_ylabel("top-1 accuracy (%)")
+        axes.set_ylabel(y_title)
         axes.legend(loc="lower right", fontsize=8, title="searched for", title_fontsize=8)
 
     return draw

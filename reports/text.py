@@ -43,6 +43,7 @@ from hwprof.units import (
     format_points,
     format_seconds,
     format_share,
+    only_ranked,
 )
 
 Row = Mapping[str, Any]
@@ -294,7 +295,12 @@ def front_text(result: SearchResult, *, emulated: bool = False) -> RenderableTyp
     where = f" on {result.device}" if result.device else ""
     space = f"{result.space} (reduced)" if result.reduced else result.space
     head = f"{strategy_name(result.strategy)} in {space}{where}; latencies are {how}"
-    heads = [">accuracy", ">latency", *([">predicted"] if result.confirmed else [])]
+    ranked = only_ranked(t.accuracy_source for t in result.front)
+    heads = [
+        ">percentile" if ranked else ">accuracy",
+        ">latency",
+        *([">predicted"] if result.confirmed else []),
+    ]
     table = _table(">#", *heads, ">MACs", ">params", "network")
     for number, trial in enumerate(sorted(result.front, key=lambda t: t.latency_s), start=1):
         cells = [str(number), format_pct(trial.accuracy_pct), format_seconds(trial.latency_s)]

@@ -1,6 +1,7 @@
-"""Accuracy sources: top-1 in percent from a supernet, a table or a predictor.
+"""Accuracy sources: top-1 in percent from a supernet, a table or a predictor, or a proxy for it.
 
-Each is a :class:`hwprof.protocols.AccuracySource`. torch is imported only for ``supernet:``.
+Each is a :class:`hwprof.protocols.AccuracySource`. torch is imported only for ``supernet:`` and
+proxies of weights.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from hwprof.importing.networks import parse_architecture
 from hwprof.importing.tables import Row, Table, read_table
 from hwprof.protocols import AccuracySource
 from hwprof.search.predictor import PredictorAccuracy
+from hwprof.search.proxies import ProxyAccuracy
 from hwprof.space import Architecture, space_of
 
 if TYPE_CHECKING:
@@ -26,20 +28,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-KINDS = "supernet:CHECKPOINT, table:FILE.csv or predictor:FILE.npz"
+KINDS = "supernet:CHECKPOINT, table:FILE.csv, predictor:FILE.npz or proxy:NAME"
 
 
 def open_accuracy(spec: str, *, data: str | None = None) -> AccuracySource:
     """Open what ``--accuracy`` names.
 
     Args:
-        spec: ``supernet:CHECKPOINT``, ``table:FILE.csv[.gz]`` or ``predictor:FILE.npz``.
+        spec: ``supernet:CHECKPOINT``, ``table:FILE.csv[.gz]``, ``predictor:FILE.npz`` or
+            ``proxy:NAME``, which gives percentiles instead.
         data: where the images of a supernet lie now; by default where they lay in training. A
             published once-for-all supernet does not say: it needs them.
 
     Raises:
-        DataError: no such kind of source, or its file or images cannot be used.
-        MissingExtraError: a supernet, and torch is not installed.
+        DataError: no such kind of source or proxy, or its file or images cannot be used.
+        MissingExtraError: a supernet or a proxy of weights, and torch is not installed.
     """
     kind, colon, path = spec.partition(":")
     if not colon or not path or kind not in _OPENERS:
@@ -184,4 +187,5 @@ _OPENERS: Mapping[str, Callable[[str, str | None], AccuracySource]] = {
     "supernet": _open_supernet,
     "table": lambda path, data: TableAccuracy.open(Path(path)),
     "predictor": lambda path, data: PredictorAccuracy.open(Path(path)),
+    "proxy": lambda name, data: ProxyAccuracy(name),
 }

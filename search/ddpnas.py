@@ -46,6 +46,9 @@ log = logging.getLogger(__name__)
 BUDGETS, DRAWS, GENERATIONS = 8, 200, 2
 """Of a round of generated networks: latencies aimed at, random candidates, and how often as many
 are bred from the best of them."""
+BARREN_ROUNDS = 20
+"""Rounds in a row, each bred towards the fastest networks, without one within the target: then no
+more is to be expected."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +91,8 @@ class Ddpnas(Rounds):
         self._accuracy_pct: dict[str, float] = {}
         """By the identity of the canonical encoding."""
         self._parents: list[Architecture] = []
+        self._barren = 0
+        """Rounds since a generated network was last within the target."""
 
     @property
     def decided(self) -> bool:
@@ -112,6 +117,7 @@ class Ddpnas(Rounds):
             "stage": [[arch.to_json() for arch in archs] for archs in self._stage],
             "accuracy_pct": dict(self._accuracy_pct),
             "parents": [arch.to_json() for arch in self._parents],
+            "barren": self._barren,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -121,6 +127,7 @@ class Ddpnas(Rounds):
         self._stage = [[Architecture.from_json(a) for a in archs] for archs in state["stage"]]
         self._accuracy_pct = dict(state["accuracy_pct"])
         self._parents = [Architecture.from_json(data) for data in state["parents"]]
+        self._barren = state.get("barren", 0)
 
     def _plan(self) -> list[Architecture]:
         """Return what is judged next, once all before was told; none: the space is exhausted."""
@@ -132,7 +139,7 @@ class Ddpnas(Rounds):
                 self._stage = [self._walk() for _ in range(self._settings.passes)]
                 queue = self._judgeable([arch for archs in self._stage for arch in archs])
         queue = queue or self._judgeable([self.most_probable()]) or self._generated()
-        drawn = None if queue else self._draw()
+        drawn = None if queue or self._barren >= BARREN_ROUNDS else self._draw()
         return queue if drawn is None else [drawn]
 
     def _walk(self) -> list[Architecture]:
@@ -176,7 +183,9 @@ class Ddpnas(Rounds):
         return self._space.canonical(arch).arch_id
 
     def _generated(self) -> list[Architecture]:
-        """Return the networks of the next round."""
+        """Return the networks of the next round; none where targets are out of reach."""
+        if self._barren >= BARREN_ROUNDS:
+            return []
         pool = Pool(self._space, self._rng, self._new, self._foresight)
         pool.draw(DRAWS)
         chosen = self._parents or [self.most_probable()]
@@ -185,6 +194,9 @@ class Ddpnas(Rounds):
             pool.breed(chosen, DRAWS)
             chosen = self._best(pool.candidates) or chosen
         self._parents = chosen
+        # Without foresight latencies are nan, and none is above the ceiling.
+        fastest_s = min((c.latency_s for c in pool.candidates), default=0.0)
+        self._barren = self._barren + 1 if fastest_s > self._ceiling_s else 0
         return [found for found in map(self._new.admit, chosen) if found is not None]
 
     def _best(self, candidates: Sequence[Candidate]) -> list[Architecture]:

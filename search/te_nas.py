@@ -7,7 +7,8 @@ ranks, κ's largest fall first, R's least fall first), and every decision loses 
 the smallest sum: the one whose absence helps κ most and hurts R least.
 
 The public code passes its initialiser a name that this does not know, so that its repeats differ
-in nothing but data; here every repeat draws its own weights, as the paper says. Within a repeat
+in nothing but data; here every repeat draws its own weights, as the paper says, by fan-in for both
+indicators (the public code means fan-out for κ). Within a repeat
 all candidates are compared on the same weights, images and patches.
 """
 
@@ -127,8 +128,9 @@ class Reach:
         self._within = [c for c, time_s in zip(cells, times_s, strict=True) if time_s <= target_s]
         if not self._within:
             raise PlanError(
-                f"the fastest network is predicted {self.fastest_s * 1e3:.4g} ms, slower than the "
-                f"target of {target_s * 1e3:.4g} ms; raise --target-ms"
+                f"the fastest cell without {NOTHING!r}, which te-nas drops, is predicted "
+                f"{self.fastest_s * 1e3:.4g} ms, slower than the target of {target_s * 1e3:.4g} ms; "
+                "raise --target-ms"
             )
 
     def meets(self, space: DesignSpace) -> bool:

@@ -1,11 +1,15 @@
-"""Two things that an untrained network says about itself, as TE-NAS uses them.
+"""What an untrained network says about itself: without labels, and no accuracy.
 
-Source: Chen et al., "Neural Architecture Search on ImageNet in Four GPU Hours", ICLR 2021, and
-its code (VITA-Group/TENAS). Neither indicator sees a label, and neither is an accuracy.
+κ and R are the indicators of TE-NAS (Chen et al., "Neural Architecture Search on ImageNet in Four
+GPU Hours", ICLR 2021, and its code, VITA-Group/TENAS). The other two are proxies by which single
+networks are ranked: the overlap of activation patterns (Mellor et al., "Neural Architecture Search
+without Training", ICML 2021) and synaptic flow (Tanaka et al., NeurIPS 2020, as Abdelfattah et al.,
+"Zero-Cost Proxies for Lightweight NAS", ICLR 2021, score whole networks with it).
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -20,6 +24,8 @@ RELUS = frozenset(
     (functional.relu, functional.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_)
 )
 """All ways in which a module asks for a ReLU; ``nn.ReLU`` calls the first or the second."""
+UNITS = RELUS | {functional.relu6, functional.hardswish}
+"""Activations that are positive exactly where what goes in is."""
 
 
 def ntk_condition(network: nn.Module, images: Tensor) -> float:
@@ -67,7 +73,7 @@ def linear_regions(network: nn.Module, images: Tensor) -> int:
         images: float [n, channels, side, side].
     """
     network.train()
-    signs = _ReluSigns()
+    signs = _Signs(RELUS)
     with torch.no_grad(), signs:
         network(images)
     if not signs.found:
@@ -76,11 +82,76 @@ def linear_regions(network: nn.Module, images: Tensor) -> int:
     return len(np.unique(np.packbits(patterns, axis=1), axis=0))
 
 
-class _ReluSigns(TorchFunctionMode):
-    """Keeps where the outputs of every ReLU are positive: bool [n, units] for each."""
+def pattern_overlap(network: nn.Module, images: Tensor) -> float:
+    """Return log det K, K[i, j] the activations on which images i and j agree: higher is better.
 
-    def __init__(self) -> None:
+    Two images agree on a unit if it is positive for both or for neither; where images hardly ever
+    differ K is singular. Beyond the paper's ReLU every activation of a unit counts that is positive
+    where its input is (relu6, hard swish). Batch norm takes its statistics from ``images`` (in
+    training mode).
+
+    Args:
+        network: any module.
+        images: float [n, channels, side, side].
+
+    Returns:
+        The logarithm of the determinant; minus infinity where K is singular, or there is no
+        activation.
+    """
+    network.train()
+    signs = _Signs(UNITS)
+    with torch.no_grad(), signs:
+        network(images)
+    overlap = torch.zeros(len(images), len(images), dtype=torch.float64)
+    for positive in signs.found:
+        # Agreements less disagreements are the products of signs; whole numbers, exact up to 2^24.
+        sign = positive.float() * 2.0 - 1.0
+        overlap += (positive.shape[1] + (sign @ sign.T).double()) / 2.0
+    sign_of, logarithm = torch.linalg.slogdet(overlap)
+    return logarithm.item() if sign_of.item() > 0.0 else -math.inf
+
+
+def synaptic_flow(network: nn.Module, image_shape: Sequence[int]) -> float:
+    """Return the logarithm of what flows through a network's weights: higher is better.
+
+    With all parameters at their magnitude and ones for an image, R is the sum of outputs, and the
+    flow the sum of w · ∂R/∂w over the weights of convolutions and linear layers. Batch norms are
+    left out, as Abdelfattah et al. do; activations let everything positive through, and gates of a
+    squeeze-and-excitation stand open: under sums of magnitudes every ceiling (relu6, hard sigmoid)
+    would be reached at once and nothing flow at all.
+
+    Args:
+        network: any module; it is left as it is.
+        image_shape: (channels, side, side).
+
+    Returns:
+        The logarithm; minus infinity where nothing flows, from inputs to outputs that is.
+    """
+    positive = copy.deepcopy(network).double().eval()
+    for part in positive.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.reset_parameters()
+            part.eps = 0.0
+    weights = [
+        part.weight for part in positive.modules() if isinstance(part, nn.Conv2d | nn.Linear)
+    ]
+    with torch.no_grad():
+        for parameter in positive.parameters():
+            parameter.abs_()
+    ones = torch.ones(1, *image_shape, dtype=torch.float64)
+    with _Unbounded():
+        total = positive(ones).sum()
+    gradients = torch.autograd.grad(total, weights, materialize_grads=True)
+    flow = sum((w * g).sum().item() for w, g in zip(weights, gradients, strict=True))
+    return math.log(flow) if flow > 0.0 else -math.inf
+
+
+class _Signs(TorchFunctionMode):
+    """Keeps where the outputs of some functions are positive: bool [n, units] for each call."""
+
+    def __init__(self, functions: frozenset[Callable[..., Any]]) -> None:
         super().__init__()
+        self.functions = functions
         self.found: list[Tensor] = []
 
     def __torch_function__(
@@ -91,6 +162,23 @@ class _ReluSigns(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         output = func(*args, **(kwargs or {}))
-        if func in RELUS:
+        if func in self.functions:
             self.found.append((output > 0).flatten(1))
         return output
+
+
+class _Unbounded(TorchFunctionMode):
+    """Runs a network of positive numbers without ceilings."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func in UNITS:
+            return args[0]
+        if func is functional.hardsigmoid:
+            return torch.ones_like(args[0])
+        return func(*args, **(kwargs or {}))

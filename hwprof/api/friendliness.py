@@ -31,7 +31,7 @@ def effects(
 
     Args:
         run: a run folder.
-        accuracy: an accuracy source (``supernet:``, ``table:``, ``predictor:``); without one
+        accuracy: an accuracy source (``supernet:``, ``table:``, ``predictor:``, ``proxy:``); without one
             imported accuracies are used where the run has them.
         data: images for ``supernet:``, where the checkpoint's own cannot be found.
         csv: also write the effects to this file.

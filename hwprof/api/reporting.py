@@ -25,6 +25,7 @@ from hwprof.results import Reduction, SearchCourse, SearchResult
 from hwprof.space import DesignSpace, Slot, reduction_from_yaml
 from hwprof.space.architecture import SKIP
 from hwprof.store.folder import RUN_FILE, RunFile
+from hwprof.units import only_ranked
 
 if TYPE_CHECKING:
     from hwprof.estimate.friendliness import Friendliness
@@ -199,7 +200,7 @@ def _report_data(
         fingerprint = run.fingerprint
         isolated = isolated_table(run, space)
         failures = tuple(run.failures())
-        accuracy_source = accuracy or _imported_accuracy(run)
+        accuracy_source = _shown_source(accuracy) or _imported_accuracy(run)
         friendliness = run_friendliness(run, samples)
         model = run_latency_model(run)
         n_networks = len(run.networks())
@@ -316,6 +317,12 @@ def _absolute_costs(
     return costs
 
 
+def _shown_source(accuracy: str | None) -> str | None:
+    if accuracy is not None and accuracy.startswith("proxy:"):
+        return f"{accuracy}, which gives none: percentiles among random networks of the space"
+    return accuracy
+
+
 def _imported_accuracy(run: Run) -> str | None:
     known = any(s.accuracy_pct is not None for s in run.networks())
     return "imported with the latencies" if known else None
@@ -375,6 +382,11 @@ def _notes(found: _Found) -> tuple[str, ...]:
         notes.append(
             "Accuracies are of networks that inherit a supernet's weights, after recalibrating "
             "batch norm: good for ranking, usually lower than after training a network alone."
+        )
+    if any(only_ranked([s]) for s in sources):
+        notes.append(
+            "A percentile by a proxy is no accuracy: it says how a network that was never trained "
+            "ranks among random ones of its space (docs/searching.md says how well)."
         )
     if len(sources) > 1:
         notes.append(

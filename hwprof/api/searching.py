@@ -116,8 +116,8 @@ def search(
     Args:
         space: a space, its name, or the file of a reduced one.
         latency: a run folder (its latency model is used) or a CSV with ``arch`` and a latency.
-        accuracy: an accuracy source: ``supernet:``, ``table:`` or ``predictor:``; ``proxyless``
-            trains instead.
+        accuracy: an accuracy source: ``supernet:``, ``table:``, ``predictor:`` or ``proxy:``;
+            ``proxyless`` trains instead.
         out: a folder that keeps events, checkpoint, measurements and ``search.json``;
             called again it goes on.
         strategy: ``model-guided``, ``nsga2``, ``evolution``, ``ddpnas``, ``random``, or
@@ -152,7 +152,7 @@ def search(
     import numpy as np
 
     from hwprof.devices import device_ref
-    from hwprof.search.accuracy import open_accuracy
+    from hwprof.search.accuracy import KINDS, open_accuracy
     from hwprof.search.runner import run_search
     from hwprof.search.strategy import make_strategy, require_strategy
 
@@ -203,10 +203,7 @@ def search(
         )
         return _finished(result, folder, accept.fingerprint, measure)
     if accuracy is None:
-        raise PlanError(
-            f"{strategy} needs accuracies: name them with --accuracy (supernet:CHECKPOINT, "
-            "table:FILE.csv or predictor:FILE.npz)"
-        )
+        raise PlanError(f"{strategy} needs accuracies: name them with --accuracy ({KINDS})")
     predicted, device_name = open_latency(latency, accept)
     rng = np.random.default_rng(seed)
     result = run_search(

@@ -118,7 +118,11 @@ Resolution = Annotated[
 ]
 Accuracy = Annotated[
     str | None,
-    typer.Option("--accuracy", help="supernet:CHECKPOINT, table:FILE.csv or predictor:FILE.npz."),
+    typer.Option(
+        "--accuracy",
+        help="supernet:CHECKPOINT, table:FILE.csv, predictor:FILE.npz, or without any training "
+        "proxy:NAME (naswot, synflow, macs, params), which ranks: percentiles, no accuracies.",
+    ),
 ]
 TrainingImages = Annotated[
     str | None,

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from hwprof.results import Interval
 from hwprof.units import (
+    accuracy_title,
     decimals_for,
     format_bytes,
     format_count,
@@ -141,6 +142,18 @@ def test_sizes_are_binary(size, text):
 )
 def test_durations(seconds, text):
     assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("sources", "title"),
+    [
+        (["percentile by proxy:macs", "percentile by proxy:naswot"], "percentile by a proxy (%)"),
+        (["percentile by proxy:macs", "table:a.csv"], "top-1 accuracy (%)"),
+        ([], "top-1 accuracy (%)"),
+    ],
+)
+def test_an_axis_says_whether_its_values_are_accuracies(sources, title):
+    assert accuracy_title(sources) == title
 
 
 def test_percentages():

@@ -223,14 +223,21 @@ def test_settings_that_are_no_numbers(
         opened()
 
 
-def test_weights_beside_a_model_belong_to_its_key(script: Script, tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["graph", "branch"])
+def test_weights_beside_a_model_belong_to_its_key(
+    script: Script, tmp_path: Path, place: str
+) -> None:
     path = open_model(tmp_path / "m.onnx")
     model = helper.make_tensor("w", TensorProto.FLOAT, [1], [0.0])
     model.ClearField("float_data")
     model.data_location = TensorProto.EXTERNAL
     model.external_data.add(key="location", value="w.bin")
     whole = onnx.load(str(path))
-    whole.graph.initializer.append(model)
+    graph = whole.graph
+    if place == "branch":
+        kind = onnx.AttributeProto.GRAPH
+        graph = graph.node.add(op_type="If").attribute.add(name="then_branch", type=kind).g
+    graph.initializer.append(model)
     path.write_bytes(whole.SerializeToString())
     digests = set()
     for content in (b"0000", b"1111"):

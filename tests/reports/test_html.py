@@ -245,6 +245,19 @@ def test_an_unconfirmed_front_says_so(report_data):
     assert "2 searches without measured finalists are not shown" in hidden.text
 
 
+def test_percentiles_by_a_proxy_are_not_called_accuracies(report_data):
+    searches = tuple(
+        replace(
+            s,
+            front=tuple(replace(t, accuracy_source="percentile by proxy:macs") for t in s.front),
+        )
+        for s in report_data.full_searches
+    )
+    page = page_of(replace(report_data, full_searches=searches, reduced_searches=()))
+    assert json.loads(page.scripts["front-data"])["y_title"] == "percentile by a proxy (%)"
+    assert "# percentile" in " ".join(page.text.split())
+
+
 def test_emulated_results_are_labelled_everywhere(emulated_data, tmp_path):
     text = write_report(emulated_data, tmp_path).read_text(encoding="utf-8")
     page = Page(text)

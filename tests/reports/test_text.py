@@ -130,6 +130,15 @@ def test_a_front_shows_predicted_beside_measured(report_data):
         assert format_seconds(trial.latency_s) in out
 
 
+def test_percentiles_by_a_proxy_are_not_called_accuracies(report_data):
+    result = report_data.full_searches[0]
+    assert "accuracy" in shown(text.front_text(result))
+    ranked = [replace(t, accuracy_source="percentile by proxy:macs") for t in result.front]
+    out = shown(text.front_text(replace(result, front=tuple(ranked))))
+    assert "percentile" in out
+    assert "accuracy" not in out
+
+
 def test_an_unconfirmed_front_says_so(report_data):
     result = replace(report_data.full_searches[0], confirmed=False)
     assert "not confirmed" in shown(text.front_text(result))

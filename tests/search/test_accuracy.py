@@ -19,7 +19,7 @@ from tests.search.mini import K3, K5, mini
 
 
 class TestOpenAccuracy:
-    @pytest.mark.parametrize("spec", ["", "table", "table:", "oracle:x.csv", "x.csv", "proxy:macs"])
+    @pytest.mark.parametrize("spec", ["", "table", "table:", "oracle:x.csv", "x.csv", "proxy:"])
     def test_other_kinds_are_refused(self, spec: str):
         with pytest.raises(DataError, match="expected supernet:CHECKPOINT, table:FILE"):
             open_accuracy(spec)

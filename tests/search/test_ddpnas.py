@@ -13,7 +13,15 @@ import pytest
 
 from hwprof.errors import PlanError
 from hwprof.results import Trial
-from hwprof.search.ddpnas import Ddpnas, DdpnasSettings, pruned, updated
+from hwprof.search.ddpnas import (
+    BARREN_ROUNDS,
+    BUDGETS,
+    DRAWS,
+    Ddpnas,
+    DdpnasSettings,
+    pruned,
+    updated,
+)
 from hwprof.search.decisions import Decisions
 from hwprof.search.strategy import Evaluated, Refusal
 from hwprof.space import Architecture, get_space
@@ -239,6 +247,31 @@ def test_a_ceiling_that_nothing_keeps_is_met_by_the_fastest() -> None:
     first = strategy.ask(8).archs
     assert strategy.decided
     assert {latency_s(a) for a in first} == {1.0}
+
+
+def test_it_gives_up_on_a_ceiling_that_nothing_keeps() -> None:
+    asked_for = []
+
+    def latencies_s(archs: Sequence[Architecture]) -> list[float]:
+        asked_for.append(len(archs))
+        return [float(MINI.encode(a).clip(0).sum() + 1) for a in archs]
+
+    strategy = Ddpnas(MINI, np.random.default_rng(0), target_s=0.5)
+    strategy.foresee(latencies_s)
+    n_asked = 0
+    while not strategy.done:
+        archs = strategy.ask(8).archs
+        n_asked += len(archs)
+        strategy.tell(
+            Evaluated(
+                outcomes=tuple(
+                    Refusal(arch=a, stage="target", reason="slow", latency_s=1.0) for a in archs
+                )
+            )
+        )
+    # Of the 600 looked at in a round those as fast as the fastest; then no more.
+    assert n_asked <= BUDGETS * BARREN_ROUNDS
+    assert sum(asked_for) <= 3 * DRAWS * BARREN_ROUNDS + 200
 
 
 @pytest.mark.parametrize("stop", [5, 20, 60])
