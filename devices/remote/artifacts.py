@@ -11,6 +11,8 @@ from hwprof.devices import registrations
 from hwprof.errors import CompileError, ModelError
 from hwprof.graph import to_onnx, workload_graph
 from hwprof.measure.records import DeviceOptions, Precision
+from hwprof.space.own import BLOCKS_MODULE, own_definition
+from hwprof.space.pieces import ChainPiece
 from hwprof.workload import Workload, model_files
 
 IN_FLOAT32 = ("fp32", "tf32")
@@ -114,6 +116,12 @@ class Artifacts:
                 f"to {self._device}: export it to .onnx"
             )
         if workload.path is None and not self._format:
+            if own := _known_here_alone(workload):
+                raise CompileError(
+                    f"{own} is in a file of this machine, and {self._device} builds networks and "
+                    f"blocks there: measure with a device that is sent files ({_sent_files()}), or "
+                    "run hwprof on that machine with the space's file"
+                )
             return workload
         if workload.path is not None and self._options.precision not in IN_FLOAT32:
             raise CompileError(
@@ -134,3 +142,17 @@ class Artifacts:
         return replace(
             workload, arch=None, piece=None, path=f"{digest}.{suffix.lower()}", content=digest
         )
+
+
+def _known_here_alone(workload: Workload) -> str:
+    """Say which space or block of the user's own files a workload is made of; empty for none."""
+    if workload.arch is not None and own_definition(workload.arch.space) is not None:
+        return f"the design space {workload.arch.space!r}"
+    piece = workload.piece
+    parts = piece.pieces if isinstance(piece, ChainPiece) else (piece,)
+    own = (p.kind for p in parts if p is not None and type(p).__module__.startswith(BLOCKS_MODULE))
+    return next((f"the block {kind!r}" for kind in own), "")
+
+
+def _sent_files() -> str:
+    return ", ".join(name for name, known in registrations().items() if known.model_format)

@@ -277,6 +277,9 @@ class Board:
             raise DeviceUnavailableError(
                 f"{url}: cannot make the folder {folder!r} there: {made.complaint}"
             )
+        # What a link that broke left behind. One of today may be on its way, from another computer.
+        old = ["-name", "*.part", "-mtime", "+0"]
+        self._run(["find", folder, *old, "-exec", "rm", "-f", "{}", "+"])
         part = f"{path}.{secrets.token_hex(4)}.part"
         try:
             with tempfile.NamedTemporaryFile(suffix=".pyz") as file:

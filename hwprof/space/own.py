@@ -33,6 +33,8 @@ KEY = "design_space"
 FORMAT = 1
 REQUEST = "own_space"
 """Where a run's request holds the definition of its space."""
+BLOCKS_MODULE = "hwprof_blocks_"
+"""Begins the name under which a .py file of blocks is imported: no other machine has that file."""
 ACTIVATIONS = get_args(Activation)
 _NAME = re.compile(r"[a-z][a-z0-9._-]*")
 
@@ -248,7 +250,7 @@ def _import_blocks(fields: Fields, blocks: str, folder: Path) -> None:
             raise fields.wrong("blocks", f"an importable module or a .py file ({error})") from error
         return
     path = (folder / blocks).resolve()
-    name = f"hwprof_blocks_{path.stem}"
+    name = f"{BLOCKS_MODULE}{path.stem}"
     loaded = sys.modules.get(name)
     if loaded is not None and loaded.__file__ == str(path):
         return

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 
 pytest.importorskip("onnx")
@@ -18,6 +20,8 @@ from hwprof.devices.remote.ssh import SshTransport
 from hwprof.errors import CompileError
 from hwprof.measure import wire
 from hwprof.measure.records import DeviceOptions, Precision
+from hwprof.space import get_space, own
+from hwprof.space.pieces import ChainPiece, SkipPiece
 from hwprof.testing import block
 from hwprof.workload import Workload
 
@@ -86,3 +90,55 @@ def test_what_the_device_is_asked_for(name: str, precision: Precision, there: st
     asked = opened(name, precision)
     assert asked["device"]["options"]["precision"] == there
     assert asked["board"]["facts"]["precision"] == precision
+
+
+SPACE = """
+format: 1
+design_space: my-space
+resolution_px: 32
+n_classes: 10
+stem: {channels: 8, act: relu}
+first: {channels: 8, act: relu, shortcut: true}
+units:
+  - {channels: 16, stride: 2, depth: [1, 2], act: relu, blocks: [mbconv_k3_e3, mbconv_k5_e3]}
+head: {channels: 32, act: relu}
+"""
+
+
+@pytest.fixture
+def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workload:
+    """Return a network of a space that a file of this machine defines."""
+    monkeypatch.setenv(own.ENVIRONMENT, "")
+    monkeypatch.setattr(own, "_loaded", {})
+    monkeypatch.setattr(own, "_files", {})
+    (tmp_path / "my_space.yaml").write_text(SPACE)
+    space = get_space(str(tmp_path / "my_space.yaml"))
+    return Workload.network(space.sample(np.random.default_rng(0)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MyPiece(SkipPiece):
+    """As a file of blocks beside a space's file would define it."""
+
+    kind: ClassVar[str] = "mine"
+
+
+MyPiece.__module__ = f"{own.BLOCKS_MODULE}my_blocks"
+
+
+def test_a_space_of_the_user_s_own_goes_where_files_go_and_nowhere_else(network: Workload) -> None:
+    there = artifacts("cpu", "fp32").there(network)
+    assert (there.arch, there.path) == (None, f"{there.content}.onnx")
+    message = (
+        r"the design space 'my-space' is in a file of this machine, and cuda@ssh://board builds .*"
+        r"measure with a device that is sent files \(cpu, openvino, tflite, cuda-ort"
+    )
+    with pytest.raises(CompileError, match=message):
+        artifacts("cuda", "fp32").there(network)
+
+
+def test_a_block_of_the_user_s_own_is_not_known_there_either() -> None:
+    mine = MyPiece(in_channels=8, size_px=8)
+    for piece in (mine, ChainPiece.of([SkipPiece(in_channels=8, size_px=8), mine])):
+        with pytest.raises(CompileError, match="the block 'mine' is in a file of this machine"):
+            artifacts("tensorrt", "fp32").there(Workload.block(piece, "mine"))

@@ -105,6 +105,22 @@ def test_a_link_that_stays_away_is_said_with_the_next_step(
     assert link.reboots == 0
 
 
+def test_what_a_broken_copy_left_behind_is_removed_but_not_one_under_way(
+    link: ScriptedLink, slept: list[float]
+) -> None:
+    folder = Path(link.folder) / "agent"
+    folder.mkdir(parents=True)
+    left, under_way = folder / "a.pyz.01.part", folder / "b.pyz.02.part"
+    for file in (left, under_way):
+        file.write_bytes(b"half an agent")
+    two_days_ago_s = under_way.stat().st_mtime - 2 * 86400
+    os.utime(left, (two_days_ago_s, two_days_ago_s))
+    board = board_of(link, slept)
+    board.connect()
+    board.close()
+    assert [p.name for p in folder.glob("*.part")] == [under_way.name]
+
+
 def test_a_device_that_is_lost_again_and_again_is_given_up(board: Board) -> None:
     for _ in range(MOST_RECOVERIES):
         lose_keeper(board)
