@@ -40,7 +40,8 @@ def export(
         seed: of the random weights.
 
     Raises:
-        PlanError: an unknown format, or images without a checkpoint.
+        PlanError: an unknown format, images without a checkpoint, or a batch size of weights alone.
+        StoreError: the file cannot be written.
     """
     from hwprof import graph as graphs
     from hwprof.space import space_of
@@ -51,6 +52,11 @@ def export(
     if data is not None and checkpoint is None:
         raise PlanError(
             "--data is for the weights of --checkpoint; name it, or leave out the images"
+        )
+    if format == "torch" and batch != 1:
+        raise PlanError(
+            f"--batch {batch} means nothing to --format torch, which holds weights alone: leave "
+            "it out"
         )
     target = Path(out)
     if checkpoint is not None:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from hwprof.api.adapting import device_fingerprint
 from hwprof.api.friendliness import effects
 from hwprof.api.models import write_file
 from hwprof.api.profiling import profile
@@ -16,6 +17,7 @@ from hwprof.api.reducing import reduce
 from hwprof.api.reporting import front_hypervolume, hypervolume_reference, report
 from hwprof.api.searching import load_search, search, train
 from hwprof.errors import StoreError
+from hwprof.measure.records import DeviceOptions
 from hwprof.progress import Progress, ProgressCallback
 from hwprof.results import SearchResult
 
@@ -117,7 +119,14 @@ def quickstart(
         seed: fixes everything random.
         settings: sizes of the job.
         progress: called all the time.
+
+    Raises:
+        PlanError: there is no such device.
+        DeviceUnavailableError: it is not there; nothing has been trained then.
+        StoreError: the folder cannot be used, or holds a quickstart that was asked otherwise.
     """
+    from hwprof.devices import device_ref
+
     chosen = settings or QuickstartSettings()
     folder = Path(out)
     try:
@@ -127,6 +136,8 @@ def quickstart(
             f"cannot make the folder {str(folder)!r}: {error.strerror or error}; name another --out"
         ) from error
     journal = _Journal(folder, {**asdict(chosen), "device": device, "data": data, "seed": seed})
+    # Before minutes of training, not behind them.
+    device_fingerprint(device_ref(device, DeviceOptions(batch=chosen.batch)))
 
     def stage(name: str, work: Callable[[ProgressCallback | None], T]) -> T:
         started_s = time.monotonic()

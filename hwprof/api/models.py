@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hwprof.api.tables import Table
-from hwprof.errors import ModelError, PlanError
+from hwprof.errors import ModelError, PlanError, SpaceError
 from hwprof.measure.records import Cache, DeviceOptions, Measurement, Precision, plan_for
 from hwprof.space import Architecture, DesignSpace, get_space, space_names
 from hwprof.space import read_architecture as _read_architecture
@@ -148,6 +148,7 @@ def bench(
 
     Raises:
         DeviceError: the device is not there, refuses the model, or gave no number.
+        PlanError: an option does not go with the model or the device.
     """
     from hwprof.devices import device_ref
     from hwprof.measure.engine import measure
@@ -166,6 +167,7 @@ def bench(
         plan = replace(plan, sustained_s=SUSTAINED_S, timeout_s=longest_s)
     workload = as_workload(model, inputs, seed=seed)
     require_batch(workload, batch)
+    refuse_idle_inputs(inputs, workload)
     (result,) = tuple(measure([workload], ref, plan, history=SessionFile(), progress=progress))
     return raise_failure(result)
 
@@ -184,6 +186,19 @@ def require_batch(workload: Workload, batch: int) -> None:
         raise PlanError(
             f"--batch {batch} is for networks of a space; {workload.label!r} has its batch in its "
             f"inputs: name their shapes (--input NAME={batch}x...), or leave --batch out"
+        )
+
+
+def refuse_idle_inputs(inputs: Sequence[InputSpec | str], *workloads: Workload) -> None:
+    """Refuse shapes of inputs where only networks of a space are timed, which bring their own.
+
+    Raises:
+        PlanError: none of the workloads takes them.
+    """
+    if inputs and all(w.role == "network" for w in workloads):
+        raise PlanError(
+            f"shapes of inputs (--input) are for a model of your own; {workloads[0].label!r} is a "
+            "network of a space, whose JSON has its input size (resolution_px): leave them out"
         )
 
 
@@ -215,7 +230,8 @@ def as_workload(
     """Turn what a user names on the command line into a workload.
 
     Raises:
-        ModelError: it is none of a model file, a callable and an architecture.
+        ModelError: the model's file cannot be read.
+        SpaceError: it is none of a model file, a callable and an architecture.
     """
     from dataclasses import replace
 
@@ -228,7 +244,14 @@ def as_workload(
     head, colon, attribute = text.partition(":")
     if colon and attribute.isidentifier() and all(p.isidentifier() for p in head.split(".")):
         return replace(Workload.from_callable(text, specs), seed=seed)
-    network = _read_architecture(text)
+    try:
+        network = _read_architecture(text)
+    except SpaceError as error:
+        if text == "-" or text.endswith(".json") or text.lstrip().startswith("{"):
+            raise
+        raise SpaceError(
+            f"{error}; or a model as .onnx, .tflite or package.module:callable (torch)"
+        ) from error
     label = text if not text.endswith(".json") and text != "-" else None
     return replace(Workload.network(network, label), seed=seed)
 

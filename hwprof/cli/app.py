@@ -21,7 +21,7 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            say("\nhwprof: interrupted; call it again: what --out holds is kept")
+            say("\nhwprof: interrupted; call it again (what a folder of --out holds is kept)")
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
             discard_output()

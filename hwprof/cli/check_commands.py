@@ -13,6 +13,7 @@ from hwprof.errors import DeviceError
 
 UNFIT = DeviceError.exit_code
 """The machine cannot do what is asked of it."""
+TRIALS = 4
 
 
 def selftest(
@@ -30,8 +31,9 @@ def selftest(
         ),
     ] = False,
     trials: Annotated[
-        int, typer.Option("--trials", min=1, help="With --inject: comparisons of every size.")
-    ] = 4,
+        int | None,
+        typer.Option("--trials", min=1, help="With --inject: comparisons of every size (4)."),
+    ] = None,
     threads: opt.Threads = 1,
     batch: opt.Batch = 1,
     precision: opt.Precision = "fp32",
@@ -55,7 +57,7 @@ def selftest(
         with ProgressLine() as progress:
             curve = api.power_curve(
                 device,
-                trials=trials,
+                trials=TRIALS if trials is None else trials,
                 threads=threads,
                 batch=batch,
                 precision=opt.precision_of(precision),
@@ -65,6 +67,8 @@ def selftest(
             )
         print_json(curve.to_json()) if json_ else print_text(power_text(curve.to_json()))
         return
+    if trials is not None:
+        raise typer.BadParameter("--trials goes with --inject: give both")
     with ProgressLine() as progress:
         result = api.selftest(
             device,

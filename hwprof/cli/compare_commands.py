@@ -16,9 +16,12 @@ if TYPE_CHECKING:
 
 def compare(
     base: Annotated[
-        str, typer.Argument(help="A model, a run folder, or pytest-benchmark's JSON: the old one.")
+        str,
+        typer.Argument(
+            help="The old one: a model, a run folder, a suite's baseline, or pytest-benchmark's JSON."
+        ),
     ],
-    new: Annotated[str, typer.Argument(help="The same kind of thing: the new one.")],
+    new: Annotated[str, typer.Argument(help="The new one, of the same kind.")],
     device: opt.Device = "cpu",
     threads: opt.Threads = 1,
     batch: opt.Batch = 1,

@@ -20,6 +20,10 @@ devices = typer.Typer(
 def _devices(context: typer.Context, json_: opt.Json = False) -> None:
     if context.invoked_subcommand is None:
         list_(json_)
+    elif json_:
+        raise typer.BadParameter(
+            "--json stands before the command: put it behind, as in hwprof devices list --json"
+        )
 
 
 @devices.command("list")
@@ -34,7 +38,7 @@ def list_(json_: opt.Json = False) -> None:
 
 @devices.command("add")
 def add(
-    name: Annotated[str, typer.Argument(help="How to call it: --device cpu@NAME.")],
+    name: Annotated[str, typer.Argument(help="What to call it, as in --device cpu@NAME.")],
     url: Annotated[str, typer.Argument(help="ssh://user@host:port or adb://SERIAL.")],
 ) -> None:
     """Remember a device on another machine by a name."""

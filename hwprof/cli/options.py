@@ -110,7 +110,7 @@ Timeout = Annotated[
 ]
 Inputs = Annotated[
     list[str] | None,
-    typer.Option("--input", help="NAME=1x3x224x224:float32; once for each input."),
+    typer.Option("--input", help="Of a model of yours: NAME=1x3x224x224:float32, once for each."),
 ]
 Resolution = Annotated[
     int | None,
@@ -139,7 +139,11 @@ AllowOtherDevice = Annotated[
     ),
 ]
 Threshold = Annotated[
-    str, typer.Option("--threshold", help="Smallest slowdown that matters; at least 1%.")
+    str,
+    typer.Option(
+        "--threshold",
+        help="Smallest slowdown that matters; at least 1% (of stored measurements 2%).",
+    ),
 ]
 Allow = Annotated[str | None, typer.Option("--allow", help="inconclusive: exit 0 instead of 4.")]
 Markdown = Annotated[str | None, named("--markdown", "Also write a Markdown table to this file.")]

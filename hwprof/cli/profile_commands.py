@@ -9,6 +9,7 @@ import typer
 from hwprof.cli import options as opt
 from hwprof.cli.output import print_json, print_text, say
 from hwprof.cli.progress import ProgressLine
+from hwprof.errors import DeviceError
 
 
 def profile(
@@ -73,7 +74,10 @@ def profile(
     json_: opt.Json = False,
     script: opt.Script = None,
 ) -> None:
-    """Time every block alone, then random networks."""
+    """Time every block alone, then random networks.
+
+    Exit code 3 if all that was tried failed.
+    """
     from hwprof import api
     from hwprof.reports import text
 
@@ -102,12 +106,18 @@ def profile(
             on_plan=lambda plan: say(str(plan)),
         )
     print_json(result.to_json()) if json_ else print_text(text.profile_text(result.to_json()))
+    if result.n_failed and not result.n_done:
+        say(
+            f"hwprof: all {result.n_failed} that were tried failed on {device}: mend the device and "
+            "call it again, or name another --out (what was refused is not tried again)"
+        )
+        raise typer.Exit(DeviceError.exit_code)
 
 
 def import_(
     file: Annotated[str, typer.Argument(help="CSV or CSV.gz of networks or of blocks.")],
     space: opt.Space,
-    device_name: Annotated[str, opt.named("--device-name", "How the device is called.")],
+    device_name: Annotated[str, opt.named("--device-name", "What to call the device.")],
     out: opt.FolderOut,
     latency_column: Annotated[
         str | None,

@@ -87,7 +87,8 @@ def search(
         bool, typer.Option("--allow-emulated", help="Take the times of an emulated device, too.")
     ] = False,
     finalists: Annotated[
-        int, typer.Option("--finalists", min=1, help="How many are measured at most.")
+        int,
+        typer.Option("--finalists", min=1, help="With --measure-on: how many, at most."),
     ] = FINALISTS,
     preset: opt.Preset = "quick",
     threads: opt.Threads = 1,

@@ -33,7 +33,7 @@ def import_csv(
     Args:
         path: a ``.csv`` or ``.csv.gz``.
         space: the space of every network or block in it.
-        device_name: how the device is called from now on.
+        device_name: what the device is called from now on.
         out: the run folder.
         latency_column: a column whose name ends in ``_ms`` or ``_s``; by default
             ``latency_ms`` or ``latency_s``.

@@ -19,6 +19,8 @@ from hwprof.errors import DataError
 PLAUSIBLE_MEDIAN_S = (1e-6, 100.0)
 """A table whose median lies outside has its unit mixed up (1 ns … 1 µs, or minutes)."""
 
+MOST_WHOLE = 10**9
+"""No size or count of a table is larger, and a run's database takes none beyond 2**63."""
 NAMED_COLUMNS = ("latency_ms", "latency_s", "mean_ms", "mean_s")
 
 
@@ -60,7 +62,7 @@ class Row:
         return self.number(column, zero_allowed=True) if self.text(column) else None
 
     def whole(self, column: str) -> int:
-        """Return a whole number of 0 or more (``3`` and ``3.0``).
+        """Return a whole number from 0 to :data:`MOST_WHOLE` (``3`` and ``3.0``).
 
         Raises:
             DataError: it is something else.
@@ -69,12 +71,12 @@ class Row:
             value = float(self.text(column))
         except ValueError:
             value = math.nan
-        if not value.is_integer() or value < 0:
-            raise self.wrong(column, "a whole number of 0 or more")
+        if not value.is_integer() or not 0 <= value <= MOST_WHOLE:
+            raise self.wrong(column, f"a whole number from 0 to {MOST_WHOLE}")
         return int(value)
 
     def optional_whole(self, column: str) -> int | None:
-        """Return a whole number of 0 or more, None where the cell is empty."""
+        """Return a whole number as :meth:`whole` does, None where the cell is empty."""
         return self.whole(column) if self.text(column) else None
 
 
@@ -177,11 +179,13 @@ def latency_columns(table: Table, wanted: str | None = None) -> LatencyColumns:
         return LatencyColumns(latency=wanted, unit_s=_unit_s(wanted), sd=None)
     found = [name for name in NAMED_COLUMNS if name in table.column_set]
     if len(found) > 1:
-        raise table.wrong(f"has {' and '.join(found)}; pick one with --latency-column")
+        raise table.wrong(
+            f"has {' and '.join(found)}; keep one, or pick it with `hwprof import --latency-column`"
+        )
     if not found:
         timed = [name for name in table.columns if name.endswith(("_ms", "_s"))]
-        advice = f"pick one of {', '.join(timed)} with --latency-column" if timed else "add one"
-        raise table.wrong(f"has no column latency_ms or latency_s; {advice}")
+        pick = f"rename one of {', '.join(timed)}, or pick it with `hwprof import --latency-column`"
+        raise table.wrong(f"has no column latency_ms or latency_s; {pick if timed else 'add one'}")
     sd = next((name for name in ("sd_ms", "sd_s") if name in table.column_set), None)
     return LatencyColumns(
         latency=found[0],

@@ -51,6 +51,7 @@ def test_a_device_that_was_given_a_name_is_listed(tmp_path: Path) -> None:
         (["devices", "add", "pi", "http://pi"], 2, "expected ssh://user@host:port"),
         (["devices", "add", "-pi", "ssh://pi"], 2, "No such option"),
         (["devices", "check", "nowhere"], 2, "no device is remembered as 'nowhere'"),
+        (["devices", "--json", "list"], 2, "put it behind"),
         (["devices", "check", "ssh://127.0.0.1:1"], 3, "does not answer"),
         (["bench", "proxyless-cpu", "--device", "cpu@nowhere"], 2, "no device is remembered"),
         (["bench", "proxyless-cpu", "--device", "cpu@ssh://127.0.0.1:1"], 3, "does not answer"),

@@ -104,6 +104,24 @@ def test_an_interrupted_profile_says_so_and_goes_on(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["n_done"] == 30
 
 
+def test_a_profile_of_which_nothing_could_be_measured_is_no_success(tmp_path: Path) -> None:
+    argv = ["profile", "--space", "mobile-mini", "--device", "null", "--networks", "2"]
+    argv += ["--no-isolated", "--out", "run", "--json", "--script"]
+    refuses = {"label": "network*", "stage": "compile", "kind": "refuse"}
+    for _ in range(2):  # the second call tries nothing again
+        done = hwprof(*argv, json.dumps({"faults": [refuses]}), cwd=tmp_path)
+        assert done.returncode == 3
+        assert json.loads(done.stdout)["n_failed"] == 2
+        assert "all 2 that were tried failed on null: mend the device" in done.stderr
+
+
+def test_a_quickstart_on_no_device_ends_before_it_trains(tmp_path: Path) -> None:
+    done = hwprof("quickstart", "--device", "cpux", "--out", "quick", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "did you mean 'cpu'?" in done.stderr
+    assert list((tmp_path / "quick").iterdir()) == []
+
+
 def failing(error: str) -> subprocess.CompletedProcess[str]:
     """Run a command inside which an error comes up."""
     script = (

@@ -63,6 +63,7 @@ MISTAKES = {
     "block that does not fit": (["cost", "wrong_block.json"], "mbconv_k9_e3"),
     "damaged model": (["bench", "damaged.onnx", "--preset", "quick"], "damaged.onnx"),
     "missing model": (["bench", "missing.onnx"], "missing.onnx"),
+    "model of another kind": (["bench", "bytes.yaml"], "or a model as .onnx, .tflite or package."),
     "unknown preset": (["bench", "proxyless-gpu", "--preset", "fast"], "standard"),
     "wrong input": (["bench", "damaged.onnx", "--input", "x=3by3"], "NAME="),
     "not a run": (["effects", "empty"], "empty"),

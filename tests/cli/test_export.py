@@ -40,3 +40,9 @@ def test_images_without_a_checkpoint_are_refused(arch: Architecture, tmp_path: P
     with pytest.raises(PlanError, match="--data is for the weights of --checkpoint"):
         api.export(arch, tmp_path / "net.onnx", data="digits")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_batch_size_of_weights_alone_is_refused(arch: Architecture, tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="--batch 2 means nothing to --format torch"):
+        api.export(arch, tmp_path / "net.pt", format="torch", batch=2)
+    assert not list(tmp_path.iterdir())

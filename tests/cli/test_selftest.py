@@ -47,6 +47,7 @@ def test_unfit_is_exit_3_with_what_to_do() -> None:
         (("--checks", "one"), "expected numbers such as 1,2,5"),
         (("--quick", "--checks", "1"), "leave out"),
         (("--device", "nul"), "did you mean 'null'"),
+        (("--quick", "--trials", "9"), "--trials goes with --inject"),
     ],
 )
 def test_a_users_mistake_is_exit_2_in_one_line(options: tuple[str, ...], message: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hwprof import api
-from hwprof.api.models import as_workload, require_batch
+from hwprof.api.models import as_workload, refuse_idle_inputs, require_batch
 from hwprof.errors import PlanError
 
 
@@ -39,3 +39,18 @@ def test_a_batch_size_that_a_model_does_not_have_is_refused(tmp_path: Path) -> N
 def test_no_batch_size_at_all_is_refused() -> None:
     with pytest.raises(PlanError, match="no batch size is given"):
         api.bench_batches("proxyless-mobile", [], device="null")
+
+
+def test_shapes_of_inputs_that_nothing_takes_are_refused(tmp_path: Path) -> None:
+    model = tmp_path / "net.onnx"
+    model.write_bytes(b"")
+    given = ["image=1x3x8x8"]
+    for ask in (api.bench, api.bench_parts, api.compare):
+        models = ["proxyless-gpu"] * (2 if ask is api.compare else 1)
+        with pytest.raises(PlanError, match=r"are for a model of your own; 'proxyless-gpu' is"):
+            ask(*models, device="null", inputs=given)
+    with pytest.raises(PlanError, match=r"\(--input\) are for a model"):
+        api.bench_batches("proxyless-gpu", (1, 8), device="null", inputs=given)
+    # Beside a network a model of one's own may need them.
+    refuse_idle_inputs(given, as_workload("proxyless-gpu"), as_workload(model, given))
+    refuse_idle_inputs((), as_workload("proxyless-gpu"))

@@ -84,6 +84,14 @@ def test_shapes_in_seconds_in_a_column_of_milliseconds_are_refused(tmp_path: Pat
         )
 
 
+def test_a_count_that_no_database_holds_is_named_by_line(tmp_path: Path) -> None:
+    table = write_networks(tmp_path / "table.csv", "mobile-mini", 1.0)
+    header, *rows = table.read_text().splitlines()
+    table.write_text("\n".join([f"{header},count", *(f"{row},1e30" for row in rows)]) + "\n")
+    with pytest.raises(DataError, match=r"table\.csv line 2, count is '1e30'; expected a whole"):
+        api.import_(table, space="mobile-mini", device_name="phone", out=tmp_path / "run")
+
+
 def test_networks_to_predict_are_named_by_line(tmp_path: Path) -> None:
     good = write_networks(tmp_path / "good.csv", "mobile-mini", 1.0)
     api.import_(good, space="mobile-mini", device_name="phone", out=tmp_path / "run")

@@ -183,7 +183,7 @@ def test_a_mixed_up_unit_is_refused(
 @pytest.mark.parametrize(
     ("columns", "picked", "said"),
     [
-        (["arch", "pixel3_ms"], None, "pick one of pixel3_ms with --latency-column"),
+        (["arch", "pixel3_ms"], None, "rename one of pixel3_ms, or pick it with `hwprof import"),
         (["arch", "latency_ms"], "gpu_ms", "has no column 'gpu_ms'"),
         (["arch", "latency"], "latency", "end it in _ms or _s"),
         (["net", "latency_ms"], None, "has no column 'arch'"),
@@ -202,7 +202,7 @@ def test_missing_columns_are_named(
 
 def test_two_latency_columns_need_a_choice(mini: DesignSpace, table: Callable[..., Path]) -> None:
     path = table(["arch", "latency_ms", "latency_s"], [["x", 1.0, 1.0]])
-    assert "has latency_ms and latency_s; pick one" in refusal(path, mini)
+    assert "has latency_ms and latency_s; keep one, or pick it" in refusal(path, mini)
 
 
 def test_files_that_are_no_tables(mini: DesignSpace, tmp_path: Path) -> None:
