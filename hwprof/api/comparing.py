@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -9,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hwprof.api.models import as_workload, require_batch
+from hwprof.api.models import as_workload, refuse_idle_inputs, require_batch
 from hwprof.errors import PlanError, StoreError
 from hwprof.measure.records import DeviceOptions, Precision
 from hwprof.progress import ProgressCallback
@@ -19,6 +20,8 @@ from hwprof.workload import InputSpec
 
 if TYPE_CHECKING:
     from hwprof.regression.stored import Missing, Stored
+
+log = logging.getLogger(__name__)
 
 Comparable = Architecture | str | Path
 
@@ -63,15 +66,19 @@ def compare(
 
     Raises:
         PlanError: the two are of different kinds, or an option does not go with them.
-        StoreError: a run holds no measurement.
+        StoreError: a run holds no measurement, or a baseline would be compared with itself.
         DeviceError: the device is not there.
     """
+    options = DeviceOptions(threads=threads, batch=batch, precision=precision, script=script)
     stored = [_stored(side) for side in (base, new)]
     if all(s is not None for s in stored):
         if base_python is not None:
             raise PlanError("--base-python goes with two models: these are stored measurements")
+        from hwprof.regression.baseline import refuse_itself
         from hwprof.regression.stored import compare_stored
 
+        refuse_itself(Path(str(base)), Path(str(new)))
+        _say_idle(device, options, inputs)
         return CompareResult(rows=compare_stored(stored[0] or [], stored[1] or [], threshold))
     if any(s is not None for s in stored):
         kinds = ["stored measurements" if s is not None else "a model" for s in stored]
@@ -84,7 +91,6 @@ def compare(
     from hwprof.regression.paired_verdicts import compare_pairs
     from hwprof.regression.side_by_side import PLAN, Pair
 
-    options = DeviceOptions(threads=threads, batch=batch, precision=precision, script=script)
     ref = device_ref(device, options)
     if base_python is not None and ref.address is not None:
         raise PlanError(
@@ -94,6 +100,7 @@ def compare(
     ours, theirs = (as_workload(m, inputs, seed=seed) for m in (base, new))
     for workload in (ours, theirs):
         require_batch(workload, batch)
+    refuse_idle_inputs(inputs, ours, theirs)
     label = ours.label if ours.label == theirs.label else f"{ours.label} -> {theirs.label}"
     with ExitStack() as stack:
         interpreter = None
@@ -112,16 +119,43 @@ def compare(
     return CompareResult(rows=rows)
 
 
+def _say_idle(device: str, options: DeviceOptions, inputs: Sequence[InputSpec | str]) -> None:
+    """Warn of options that say how models are timed, where nothing is timed."""
+    usual = DeviceOptions()
+    given = [f"--device {device}"] if device != "cpu" else []
+    given += [
+        f"--{name} {getattr(options, name)}"
+        for name in ("threads", "batch", "precision")
+        if getattr(options, name) != getattr(usual, name)
+    ]
+    given += ["--input"] if inputs else []
+    if given:
+        log.warning(
+            "%s: not used, since stored measurements are compared as they were taken",
+            ", ".join(given),
+        )
+
+
 def _stored(source: Comparable) -> list[Stored | Missing] | None:
-    """Return what is stored in a folder or a file; None for a model."""
+    """Return what is stored in a folder or a file; None for a model.
+
+    Raises:
+        StoreError: the folder is neither a run nor a baseline, or holds no measurement.
+    """
     from hwprof.regression.baseline import is_baseline, read_baseline
     from hwprof.regression.pytest_file import is_pytest_file, read_pytest_file
+    from hwprof.store.folder import RUN_FILE
 
     # os.path: for a text too long for a path, such as an architecture itself, pathlib raises.
     if isinstance(source, Architecture) or not os.path.exists(source):
         return None
     path = Path(source)
     if path.is_dir():
+        if not is_baseline(path) and not (path / RUN_FILE).exists():
+            raise StoreError(
+                f"{str(path)!r} holds neither a run nor a baseline; expected the --out of `hwprof "
+                "profile` or `hwprof suite run` (of a folder of baselines: `hwprof suite compare`)"
+            )
         return read_baseline(path) if is_baseline(path) else read_run(path)
     return read_pytest_file(path) if is_pytest_file(path) else None
 

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwprof.api.models import as_workload
+from hwprof.api.models import as_workload, refuse_idle_inputs
 from hwprof.api.tables import Table
-from hwprof.errors import PlanError, StoreError
+from hwprof.errors import PlanError
 from hwprof.measure.records import DeviceOptions, Failure, plan_for
 from hwprof.progress import ProgressCallback
 from hwprof.regression.records import CompareResult
@@ -114,15 +114,11 @@ def suite_compare(
     Raises:
         StoreError: there is no such baseline, or it is the one that is judged.
     """
-    from hwprof.regression.baseline import find_baseline, read_baseline
+    from hwprof.regression.baseline import find_baseline, read_baseline, refuse_itself
     from hwprof.regression.stored import compare_stored
 
     ours, theirs = find_baseline(Path(base), commit), find_baseline(Path(new))
-    if ours.resolve() == theirs.resolve():
-        raise StoreError(
-            f"{str(ours)!r} would be compared with itself, which always passes; name another "
-            "baseline, or the --commit before"
-        )
+    refuse_itself(ours, theirs)
     rows = compare_stored(read_baseline(ours), read_baseline(theirs), threshold)
     return CompareResult(rows=rows)
 
@@ -132,16 +128,15 @@ def suite_history(folder: str | Path, *, seed: int = 0) -> Table[Series]:
 
     Args:
         folder: a baseline, or a folder of baselines named after commits.
-        seed: of the permutation test.
+        seed: of the permutation test; with 0 a baseline's last change is where
+            :func:`suite_compare` begins to count its sessions.
 
     Raises:
         StoreError: there is no baseline, or no session in it.
     """
-    import numpy as np
-
     from hwprof.regression.history import histories
 
-    return Table(histories(Path(folder), np.random.default_rng(seed)))
+    return Table(histories(Path(folder), seed))
 
 
 def suite_workloads(suite: Suite, seed: int) -> list[Workload]:
@@ -168,13 +163,16 @@ def _workloads(entry: Entry, folder: Path, seed: int) -> Iterator[Workload]:
     from hwprof.space import get_space
 
     if entry.blocks is not None:
-        for block in isolated_workloads(get_space(entry.blocks)):
+        space = get_space(_beside(folder, entry.blocks, ".yaml", ".yml"))
+        for block in isolated_workloads(space):
             yield replace(block, label=f"{entry.blocks} {block.label}", seed=seed)
     for name in entry.networks:
         yield as_workload(_beside(folder, name, ".json"), seed=seed)
     if entry.model is not None:
         model = _beside(folder, entry.model, ".onnx", ".tflite")
-        yield replace(as_workload(model, entry.inputs, seed=seed), label=entry.model)
+        workload = as_workload(model, entry.inputs, seed=seed)
+        refuse_idle_inputs(entry.inputs, workload)
+        yield replace(workload, label=entry.model)
 
 
 def _beside(folder: Path, name: str, *suffixes: str) -> str:

@@ -20,7 +20,7 @@ import numpy as np
 
 from hwprof.errors import IncompatibleRunError, StoreError, next_step
 from hwprof.measure.records import Measurement, differing
-from hwprof.regression.change_points import since_change
+from hwprof.regression.change_points import SEED, since_change
 from hwprof.regression.stored import Missing, Stored, session_of
 from hwprof.regression.suite import SUITE_FORMAT, Suite
 from hwprof.store import Run
@@ -126,6 +126,19 @@ def find_baseline(folder: Path, commit: str | None = None) -> Path:
     return found[0]
 
 
+def refuse_itself(base: Path, new: Path) -> None:
+    """Refuse to hold a baseline against itself.
+
+    Raises:
+        StoreError: both are one baseline.
+    """
+    if is_baseline(base) and base.resolve() == new.resolve():
+        raise StoreError(
+            f"{str(base)!r} would be compared with itself, which always passes; name another "
+            "baseline, or the --commit before"
+        )
+
+
 def _named(baselines: Sequence[Path], commit: str) -> list[Path]:
     """Return the baselines of a commit: the one of just that name, else all that may be meant."""
     if exact := [p for p in baselines if p.name == commit]:
@@ -189,8 +202,8 @@ def _stored(folder: Path, match: str, found: Sequence[tuple[str, Measurement]]) 
                 f"{newest.workload.label!r} {named}; measure into another --out"
             )
     sessions = [session_of(m) for _, m in found]
-    # One seed for all: a comparison says the same whenever it is asked.
-    first = since_change([s.level_s for s in sessions], np.random.default_rng(0))
+    # As `suite history` draws them: what it says of these sessions is what resets the baseline.
+    first = since_change([s.level_s for s in sessions], np.random.default_rng(SEED))
     return Stored(
         label=f"{newest.workload.label} [{match.partition(' ')[0]}]",
         match=match,

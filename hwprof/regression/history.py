@@ -114,12 +114,13 @@ class Series:
         }
 
 
-def histories(folder: Path, rng: np.random.Generator) -> tuple[Series, ...]:
+def histories(folder: Path, seed: int) -> tuple[Series, ...]:
     """Return the history of every workload in a baseline, or in a folder of baselines.
 
     Args:
         folder: the ``--out`` of ``suite run``, or what holds several.
-        rng: draws the permutations of the test.
+        seed: of the permutations. Every workload gets a generator of its own, so that what is said
+            of one depends on no other.
 
     Raises:
         StoreError: there is no baseline, or no session in it.
@@ -134,7 +135,7 @@ def histories(folder: Path, rng: np.random.Generator) -> tuple[Series, ...]:
     if not by_match and not failed:
         raise StoreError(f"{str(folder)!r} holds no session; run `hwprof suite run` to make one")
     return tuple(
-        _series(by_match.get(match, []), failed.get(match, []), rng)
+        _series(by_match.get(match, []), failed.get(match, []), np.random.default_rng(seed))
         for match in dict.fromkeys([*by_match, *failed])
     )
 

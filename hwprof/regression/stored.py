@@ -30,6 +30,11 @@ SMALLEST_STORED_SHIFT = 0.02
 ONE_SESSION_SHIFT = 0.10
 """What one session a side can show: levels move by a few per cent from session to session."""
 FEWEST_SESSIONS = 3
+_MORE: Mapping[Method, str] = {
+    "stored": "measure with --preset standard (preset: standard in a suite), or more sessions",
+    "pytest-benchmark": "compare fewer benchmarks together, or the models side by side",
+}
+"""What helps where too few levels were kept."""
 REFERENCE_MOVED = 0.015
 SIGMAS = 3.0
 
@@ -93,6 +98,8 @@ class _Question:
     p_slower: float
     p_faster: float
     p_least: float
+    n_levels: tuple[int, int]
+    """How many the ranks are of: base, new."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +143,9 @@ def _asked(
         there = base or new
         assert isinstance(there, Stored)
         side = "base" if new is None else "new"
-        return _refused(there.label, there.method, f"only the {side} has it")
+        return _refused(
+            there.label, there.method, f"only the {side} has it: measure the same on both sides"
+        )
     assert isinstance(base, Stored)
     assert isinstance(new, Stored)
     if found := differing(base.facts, new.facts):
@@ -192,6 +201,7 @@ def _question(base: Stored, new: Stored) -> _Question:
         p_slower=p_slower,
         p_faster=p_faster,
         p_least=_least_p(a.size, b.size),
+        n_levels=(a.size, b.size),
     )
 
 
@@ -219,11 +229,12 @@ def _limits(questions: Sequence[_Question], threshold: float) -> list[_Limit]:
 
 
 def _least_p(m: int, n: int) -> float:
-    """Return the smallest p that ranks of m against n can give; 0 where it is beyond a float."""
-    if not (m and n):
-        return 1.0
-    # By logarithms: the number of orders itself overflows from about 515 against as many.
-    return math.exp(math.lgamma(m + 1) + math.lgamma(n + 1) - math.lgamma(m + n + 1))
+    """Return the smallest p that the ranks of m against n can give.
+
+    It is asked of the test itself, which for more than eight on both sides takes the normal
+    distribution: that cannot give as small a p as the number of orders allows.
+    """
+    return _rank_p(np.arange(float(m)), np.arange(float(n)) + m)[0]
 
 
 def _rank_p(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[float, float]:
@@ -307,7 +318,7 @@ def _reason(q: _Question, limit: _Limit, family: int, *, is_unclear: bool) -> st
         parts.append(caveat)
     elif q.p_least >= SIGNIFICANCE / family:
         parts.append(
-            "fewer workers than needed: so few levels cannot reach "
-            f"p < {SIGNIFICANCE / family:.2g}; measure with --preset standard, or more sessions"
+            f"fewer workers than needed: {q.n_levels[1]} levels against {q.n_levels[0]} cannot "
+            f"reach p < {SIGNIFICANCE / family:.2g}; {_MORE[q.new.method]}"
         )
     return "; ".join(parts)

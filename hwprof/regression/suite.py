@@ -9,7 +9,7 @@ A suite file (YAML):
     precision: [fp32]
     preset: standard          # five workers are needed to call anything
     workloads:
-      - blocks: mobile-mini             # every distinct block of a space, alone
+      - blocks: mobile-mini             # every distinct block of a space, alone; or its YAML file
       - networks: [proxyless-gpu]       # named architectures, or JSON files beside the suite file
       - model: net.onnx                 # beside the suite file, or package.module:callable
         inputs: ["image=1x3x224x224"]   # as of `hwprof bench --input`
@@ -70,7 +70,7 @@ class Suite:
     preset: str
     entries: tuple[Entry, ...]
     folder: str
-    """Where the file lies: files of models and networks are looked for there."""
+    """Where the file lies: files of models, networks and spaces are looked for there."""
 
     @property
     def configs(self) -> tuple[Config, ...]:
@@ -108,7 +108,9 @@ def _suite(data: object, source: str, path: Path) -> Suite:
     if not isinstance(data, dict) or data.get("format") != SUITE_FORMAT:
         raise PlanError(f"{source!r} is no suite; expected a mapping with format: {SUITE_FORMAT}")
     if unknown := sorted(map(str, data.keys() - set(FIELDS))):
-        raise PlanError(f"{source!r} has the unknown field {unknown[0]!r}; known are {FIELDS}")
+        raise PlanError(
+            f"{source!r} has the unknown field {unknown[0]!r}; expected {', '.join(FIELDS)}"
+        )
     preset = data.get("preset", "standard")
     if not (isinstance(preset, str) and preset in PRESETS):
         raise PlanError(f"preset {preset!r} in {source!r}; expected one of {', '.join(PRESETS)}")

@@ -167,6 +167,13 @@ class TestRuns:
         assert row["differences"]["plan.workers"] == [3, 5]
         assert "plan.workers 3, now 5" in row["reason"]
 
+    def test_options_of_measuring_are_said_to_change_nothing(self, runs: Path) -> None:
+        asked = ("--device", "tflite", "--threads", "4", "--input", "x=1x3")
+        done = hwprof("compare", "base", "slow", "--json", *asked, cwd=runs)
+        assert done.returncode == 4, done.stderr
+        assert "--device tflite, --threads 4, --input: not used, since stored" in done.stderr
+        assert json.loads(done.stdout)
+
     def test_a_run_against_a_model_is_a_mistake(self, runs: Path) -> None:
         done = hwprof("compare", "base", BASE, cwd=runs)
         assert done.returncode == 2
@@ -177,7 +184,8 @@ class TestRuns:
     ("argv", "message"),
     [
         (("missing.onnx", BASE), "missing.onnx"),
-        ((BASE, "no-such-net"), "no-such-net"),
+        ((BASE, "no-such-net"), "or a model as .onnx, .tflite or package.module:callable"),
+        ((".", BASE), "'.' holds neither a run nor a baseline; expected the --out of"),
         ((BASE, NEW, "--threshold", "1"), "expected a percentage"),
         ((BASE, NEW, "--allow", "regressed"), "expected inconclusive"),
         ((BASE, NEW, "--device", "nul"), "did you mean 'null'"),

@@ -127,6 +127,30 @@ class TestStored:
             with pytest.raises(StoreError, match="is no baseline and holds none"):
                 api.suite_history(folder)
 
+    def test_what_is_said_of_a_workload_depends_on_no_other_and_compare_says_the_same(
+        self, baselines: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from hwprof.regression import baseline, history
+
+        drawn: list[float] = []
+
+        def found(levels_s: Sequence[float], rng: np.random.Generator) -> tuple[()]:
+            drawn.append(float(rng.random()))
+            return ()
+
+        def since(levels_s: Sequence[float], rng: np.random.Generator) -> int:
+            return len(found(levels_s, rng))
+
+        monkeypatch.setattr(history, "change_points", found)
+        monkeypatch.setattr(baseline, "since_change", since)
+        both = [replace(v, match=match) for match in "ab" for v in visits(CHANGED)]
+        with monkeypatch.context() as patched:
+            patched.setattr(history, "_visits", lambda folder: iter(both))
+            api.suite_history(baselines)
+        api.suite_compare(baselines / "bbb", baselines / "aaa")
+        assert len(drawn) == 4
+        assert len(set(drawn)) == 1
+
     def test_a_confirmed_change_resets_what_is_compared_with(
         self, baselines: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

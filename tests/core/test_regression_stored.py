@@ -104,6 +104,27 @@ class TestRule:
         mixed = Session(level_s=1.2, units_s=(0.9, 0.95, 1.2, 1.2, 1.2), reference_s=1.0)
         assert one(BASE, replace(stored(1.0), sessions=(mixed,))).verdict == "INCONCLUSIVE"
 
+    def test_what_the_test_cannot_reach_is_said_though_the_orders_would_allow_it(self) -> None:
+        # Nine against nine have 48620 orders, 1/48620 < 0.01/60; but of more than eight a side the
+        # test takes the normal distribution: z = (40.5 - 0.5)/sqrt(128.25), p = 2.1e-4 > 1.7e-4.
+        def side(*levels: float) -> list[Stored]:
+            found = stored(*levels, workers=3)
+            return [replace(found, label=str(i), match=str(i)) for i in range(60)]
+
+        for row in compare_stored(side(1.0, 1.001, 1.002), side(1.5, 1.501, 1.502), 0.01):
+            assert row.verdict == "INCONCLUSIVE"
+            assert row.detectable == math.inf
+            assert "9 levels against 9 cannot reach p < 0.00017; measure with" in row.reason
+
+    def test_more_benchmarks_than_their_workers_can_tell_is_said_with_what_helps(self) -> None:
+        def side(level: float) -> list[Stored]:
+            found = replace(stored(level), method="pytest-benchmark")
+            return [replace(found, label=str(i), match=str(i)) for i in range(3)]
+
+        for row in compare_stored(side(1.0), side(2.0), 0.01):
+            assert row.verdict == "INCONCLUSIVE"
+            assert "5 levels against 5 cannot reach p < 0.0033; compare fewer bench" in row.reason
+
     def test_holm_over_a_suite(self) -> None:
         # Five against five gives p = 1/252 at best: enough alone, not among three.
         base = [replace(stored(1.0), label=str(i), match=str(i)) for i in range(3)]
@@ -163,7 +184,8 @@ class TestRefusals:
 
     def test_what_has_no_partner_is_named(self) -> None:
         (row,) = compare_stored([BASE], [], 0.01)
-        assert (row.verdict, row.reason) == ("NOT_COMPARABLE", "only the base has it")
+        assert row.verdict == "NOT_COMPARABLE"
+        assert row.reason == "only the base has it: measure the same on both sides"
 
     def test_what_is_gone_on_either_side_is_named(self) -> None:
         gone = Missing(label="net", match="k", reason="cannot read the model 'net.onnx'")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 
 from hwprof import api
 from hwprof.api.suites import suite_workloads
-from hwprof.errors import IncompatibleRunError, ModelError, PlanError, StoreError
+from hwprof.errors import IncompatibleRunError, ModelError, PlanError, SpaceError, StoreError
+from hwprof.progress import Progress
 from hwprof.regression.baseline import (
     find_baseline,
     next_session,
@@ -73,7 +75,9 @@ class TestFiles:
         ("text", "message"),
         [
             ("format: 2\nworkloads: [blocks: x]", "expected a mapping with format: 1"),
-            ("format: 1\ndevice: [cpu]\nworkloads: [blocks: x]", "unknown field 'device'"),
+            ("format: 1\ndevice: [cpu]\nworkloads: [blocks: x]", "field 'device'; expected format"),
+            # No axis: a user's model has it in its inputs, and no label may say otherwise.
+            ("format: 1\nbatch: [8]\nworkloads: [blocks: x]", "unknown field 'batch'"),
             ("format: 1\nworkloads: []", "lists no workloads"),
             ("format: 1\nthreads: [0]\nworkloads: [blocks: x]", r"threads is \[0\]"),
             ("format: 1\nprecision: fp32\nworkloads: [blocks: x]", "precision is 'fp32'"),
@@ -105,6 +109,17 @@ class TestFiles:
         file = suite(tmp_path, SUITE.replace("proxyless-gpu", "mine.json"))
         (workload,) = suite_workloads(read_suite(file), 0)
         assert workload.label == f"network {arch.arch_id}"
+
+    def test_a_file_of_a_space_lies_beside_the_suite_too(self, tmp_path: Path) -> None:
+        file = suite(tmp_path, "format: 1\nworkloads: [blocks: mine.yaml]")
+        with pytest.raises(SpaceError, match=re.escape(str(tmp_path / "mine.yaml"))):
+            suite_workloads(read_suite(file), 0)
+
+    def test_shapes_of_inputs_go_with_a_model(self, tmp_path: Path) -> None:
+        line = 'model: proxyless-cpu\n    inputs: ["image=1x3x8x8"]'
+        file = suite(tmp_path, SUITE.replace("networks: [proxyless-gpu]", line))
+        with pytest.raises(PlanError, match=r"'proxyless-cpu' is a network of a space"):
+            suite_workloads(read_suite(file), 0)
 
     def test_a_model_that_is_gone_is_said_before_anything_is_measured(self, tmp_path: Path) -> None:
         file = suite(tmp_path, SUITE + "  - model: gone.onnx\n")
@@ -191,6 +206,28 @@ class TestBaselines:
     def test_a_baseline_is_not_held_against_itself(self, baselines: Path) -> None:
         with pytest.raises(StoreError, match="compared with itself"):
             api.suite_compare(baselines, baselines / "abc123", commit="abc")
+        with pytest.raises(StoreError, match="compared with itself"):
+            api.compare(baselines / "abc123", str(baselines / "abd999" / ".." / "abc123"))
+
+    def test_an_interrupted_call_keeps_what_was_finished_and_mixes_nothing_in(
+        self, tmp_path: Path
+    ) -> None:
+        text = SUITE.replace("preset: standard", "preset: quick\nprecision: [fp32, fp16]")
+        file, out = suite(tmp_path, text), tmp_path / "out"
+        second = out / "sessions" / "0001" / "null-t1-fp16"
+
+        def interrupt(event: Progress) -> None:
+            if second.exists():
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            api.suite_run(file, out=out, sessions=3, script=script(1e-4), progress=interrupt)
+        measured(file, out, 1e-4)
+        assert [p.name for p in sessions_of(out)] == ["0001", "0002"]
+        found = {s.match.split()[0]: s for s in read_baseline(out) if isinstance(s, Stored)}
+        n_sessions = {name: len(stored.sessions) for name, stored in found.items()}
+        assert n_sessions == {"null-t1-fp32": 2, "null-t1-fp16": 1}
+        assert {len(s.units_s) for stored in found.values() for s in stored.sessions} == {3}
 
     @pytest.mark.parametrize(("commit", "n"), [("ab", 2), ("f00", 0)])
     def test_a_commit_must_mean_one(self, baselines: Path, commit: str, n: int) -> None:
@@ -252,5 +289,6 @@ class TestBaselines:
         other = suite(tmp_path, SUITE.replace("proxyless-gpu", "proxyless-cpu"))
         measured(other, tmp_path / "new", 1e-4)
         result = api.suite_compare(baselines / "abc123", tmp_path / "new")
-        assert [r.reason for r in result.rows] == ["only the base has it", "only the new has it"]
+        said = "only the {} has it: measure the same on both sides"
+        assert [r.reason for r in result.rows] == [said.format(side) for side in ("base", "new")]
         assert result.exit_code({"inconclusive"}) == 5
