@@ -17,6 +17,7 @@ import numpy as np
 
 from hwprof.estimate.latency_fit import OLS_RATIO
 from hwprof.estimate.least_squares import upper_f_p
+from hwprof.units import format_share
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,8 +53,8 @@ class SessionLevels:
 
     def __str__(self) -> str:
         return (
-            f"the run's {self.n_sessions} sessions lay {self.sd:.1%} apart (standard deviation), "
-            "which is taken out of its latencies"
+            f"the run's {self.n_sessions} sessions lay {format_share(self.sd, 1)} apart (standard "
+            "deviation), which is taken out of its latencies"
         )
 
 

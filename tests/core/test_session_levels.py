@@ -126,7 +126,7 @@ def test_what_was_taken_out_is_said() -> None:
         for text in insights(fit_friendliness(MINI, timed(200, 1, noise=0.003)))
         if "sessions" in text
     )
-    assert "the run's 4 sessions lay 2.7% apart" in said
+    assert "the run's 4 sessions lay 2.7 % apart" in said
 
 
 def test_a_model_predicts_the_mean_of_the_sessions() -> None:

@@ -294,6 +294,15 @@ def test_it_goes_on_bit_equal(stop: int) -> None:
     assert after.state_dict() == whole.state_dict()
 
 
+def test_a_state_of_before_rounds_were_counted_is_taken_up() -> None:
+    before = Ddpnas(MINI, np.random.default_rng(0))
+    state = before.state_dict()
+    del state["barren"]
+    after = Ddpnas(MINI, np.random.default_rng(1))
+    after.load_state_dict(state)
+    assert after.state_dict() == before.state_dict()
+
+
 def test_passes_below_one_are_refused() -> None:
     with pytest.raises(PlanError, match="passes is 0; expected at least 1"):
         DdpnasSettings(passes=0)

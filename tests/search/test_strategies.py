@@ -134,7 +134,7 @@ def test_a_state_keeps_the_keys_that_checkpoints_have(name: str) -> None:
         "evolution": {"alive", "brood", "n_asked", "n_told"},
         "nsga2": {"parents", "children", "n_asked", "n_told"},
         "model-guided": {"members", "queue", "weights", "n_learnt"},
-        "ddpnas": {"theta", "alive", "stage", "accuracy_pct", "queue", "parents"},
+        "ddpnas": {"theta", "alive", "stage", "accuracy_pct", "queue", "parents", "barren"},
     }
     assert made(name, MINI).state_dict().keys() == {"rng", "asked", "done"} | own[name]
 
