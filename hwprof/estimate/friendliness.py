@@ -155,6 +155,8 @@ def _fit_response(
     r2 = r_squared(y, fit.residuals)
     half = t_quantile(0.975, fit.degrees) * float(np.sqrt(covariance[0, 0]))
     mean = float(fit.coefficients[0])
+    if levels is not None:  # of effects sessions are taken out; the mean is that of a few of them
+        half = math.hypot(half, mean * levels.half_width)
     return Response(
         values=design.expansion @ fit.coefficients[:p_effects],
         covariance=design.expansion @ covariance @ design.expansion.T,

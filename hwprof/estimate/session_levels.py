@@ -9,6 +9,7 @@ would (F test); else everything is as it was.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hwprof.estimate.latency_fit import OLS_RATIO
-from hwprof.estimate.least_squares import upper_f_p
+from hwprof.estimate.least_squares import t_quantile, upper_f_p
 from hwprof.units import format_share
 
 if TYPE_CHECKING:
@@ -50,6 +51,12 @@ class SessionLevels:
     columns: Floats = field(repr=False)
     n_sessions: int
     sd: float
+
+    @property
+    def half_width(self) -> float:
+        """Half the 95 % interval of the mean over sessions, as a share of it."""
+        between = self.n_sessions - 1
+        return t_quantile(0.975, between) * self.sd / math.sqrt(between)
 
     def __str__(self) -> str:
         return (

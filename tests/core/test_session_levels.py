@@ -120,6 +120,14 @@ def test_effects_hold_the_truth_in_95_of_100_intervals() -> None:
     assert 0.93 < np.mean(held) < 0.985
 
 
+def test_the_mean_is_one_of_few_sessions() -> None:
+    apart = fit_friendliness(MINI, timed(240, 5, noise=0.003)).mean_latency
+    assert apart is not None
+    # Student's t of 4 sessions, 3.182, times their standard error.
+    half = 3.182 * np.std(FACTORS, ddof=1) / 2.0
+    assert apart.half_width / apart.value == pytest.approx(half, rel=0.05)
+
+
 def test_what_was_taken_out_is_said() -> None:
     (said,) = (
         text
