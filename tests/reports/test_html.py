@@ -245,6 +245,13 @@ def test_an_unconfirmed_front_says_so(report_data):
     assert "2 searches without measured finalists are not shown" in hidden.text
 
 
+def test_notes_of_a_reduction_are_sentences(report_data):
+    notes = ("the budget left 4 cuts aside; raise it", "All is said.")
+    page = page_of(replace(report_data, reduction=replace(report_data.reduction, notes=notes)))
+    words = " ".join(page.text.split())
+    assert "all cuts together. The budget left 4 cuts aside; raise it. All is said." in words
+
+
 def test_percentiles_by_a_proxy_are_not_called_accuracies(report_data):
     searches = tuple(
         replace(
