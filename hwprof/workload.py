@@ -22,7 +22,7 @@ _LOCATION = re.compile(rb"\n\x08location\x12([\x01-\x7f])", re.DOTALL)
 """How an ONNX file begins to name a file that holds weights of it (``TensorProto.external_data``, key
 and value): behind it stand the name's length in bytes, then the name."""
 _LONGEST_ENTRY_BYTES = 2**8
-"""More than that takes with a name of 127 bytes."""
+"""More than such an entry takes where the name has 127 bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -88,7 +88,7 @@ def trust(data: ReportData) -> TrustStatement:
         if held.sessions_apart:
             reasons.append(
                 f"The run's sessions lay {format_share(held.sessions_apart, 1)} apart (standard "
-                "deviation), which is taken out of what effects and predictions are judged by."
+                "deviation), which is taken out of what predictions are judged by."
             )
     if data.campaign.failures:
         n = len(data.campaign.failures)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Score = Callable[[DesignSpace, Architecture], float]
-"""Higher is better; minus infinity where the proxy tells nothing."""
+"""Higher is better; minus infinity is the worst there is, NaN no score at all."""
 
 N_REFERENCE = 100
 """Random networks among which percentiles are taken."""
@@ -76,21 +76,21 @@ class ProxyAccuracy:
         return hashlib.sha256(facts.encode()).hexdigest()[:16]
 
     def score(self, archs: Sequence[Architecture]) -> list[float | None]:
-        """Return the percentile of each architecture among random networks of its space.
+        """Return the percentile of each architecture among random networks; None without a score.
 
         Raises:
             DataError: the proxy tells most networks of a space nothing.
         """
         return [self._percentile(arch) for arch in archs]
 
-    def _percentile(self, arch: Architecture) -> float:
+    def _percentile(self, arch: Architecture) -> float | None:
         space = space_of(arch)
         key = (arch.space, arch.resolution_px)
         if key not in self._scales:
             self._scales[key] = self._scale(space)
         median, deviation = self._scales[key]
-        off = PROXIES[self.proxy](space, arch) - median
-        return 100.0 * STANDARD.cdf(off / deviation)
+        score = PROXIES[self.proxy](space, arch)
+        return None if math.isnan(score) else 100.0 * STANDARD.cdf((score - median) / deviation)
 
     def _scale(self, space: DesignSpace) -> tuple[float, float]:
         """Return the median score of random networks, and their deviation but for outliers."""

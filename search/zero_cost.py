@@ -72,13 +72,10 @@ def linear_regions(network: nn.Module, images: Tensor) -> int:
         network: any module; without a ReLU it is one linear map, with one region.
         images: float [n, channels, side, side].
     """
-    network.train()
-    signs = _Signs(RELUS)
-    with torch.no_grad(), signs:
-        network(images)
-    if not signs.found:
+    signs, _ = _signs(network, images, RELUS)
+    if not signs:
         return 1
-    patterns = torch.cat(signs.found, dim=1).cpu().numpy()
+    patterns = torch.cat(signs, dim=1).cpu().numpy()
     return len(np.unique(np.packbits(patterns, axis=1), axis=0))
 
 
@@ -96,14 +93,13 @@ def pattern_overlap(network: nn.Module, images: Tensor) -> float:
 
     Returns:
         The logarithm of the determinant; minus infinity where K is singular, or there is no
-        activation.
+        activation. NaN where the network's outputs are not finite.
     """
-    network.train()
-    signs = _Signs(UNITS)
-    with torch.no_grad(), signs:
-        network(images)
+    signs, outputs = _signs(network, images, UNITS)
+    if not outputs.isfinite().all():
+        return math.nan
     overlap = torch.zeros(len(images), len(images), dtype=torch.float64)
-    for positive in signs.found:
+    for positive in signs:
         # Agreements less disagreements are the products of signs; whole numbers, exact up to 2^24.
         sign = positive.float() * 2.0 - 1.0
         overlap += (positive.shape[1] + (sign @ sign.T).double()) / 2.0
@@ -125,7 +121,8 @@ def synaptic_flow(network: nn.Module, image_shape: Sequence[int]) -> float:
         image_shape: (channels, side, side).
 
     Returns:
-        The logarithm; minus infinity where nothing flows, from inputs to outputs that is.
+        The logarithm; minus infinity where nothing flows from inputs to outputs, NaN where more
+        does than a float holds.
     """
     positive = copy.deepcopy(network).double().eval()
     for part in positive.modules():
@@ -139,20 +136,24 @@ def synaptic_flow(network: nn.Module, image_shape: Sequence[int]) -> float:
         for parameter in positive.parameters():
             parameter.abs_()
     ones = torch.ones(1, *image_shape, dtype=torch.float64)
-    with _Unbounded():
+    with _Intercepted(_without_ceiling):
         total = positive(ones).sum()
     gradients = torch.autograd.grad(total, weights, materialize_grads=True)
     flow = sum((w * g).sum().item() for w, g in zip(weights, gradients, strict=True))
+    if not math.isfinite(flow):
+        return math.nan
     return math.log(flow) if flow > 0.0 else -math.inf
 
 
-class _Signs(TorchFunctionMode):
-    """Keeps where the outputs of some functions are positive: bool [n, units] for each call."""
+Call = Callable[[Callable[..., Any], tuple[Any, ...], Mapping[str, Any]], Any]
 
-    def __init__(self, functions: frozenset[Callable[..., Any]]) -> None:
+
+class _Intercepted(TorchFunctionMode):
+    """Makes every call of a torch function by ``call``, which gets function and arguments."""
+
+    def __init__(self, call: Call) -> None:
         super().__init__()
-        self.functions = functions
-        self.found: list[Tensor] = []
+        self.call = call
 
     def __torch_function__(
         self,
@@ -161,24 +162,38 @@ class _Signs(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        output = func(*args, **(kwargs or {}))
-        if func in self.functions:
-            self.found.append((output > 0).flatten(1))
+        return self.call(func, args, kwargs or {})
+
+
+def _signs(
+    network: nn.Module, images: Tensor, functions: frozenset[Callable[..., Any]]
+) -> tuple[list[Tensor], Tensor]:
+    """Run a network in training mode.
+
+    Returns:
+        Where the outputs of ``functions`` are positive, bool [n, units] for each call; and the
+        network's outputs.
+    """
+    found = []
+
+    def keep(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        output = func(*args, **kwargs)
+        if func in functions:
+            found.append((output > 0).flatten(1))
         return output
 
+    network.train()
+    with torch.no_grad(), _Intercepted(keep):
+        outputs: Tensor = network(images)
+    return found, outputs
 
-class _Unbounded(TorchFunctionMode):
-    """Runs a network of positive numbers without ceilings."""
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        if func in UNITS:
-            return args[0]
-        if func is functional.hardsigmoid:
-            return torch.ones_like(args[0])
-        return func(*args, **(kwargs or {}))
+def _without_ceiling(
+    func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Any:
+    """Call a function of a network in which everything is positive, as if nothing were cut off."""
+    if func in UNITS:
+        return args[0]
+    if func is functional.hardsigmoid:
+        return torch.ones_like(args[0])
+    return func(*args, **kwargs)

@@ -69,7 +69,7 @@ def fit_friendliness(
     timed = [s for s in samples if s.latency_s is not None]
     codes = design.encode([s.arch for s in timed])
     y = np.array([s.latency_s for s in timed], dtype=np.float64)
-    levels = _levels(design, codes, y, timed)
+    levels = session_levels(design.rows(codes), y, [s.session for s in timed])
     latency = _fit_response(design, codes, y, [_own_se_s(s) for s in timed], levels)
     accuracy, notes = _fit_accuracy(design, [s for s in samples if s.accuracy_pct is not None])
     counts = design.counts(codes)
@@ -83,15 +83,6 @@ def fit_friendliness(
         fingerprint=dict(fingerprint or {}),
         notes=(*notes, *_lone_notes(design, counts), *([str(levels)] if levels else [])),
     )
-
-
-def _levels(
-    design: DesignMatrix, codes: NDArray[np.int64], y: Floats, timed: Sequence[Sample]
-) -> SessionLevels | None:
-    """Return what sessions differ by, where all latencies can be fitted."""
-    if not np.isfinite(y).all():
-        return None
-    return session_levels(design.rows(codes), y, [s.session for s in timed])
 
 
 def _own_se_s(sample: Sample) -> float | None:

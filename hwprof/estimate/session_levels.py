@@ -99,11 +99,12 @@ def session_levels(rows: Floats, y: Floats, sessions: Sequence[str | None]) -> S
     Args:
         rows: ``float64[n, k]``, regressors of the networks' latencies.
         y: ``float64[n]``, latencies.
-        sessions: in which session each was timed; None where that is not known.
+        sessions: in which session each was timed; None where that is not known. Nor is anything said
+            where a latency is not finite.
     """
     names = list(dict.fromkeys(sessions))
     n, n_sessions = len(y), len(names)
-    if None in names or n_sessions < 2:
+    if None in names or n_sessions < 2 or not np.isfinite(y).all():
         return None
     member = np.array([names.index(s) for s in sessions])
     # Every session against the first, so that the factors of all networks have a mean of 1.

@@ -313,16 +313,11 @@ class CountingRig(NullRig):
         self.n_sessions = 0
 
     def measure(
-        self,
-        workloads: Sequence[Workload],
-        plan: MeasurePlan,
-        *,
-        threads: int | None = None,
-        delays_s: Mapping[str, float] | None = None,
+        self, workloads: Sequence[Workload], plan: MeasurePlan, **how: Any
     ) -> dict[str, Measurement]:
-        if threads is None and plan.cache == "hot" and any(w.arch for w in workloads):
+        if not how.get("threads") and plan.cache == "hot" and any(w.arch for w in workloads):
             self.n_sessions += plan.sessions
-        return super().measure(workloads, plan, threads=threads, delays_s=delays_s)
+        return super().measure(workloads, plan, **how)
 
 
 def test_all_checks_together_know_how_far_sessions_of_networks_lie_apart() -> None:

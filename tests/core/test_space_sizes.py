@@ -72,17 +72,22 @@ def test_reduced_skip_space_is_still_counted() -> None:
     assert small.size().n_encodings == 6 * 2 * 1 * 2 * (6 * 7**3) ** 4 * 6
 
 
-def test_units_that_may_be_skipped_whole_are_not_counted() -> None:
-    """Two such units in a row could swap blocks, so encodings no longer tell networks apart."""
-    unit = UnitLayout(
-        channels=8,
-        stride=1,
-        min_depth=2,
-        max_depth=2,
+def skippable(*, channels: int, stride: int, min_depth: int, max_depth: int) -> UnitLayout:
+    """A unit of two candidates and ``skip`` in every layer."""
+    return UnitLayout(
+        channels=channels,
+        stride=stride,
+        min_depth=min_depth,
+        max_depth=max_depth,
         act="relu",
         candidates=mbconv_names((3,), (3, 6)),
         skip=True,
     )
+
+
+def test_units_that_may_be_skipped_whole_are_not_counted() -> None:
+    """Two such units in a row could swap blocks, so encodings no longer tell networks apart."""
+    unit = skippable(channels=8, stride=1, min_depth=2, max_depth=2)
     space = own_space(unit, unit)
     assert all(SKIP in space.choices(slot) for slot in space.slots)
     assert (space.size().n_encodings, space.size().n_distinct) == (3**4, None)
@@ -142,16 +147,7 @@ def test_depth_counts_multiply(name: str) -> None:
 
 def test_a_layer_that_is_skipped_is_one_that_is_not_there() -> None:
     """Where depths vary too, as many canonical forms as distinct networks, each in the space."""
-    unit = UnitLayout(
-        channels=16,
-        stride=2,
-        min_depth=2,
-        max_depth=4,
-        act="relu",
-        candidates=mbconv_names((3,), (3, 6)),
-        skip=True,
-    )
-    space = own_space(unit)
+    space = own_space(skippable(channels=16, stride=2, min_depth=2, max_depth=4))
     layers = [space.choices(Slot(0, layer)) for layer in range(4)]
     archs = [space.assemble((u,)) for depth in (2, 3, 4) for u in product(*layers[:depth])]
     forms = {space.canonical(arch) for arch in archs}

@@ -55,6 +55,9 @@ class TestPatternOverlap:
     def test_without_an_activation_there_is_no_pattern(self) -> None:
         assert pattern_overlap(nn.Flatten(), self.IMAGES) == -math.inf
 
+    def test_of_outputs_that_are_no_numbers_there_is_no_score(self) -> None:
+        assert math.isnan(pattern_overlap(Units([[math.nan, 1.0]]), self.IMAGES))
+
 
 class TestSynapticFlow:
     def test_of_linear_layers_is_what_flows_once_for_each(self) -> None:
@@ -93,6 +96,14 @@ class TestSynapticFlow:
 
         expected = synaptic_flow(Gated(bounded=False), (3, 2, 2))
         assert synaptic_flow(Gated(bounded=True), (3, 2, 2)) == pytest.approx(expected)
+
+    def test_more_than_a_float_holds_is_no_score(self) -> None:
+        # In double precision (1e38)^9 is beyond the range.
+        layers = [nn.Linear(2, 2, bias=False) for _ in range(9)]
+        for layer in layers:
+            nn.init.constant_(layer.weight, 1e38)
+        deep = nn.Sequential(nn.Flatten(), *layers)
+        assert math.isnan(synaptic_flow(deep, (2, 1, 1)))
 
     def test_nothing_flows_where_outputs_do_not_depend_on_weights(self) -> None:
         network = nn.Sequential(nn.Conv2d(3, 2, 1, bias=False), nn.Flatten())
@@ -133,6 +144,15 @@ class TestPercentiles:
         assert found == ProxyAccuracy(proxy).score(archs)
         assert found[0] != found[1]
         assert all(value is not None and 0.0 <= value <= 100.0 for value in found)
+
+    def test_without_a_score_there_is_none(self, monkeypatch) -> None:
+        def score(space, arch):
+            return math.nan if arch == mini(K3, K3, K3) else float(len(str(arch)))
+
+        monkeypatch.setattr("hwprof.search.proxies.PROXIES", {**PROXIES, "macs": score})
+        found = ProxyAccuracy("macs").score([mini(K3, K3, K3), mini(K5, K5, K5)])
+        assert found[0] is None
+        assert found[1] is not None
 
     def test_sources_say_what_they_are(self) -> None:
         sources = [ProxyAccuracy(proxy) for proxy in PROXIES]
