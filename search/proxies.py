@@ -103,13 +103,15 @@ class ProxyAccuracy:
         )
         rng = np.random.default_rng(SEED)
         scores = [PROXIES[self.proxy](space, space.sample(rng)) for _ in range(N_REFERENCE)]
-        median = float(np.median(scores))
-        deviation = PER_MEDIAN_DISTANCE * float(np.median(np.abs(np.subtract(scores, median))))
+        # Of those that have a score.
+        median = float(np.nanmedian(scores))
+        distances = np.abs(np.subtract(scores, median))
+        deviation = PER_MEDIAN_DISTANCE * float(np.nanmedian(distances))
         # NaN where most have minus infinity, and zero where most have the same.
         if not (math.isfinite(median) and deviation > 0.0):
             raise DataError(
                 f"proxy:{self.proxy} gives most of {N_REFERENCE} random networks of {space.name} "
-                f"one score; expected networks that it tells apart: take another of "
+                f"one score or none; expected networks that it tells apart: take another of "
                 f"{', '.join(PROXIES)}"
             )
         return median, deviation
