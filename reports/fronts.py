@@ -11,6 +11,7 @@ from hwprof.pareto import front_indices
 from hwprof.reports.views import ReportData, short_block
 from hwprof.results import SearchResult, Trial
 from hwprof.space import SKIP, Architecture
+from hwprof.units import only_ranked
 
 STRATEGY_NAMES = {
     "nsga2": "NSGA-II",
@@ -118,13 +119,17 @@ def best_points(points: Iterable[FrontPoint]) -> tuple[FrontPoint, ...]:
 
 
 def picks(best: Sequence[FrontPoint]) -> tuple[tuple[str, FrontPoint], ...]:
-    """Name up to three networks of a front: fastest, balanced (the knee), most accurate."""
+    """Name up to three networks of a front: fastest, balanced (the knee), most accurate.
+
+    Of the last, where a proxy is all that is known, only that it ranks highest.
+    """
     if not best:
         return ()
     if len(best) == 1:
         return (("the only one", best[0]),)
     first, last = best[0], best[-1]
-    named = [("fastest", first), ("most accurate", last)]
+    ranked = only_ranked(p.trial.accuracy_source for p in best)
+    named = [("fastest", first), ("ranked highest" if ranked else "most accurate", last)]
     if len(best) > 2:
         named.insert(1, ("balanced", max(best[1:-1], key=lambda p: _above_chord(p, first, last))))
     return tuple(named)

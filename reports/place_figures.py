@@ -31,8 +31,8 @@ def device_fronts_sketch(data: ReportData) -> Panels | None:
     n_rows = -(-len(found) // n_columns)
     return Panels(
         title="Fronts of several devices, each on its own axis",
-        alt=f"Line charts: for each of {len(found)} devices top-1 accuracy against the latency on "
-        "that device, of the networks searched for it and of those searched for the others.",
+        alt=f"Line charts: for each of {len(found)} devices {y_title} against the latency "
+        "on that device, of the networks searched for it and of those searched for the others.",
         inches=(width * n_columns, height * n_rows),
         n_columns=n_columns,
         panels=tuple((_title(panel), _drawer(panel, order, y_title)) for panel in found),

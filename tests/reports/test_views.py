@@ -30,6 +30,7 @@ from hwprof.reports.views import (
 )
 from hwprof.results import Holdout, Interval
 from hwprof.space import Architecture, Slot
+from hwprof.units import PERCENTILE_BY
 from tests.made import block_effect
 
 
@@ -131,6 +132,16 @@ def test_the_joint_front_is_the_front_of_all_points(report_data):
     assert [p.number for p in best_points(points)] == [points[i].number for i in expected]
     names = [name for name, _ in picks(best_points(points))]
     assert names == ["fastest", "balanced", "most accurate"]
+
+
+def test_of_a_proxy_nothing_is_called_accurate(report_data):
+    best = best_points(front_points(report_data))
+    ranked = [
+        replace(p, trial=replace(p.trial, accuracy_source=f"{PERCENTILE_BY}naswot")) for p in best
+    ]
+    assert [name for name, _ in picks(ranked)] == ["fastest", "balanced", "ranked highest"]
+    mixed = picks([*ranked[:-1], best[-1]])  # the highest value is an accuracy
+    assert mixed[-1][0] == "most accurate"
 
 
 def test_measured_and_predicted_fronts_never_mix(report_data):
