@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hwprof.api.adapting import device_fingerprint
 from hwprof.api.models import as_workload, refuse_idle_inputs
 from hwprof.api.tables import Table
 from hwprof.errors import PlanError
@@ -18,6 +20,8 @@ from hwprof.workload import Workload
 if TYPE_CHECKING:
     from hwprof.regression.history import Series
     from hwprof.regression.suite import Config, Entry, Suite
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +65,7 @@ def suite_run(
     Raises:
         PlanError: the suite cannot be read, or names an unknown device.
         ModelError: a model of the suite is gone; nothing is measured then.
-        DeviceError: a device is not there.
+        DeviceError: a device is not there; nothing is measured then.
     """
     from hwprof.devices import device_ref
     from hwprof.measure.engine import measure
@@ -73,6 +77,8 @@ def suite_run(
     asked = read_suite(suite)
     workloads = suite_workloads(asked, seed)
     refs = {c: device_ref(c.device, _options(c, script)) for c in asked.configs}
+    for ref in refs.values():  # the last one is not to be missed when the others have been measured
+        device_fingerprint(ref)
     folder = Path(out)
     write_suite(folder, asked)
     n_measured, failures = 0, []
@@ -140,7 +146,7 @@ def suite_history(folder: str | Path, *, seed: int = 0) -> Table[Series]:
 
 
 def suite_workloads(suite: Suite, seed: int) -> list[Workload]:
-    """Return everything that a suite lists.
+    """Return everything that a suite lists, equal workloads once: the first name is theirs.
 
     Raises:
         ModelError: a model is gone.
@@ -155,7 +161,16 @@ def suite_workloads(suite: Suite, seed: int) -> list[Workload]:
                 f"the suite {suite.name!r} lists {workload.label!r} twice; give each one line"
             )
         seen.add(name)
-    return found
+    distinct: dict[str, Workload] = {}
+    twins = [(w, first) for w in found if (first := distinct.setdefault(w.key, w)) is not w]
+    if twins:
+        twin, first = twins[0]
+        more = f" (and {len(twins) - 1} more such)" if len(twins) > 1 else ""
+        logger.warning(
+            "suite %s: %r is the same as %r, and is timed once, under that name%s",
+            *(suite.name, twin.label, first.label, more),
+        )
+    return list(distinct.values())
 
 
 def _workloads(entry: Entry, folder: Path, seed: int) -> Iterator[Workload]:

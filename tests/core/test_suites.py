@@ -6,13 +6,21 @@ import json
 import re
 import subprocess
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from hwprof import api
 from hwprof.api.suites import suite_workloads
-from hwprof.errors import IncompatibleRunError, ModelError, PlanError, SpaceError, StoreError
+from hwprof.errors import (
+    DeviceUnavailableError,
+    IncompatibleRunError,
+    ModelError,
+    PlanError,
+    SpaceError,
+    StoreError,
+)
 from hwprof.progress import Progress
 from hwprof.regression.baseline import (
     find_baseline,
@@ -109,6 +117,16 @@ class TestFiles:
         file = suite(tmp_path, SUITE.replace("proxyless-gpu", "mine.json"))
         (workload,) = suite_workloads(read_suite(file), 0)
         assert workload.label == f"network {arch.arch_id}"
+
+    def test_of_equal_models_the_first_is_timed_and_it_is_said(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        for name in ("a.onnx", "b.onnx", "c.onnx"):
+            (tmp_path / name).write_text("other" if name == "c.onnx" else "same")
+        lines = "".join(f"\n  - model: {name}.onnx" for name in "abc")
+        file = suite(tmp_path, f"format: 1\nname: twins\nworkloads:{lines}\n")
+        assert [w.label for w in suite_workloads(read_suite(file), 0)] == ["a.onnx", "c.onnx"]
+        assert "suite twins: 'b.onnx' is the same as 'a.onnx'" in caplog.text
 
     def test_a_file_of_a_space_lies_beside_the_suite_too(self, tmp_path: Path) -> None:
         file = suite(tmp_path, "format: 1\nworkloads: [blocks: mine.yaml]")
@@ -228,6 +246,15 @@ class TestBaselines:
         n_sessions = {name: len(stored.sessions) for name, stored in found.items()}
         assert n_sessions == {"null-t1-fp32": 2, "null-t1-fp16": 1}
         assert {len(s.units_s) for stored in found.values() for s in stored.sessions} == {3}
+
+    @pytest.mark.skipif(find_spec("tensorrt") is not None, reason="the device may be there")
+    def test_a_device_that_is_not_there_is_told_before_the_others_are_measured(
+        self, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "out"
+        with pytest.raises(DeviceUnavailableError, match="tensorrt"):
+            measured(suite(tmp_path, SUITE.replace("[null]", '["null", tensorrt]')), out, 1e-4)
+        assert not out.exists()
 
     @pytest.mark.parametrize(("commit", "n"), [("ab", 2), ("f00", 0)])
     def test_a_commit_must_mean_one(self, baselines: Path, commit: str, n: int) -> None:
