@@ -162,12 +162,13 @@ def require_same_device(model: AdditiveLatencyModel, device: str, options: Devic
     model.require_fingerprint(device_fingerprint(device_ref(device, options)))
 
 
-def refuse_idle_options(options: DeviceOptions, flag: str) -> None:
+def refuse_idle_options(options: DeviceOptions, flag: str, **measuring: object) -> None:
     """Refuse options of a device where none is named, and the latencies are those of a run.
 
     Args:
         options: as they were given.
         flag: the option that would name the device.
+        measuring: options of measuring there by name, None where they were not given.
 
     Raises:
         PlanError: naming those that are not what they are by default.
@@ -179,6 +180,7 @@ def refuse_idle_options(options: DeviceOptions, flag: str) -> None:
         for name in ("threads", "batch", "precision")
         if getattr(options, name) != getattr(usual, name)
     ]
+    named += [f"--{name} {value}" for name, value in measuring.items() if value is not None]
     if named:
         raise PlanError(
             f"{', '.join(named)}: options of a device, and none is named; latencies would be "

@@ -7,6 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hwprof.api.adapting import device_fingerprint, refuse_idle_options
+from hwprof.api.boards import device_label, refuse_emulated
 from hwprof.errors import IncompatibleRunError, StoreError, next_step
 from hwprof.measure.records import DeviceOptions, Fingerprint, Measurement, Result, plan_for
 from hwprof.progress import ProgressCallback
@@ -17,12 +19,16 @@ if TYPE_CHECKING:
 
 KIND = "finalists"
 """Of the run in the folder of a search."""
+PRESET = "quick"
+N_FINALISTS = 16
 
 
 class FinalistMeasurer:
     """Measures finalists, keeping every burst in a folder; called again it goes on.
 
     Attributes:
+        ref: how a worker opens the device.
+        device: as it is shown.
         fingerprint: what measured them; None before, and where nothing could be measured.
     """
 
@@ -40,9 +46,10 @@ class FinalistMeasurer:
 
         self.fingerprint: Fingerprint | None = None
         self._folder = folder
-        self._device = device
+        self._name = device
         self._options = options
-        self._ref = device_ref(device, options)
+        self.ref = device_ref(device, options)
+        self.device = device_label(self.ref)
         self._plan = plan_for(preset, seed=seed)
         self._progress = progress
 
@@ -57,7 +64,7 @@ class FinalistMeasurer:
             found = list(
                 measure(
                     workloads,
-                    self._ref,
+                    self.ref,
                     self._plan,
                     history=SessionFile(),
                     progress=self._progress,
@@ -76,7 +83,7 @@ class FinalistMeasurer:
 
         # All that must be equal for a measurement kept here to stand for one asked for now.
         request = {
-            "device": self._device,
+            "device": self._name,
             "options": asdict(self._options),
             "plan": self._plan.key_fields(),
         }
@@ -84,7 +91,7 @@ class FinalistMeasurer:
             known: dict[str, Result] = {m.workload.key: m for m in store.measurements()}
             fresh = measure(
                 [w for w in workloads if w.key not in known],
-                self._ref,
+                self.ref,
                 self._plan,
                 sink=store,
                 history=SessionFile(),
@@ -94,6 +101,45 @@ class FinalistMeasurer:
             )
             known.update((r.workload.key, r) for r in fresh)
         return [known[w.key] for w in workloads]
+
+
+def open_measurer(
+    folder: Path | None,
+    device: str | None,
+    options: DeviceOptions,
+    *,
+    preset: str | None,
+    n_finalists: int | None = None,
+    allow_emulated: bool,
+    what: str,
+    seed: int,
+    progress: ProgressCallback | None,
+) -> FinalistMeasurer | None:
+    """Return what measures finalists on a device; None where none is named.
+
+    Args:
+        folder: keeps every burst; nothing does where there is none.
+        device: the device.
+        options: of the device.
+        preset: of the measuring, :data:`PRESET` where it was not given.
+        n_finalists: as it was given; only to be refused without a device.
+        allow_emulated: whether times of an emulated device count.
+        what: is measured, as a refusal says it.
+        seed: of the order of bursts.
+        progress: called as measuring goes on.
+
+    Raises:
+        DeviceError: the device is not there.
+        PlanError: something of the measuring is given and no device is named, or it is emulated.
+    """
+    if device is None:
+        refuse_idle_options(options, "--measure-on", preset=preset, finalists=n_finalists)
+        return None
+    measurer = FinalistMeasurer(folder, device, options, preset or PRESET, seed, progress)
+    if not allow_emulated:
+        refuse_emulated(measurer.device, what)
+    device_fingerprint(measurer.ref)  # what is not there is told before the search, not behind it
+    return measurer
 
 
 def make_folder(folder: Path) -> None:

@@ -9,9 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwprof.api.adapting import refuse_idle_options
-from hwprof.api.boards import device_label, refuse_emulated
-from hwprof.api.finalists import FinalistMeasurer, identity, make_folder
+from hwprof.api.finalists import N_FINALISTS, FinalistMeasurer, identity, make_folder, open_measurer
 from hwprof.api.latency_sources import LatencyModelCheck, open_latency
 from hwprof.api.models import as_architecture, as_space, write_file
 from hwprof.api.proxyless import STRATEGY as PROXYLESS
@@ -99,8 +97,8 @@ def search(
     max_time_s: float | None = None,
     measure_on: str | None = None,
     allow_emulated: bool = False,
-    n_finalists: int = 16,
-    preset: str = "quick",
+    n_finalists: int | None = None,
+    preset: str | None = None,
     threads: int = 1,
     batch: int = 1,
     precision: Precision = "fp32",
@@ -130,8 +128,8 @@ def search(
         measure_on: measure the finalists on this device, so that the front is of measured
             networks; without it the front says it is unconfirmed.
         allow_emulated: take the times of an emulated device, which are refused otherwise.
-        n_finalists: how many are measured at most.
-        preset: of the measuring.
+        n_finalists: how many are measured at most; 16 by default.
+        preset: of the measuring; ``quick`` by default.
         threads: of the measuring.
         batch: of the measuring.
         precision: of the measuring.
@@ -146,12 +144,12 @@ def search(
     Raises:
         PlanError: an option is out of range, or means nothing to the strategy, or without a
             device to measure on.
+        DeviceError: ``measure_on`` is not there.
         IncompatibleRunError: the latency model is of another space, or not that of ``measure_on``
             and its options, or ``out`` holds another run.
     """
     import numpy as np
 
-    from hwprof.devices import device_ref
     from hwprof.search.accuracy import KINDS, open_accuracy
     from hwprof.search.runner import run_search
     from hwprof.search.strategy import make_strategy, require_strategy
@@ -159,21 +157,24 @@ def search(
     require_strategy(strategy)
     _require_meaning(strategy, max_evals=max_evals, max_time_s=max_time_s, proxyless=proxyless)
     options = DeviceOptions(threads=threads, batch=batch, precision=precision, script=script)
-    if measure_on is None:
-        refuse_idle_options(options, "--measure-on")
     target_s = target_seconds(target_ms)
     design = as_space(space)
     folder = Path(out) if out is not None else None
+    measure = open_measurer(
+        folder,
+        measure_on,
+        options,
+        preset=preset,
+        n_finalists=n_finalists,
+        allow_emulated=allow_emulated,
+        what="a front measured there",
+        seed=seed,
+        progress=progress,
+    )
     if folder is not None:
         make_folder(folder)
-    measure = None
-    shown_device = None
-    if measure_on is not None:
-        shown_device = device_label(device_ref(measure_on, options))
-        if not allow_emulated:
-            refuse_emulated(shown_device, "a front measured there")
-        measure = FinalistMeasurer(folder, measure_on, options, preset, seed, progress)
-
+    n_finalists = N_FINALISTS if n_finalists is None else n_finalists
+    shown_device = measure.device if measure else None
     accept = LatencyModelCheck(
         run=latency,
         space=design,

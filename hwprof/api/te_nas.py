@@ -8,9 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hwprof.api.adapting import refuse_idle_options
-from hwprof.api.boards import device_label, refuse_emulated
-from hwprof.api.finalists import FinalistMeasurer, identity, make_folder
+from hwprof.api.finalists import identity, make_folder, open_measurer
 from hwprof.api.latency_sources import LatencyModelCheck, open_latency
 from hwprof.api.models import as_space, write_file
 from hwprof.api.proxyless import ProxylessOptions, refuse_options
@@ -101,7 +99,7 @@ def search_te_nas(
     target_ms: float | None = None,
     measure_on: str | None = None,
     allow_emulated: bool = False,
-    preset: str = "quick",
+    preset: str | None = None,
     threads: int = 1,
     batch: int = 1,
     precision: Precision = "fp32",
@@ -123,7 +121,7 @@ def search_te_nas(
         target_ms: the network is predicted to take at most this.
         measure_on: measure the network on this device.
         allow_emulated: take the times of an emulated device, which are refused otherwise.
-        preset: of the measuring.
+        preset: of the measuring; ``quick`` by default.
         threads: of the measuring.
         batch: of the measuring.
         precision: of the measuring.
@@ -134,7 +132,7 @@ def search_te_nas(
 
     Raises:
         DataError: the network's latency is not known; it is kept.
-        DeviceError: the network could not be measured; it is kept.
+        DeviceError: the device is not there, or the network could not be measured, which is kept.
         IncompatibleRunError: the latency model is of another space or device.
         MissingExtraError: torch is not installed.
         PlanError: no network is predicted to be within the target.
@@ -146,7 +144,6 @@ def search_te_nas(
         if error.name != "torch":
             raise
         raise MissingExtraError("torch", "search", "indicators of untrained networks") from error
-    from hwprof.devices import device_ref
     from hwprof.graph import architecture_cost
     from hwprof.search import te_nas
     from hwprof.search.tasks import load_task
@@ -154,12 +151,17 @@ def search_te_nas(
     design, folder, target_s = as_space(space), Path(out), target_seconds(target_ms)
     te_nas.require_cells(design)
     options = DeviceOptions(threads=threads, batch=batch, precision=precision, script=script)
-    if measure_on is None:
-        refuse_idle_options(options, "--measure-on")
+    measurer = open_measurer(
+        folder,
+        measure_on,
+        options,
+        preset=preset,
+        allow_emulated=allow_emulated,
+        what="a network measured there",
+        seed=seed,
+        progress=progress,
+    )
     make_folder(folder)
-    label = None if measure_on is None else device_label(device_ref(measure_on, options))
-    if label is not None and not allow_emulated:
-        refuse_emulated(label, "a network measured there")
     accept = LatencyModelCheck(
         run=latency,
         space=design,
@@ -206,8 +208,7 @@ def search_te_nas(
         seconds=found.seconds,
         latency_fingerprint=identity(accept.fingerprint),
     )
-    if measure_on is not None:
-        measurer = FinalistMeasurer(folder, measure_on, options, preset, seed, progress)
+    if measurer is not None:
         (result,) = measurer([found.arch])
         if not isinstance(result, Measurement):
             raise DeviceError(
@@ -216,7 +217,7 @@ def search_te_nas(
             )
         choice = replace(
             choice,
-            measured_on=label,
+            measured_on=measurer.device,
             measured_s=result.level_s,
             measured_ci95_s=result.ci95_s,
             verdict=result.verdict,

@@ -11,8 +11,6 @@ from hwprof.cli import proxyless_options as own
 from hwprof.cli.output import print_json, print_text, say
 from hwprof.cli.progress import ProgressLine
 
-FINALISTS = 16
-
 
 def train(
     out: Annotated[str, opt.named("--out", "Checkpoint to write; called again, training goes on.")],
@@ -87,10 +85,15 @@ def search(
         bool, typer.Option("--allow-emulated", help="Take the times of an emulated device, too.")
     ] = False,
     finalists: Annotated[
-        int,
-        typer.Option("--finalists", min=1, help="With --measure-on: how many, at most."),
-    ] = FINALISTS,
-    preset: opt.Preset = "quick",
+        int | None,
+        typer.Option("--finalists", min=1, help="With --measure-on: how many, at most (16)."),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            "--preset", help="With --measure-on: how much: quick, standard or strict (quick)."
+        ),
+    ] = None,
     threads: opt.Threads = 1,
     batch: opt.Batch = 1,
     precision: opt.Precision = "fp32",
@@ -162,7 +165,7 @@ def search(
             accuracy=accuracy,
             max_evals=max_evals,
             max_time=max_time,
-            finalists=None if finalists == FINALISTS else finalists,
+            finalists=finalists,
         )
         with ProgressLine() as progress:
             choice = api.search_te_nas(**common, progress=progress).to_json()

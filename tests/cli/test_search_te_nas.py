@@ -108,6 +108,7 @@ MISTAKES = {
     "a budget": (["--max-evals", "5", "--max-time", "5m"], "--max-evals, --max-time: te-nas"),
     "several finalists": (["--finalists", "3"], "--finalists: te-nas"),
     "a batch of nothing": (["--batch", "8"], "name the device with --measure-on"),
+    "a preset of nothing": (["--preset", "strict"], "--preset strict: options of a device"),
     "options of proxyless": (["--epochs", "3"], "(--epochs) mean nothing to te-nas"),
     "layers": (["--space", "mobile-mini"], "expected nasbench201"),
     "a target of nothing": (["--target-ms", "0"], "--target-ms is 0"),

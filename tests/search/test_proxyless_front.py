@@ -193,6 +193,10 @@ class TestFromPython:
             ({"strategy": "proxylss"}, "unknown strategy 'proxylss'; did you mean 'proxyless'"),
             ({"batch": 8}, "--batch 8: options of a device, and none is named"),
             (
+                {"strategy": "nsga2", "preset": "strict", "n_finalists": 3},
+                "--preset strict, --finalists 3: options of a device, and none is named",
+            ),
+            (
                 {
                     "strategy": "nsga2",
                     "proxyless": ProxylessOptions(mode="two-path", targets_ms=(2.0,)),
