@@ -155,15 +155,24 @@ def conditions(cells: Cells, group: Group) -> dict[str, Any]:
         "seconds": float(np.median([c["seconds"] for c in runs])),
         "foreign cores": float(np.median([c["foreign_cores"] for c in runs])),
         "steal, %": 100 * float(np.median([c["steal_share"] for c in runs])),
-        "CV of level / clock, %": common.cv_pct(_over_clock(runs)) if len(runs) > 1 else np.nan,
+        **(_clockwise(runs) if len(runs) > 2 else {}),
         "quiet runs": sum(map(otherwork.is_quiet, runs)),
         "verdicts": ", ".join(f"{n} {verdict}" for verdict, n in verdicts.most_common()),
     }
 
 
-def _over_clock(runs: Sequence[Cell]) -> common.Floats:
-    """Return levels over the clock probe's time: without what the clock alone does to them."""
-    return np.array([c["level_s"] / c["probe_s"] for c in runs])
+def _clockwise(runs: Sequence[Cell]) -> dict[str, float]:
+    """Return how levels go with the clock probe's time (fixed work without memory) over the runs."""
+    level, clock, reference = (
+        np.array([c[field] for c in runs]) for field in ("level_s", "probe_s", "reference_level_s")
+    )
+    return {
+        "CV of level / clock, %": common.cv_pct(level / clock),
+        "CV of clock, %": common.cv_pct(clock),
+        "CV of reference block, %": common.cv_pct(reference),
+        "r with clock": float(np.corrcoef(np.log(clock), np.log(level))[0, 1]),
+        "% for 1 % of clock": float(np.polyfit(np.log(clock), np.log(level), 1)[0]),
+    }
 
 
 def main() -> None:
