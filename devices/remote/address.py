@@ -48,6 +48,11 @@ class Address:
     may_reboot: bool = False
 
     @property
+    def place(self) -> tuple[str | int | None, ...]:
+        """Which device it is, however it is to be used."""
+        return (self.link, self.user, self.host, self.port)
+
+    @property
     def url(self) -> str:
         """The address as it is written."""
         user = f"{self.user}@" if self.user else ""

@@ -317,12 +317,21 @@ _boards: dict[str, Board] = {}
 
 
 def board_at(url: str) -> Board:
-    """Return the device at ``url``: one for this process, leased until the process ends."""
+    """Return the device at ``url``: one for this process, leased until the process ends.
+
+    Addresses of one device that differ in how it is used (other ``cpus``, say) take turns: the
+    lease that this process has by another of them is given back.
+    """
     if url not in _boards:
         address = parse_address(url)
         transport = AdbTransport(address) if address.link == "adb" else SshTransport(address)
         _boards[url] = Board(address, transport)
-    return _boards[url]
+    board = _boards[url]
+    for other in _boards.values():
+        # Else the device would refuse this process as a second campaign.
+        if other is not board and other.address.place == board.address.place:
+            other.close()
+    return board
 
 
 def release_boards() -> None:

@@ -53,7 +53,7 @@ class LeaseToken:
 def token_path(address: Address) -> Path:
     """Return the file that keeps the token for a device, beside the devices' names."""
     # A home may be shared by computers between which locks do not work.
-    place = (socket.gethostname(), address.link, address.user, address.host, address.port)
+    place = (socket.gethostname(), *address.place)
     digest = hashlib.sha256(repr(place).encode()).hexdigest()
     return config_path().parent / "leases" / digest[:16]
 

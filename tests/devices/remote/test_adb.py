@@ -60,6 +60,13 @@ def test_a_block_is_timed_on_the_phone(phone: Path) -> None:
     assert list((phone / "tmp" / "hwprof" / "agent").glob("*.part")) == []
 
 
+def test_one_process_may_use_a_phone_in_two_ways_in_turn(phone: Path) -> None:
+    """As a suite does that lists it with some of its cores and with others."""
+    for url in (URL, f"{URL}?cpus=0", URL):
+        board_at(url).connect()
+        assert board_at(url).state["usable_cpus"] > 0
+
+
 @pytest.mark.parametrize(
     ("wrong", "kind", "words"),
     [
