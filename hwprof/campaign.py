@@ -278,6 +278,7 @@ def run_campaign(
         sink=run,
         history=SessionFile(),
         earlier=run.partial_bursts(),
+        references=run.reference_bursts(),
         taken=run.workers(),
         progress=progress,
         deadline_s=None if max_time_s is None else started_s + max_time_s,

@@ -224,6 +224,10 @@ class Sink(Protocol):
         """Keep one burst."""
         ...
 
+    def reference(self, beside: Workload, burst: LabelledBurst) -> None:
+        """Keep one burst of the reference block, timed beside a workload and its group."""
+        ...
+
     def done(self, measurement: Measurement) -> None:
         """Keep a finished measurement (its bursts are already kept)."""
         ...

@@ -96,6 +96,7 @@ class FinalistMeasurer:
                 sink=store,
                 history=SessionFile(),
                 earlier=store.partial_bursts(),
+                references=store.reference_bursts(),
                 taken=store.workers(),
                 progress=self._progress,
             )

@@ -139,6 +139,7 @@ def retime(
             sink=run,
             history=SessionFile(),
             earlier=run.partial_bursts(),
+            references=run.reference_bursts(),
             taken=run.workers(),
             progress=progress,
         ):

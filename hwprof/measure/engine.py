@@ -46,6 +46,7 @@ def measure(
     sink: Sink | None = None,
     history: SessionHistory | None = None,
     earlier: Mapping[str, Sequence[LabelledBurst]] | None = None,
+    references: Sequence[tuple[str, LabelledBurst]] = (),
     taken: Collection[str] = (),
     progress: Callable[[Progress], None] | None = None,
     deadline_s: float | None = None,
@@ -61,6 +62,8 @@ def measure(
         history: of sessions on this machine, which says how far they lie apart and gets each of
             this call; without one the protocol's constant is what sessions differ by.
         earlier: bursts of interrupted sessions by workload key; measuring goes on behind them.
+        references: the reference block's bursts of interrupted sessions, each with the key of a
+            workload that it was timed beside.
         taken: labels of the workers of earlier calls whose measurements those of this one are kept
             with: levels of the same workers pass for levels of one session.
         progress: called after every round; ``done`` counts workloads.
@@ -74,19 +77,18 @@ def measure(
     distinct = list({w.key: w for w in reversed(workloads)}.values())[::-1]
     known = dict(earlier or {})
     report = _Reporter(len(distinct), plan, progress)
+    before = [b for bursts in known.values() for b in bursts] + [b for _, b in references]
     campaign = Campaign(
         ref=device,
         plan=plan,
         rng=np.random.default_rng(plan.seed),
         sink=sink,
         history=history,
-        labeller=Labeller(b for bursts in known.values() for b in bursts),
+        labeller=Labeller(before),
         monitor=LoadMonitor(living_pids),
         tell=report.step,
     )
-    next_worker = _first_free_number(
-        {*taken, *(b.worker for bursts in known.values() for b in bursts)}
-    )
+    next_worker = _first_free_number({*taken, *(b.worker for b in before)})
     is_fit = False
     for turn in turns(groups(distinct, device, plan), plan.sessions):
         looks, is_last = plan.looks_in(turn.session), turn.session == plan.sessions - 1
@@ -103,6 +105,7 @@ def measure(
         if deadline_s is not None and begins_s >= deadline_s:
             return
         _wait_until(turn.not_before_s, report)
+        turn.reference = turn.reference or _beside(turn.waiting, known, references)
         with Pool(device, next_worker) as pool:
             group = Group(
                 campaign, pool, members, known, looks, is_last=is_last, reference=turn.reference
@@ -152,6 +155,20 @@ def turns(groups: Iterable[list[Workload]], sessions: int) -> Iterator[Turn]:
             yield turn
             turn.session += 1
         waiting = [turn for turn in waiting if turn.session < sessions]
+
+
+def _beside(
+    workloads: Sequence[Workload],
+    known: Mapping[str, Sequence[LabelledBurst]],
+    references: Sequence[tuple[str, LabelledBurst]],
+) -> list[LabelledBurst]:
+    """Return the reference block's bursts that were timed beside ``workloads``.
+
+    With several threads the block has workers of its own, and a group is one workload.
+    """
+    keys = {w.key for w in workloads}
+    workers = {b.worker for key in keys for b in known.get(key, ())}
+    return [b for key, b in references if key in keys or b.worker in workers]
 
 
 def _wait_until(at_s: float, report: _Reporter) -> None:

@@ -31,7 +31,7 @@ from hwprof.measure.records import (
     MeasurePlan,
     Result,
 )
-from hwprof.measure.references import References
+from hwprof.measure.references import BLOCK, References
 from hwprof.protocols import SessionHistory, Sink
 from hwprof.workload import Workload
 
@@ -287,8 +287,13 @@ class Group:
 
     def _keep(self, member: Member, labelled: LabelledBurst) -> None:
         member.bursts.append(labelled)
-        if self._campaign.sink is not None and not member.is_reference:
-            self._campaign.sink.burst(member.workload, labelled)
+        sink = self._campaign.sink
+        if sink is None:
+            return
+        if not member.is_reference:
+            sink.burst(member.workload, labelled)
+        elif member.workload is BLOCK:
+            sink.reference(self._members[0].workload, labelled)
 
     def _look(self, look: int) -> Iterator[Measurement]:
         """Let those go that reached their target, or all at the last look of the last session."""

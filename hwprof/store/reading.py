@@ -111,6 +111,21 @@ class Reading:
             partial.setdefault(row["workload"], []).append(burst_from_row(row))
         return partial
 
+    def reference_bursts(self) -> list[tuple[str, LabelledBurst]]:
+        """Return the reference block's bursts beside workloads that are not finished.
+
+        With each the key of one workload of the group that it was timed beside. The run must be
+        open for writing: one of an earlier version gets the table then.
+        """
+        unfinished = "NOT IN (SELECT workload FROM measurements)"
+        found = self._read(
+            f"SELECT * FROM reference_bursts WHERE beside {unfinished}"
+            " OR (session, worker) IN"
+            f" (SELECT session, worker FROM bursts WHERE workload {unfinished})"
+            " ORDER BY id"
+        )
+        return [(row["beside"], burst_from_row(row)) for row in found]
+
     def workers(self) -> set[str]:
         """Return the labels of the workers behind the measurements, which no later one may bear."""
         found = self._read("SELECT telemetry FROM measurements")

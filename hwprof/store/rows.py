@@ -35,6 +35,10 @@ INSERT_BURST = (
     f"INSERT INTO bursts (workload, session, {', '.join(BURST_COLUMNS)})"
     f" VALUES (?, ?, {', '.join('?' * len(BURST_COLUMNS))})"
 )
+INSERT_REFERENCE = (
+    f"INSERT INTO reference_bursts (beside, session, {', '.join(BURST_COLUMNS)})"
+    f" VALUES (?, ?, {', '.join('?' * len(BURST_COLUMNS))})"
+)
 SELECT_STARTS = (
     "SELECT id, worker, round_index, encoding, n_samples, start_ns FROM bursts"
     " WHERE workload = ? ORDER BY id"
@@ -84,6 +88,11 @@ def insert_burst(db: sqlite3.Connection, key: str, session: str, burst: Labelled
     cursor = db.execute(INSERT_BURST, (key, session, *burst_row(burst)))
     assert cursor.lastrowid is not None
     return cursor.lastrowid
+
+
+def insert_reference(db: sqlite3.Connection, key: str, session: str, burst: LabelledBurst) -> None:
+    """Keep a burst of the reference block, taken beside the workload ``key`` and its group."""
+    db.execute(INSERT_REFERENCE, (key, session, *burst_row(burst)))
 
 
 def label_bursts(db: sqlite3.Connection, session: str, measurement: Measurement) -> Labels:

@@ -203,6 +203,12 @@ class Run(Reading):
         with explained(self.path):  # a statement alone is a transaction of its own
             rows.insert_burst(db, workload.key, self._session, burst)
 
+    def reference(self, beside: Workload, burst: LabelledBurst) -> None:
+        """Keep one burst of the reference block."""
+        db = self._writable_db()
+        with explained(self.path):
+            rows.insert_reference(db, beside.key, self._session, burst)
+
     def done(self, measurement: Measurement) -> None:
         """Keep a finished measurement, and of its bursts those that are not yet kept.
 

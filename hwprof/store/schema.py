@@ -21,7 +21,16 @@ BUSY_TIMEOUT_S = 10.0
 LATER_COLUMNS = ("enqueue_ns", "end_to_end_ns")
 """Of ``bursts``, absent from the first runs of this format: they are read without."""
 
-TABLES = """
+_BURST = """
+    session TEXT NOT NULL, worker TEXT NOT NULL, round_index INTEGER NOT NULL,
+    causes TEXT NOT NULL, steal_share REAL NOT NULL, foreign_cores REAL NOT NULL,
+    calls_per_sample INTEGER NOT NULL, involuntary_switches INTEGER NOT NULL,
+    page_faults INTEGER NOT NULL, cpu_ns INTEGER NOT NULL, probe_ns INTEGER,
+    n_samples INTEGER NOT NULL, encoding TEXT NOT NULL,
+    start_ns BLOB NOT NULL, duration_ns BLOB NOT NULL, wait_ns BLOB, enqueue_ns BLOB,
+    end_to_end_ns BLOB"""
+
+TABLES = f"""
 CREATE TABLE IF NOT EXISTS events (
     id INTEGER PRIMARY KEY, session TEXT NOT NULL, time_ns INTEGER NOT NULL,
     kind TEXT NOT NULL, data TEXT NOT NULL);
@@ -31,15 +40,10 @@ CREATE TABLE IF NOT EXISTS workloads (
     key TEXT PRIMARY KEY, role TEXT NOT NULL, label TEXT NOT NULL, data TEXT NOT NULL)
     WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS bursts (
-    id INTEGER PRIMARY KEY, workload TEXT NOT NULL REFERENCES workloads (key),
-    session TEXT NOT NULL, worker TEXT NOT NULL, round_index INTEGER NOT NULL,
-    causes TEXT NOT NULL, steal_share REAL NOT NULL, foreign_cores REAL NOT NULL,
-    calls_per_sample INTEGER NOT NULL, involuntary_switches INTEGER NOT NULL,
-    page_faults INTEGER NOT NULL, cpu_ns INTEGER NOT NULL, probe_ns INTEGER,
-    n_samples INTEGER NOT NULL, encoding TEXT NOT NULL,
-    start_ns BLOB NOT NULL, duration_ns BLOB NOT NULL, wait_ns BLOB, enqueue_ns BLOB,
-    end_to_end_ns BLOB);
+    id INTEGER PRIMARY KEY, workload TEXT NOT NULL REFERENCES workloads (key),{_BURST});
 CREATE INDEX IF NOT EXISTS bursts_of_workload ON bursts (workload);
+CREATE TABLE IF NOT EXISTS reference_bursts (
+    id INTEGER PRIMARY KEY, beside TEXT NOT NULL,{_BURST});
 CREATE TABLE IF NOT EXISTS measurements (
     id INTEGER PRIMARY KEY, workload TEXT NOT NULL REFERENCES workloads (key),
     fingerprint TEXT NOT NULL REFERENCES fingerprints (digest),

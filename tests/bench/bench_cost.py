@@ -71,6 +71,9 @@ class HostUse:
         if "first" not in burst.causes:
             self.note()
 
+    def reference(self, beside: Workload, burst: LabelledBurst) -> None:
+        """Nothing to note: the candidates' bursts stand around it."""
+
     def progressed(self, progress: Progress) -> None:
         """Note them behind a round of a campaign."""
         if progress.label.startswith("round"):

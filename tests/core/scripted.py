@@ -31,6 +31,7 @@ class MemorySink:
     def __init__(self) -> None:
         self.fingerprints: list[Fingerprint] = []
         self.bursts: dict[str, list[LabelledBurst]] = {}
+        self.references: list[tuple[str, LabelledBurst]] = []
         self.measurements: list[Measurement] = []
         self.failures: list[Failure] = []
 
@@ -39,6 +40,9 @@ class MemorySink:
 
     def burst(self, workload: Workload, burst: LabelledBurst) -> None:
         self.bursts.setdefault(workload.key, []).append(burst)
+
+    def reference(self, beside: Workload, burst: LabelledBurst) -> None:
+        self.references.append((beside.key, burst))
 
     def done(self, measurement: Measurement) -> None:
         self.measurements.append(measurement)

@@ -83,12 +83,14 @@ class FakeEngine:
         sink: Sink,
         history: SessionHistory,
         earlier: Mapping[str, Sequence[LabelledBurst]],
+        references: Sequence[tuple[str, LabelledBurst]],
         taken: Collection[str],
         progress: object = None,
         deadline_s: float | None = None,
     ) -> Iterator[Result]:
         self.asked = [w.key for w in workloads]
         self.taken = set(taken)
+        self.references = [(key, burst.round_index) for key, burst in references]
         self.deadline_s = deadline_s
         for workload in workloads[: self.stop_after]:
             sink.opened(FINGERPRINT)
@@ -115,6 +117,7 @@ class FakeEngine:
             made = Burst(start_ns=values, duration_ns=values, wait_ns=None)
             bursts.append(LabelledBurst(burst=made, worker="w0", round_index=len(bursts)))
             sink.burst(workload, bursts[-1])
+            sink.reference(workload, bursts[-1])
         level = level_s(workload)
         found = measurement(
             workload,
@@ -236,6 +239,8 @@ def test_an_interrupted_campaign_goes_on_with_its_bursts(
     with opened(campaign) as run:
         summary = run_campaign(run, campaign, DEVICE, PLAN)
         kept = run.measurements()
+    begun = campaign.workloads[after // ROUNDS].key
+    assert [r for r in fake.references if r[0] == begun] == [(begun, 0)] * (after % ROUNDS)
     assert fake.n_bursts == ROUNDS * 5, "no burst is taken twice"
     assert summary.n_done == 5
     assert {m.workload.key for m in kept} == {w.key for w in campaign.workloads}

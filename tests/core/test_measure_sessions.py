@@ -11,6 +11,7 @@ import pytest
 
 from hwprof.measure import engine
 from hwprof.measure.floor import SESSION_SD, interval_s
+from hwprof.measure.level import estimate
 from hwprof.measure.process import Worker
 from hwprof.measure.records import Failure, Fingerprint, plan_for
 from hwprof.measure.references import NETWORK
@@ -201,6 +202,24 @@ def test_resuming_between_sessions_measures_only_the_second() -> None:
     assert len(result.bursts) == len(sink.bursts[block("a").key]) + len(
         again.bursts[block("a").key]
     )
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_resuming_tells_of_the_reference_beside_every_call(
+    threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With several threads the reference has a worker that no candidate has."""
+    monkeypatch.setattr(engine, "require_fit", lambda monitor, threads: None)
+    ref = null(threads=threads, noise={"worker": 0.1, "call": 0.0})
+    first = plan_for("strict", workers=2, looks=(3,), sessions=1)
+    sink, again = MemorySink(), MemorySink()
+    run([block("a")], ref, first, sink=sink)
+    others = [("another", replace(b, worker="w99")) for _, b in sink.references]
+    given = [*others, *sink.references]
+    found = run([block("a")], ref, STRICT, sink=again, earlier=sink.bursts, references=given)
+    beside, last = [*sink.references, *again.references], again.references
+    levels_s = [estimate([b for _, b in kept], threads).level_s for kept in (beside, last)]
+    assert measured(found["a"]).telemetry["reference_level_s"] == levels_s[0] != levels_s[1]
 
 
 def test_a_deadline_is_kept_by_the_second_session(monkeypatch: pytest.MonkeyPatch) -> None:

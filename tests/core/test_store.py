@@ -205,6 +205,26 @@ def test_unfinished_bursts_and_failures_are_told_apart(path: Path) -> None:
         assert_same_burst(kept, burst(index))
 
 
+def test_the_references_of_what_is_not_finished_come_back(path: Path) -> None:
+    first, second, later = (Workload.network(arch(b)) for b in ("a", "b", "c"))
+    with Run.create(path, "profile", REQUEST) as run:
+        for member in (first, second):  # a group on one worker, its reference named by the first
+            run.burst(member, burst(0))
+        run.reference(first, burst(0))
+        run.done(measurement(first, (burst(0),)))
+        assert [key for key, _ in run.reference_bursts()] == [first.key]
+        run.done(measurement(second, (burst(0),)))
+        assert run.reference_bursts() == []
+    with Run.create_or_resume(path, "profile", REQUEST) as run:
+        # Of several threads: the reference has a worker of its own, and labels may come again.
+        run.burst(later, burst(0))
+        run.reference(later, burst(1, "w1"))
+    with Run.create_or_resume(path, "profile", REQUEST) as run:
+        ((key, kept),) = run.reference_bursts()
+        assert key == later.key
+        assert_same_burst(kept, burst(1, "w1"))
+
+
 def test_what_was_measured_before_sessions_were_known_is_no_better_for_it(path: Path) -> None:
     """Every network's error holds what sessions differ by as far as the run knows by its end."""
     beside = {"beside_ci95_s": [0.0009, 0.0009 * math.exp(0.02)]}

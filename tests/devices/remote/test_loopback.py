@@ -89,6 +89,8 @@ class Notes:
         if len(self.bursts) == self.after:
             self.act()
 
+    def reference(self, beside: Workload, burst: LabelledBurst) -> None: ...
+
     def done(self, measurement: Measurement) -> None:
         self.finished.append(measurement.workload.key)
 
