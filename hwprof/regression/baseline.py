@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
@@ -28,6 +29,7 @@ from hwprof.store.folder import RUN_FILE
 from hwprof.workload import Workload
 
 SUITE_FILE = "suite.json"
+_HASH = re.compile("[0-9a-f]+")
 SHORTEST_COMMIT = 7
 """Letters to which git shortens a commit."""
 
@@ -143,6 +145,8 @@ def _named(baselines: Sequence[Path], commit: str) -> list[Path]:
     """Return the baselines of a commit: the one of just that name, else all that may be meant."""
     if exact := [p for p in baselines if p.name == commit]:
         return exact
+    if not _HASH.fullmatch(commit):
+        return []  # only a hash may be shortened: v1.0 is no beginning of v1.0.1
     is_long = len(commit) >= SHORTEST_COMMIT
     return [
         p

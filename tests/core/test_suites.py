@@ -285,6 +285,15 @@ class TestBaselines:
         with pytest.raises(StoreError, match="holds 0 baselines"):
             find_baseline(tmp_path, "*")
 
+    def test_a_tag_or_branch_is_not_taken_for_another_of_like_name(self, tmp_path: Path) -> None:
+        for name in ("v1.0.1", "release"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "suite.json").write_text("{}")
+        assert find_baseline(tmp_path, "v1.0.1").name == "v1.0.1"
+        for name in ("v1.0", "release-2"):
+            with pytest.raises(StoreError, match="holds 0 baselines"):
+                find_baseline(tmp_path, name)
+
     def test_a_name_of_git_is_looked_up(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
