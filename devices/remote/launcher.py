@@ -25,7 +25,12 @@ def launch(ref: DeviceRef) -> RemoteLauncher:
     assert ref.address is not None
     board = board_at(ref.address)
     board.connect()
-    return RemoteLauncher(ref, board)
+    try:
+        return RemoteLauncher(ref, board)
+    except DeviceUnavailableError:
+        # It was busy when it was connected to: who tries again later asks it anew.
+        board.close()
+        raise
 
 
 class RemoteLauncher:

@@ -15,6 +15,7 @@ from hwprof.devices import device_ref
 from hwprof.devices.remote.adb import AdbTransport
 from hwprof.devices.remote.address import parse_address
 from hwprof.devices.remote.board import board_at, release_boards
+from hwprof.devices.remote.launcher import launch
 from hwprof.devices.remote.transport import LinkLostError
 from hwprof.errors import DeviceUnavailableError
 from hwprof.measure.engine import measure
@@ -65,6 +66,17 @@ def test_one_process_may_use_a_phone_in_two_ways_in_turn(phone: Path) -> None:
     for url in (URL, f"{URL}?cpus=0", URL):
         board_at(url).connect()
         assert board_at(url).state["usable_cpus"] > 0
+
+
+def test_a_phone_that_was_busy_is_asked_anew(phone: Path) -> None:
+    """In a notebook, say, where the connection lasts as long as the process."""
+    board = board_at(URL)
+    board.connect()
+    board.state = {**board.state, "foreign_cores": 99.0}
+    with pytest.raises(DeviceUnavailableError, match=r"99\.0 of .* cores busy"):
+        launch(device_ref(f"null@{URL}", DeviceOptions(threads=2)))
+    board.connect()
+    assert board.state["foreign_cores"] < 99.0
 
 
 @pytest.mark.parametrize(
