@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,8 +20,6 @@ from hwprof.workload import Workload
 if TYPE_CHECKING:
     from hwprof.regression.history import Series
     from hwprof.regression.suite import Config, Entry, Suite
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +144,7 @@ def suite_history(folder: str | Path, *, seed: int = 0) -> Table[Series]:
 
 
 def suite_workloads(suite: Suite, seed: int) -> list[Workload]:
-    """Return everything that a suite lists, equal workloads once: the first name is theirs.
+    """Return everything that a suite lists, each under its own name.
 
     Raises:
         ModelError: a model is gone.
@@ -161,16 +159,14 @@ def suite_workloads(suite: Suite, seed: int) -> list[Workload]:
                 f"the suite {suite.name!r} lists {workload.label!r} twice; give each one line"
             )
         seen.add(name)
-    distinct: dict[str, Workload] = {}
-    twins = [(w, first) for w in found if (first := distinct.setdefault(w.key, w)) is not w]
-    if twins:
-        twin, first = twins[0]
-        more = f" (and {len(twins) - 1} more such)" if len(twins) > 1 else ""
-        logger.warning(
-            "suite %s: %r is the same as %r, and is timed once, under that name%s",
-            *(suite.name, twin.label, first.label, more),
-        )
-    return list(distinct.values())
+    # Equal keys would be timed once, and the other name have no number: not comparable on the day
+    # that two models become equal. Other random inputs are other keys, and the same work.
+    n_before: Counter[str] = Counter()
+    distinct = []
+    for workload in found:
+        distinct.append(replace(workload, seed=workload.seed + n_before[workload.key]))
+        n_before[workload.key] += 1
+    return distinct
 
 
 def _workloads(entry: Entry, folder: Path, seed: int) -> Iterator[Workload]:

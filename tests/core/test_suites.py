@@ -118,15 +118,18 @@ class TestFiles:
         (workload,) = suite_workloads(read_suite(file), 0)
         assert workload.label == f"network {arch.arch_id}"
 
-    def test_of_equal_models_the_first_is_timed_and_it_is_said(
-        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        for name in ("a.onnx", "b.onnx", "c.onnx"):
-            (tmp_path / name).write_text("other" if name == "c.onnx" else "same")
+    def test_equal_models_are_timed_each_under_its_own_name(self, tmp_path: Path) -> None:
+        """The day that they become equal, or cease to be, is no day without a comparison."""
         lines = "".join(f"\n  - model: {name}.onnx" for name in "abc")
-        file = suite(tmp_path, f"format: 1\nname: twins\nworkloads:{lines}\n")
-        assert [w.label for w in suite_workloads(read_suite(file), 0)] == ["a.onnx", "c.onnx"]
-        assert "suite twins: 'b.onnx' is the same as 'a.onnx'" in caplog.text
+        file = suite(tmp_path, SUITE.replace("\n  - networks: [proxyless-gpu]", lines))
+        for out in ("base", "new"):
+            for name in "abc":
+                same = out == "new" and name in "ab"
+                (tmp_path / f"{name}.onnx").write_text("same" if same else name)
+            measured(file, tmp_path / out, 1e-4, sessions=3)
+        rows = api.suite_compare(tmp_path / "base", tmp_path / "new").rows
+        assert [r.workload.partition(" ")[0] for r in rows] == ["a.onnx", "b.onnx", "c.onnx"]
+        assert {r.verdict for r in rows} == {"EQUIVALENT"}
 
     def test_a_file_of_a_space_lies_beside_the_suite_too(self, tmp_path: Path) -> None:
         file = suite(tmp_path, "format: 1\nworkloads: [blocks: mine.yaml]")
