@@ -85,7 +85,7 @@ class References:
         self._plan, self._threads, self._history = plan, threads, history
         self._earlier = tuple(earlier)
         self._by_kind["block"].next_round = max((b.round_index for b in earlier), default=-1) + 1
-        self._found: tuple[int, Estimate] | None = None
+        self._found: dict[tuple[frozenset[str], int], Estimate] = {}
         self._spreads: dict[Kind, SessionSpread] = {}
 
     @property
@@ -127,7 +127,7 @@ class References:
         """
         assert member.loaded is not None
         said: dict[str, Any] = {}
-        if (found := self._block()) is not None:
+        if (found := self._block(member)) is not None:
             drift = found.trend.drift if found.trend.p < REFERENCE_TREND_P else 0.0
             said |= {"reference_level_s": found.level_s, "reference_drift": drift}
         kind: Kind = "network" if member.loaded.artifact_bytes >= LARGE_BYTES else "block"
@@ -135,16 +135,19 @@ class References:
             said |= {"session_sd": spread.sd, "sessions_known": spread.n_known}
         return said
 
-    def _block(self) -> Estimate | None:
-        """Return what the block's bursts say by now; None without any.
+    def _block(self, member: Member) -> Estimate | None:
+        """Return what the block's bursts beside the member's sessions say; None without any.
 
-        Many workloads end at one look, and what they share is estimated once.
+        Many workloads end at one look, and what they share is estimated once. A campaign that was
+        interrupted may go on with workloads that were begun and others that were not, in one
+        group; with several threads a group is one workload, and the block has other workers.
         """
-        bursts = self.bursts
+        workers = frozenset(b.worker for b in member.bursts)
+        earlier = [b for b in self._earlier if self._threads > 1 or b.worker in workers]
+        bursts = (*earlier, *self._by_kind["block"].bursts)
         if not used_bursts(bursts):
             return None
-        n_bursts, found = self._found or (0, None)
-        if found is None or n_bursts != len(bursts):
-            found = estimate(bursts, self._threads)
-            self._found = len(bursts), found
-        return found
+        shared = frozenset(b.worker for b in earlier), len(bursts)
+        if shared not in self._found:
+            self._found[shared] = estimate(bursts, self._threads)
+        return self._found[shared]

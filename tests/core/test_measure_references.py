@@ -74,8 +74,12 @@ def test_earlier_sessions_count_for_the_level_and_not_for_the_history() -> None:
     reference.bursts += [labelled(burst([1100.0] * 9), f"w{i}", i) for i in range(2, 4)]
     found.learn(HERE)
     # The lower quartile of four workers, as a candidate's level is.
-    assert found.telemetry(member(0))["reference_level_s"] == pytest.approx(1.0e-3)
+    begun, fresh = member(0), member(0)
+    begun.bursts += [*earlier, *reference.bursts]
+    assert found.telemetry(begun)["reference_level_s"] == pytest.approx(1.0e-3)
     assert [b.worker for b in found.bursts] == ["w0", "w1", "w2", "w3"]
+    fresh.bursts += reference.bursts  # its campaign was interrupted before its own first session
+    assert found.telemetry(fresh)["reference_level_s"] == pytest.approx(1.1e-3)
     found.remember(HERE)
     assert [s.level_s for s in history.kept] == pytest.approx([1.1e-3])
 
