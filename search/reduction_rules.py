@@ -219,7 +219,8 @@ def _beyond(
     evidence: Evidence, slot: Slot, block: str, quickest: str, fastest_s: float
 ) -> Proposal:
     found = evidence.intervals(evidence.here(slot, block, quickest))
-    clause = f"; with it even the fastest network ({format_seconds(fastest_s)}) is over the target"
+    level = format_seconds(fastest_s + found[0].value)
+    clause = f"; with it a network takes {level} at least, over the target"
     others = frozenset(evidence.space.choices(slot)) - {block}
     return _slower_here(
         evidence, "R7 over the target", slot, block, quickest, found, clause, instead=others
