@@ -301,6 +301,13 @@ def test_headline_names_blocks_drops_and_networks(report_data):
         assert f"#{point.number}" in networks
 
 
+def test_a_cut_for_accuracy_that_costs_time_is_said_to(report_data):
+    slower = replace(report_data.reduction.drops[0], latency_s=Interval(-2e-3, -3e-3, -1e-3))
+    data = replace(report_data, reduction=replace(report_data.reduction, drops=(slower,)))
+    said = headline(data, ())[1]
+    assert said.endswith("(costs 2.00 ms).")
+
+
 def test_headline_without_accuracy_speaks_of_latency_alone(report_data):
     effects = tuple(replace(e, accuracy=None) for e in report_data.effects)
     (sentence, *_) = headline(replace(report_data, effects=effects), ())
