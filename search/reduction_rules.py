@@ -21,7 +21,7 @@ from hwprof.estimate.least_squares import upper_p
 from hwprof.results import Drop, Interval
 from hwprof.search.evidence import Evidence
 from hwprof.space import SKIP, Slot
-from hwprof.units import format_seconds, format_spread
+from hwprof.units import format_points_spread, format_seconds, format_spread
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -391,4 +391,4 @@ def points(interval: Interval | None, sign: str = " for ") -> str:
     """Return an accuracy difference for reading; nothing where it is unknown."""
     if interval is None:
         return ""
-    return f"{sign}{interval.value:+.2g} ± {interval.half_width:.2g} points"
+    return f"{sign}{format_points_spread(interval)}"

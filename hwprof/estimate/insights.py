@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hwprof.estimate.claims import slot_claims
 from hwprof.estimate.responses import Friendliness, Response
 from hwprof.results import Effect, Interval
-from hwprof.units import format_seconds, format_spread
+from hwprof.units import format_points_spread, format_seconds, format_spread
 
 NAMED = 3
 """Blocks listed per insight: as many as one remembers."""
@@ -187,7 +187,7 @@ def _value(interval: Interval | None) -> float:
 def _points(interval: Interval | None) -> str:
     if interval is None:
         return ""
-    return f", accuracy {interval.value:+.2g} ± {interval.half_width:.2g} points"
+    return f", accuracy {format_points_spread(interval)}"
 
 
 def _share(interval: Interval | None, response: Response) -> str:
