@@ -149,6 +149,18 @@ def test_searches_that_differ_only_in_seed_are_told_apart(report_data):
     assert labels == {"NSGA-II, full space, seed 0", "NSGA-II, full space, seed 7"}
 
 
+def test_searches_of_one_seed_are_told_apart(report_data):
+    """Such as one seed with two budgets: as one front their points would be joined to a zigzag."""
+    (_, nsga2) = report_data.full_searches
+    data = replace(report_data, full_searches=(nsga2, nsga2, replace(nsga2, seed=7)))
+    labels = [p.search for p in front_points(data) if not p.reduced]
+    assert list(dict.fromkeys(labels)) == [
+        "NSGA-II, full space, seed 0, no. 1",
+        "NSGA-II, full space, seed 0, no. 2",
+        "NSGA-II, full space, seed 7",
+    ]
+
+
 def test_gain_compares_the_same_strategy_over_its_seeds(report_data):
     rows = {(r.strategy, r.reduced): r for r in comparison_rows(report_data)}
     assert rows["nsga2", True].gain == pytest.approx(0.252 / 0.239 - 1)
