@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from hwprof.estimate.claims import slot_claims
 from hwprof.estimate.responses import Friendliness, Response
 from hwprof.results import Effect, Interval
@@ -82,19 +84,28 @@ def _spread_sentences(friendliness: Friendliness) -> list[str]:
     depths: dict[int | None, float] = {}
     for effect in friendliness.of_kind("depth"):
         depths[effect.unit] = depths.get(effect.unit, 0.0) + _value(effect.latency)
-    slots: dict[tuple[int | None, int | None], list[float]] = {}
-    for effect in friendliness.of_kind("block"):
-        slots.setdefault((effect.unit, effect.layer), []).append(_value(effect.latency))
-    spread = {place: max(v) - min(v) for place, v in slots.items()}
+    rows: dict[tuple[int | None, int | None], list[int]] = {}
+    for row, effect in enumerate(friendliness.effects):
+        if effect.kind == "block":
+            rows.setdefault((effect.unit, effect.layer), []).append(row)
+    values = friendliness.latency.values
+    spread = {place: float(np.ptp(values[own])) for place, own in rows.items()}
     by_block = sum(spread.values())
     if not by_block:
         return []
-    widest = max(spread, key=lambda place: spread[place])
-    place = (
-        f"Where the choice of block matters most: unit {widest[0]} layer {widest[1]}, "
-        f"{format_seconds(spread[widest])} between its fastest and slowest candidate."
-    )
-    found = [place]
+    found = []
+    # Noise spreads blocks too: a place is named only where one stands out with confidence.
+    settled = [(claim.effect.unit, claim.effect.layer) for claim in slot_claims(friendliness)]
+    if settled:
+        widest = max(settled, key=lambda place: spread[place])
+        ends = np.zeros(len(values))
+        ends[max(rows[widest], key=lambda row: values[row])] = 1.0
+        ends[min(rows[widest], key=lambda row: values[row])] = -1.0
+        found.append(
+            f"Where the choice of block matters most: unit {widest[0]} layer {widest[1]}, "
+            f"{format_spread(friendliness.latency.interval(ends))} between its fastest and slowest "
+            "candidate."
+        )
     if depths:
         by_depth = sum(abs(v) for v in depths.values())
         moved = (

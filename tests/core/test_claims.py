@@ -66,6 +66,18 @@ def test_a_place_is_named_where_its_claim_stands(monkeypatch: pytest.MonkeyPatch
     assert "most in" not in avoided
 
 
+def test_where_blocks_matter_most_is_no_accident_of_noise() -> None:
+    """Some slot always has the widest spread; it is named with its error, where one stands."""
+    start = "Where the choice of block matters most: unit 0 layer 0, "
+    (said,) = (line for line in insights(fitted(0, 2.0)[0]) if "matters most" in line)
+    assert said.startswith(start)
+    value, half = said.removeprefix(start).split(" s between")[0].split(" ± ")
+    # Two candidates, 4 apart, each in half of 60 networks: 2 sd / sqrt(60), and t of 54 degrees.
+    assert float(value) == pytest.approx(4.0, abs=1.0)
+    assert float(half) == pytest.approx(2.0 * 2.0 / 60**0.5, rel=0.4)
+    assert not any("matters most" in line for line in insights(fitted(1, 0.0)[0]))
+
+
 def test_words_without_claims() -> None:
     (said,) = (line for line in insights(fitted(1, 0.0)[0]) if "Holm" in line)
     assert said == (
