@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -90,11 +91,15 @@ def _spread_sentences(friendliness: Friendliness) -> list[str]:
             rows.setdefault((effect.unit, effect.layer), []).append(row)
     values = friendliness.latency.values
     spread = {place: float(np.ptp(values[own])) for place, own in rows.items()}
-    by_block = sum(spread.values())
-    if not by_block:
+    if not any(spread.values()):
         return []
+    # Noise spreads blocks too, by three standard errors at every slot with nine of them.
+    by_block = sum(
+        spread[place] * _share_that_is_no_noise(friendliness.latency, own)
+        for place, own in rows.items()
+    )
     found = []
-    # Noise spreads blocks too: a place is named only where one stands out with confidence.
+    # For the same reason a place is named only where a block stands out with confidence.
     settled = [(claim.effect.unit, claim.effect.layer) for claim in slot_claims(friendliness)]
     if settled:
         widest = max(settled, key=lambda place: spread[place])
@@ -120,6 +125,13 @@ def _spread_sentences(friendliness: Friendliness) -> list[str]:
                 more, less = less, more
             found.append(f"Latency is moved more by {more} than by {less}: {moved}")
     return found
+
+
+def _share_that_is_no_noise(response: Response, rows: Sequence[int]) -> float:
+    """Return which share of some effects' standard deviation their errors do not explain."""
+    size = float(np.sum(response.values[rows] ** 2))
+    noise = float(np.sum(np.diag(response.covariance)[rows]))
+    return math.sqrt(max(0.0, 1.0 - noise / size)) if size > 0.0 else 0.0
 
 
 def _claim_sentences(friendliness: Friendliness) -> list[str]:
