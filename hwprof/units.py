@@ -100,6 +100,13 @@ def format_points(interval: Interval | None, *, signed: bool = True) -> str:
     return _with_interval(interval, "pp", signed=signed, places=2)
 
 
+def format_points_spread(interval: Interval) -> str:
+    """Write a difference of accuracy with half its width, for sentences: ``+1.64 ± 0.23 points``."""
+    half = interval.half_width
+    places = min(4, decimals_for(half, 2) if half else decimals_for(interval.value, 2))
+    return f"{fixed(interval.value, places, signed=True)} ± {fixed(half, places)} points"
+
+
 def format_pct(value_pct: float | None, decimals: int = 2) -> str:
     """Write a percentage: ``76.31 %``."""
     if value_pct is None or not math.isfinite(value_pct):

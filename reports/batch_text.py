@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from hwprof.units import NOTHING, format_bytes, format_seconds, format_share
+from hwprof.units import NOTHING, decimals_for, format_bytes, format_seconds, format_share
 
 LAUNCH_BOUND = 0.8
 """Share of the GPU's time from which the host's enqueueing decides (as in NVIDIA's trtexec)."""
@@ -38,7 +38,7 @@ def batches_text(rows: Sequence[Row]) -> RenderableType:
             format_seconds(found["level_s"]),
             format_share(0.5 * (high - low) / found["level_s"], 1),
             format_seconds(row["per_image_s"]),
-            f"{1.0 / row['per_image_s']:,.0f}",
+            _rate(1.0 / row["per_image_s"]),
             _or_nothing(telemetry.get("enqueue_median_s")),
             _or_nothing(telemetry.get("end_to_end_median_s")),
             format_bytes(found["peak_memory_bytes"]),
@@ -64,3 +64,8 @@ def gpu_times(telemetry: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _or_nothing(seconds: float | None) -> str:
     return NOTHING if seconds is None else format_seconds(seconds)
+
+
+def _rate(per_s: float) -> str:
+    """Write images a second with three digits at least: a slow device may take seconds for one."""
+    return f"{per_s:,.{decimals_for(per_s)}f}"

@@ -88,14 +88,17 @@ def front_points(data: ReportData) -> tuple[FrontPoint, ...]:
     """Return every front's networks, fastest first within a front, the best of all marked."""
     searches = shown_searches(data)
     plain = [search_label(s, reduced=r) for s, r in searches]
+    seeded = [search_label(s, reduced=r, with_seed=True) for s, r in searches]
     points: list[FrontPoint] = []
-    for search, reduced in searches:
-        several = plain.count(search_label(search, reduced=reduced)) > 1
+    for i, (search, reduced) in enumerate(searches):
+        label = seeded[i] if plain.count(plain[i]) > 1 else plain[i]
+        if seeded.count(seeded[i]) > 1:  # such as one seed with two budgets
+            label += f", no. {seeded[: i + 1].count(seeded[i])}"
         for trial in sorted(search.front, key=lambda t: t.latency_s):
             points.append(
                 FrontPoint(
                     number=len(points) + 1,
-                    search=search_label(search, reduced=reduced, with_seed=several),
+                    search=label,
                     strategy=search.strategy,
                     reduced=reduced,
                     seed=search.seed,

@@ -9,7 +9,7 @@ from typing import Literal
 from hwprof.reports.contexts import ContextSummary
 from hwprof.reports.fronts import ComparisonRow, FrontPoint, best_points, picks, strategy_name
 from hwprof.reports.views import EverywhereRow, HeatMap, ReportData, drop_rows, everywhere_rows
-from hwprof.results import TARGET_TOLERANCE, TargetOutcome
+from hwprof.results import TARGET_TOLERANCE, Interval, TargetOutcome
 from hwprof.units import (
     fixed,
     format_pct,
@@ -177,11 +177,16 @@ def _reduction_sentence(data: ReportData) -> str:
     rows = drop_rows(data.reduction)
     if not rows:
         return "Nothing in the space is bad enough on this device to leave out."
-    named = ", ".join(
-        r.what + (f" (saves {format_seconds(r.saves.value)})" if r.saves else "") for r in rows[:4]
-    )
+    named = ", ".join(r.what + _saved(r.saves) for r in rows[:4])
     more = f" and {len(rows) - 4} more" if len(rows) > 4 else ""
     return f"Leave out {named}{more}."
+
+
+def _saved(saves: Interval | None) -> str:
+    """Say what a cut saves; one made for accuracy may cost time."""
+    if saves is None:
+        return ""
+    return f" ({'costs' if saves.value < 0.0 else 'saves'} {format_seconds(abs(saves.value))})"
 
 
 def _networks_sentence(best: Sequence[FrontPoint]) -> str:

@@ -21,7 +21,7 @@ from hwprof.estimate.least_squares import upper_p
 from hwprof.results import Drop, Interval
 from hwprof.search.evidence import Evidence
 from hwprof.space import SKIP, Slot
-from hwprof.units import format_seconds, format_spread
+from hwprof.units import format_points_spread, format_seconds, format_spread
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -219,7 +219,8 @@ def _beyond(
     evidence: Evidence, slot: Slot, block: str, quickest: str, fastest_s: float
 ) -> Proposal:
     found = evidence.intervals(evidence.here(slot, block, quickest))
-    clause = f"; with it even the fastest network ({format_seconds(fastest_s)}) is over the target"
+    level = format_seconds(fastest_s + found[0].value)
+    clause = f"; with it a network takes {level} at least, over the target"
     others = frozenset(evidence.space.choices(slot)) - {block}
     return _slower_here(
         evidence, "R7 over the target", slot, block, quickest, found, clause, instead=others
@@ -390,4 +391,4 @@ def points(interval: Interval | None, sign: str = " for ") -> str:
     """Return an accuracy difference for reading; nothing where it is unknown."""
     if interval is None:
         return ""
-    return f"{sign}{interval.value:+.2g} ± {interval.half_width:.2g} points"
+    return f"{sign}{format_points_spread(interval)}"

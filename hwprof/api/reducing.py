@@ -119,9 +119,11 @@ def reduce(
 
     if goal not in ("front", "accuracy"):
         raise PlanError(f"the goal is {goal!r}; expected 'front' or 'accuracy'")
-    if effects is not None and (run is not None or accuracy is not None):
-        other = "the run folder" if run is not None else "--accuracy"
-        raise PlanError(f"--effects brings latencies and accuracies of its own; leave out {other}")
+    given = {"the run folder": run, "--accuracy": accuracy, "--data": data}
+    if effects is not None and (other := [name for name, value in given.items() if value]):
+        raise PlanError(
+            f"--effects brings latencies and accuracies of its own; leave out {other[0]}"
+        )
     if run is not None:
         with open_run(run) as opened:
             design = run_space(opened)

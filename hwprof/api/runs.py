@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hwprof.errors import StoreError
+from hwprof.errors import PlanError, StoreError
 from hwprof.progress import Pace, Progress, ProgressCallback
 from hwprof.results import Sample
 from hwprof.space import DesignSpace
@@ -61,11 +61,19 @@ def scored_samples(
     """Return the run's networks with accuracies of ``accuracy``, scoring those not yet known.
 
     Scores are kept in the run by the source's hash where the folder can be written.
+
+    Raises:
+        PlanError: images are named, and no source that would look at them.
     """
     from hwprof.estimate.run_analysis import run_samples
 
     samples = run_samples(run)
     if accuracy is None:
+        if data is not None:
+            raise PlanError(
+                f"--data {data!r} holds the images of a supernet, and no accuracy source is named; "
+                "add --accuracy supernet:FILE, or leave it out"
+            )
         return samples
     from hwprof.search.accuracy import open_accuracy
 

@@ -175,8 +175,11 @@ def rank_correlation(
     if n <= 3:
         return r, None
     half = NORMAL_975 * np.sqrt((1.0 + r * r / 2.0) / (n - 3))
-    centre = np.arctanh(np.clip(r, -1.0 + 1e-12, 1.0 - 1e-12))
-    return r, Interval(r, float(np.tanh(centre - half)), float(np.tanh(centre + half)))
+    # Ranks that agree throughout are known no better than to half a swap of neighbours.
+    most = 1.0 - 6.0 / (len(a) * (len(a) ** 2 - 1.0))
+    centre = np.arctanh(np.clip(r, -most, most))
+    lo, hi = float(np.tanh(centre - half)), float(np.tanh(centre + half))
+    return r, Interval(r, min(lo, r), max(hi, r))
 
 
 def _correlations(a: DeviceEffects, b: DeviceEffects) -> list[DeviceCorrelation]:

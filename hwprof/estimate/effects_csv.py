@@ -88,7 +88,8 @@ def _read(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        frame = pd.read_csv(path)
+        # A block's name stays as it is written, also where it looks like a number (3e6).
+        frame = pd.read_csv(path, converters={"block": lambda name: name or None})
     # The last two: a .csv.gz that was cut short, or is damaged.
     except (OSError, ValueError, EOFError, zlib.error) as error:
         raise DataError(f"cannot read the effects {str(path)!r}: {error}") from error

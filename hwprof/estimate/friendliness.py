@@ -178,7 +178,8 @@ def _lack_of_fit(
     degrees = fit.degrees - 1.0
     if degrees < 1.0 or strength <= 1e-20 * float(squared @ squared):
         return None
-    if r_squared(y, fit.residuals) > 1.0 - 1e-20:
+    # What is left over is rounding, in which a squared term may find anything.
+    if float(np.linalg.norm(fit.residuals)) <= 1e-10 * float(np.linalg.norm(y - y.mean())):
         return LackOfFit(curvature_p=1.0, r2_curved=1.0, measurement_sd=measurement_sd)
     slope = float(unexplained @ fit.residuals) / strength
     left = fit.residuals - slope * unexplained

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+
+import numpy as np
 
 from hwprof.estimate.claims import slot_claims
 from hwprof.estimate.responses import Friendliness, Response
 from hwprof.results import Effect, Interval
-from hwprof.units import format_seconds, format_spread
+from hwprof.units import format_points_spread, format_seconds, format_spread
 
 NAMED = 3
 """Blocks listed per insight: as many as one remembers."""
@@ -82,19 +85,32 @@ def _spread_sentences(friendliness: Friendliness) -> list[str]:
     depths: dict[int | None, float] = {}
     for effect in friendliness.of_kind("depth"):
         depths[effect.unit] = depths.get(effect.unit, 0.0) + _value(effect.latency)
-    slots: dict[tuple[int | None, int | None], list[float]] = {}
-    for effect in friendliness.of_kind("block"):
-        slots.setdefault((effect.unit, effect.layer), []).append(_value(effect.latency))
-    spread = {place: max(v) - min(v) for place, v in slots.items()}
-    by_block = sum(spread.values())
-    if not by_block:
+    rows: dict[tuple[int | None, int | None], list[int]] = {}
+    for row, effect in enumerate(friendliness.effects):
+        if effect.kind == "block":
+            rows.setdefault((effect.unit, effect.layer), []).append(row)
+    values = friendliness.latency.values
+    spread = {place: float(np.ptp(values[own])) for place, own in rows.items()}
+    if not any(spread.values()):
         return []
-    widest = max(spread, key=lambda place: spread[place])
-    place = (
-        f"Where the choice of block matters most: unit {widest[0]} layer {widest[1]}, "
-        f"{format_seconds(spread[widest])} between its fastest and slowest candidate."
+    # Noise spreads blocks too, by three standard errors at every slot with nine of them.
+    by_block = sum(
+        spread[place] * _share_that_is_no_noise(friendliness.latency, own)
+        for place, own in rows.items()
     )
-    found = [place]
+    found = []
+    # For the same reason a place is named only where a block stands out with confidence.
+    settled = [(claim.effect.unit, claim.effect.layer) for claim in slot_claims(friendliness)]
+    if settled:
+        widest = max(settled, key=lambda place: spread[place])
+        ends = np.zeros(len(values))
+        ends[max(rows[widest], key=lambda row: values[row])] = 1.0
+        ends[min(rows[widest], key=lambda row: values[row])] = -1.0
+        found.append(
+            f"Where the choice of block matters most: unit {widest[0]} layer {widest[1]}, "
+            f"{format_spread(friendliness.latency.interval(ends))} between its fastest and slowest "
+            "candidate."
+        )
     if depths:
         by_depth = sum(abs(v) for v in depths.values())
         moved = (
@@ -109,6 +125,13 @@ def _spread_sentences(friendliness: Friendliness) -> list[str]:
                 more, less = less, more
             found.append(f"Latency is moved more by {more} than by {less}: {moved}")
     return found
+
+
+def _share_that_is_no_noise(response: Response, rows: Sequence[int]) -> float:
+    """Return which share of some effects' standard deviation their errors do not explain."""
+    size = float(np.sum(response.values[rows] ** 2))
+    noise = float(np.sum(np.diag(response.covariance)[rows]))
+    return math.sqrt(max(0.0, 1.0 - noise / size)) if size > 0.0 else 0.0
 
 
 def _claim_sentences(friendliness: Friendliness) -> list[str]:
@@ -187,7 +210,7 @@ def _value(interval: Interval | None) -> float:
 def _points(interval: Interval | None) -> str:
     if interval is None:
         return ""
-    return f", accuracy {interval.value:+.2g} ± {interval.half_width:.2g} points"
+    return f", accuracy {format_points_spread(interval)}"
 
 
 def _share(interval: Interval | None, response: Response) -> str:

@@ -145,7 +145,8 @@ def reduced_space(reduction: Reduction) -> DesignSpace:
     """
     if reduction.space not in space_names():
         raise SpaceError(
-            f"space is {reduction.space!r}; expected a design space that `hwprof spaces` lists"
+            f"space is {reduction.space!r}; expected a design space that `hwprof spaces` lists: one "
+            f"of your own is named by {ENVIRONMENT}=my_space.yaml"
         )
     base = get_space(reduction.space, reduction.resolution_px)
     return base.restrict(reduction.alive, reduction.max_depth)

@@ -92,6 +92,13 @@ def test_the_table_names_a_failure_beside_what_worked() -> None:
     assert "batch 128: out of memory" in text
 
 
+def test_a_network_that_takes_seconds_has_a_rate() -> None:
+    rows = [{"batch": 1, "per_image_s": 2.5, "failure": None, "measurement": measured()}]
+    (line,) = [line for line in shown(batches_text(rows)).splitlines() if "clean" in line]
+    assert line.split()[5:7] == ["2.50", "s"]
+    assert line.split()[7] == "0.400"
+
+
 def test_an_enqueue_that_decides_is_said() -> None:
     times = {"gpu_median_s": 1e-4, "enqueue_median_s": 9e-5, "end_to_end_median_s": 2e-4}
     assert "90 %" in gpu_times(times)[1][1]

@@ -58,3 +58,13 @@ def test_a_space_beside_a_run_has_to_be_the_runs(tmp_path: Path) -> None:
         PlanError, match=r"not what the run was made in \(mobile-mini\); leave it out"
     ):
         api.reduce(run, space="nasbench201")
+
+
+def test_images_that_nothing_looks_at_are_refused(tmp_path: Path) -> None:
+    run, csv = imported(tmp_path, 0), tmp_path / "effects.csv"
+    api.effects(run, csv=csv)
+    for call in (api.effects, api.reduce):
+        with pytest.raises(PlanError, match=r"--data 'images' .* no accuracy source is named"):
+            call(run, data="images")
+    with pytest.raises(PlanError, match="accuracies of its own; leave out --data"):
+        api.reduce(effects=csv, space="mobile-mini", data="images")

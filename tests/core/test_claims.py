@@ -66,6 +66,39 @@ def test_a_place_is_named_where_its_claim_stands(monkeypatch: pytest.MonkeyPatch
     assert "most in" not in avoided
 
 
+def test_where_blocks_matter_most_is_no_accident_of_noise() -> None:
+    """Some slot always has the widest spread; it is named with its error, where one stands."""
+    start = "Where the choice of block matters most: unit 0 layer 0, "
+    (said,) = (line for line in insights(fitted(0, 2.0)[0]) if "matters most" in line)
+    assert said.startswith(start)
+    value, half = said.removeprefix(start).split(" s between")[0].split(" ± ")
+    # Two candidates, 4 apart, each in half of 60 networks: 2 sd / sqrt(60), and t of 54 degrees.
+    assert float(value) == pytest.approx(4.0, abs=1.0)
+    assert float(half) == pytest.approx(2.0 * 2.0 / 60**0.5, rel=0.4)
+    assert not any("matters most" in line for line in insights(fitted(1, 0.0)[0]))
+
+
+def test_what_noise_spreads_blocks_by_is_not_taken_for_their_choice() -> None:
+    """Layers take 0.3 ms in all, blocks are alike; their estimates lie 0.7 ms apart, all slots."""
+    space = get_space("mobile-mini")
+    design = DesignMatrix(space)
+    truth = np.zeros(design.n_coefficients)
+    truth[0] = 10e-3
+    truth[[d.columns.start for d in design.decisions if d.has_depth]] = 0.05e-3
+    right = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        codes = random_codes(design, rng, 150)
+        y = design.predictions(truth, codes) + rng.normal(0.0, 0.1e-3, len(codes))
+        samples = [
+            Sample(arch=space.decode(row), latency_s=float(v))
+            for row, v in zip(codes, y, strict=True)
+        ]
+        said = insights(fit_friendliness(space, samples))
+        right += any("moved more by depth than by the choice of blocks" in s for s in said)
+    assert right >= 15
+
+
 def test_words_without_claims() -> None:
     (said,) = (line for line in insights(fitted(1, 0.0)[0]) if "Holm" in line)
     assert said == (

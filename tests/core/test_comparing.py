@@ -68,6 +68,19 @@ def test_interval_of_a_rank_correlation_is_bonett_and_wright_s() -> None:
     assert rank_correlation(a[:3], b[:3])[1] is None
 
 
+def test_ranks_that_agree_throughout_leave_something_open() -> None:
+    """Fisher's transform of 1 is infinite: five blocks in one order would be known for certain."""
+    order = np.arange(5.0)
+    for sign in (1.0, -1.0):
+        r, interval = rank_correlation(order, sign * order)
+        assert r == sign
+        assert interval is not None
+        assert interval.lo <= r <= interval.hi
+        # 1 - 6 / 120, and 1.96 sqrt(1.5 / 2) to either side of its transform.
+        expected = np.tanh(np.arctanh(0.95) - 1.959964 * 0.75**0.5)
+        assert min(abs(interval.lo), abs(interval.hi)) == pytest.approx(expected)
+
+
 def test_a_block_that_is_slow_here_and_fast_there_flips() -> None:
     here, there = device("here", cost(0.5)), device("there", cost(-0.5), seed=1)
     compared = compare_devices([here, there])
@@ -86,7 +99,10 @@ def test_a_block_that_is_slow_here_and_fast_there_flips() -> None:
 def test_nothing_flips_where_one_sign_is_not_settled() -> None:
     here = device("here", cost(0.5))
     unsure = device("unsure", cost(-0.02), noise_ms=1.0, seed=2)
-    assert unsure.friendliness.latency.values[0] != 0.0
+    # Signs do oppose each other; they are not settled.
+    blocks = [i for i, e in enumerate(here.friendliness.effects) if e.kind in ("block", "network")]
+    both = here.friendliness.latency.values * unsure.friendliness.latency.values
+    assert (both[blocks] < 0.0).any()
     compared = compare_devices([here, unsure])
     assert compared.flips == ()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,14 @@ from hwprof.estimate.design_matrix import DesignMatrix
 from hwprof.estimate.effects_csv import friendliness_from_csv
 from hwprof.estimate.friendliness import Friendliness, fit_friendliness
 from hwprof.results import Sample
-from hwprof.space import get_space
+from hwprof.space import DesignSpace, get_space
 
 
 def fitted(name: str) -> Friendliness:
-    space = get_space(name)
+    return fitted_in(get_space(name))
+
+
+def fitted_in(space: DesignSpace) -> Friendliness:
     design, rng = DesignMatrix(space), np.random.default_rng(0)
     archs = [space.sample(rng) for _ in range(2 * design.n_coefficients)]
     noise = rng.normal(0.0, 1e-3, (2, len(archs)))
@@ -72,3 +76,18 @@ def test_a_compressed_table_that_was_cut_short_is_said_to_be(tmp_path: Path) -> 
         path.write_bytes(content)
         with pytest.raises(DataError, match="cannot read the effects"):
             friendliness_from_csv(path, found.space)
+
+
+def test_a_block_that_looks_like_a_number_keeps_its_name(tmp_path: Path) -> None:
+    """Such as 3e6, a kernel and an expansion in a family of the user's own."""
+    mini = get_space("mobile-mini")
+    short = {
+        slot: tuple(b.removeprefix("mbconv_k").replace("_e", "e") for b in blocks)
+        for slot, blocks in mini.candidates.items()
+    }
+    found = fitted_in(replace(mini, candidates=short, alive=short))
+    assert "3e6" in {e.block for e in found.effects}
+    path = tmp_path / "effects.csv"
+    path.write_text(found.to_csv())
+    again = friendliness_from_csv(path, found.space)
+    np.testing.assert_allclose(again.latency.values, found.latency.values, atol=1e-12)

@@ -258,6 +258,16 @@ def test_saturation_shows_as_lack_of_fit() -> None:
     assert straight.latency.lack_of_fit.curvature_p > 0.01
 
 
+def test_rounding_is_not_taken_for_lack_of_fit() -> None:
+    """Exactly additive latencies leave rounding over; a squared term would find something in it."""
+    found, _, _ = noise_free()
+    for response in (found.latency, found.accuracy):
+        assert response is not None
+        assert response.lack_of_fit is not None
+        assert response.lack_of_fit.curvature_p == 1.0
+        assert response.lack_of_fit.r2_curved == 1.0
+
+
 def test_csv_has_the_documented_columns_and_round_trips(tmp_path: Path) -> None:
     found, seconds, _ = noise_free()
     text = found.to_csv()

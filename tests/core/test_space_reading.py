@@ -300,7 +300,7 @@ def write(path: Path, **fields: object) -> Path:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"space": "mobile"}, "space is 'mobile'; expected"),
+        ({"space": "mobile"}, r"space is 'mobile'; expected .* by HWPROF_SPACES=my_space"),
         ({"space": None}, "space is None; expected a text"),
         ({"resolution_px": "32"}, "resolution_px is '32'; expected a whole number"),
         ({"resolution_px": -1}, "resolution_px is -1"),

@@ -16,6 +16,7 @@ from hwprof.units import (
     format_interval,
     format_pct,
     format_points,
+    format_points_spread,
     format_seconds,
     format_share,
     format_spread,
@@ -43,6 +44,19 @@ UNITS_S = {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}
 )
 def test_times_take_the_unit_that_reads_well(value_s, text):
     assert format_seconds(value_s) == text
+
+
+@pytest.mark.parametrize(
+    ("interval", "text"),
+    [
+        (Interval(1.6449, 1.4149, 1.8749), "+1.64 ± 0.23 points"),
+        (Interval(12.345, 12.322, 12.368), "+12.345 ± 0.023 points"),
+        (Interval(-0.5, -2.0, 1.0), "−0.5 ± 1.5 points"),
+        (Interval(0.25, 0.25, 0.25), "+0.25 ± 0.00 points"),
+    ],
+)
+def test_an_accuracy_is_written_as_finely_as_it_is_known(interval, text):
+    assert format_points_spread(interval) == text
 
 
 def test_a_difference_shows_its_sign():

@@ -56,7 +56,7 @@ def test_what_a_session_does_to_all_blocks_alike_is_no_error_of_their_difference
     assert centred(apart)["a"].half_width > 1e-4
 
 
-def test_blocks_that_isolated_timing_misjudges_are_named_worst_first():
+def test_blocks_that_isolated_timing_misjudges_are_named():
     values = (("a", 1e-3, 3e-3), ("b", 2e-3, 2e-3), ("c", 3e-3, 1e-3))
     isolated = [
         IsolatedBlock(slot=Slot(0, 0), block=b, isolated_hot_s=Interval(v, v - 1e-5, v + 1e-5))
@@ -69,6 +69,18 @@ def test_blocks_that_isolated_timing_misjudges_are_named_worst_first():
     assert summary is not None
     assert summary.slope == pytest.approx(-1.0)
     assert summary.correlation == pytest.approx(-1.0)
+
+
+def test_the_worst_of_many_gaps_come_first():
+    times = (("a", 1e-3, -0.5e-3), ("b", 2e-3, 2e-3), ("c", 3e-3, -1.5e-3))
+    isolated = [
+        IsolatedBlock(slot=Slot(0, 0), block=b, isolated_hot_s=Interval(v, v - 1e-5, v + 1e-5))
+        for b, v, _ in times
+    ]
+    rows = context_rows(isolated, tuple(block_effect(0, 0, b, v, 1e-5) for b, _, v in times))
+    # Gaps of 0.5, 2 and -2.5 ms.
+    assert [r.block for r in largest_gaps(rows)] == ["c", "b", "a"]
+    assert [r.block for r in largest_gaps(rows, 1)] == ["c"]
 
 
 def test_a_slot_with_one_common_block_says_nothing():

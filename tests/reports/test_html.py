@@ -157,6 +157,17 @@ def test_heat_maps_hold_every_effect(written, report_data):
         assert bool(mark) == effect.latency.excludes_zero
 
 
+def test_gaps_beyond_both_intervals_are_marked(written, report_data):
+    """In the table of every block, as docs/friendliness.md says."""
+    text = (written / "index.html").read_text(encoding="utf-8")
+    (table,) = re.findall(r'aria-label="Every block.s cost">(.*?)</table>', text, re.DOTALL)
+    lines = [line for line in table.split("<tr>") if line.startswith('<th scope="row">')]
+    marks = ["<b>" in line for line in lines]
+    rows = context_rows(report_data.isolated, report_data.effects)
+    assert marks == [row.disagrees for row in rows]
+    assert 0 < sum(marks) < len(marks)
+
+
 def test_failures_machine_and_commands_are_told(page, report_data):
     text = page.text
     assert report_data.campaign.failures[0].message in text

@@ -160,6 +160,18 @@ def test_searches_that_differ_only_in_seed_are_told_apart(report_data):
     assert labels == {"NSGA-II, full space, seed 0", "NSGA-II, full space, seed 7"}
 
 
+def test_searches_of_one_seed_are_told_apart(report_data):
+    """Such as one seed with two budgets: as one front their points would be joined to a zigzag."""
+    (_, nsga2) = report_data.full_searches
+    data = replace(report_data, full_searches=(nsga2, nsga2, replace(nsga2, seed=7)))
+    labels = [p.search for p in front_points(data) if not p.reduced]
+    assert list(dict.fromkeys(labels)) == [
+        "NSGA-II, full space, seed 0, no. 1",
+        "NSGA-II, full space, seed 0, no. 2",
+        "NSGA-II, full space, seed 7",
+    ]
+
+
 def test_gain_compares_the_same_strategy_over_its_seeds(report_data):
     rows = {(r.strategy, r.reduced): r for r in comparison_rows(report_data)}
     assert rows["nsga2", True].gain == pytest.approx(0.252 / 0.239 - 1)
@@ -310,6 +322,13 @@ def test_headline_names_blocks_drops_and_networks(report_data):
     assert "mbconv_k7_e3 everywhere (saves 6.46 ms)" in drops
     for _, point in picks(best_points(points)):
         assert f"#{point.number}" in networks
+
+
+def test_a_cut_for_accuracy_that_costs_time_is_said_to(report_data):
+    slower = replace(report_data.reduction.drops[0], latency_s=Interval(-2e-3, -3e-3, -1e-3))
+    data = replace(report_data, reduction=replace(report_data.reduction, drops=(slower,)))
+    said = headline(data, ())[1]
+    assert said.endswith("(costs 2.00 ms).")
 
 
 def test_headline_without_accuracy_speaks_of_latency_alone(report_data):

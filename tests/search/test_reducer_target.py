@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -65,6 +66,11 @@ def test_blocks_that_only_slower_networks_hold_are_dropped() -> None:
     assert gone == {f"{SLOW} at {slot}" for slot in found.space.slots}
     assert not gone & possible
     assert all(d.rule == "R7 over the target" for d in reduction.drops)
+    for drop in reduction.drops:
+        # 6 ms more than the fastest network, which is itself within the target.
+        said = re.search(r"with it a network takes ([\d.]+) ms at least", drop.why)
+        assert said is not None
+        assert float(said[1]) == pytest.approx(1e3 * (fastest + 6e-3), rel=0.01)
     assert any("focused on networks" in note for note in reduction.notes)
 
 
