@@ -66,7 +66,7 @@ def compare(
 
     Raises:
         PlanError: the two are of different kinds, or an option does not go with them.
-        StoreError: a run holds no measurement, or a baseline would be compared with itself.
+        StoreError: a run holds no measurement, or what is stored would be compared with itself.
         DeviceError: the device is not there.
     """
     options = DeviceOptions(threads=threads, batch=batch, precision=precision, script=script)

@@ -129,15 +129,15 @@ def find_baseline(folder: Path, commit: str | None = None) -> Path:
 
 
 def refuse_itself(base: Path, new: Path) -> None:
-    """Refuse to hold a baseline against itself.
+    """Refuse to hold stored measurements against themselves.
 
     Raises:
-        StoreError: both are one baseline.
+        StoreError: both are one baseline, run or file.
     """
-    if is_baseline(base) and base.resolve() == new.resolve():
+    if base.resolve() == new.resolve():
         raise StoreError(
-            f"{str(base)!r} would be compared with itself, which always passes; name another "
-            "baseline, or the --commit before"
+            f"{str(base)!r} would be compared with itself, which finds nothing; name another one, or "
+            "of a baseline the --commit before"
         )
 
 

@@ -26,6 +26,7 @@ from hwprof.regression.baseline import (
     find_baseline,
     next_session,
     read_baseline,
+    runs_of,
     sessions_of,
 )
 from hwprof.regression.stored import Stored
@@ -224,11 +225,14 @@ class TestBaselines:
         assert [r.verdict for r in result.rows] == ["EQUIVALENT"]
         assert api.compare(baselines / "abc123", baselines / "abd999") == result
 
-    def test_a_baseline_is_not_held_against_itself(self, baselines: Path) -> None:
+    def test_what_is_stored_is_not_held_against_itself(self, baselines: Path) -> None:
         with pytest.raises(StoreError, match="compared with itself"):
             api.suite_compare(baselines, baselines / "abc123", commit="abc")
         with pytest.raises(StoreError, match="compared with itself"):
             api.compare(baselines / "abc123", str(baselines / "abd999" / ".." / "abc123"))
+        (run,) = runs_of(next(sessions_of(baselines / "abc123")))
+        with pytest.raises(StoreError, match="compared with itself"):
+            api.compare(run, run)
 
     def test_an_interrupted_call_keeps_what_was_finished_and_mixes_nothing_in(
         self, tmp_path: Path
