@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from hwprof.errors import IncompatibleRunError, SpaceError
-from hwprof.estimate.crossval import HeldOut, cross_validate, holdout_figures, require_networks
+from hwprof.estimate.crossval import HeldOut, holdout_figures
 from hwprof.estimate.design_matrix import DesignMatrix
 from hwprof.estimate.expectation import Draws
 from hwprof.estimate.interactions import PAIRS, UNUSED, Interactions, InteractionTest
 from hwprof.estimate.latency_fit import additive, encoded, inverse_errors, with_interactions
-from hwprof.estimate.least_squares import ordinary_fit, square_root, t_quantile
+from hwprof.estimate.least_squares import square_root, t_quantile
 from hwprof.estimate.level_tables import LevelTables
 from hwprof.estimate.pair_terms import PairTable
 from hwprof.estimate.session_levels import levels_of
@@ -371,24 +371,3 @@ class AdditiveLatencyModel:
             f"{what} stood in none of the {self.n_networks} networks that the latency model "
             "was fitted to; profile more networks (--networks)"
         )
-
-
-def mac_baseline(space: DesignSpace, samples: Sequence[Sample], *, seed: int = 0) -> Holdout | None:
-    """Return how well MACs alone predict latency (a straight line), on the same folds.
-
-    What the additive model must beat to be worth its measurements.
-    """
-    from hwprof.graph import architecture_cost
-
-    timed = [s for s in samples if s.latency_s is not None]
-    require_networks(len(timed))
-    macs = np.array([architecture_cost(space, s.arch).macs for s in timed], dtype=np.float64)
-    y = np.array([s.latency_s for s in timed], dtype=np.float64)
-    scale = float(macs.std())
-    X = np.ones((len(y), 1))
-    if scale > 0.0:
-        X = np.column_stack([X, (macs - macs.mean()) / scale])
-    everything = np.ones(len(y), dtype=np.bool_)
-    return holdout_figures(
-        cross_validate(X, y, ordinary_fit, lambda train, test: everything[test], seed=seed)
-    )

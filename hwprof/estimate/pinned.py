@@ -106,7 +106,7 @@ def _quantiles(values: Floats, tau: float, rng: np.random.Generator) -> Floats:
     resample, whatever n.
     """
     n = len(values)
-    k = max(1, math.ceil(tau * n))
+    k = max(1, math.ceil(round(tau * n, 9)))  # 0.07 * 100 is a little over 7
     places = np.ceil(n * rng.beta(k, n + 1 - k, size=N_RESAMPLES)).astype(np.int64)
     ordered = np.sort(values)
     return np.concatenate([ordered[[k - 1]], ordered[np.clip(places, 1, n) - 1]])

@@ -18,7 +18,7 @@ from hwprof.errors import (
 )
 from hwprof.estimate.crossval import spearman
 from hwprof.estimate.design_matrix import DesignMatrix
-from hwprof.estimate.latency_model import AdditiveLatencyModel, mac_baseline
+from hwprof.estimate.latency_model import AdditiveLatencyModel
 from hwprof.measure.records import Fingerprint
 from hwprof.results import Sample
 from hwprof.space import Architecture, DesignSpace, Slot, get_space
@@ -346,16 +346,6 @@ def test_another_fingerprint_is_refused_unless_allowed() -> None:
         model.require_fingerprint(THERE)
     with pytest.raises(IncompatibleRunError, match="does not say where"):
         unnamed.require_fingerprint(HERE)
-
-
-def test_macs_alone_are_worse_than_the_additive_model() -> None:
-    space = get_space("mobile-mini")
-    samples = additive(space, draw(space, 200, 0), noise=5e-5)
-    model, baseline = AdditiveLatencyModel.fit(space, samples), mac_baseline(space, samples)
-    assert model.holdout is not None
-    assert baseline is not None
-    assert baseline.n == model.holdout.n == 200
-    assert baseline.median_rel_error > 3 * model.holdout.median_rel_error
 
 
 def test_spearman_averages_ties() -> None:

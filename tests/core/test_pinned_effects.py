@@ -127,6 +127,14 @@ def test_equations_by_hand() -> None:
     assert shifts[b].value == 7.0 - 1.0
 
 
+def test_a_quantile_is_not_a_rank_further_for_rounding() -> None:
+    """0.07 · 100 is 7.000000000000001 in floats, and the seventh smallest is meant."""
+    pin, _, _ = by_hand()
+    samples = {None: np.arange(1.0, 101.0), pin: np.arange(1.0, 101.0) ** 2}
+    shifts = PinnedValues(values=samples).percentile_shifts(0.07, np.random.default_rng(0))
+    assert shifts[pin].value == 49.0 - 7.0
+
+
 def test_percentile_shifts_cover_the_truth() -> None:
     """Of normal samples a unit apart every quantile shifts by one."""
     pin, _, _ = by_hand()
