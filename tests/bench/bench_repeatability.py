@@ -19,7 +19,7 @@ On ``cpu-torch`` the others have the system's malloc, as whoever writes such a l
 hwprof's workers one that keeps its memory: what lies between them is method and allocator together.
 Only the rows out of hwprof's own bursts compare methods alone.
 
-All of it takes two to four hours at the standard preset, and an hour with ``--preset quick``.
+All of it takes three hours or more at the standard preset, 80 minutes with ``--preset quick``.
 With ``--others 8``, 8 repetitions of the other methods spread over hwprof's 20, it is less;
 ``--devices``, ``--loads``, ``--workloads`` and ``--repetitions`` choose less too.
 """
