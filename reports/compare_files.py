@@ -5,25 +5,18 @@ Every function takes rows of ``hwprof compare --json`` and what ``--allow`` lets
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
-from hwprof.reports.compare_text import HEADS, cells, sentence
+from hwprof.reports.compare_text import HEADS, cells, is_slower, reasons, sentence, summary
 
 Row = Mapping[str, Any]
 
 _COLOURS = {"regressed": "#c62828", "open": "#b07d00", "passed": "#2e7d32"}
 _CHARACTER_PX = 6.6
 _PADDING_PX = 12
-
-
-def is_slower(row: Row) -> bool:
-    """Return whether a row's level or tail regressed."""
-    tail = row["tail"]
-    return row["verdict"] == "REGRESSED" or (tail is not None and tail["verdict"] == "REGRESSED")
 
 
 def is_open(row: Row, allow: Collection[str]) -> bool:
@@ -33,22 +26,12 @@ def is_open(row: Row, allow: Collection[str]) -> bool:
     return row["verdict"] == "INCONCLUSIVE" and "inconclusive" not in allow
 
 
-def summary(rows: Sequence[Row]) -> str:
-    """Return the verdicts counted: ``1 regressed, 3 equivalent``."""
-    counts = Counter(str(row["verdict"]).lower().replace("_", " ") for row in rows)
-    n_tails = sum(is_slower(row) and row["verdict"] != "REGRESSED" for row in rows)
-    words = [f"{n} {word}" for word, n in counts.most_common()]
-    if n_tails:
-        words.insert(0, f"{n_tails} with a slower tail")
-    return ", ".join(words) or "nothing compared"
-
-
 def markdown(rows: Sequence[Row], allow: Collection[str] = ()) -> str:
-    """Return a table and a line for each workload."""
+    """Return a table and the reasons."""
     lines = [f"**hwprof compare:** {summary(rows)}", ""]
     lines += [_line(HEADS), _line(["---"] * len(HEADS))]
     lines += [_line(cells(row)) for row in rows]
-    lines += ["", *(f"- {_cell(row['workload'])}: {_cell(sentence(row))}" for row in rows)]
+    lines += ["", *(f"- {_cell(who)}: {_cell(why)}" for who, why in reasons(rows))]
     return "\n".join(lines) + "\n"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,19 +22,55 @@ STYLES: Mapping[str, str] = {
     "INCONCLUSIVE": "yellow",
     "NOT_COMPARABLE": "bold yellow",
 }
+MOST_NAMED = 3
+"""Workloads that a reason names where more have the same."""
 HEADS = ("workload", "verdict", "base", "new", "shift", "99 % interval", "detectable")
 
 
 def compare_text(rows: Sequence[Row]) -> RenderableType:
-    """Show rows of ``hwprof compare --json``: a table, then a line for each with its reason."""
+    """Show rows of ``hwprof compare --json``: a table, then the reasons, and of several the count."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for head in HEADS:
-        table.add_column(head, overflow="fold")
+        table.add_column(head, overflow="fold", no_wrap=head == "verdict")
     for row in rows:
         first, verdict, *rest = cells(row)
         table.add_row(Text(first), Text(verdict, style=STYLES[verdict]), *map(Text, rest))
-    lines = [Text(f"{row['workload']}: {sentence(row)}") for row in rows]
+    lines = [Text(f"{who}: {why}") for who, why in reasons(rows)]
+    if len(rows) > 1:
+        lines.append(Text(f"{len(rows)} compared: {summary(rows)}"))
     return Group(table, *(lines or [Text("nothing to compare: neither side holds a measurement")]))
+
+
+def reasons(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """Return what rows rest on, each with the workloads that it is said of.
+
+    Where no level can be called, hundreds of them may lack the same.
+    """
+    workloads: dict[str, list[str]] = {}
+    for row in rows:
+        workloads.setdefault(sentence(row), []).append(str(row["workload"]))
+    found = []
+    for why, names in workloads.items():
+        n_more = len(names) - MOST_NAMED
+        more = f" and {n_more} more" if n_more > 0 else ""
+        found.append((", ".join(names[:MOST_NAMED]) + more, why))
+    return found
+
+
+def is_slower(row: Row) -> bool:
+    """Return whether a row's level or tail regressed."""
+    tail = row["tail"]
+    return row["verdict"] == "REGRESSED" or (tail is not None and tail["verdict"] == "REGRESSED")
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """Return the verdicts counted: ``1 regressed, 3 equivalent``."""
+    counts = Counter(str(row["verdict"]).lower().replace("_", " ") for row in rows)
+    n_tails = sum(is_slower(row) and row["verdict"] != "REGRESSED" for row in rows)
+    words = [f"{n} {word}" for word, n in counts.most_common()]
+    if n_tails:
+        words.insert(0, f"{n_tails} with a slower tail")
+    return ", ".join(words) or "nothing compared"
 
 
 def cells(row: Row) -> tuple[str, ...]:

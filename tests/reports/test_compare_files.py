@@ -101,6 +101,22 @@ def test_the_terminal_names_what_changed_and_why_no_tail() -> None:
     assert "tail not judged: too few calls" in captured.get()
 
 
+def test_what_many_lack_is_said_once() -> None:
+    rows = [row("INCONCLUSIVE", workload=f"net{i}", reason="too few levels") for i in range(5)]
+    rows.insert(1, row("EQUIVALENT", workload="other", reason="close enough"))
+    console = Console(width=80)
+    with console.capture() as captured:
+        console.print(compare_text(rows))
+    lines = [line.rstrip() for line in captured.get().splitlines()]
+    assert lines[-3:] == [
+        "net0, net1, net2 and 2 more: too few levels",
+        "other: close enough",
+        "6 compared: 5 inconclusive, 1 equivalent",
+    ]
+    assert sum("INCONCLUSIVE" in line for line in lines) == 5  # no verdict is folded
+    assert "- net0, net1, net2 and 2 more: too few levels" in compare_files.markdown(rows)
+
+
 def test_the_terminal_says_that_there_was_nothing() -> None:
     console = Console(width=300)
     with console.capture() as captured:
