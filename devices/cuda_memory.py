@@ -13,8 +13,11 @@ FULL = (
     "(nvidia-smi lists it)"
 )
 """What helps where the GPU's memory is full."""
-_FULL_WORDS = ("out of memory", "_STATUS_ALLOC_FAILED", "cudaErrorMemoryAllocation")
-"""In what CUDA (through torch.AcceleratorError), cuBLAS and cuDNN say then."""
+_FULL_WORDS = (
+    *("out of memory", "_STATUS_ALLOC_FAILED", "cudaErrorMemoryAllocation"),
+    "DEVICE_ALLOCATION_FAILED",
+)
+"""In what CUDA (through torch.AcceleratorError), cuBLAS and cuDNN say then; the last is cuDNN 9's."""
 
 
 def is_memory_full(torch: Any, error: BaseException) -> bool:

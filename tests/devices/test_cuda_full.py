@@ -23,15 +23,22 @@ def test_a_full_gpu_is_a_failure_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("kind", [CudaAdapter, CudaCompiledAdapter])
-def test_a_full_gpu_is_no_mistake_of_the_model(kind: type[CudaAdapter]) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+    ],
+)
+def test_a_full_gpu_is_no_mistake_of_the_model(kind: type[CudaAdapter], text: str) -> None:
     """CUDA's libraries say so in words: torch's own error is only for its allocator."""
     opened = adapter(kind=kind, replaced={"compile": lambda module, **_: module})
 
     def full() -> None:
-        raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`")
+        raise RuntimeError(text)
 
     opened.torch.cuda.synchronize = full
-    with pytest.raises(MemoryError, match=r"ALLOC_FAILED.*; use a smaller --batch"):
+    with pytest.raises(MemoryError, match=r"ALLOC.*FAILED.*; use a smaller --batch"):
         opened.compile(block("mbconv"), PLAN)
 
 

@@ -297,10 +297,14 @@ def test_damaged_files(tmp_path: Path) -> None:
         compiled(Workload.from_file(file))
 
 
-def test_a_full_gpu_is_a_failure_of_its_own() -> None:
+@pytest.mark.parametrize(
+    "text",
+    ["CUDA failure 2: out of memory", "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"],
+)
+def test_a_full_gpu_is_a_failure_of_its_own(text: str) -> None:
     class Full(OrtOnFakeGpu):
         def InferenceSession(self, *_: Any, **__: Any) -> Any:  # noqa: N802
-            raise RuntimeError("CUDA failure 2: out of memory ; GPU=0")
+            raise RuntimeError(f"{text} ; GPU=0")
 
     with pytest.raises(MemoryError, match=r"GPU=0; use a smaller --batch"):
         compiled(ort=Full(FakeGpu()))
