@@ -43,6 +43,7 @@ class FakeGpu:
     free_ns: int = 0
     is_cold: bool = False
     captured: FakeGraph | None = None
+    event_gap_ns: int = EVENT_GAP_NS
     stuck_in: object = None
     """The pool of a capture that failed, which torch's allocator has not left."""
     spoiled: list[object] = field(default_factory=list)
@@ -118,7 +119,7 @@ class FakeEvent:
 
     def elapsed_time(self, end: FakeEvent) -> float:
         apart_ns = round((end.reached_ns - self.reached_ns) / EVENT_NS) * EVENT_NS
-        least_ns = 0 if self.options.get("external") else EVENT_GAP_NS
+        least_ns = 0 if self.options.get("external") else self._gpu.event_gap_ns
         return max(apart_ns, least_ns) * 1e-6
 
 

@@ -49,6 +49,12 @@ def test_without_a_graph_a_launch_bound_network_takes_the_hosts_time() -> None:
     assert per_call == pytest.approx(50 * 5_000, rel=0.02)
 
 
+def test_events_with_nothing_between_them_may_tell_the_same_time() -> None:
+    """They lie closer than they resolve then: that says nothing of the work."""
+    found = timer(FakeGpu(event_gap_ns=0), 1, 3_000, capture=False)
+    assert found.burst(0.0, 3, "hot").n_samples >= 3
+
+
 def test_a_refused_capture_says_why_and_goes_on() -> None:
     gpu = FakeGpu(refuses_capture="operation not permitted when stream is capturing\nmore")
     found = timer(gpu, 3, 50_000)
