@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import subprocess
 import sys
@@ -118,6 +119,16 @@ def test_rows_survive_what_ends_the_script(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(gpu_sections, "outputs", lambda: rows("outputs", "again"))
     gpu_check.run(asked(tmp_path, "outputs"))
     assert kept() == ["c", "again"]
+    # Of several sections those that never began keep what they had.
+    monkeypatch.setattr(gpu_sections, "outputs", lambda: rows("outputs", "third", "killed"))
+    with pytest.raises(KeyboardInterrupt):
+        gpu_check.run(asked(tmp_path, "outputs,floor"))
+    assert kept() == ["c", "third"]
+    with monkeypatch.context() as slow:
+        slow.setattr(time, "monotonic", itertools.count(step=1000).__next__)
+        for _ in range(2):
+            gpu_check.run(asked(tmp_path, "floor"))
+    assert kept() == ["c", "third", "no time was left"]
 
 
 def test_search_steps_compute_as_a_search_does(monkeypatch: pytest.MonkeyPatch) -> None:

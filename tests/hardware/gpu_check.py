@@ -12,7 +12,7 @@ batch 1, 8, 32, 128 on every device). ``effects`` takes the time that is left; c
 on.
 
 Writes ``gpu-check.json``, row by row, and the run folders into --out. Rows of earlier calls stay,
-except those of the sections that are run again. Exit code 0: every check held; 1: one did not; 3:
+except those of a section that is begun again. Exit code 0: every check held; 1: one did not; 3:
 no GPU is here.
 """
 
@@ -29,7 +29,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwprof.devices.cuda_presence import torch_lacks
+from hwprof.devices.cuda_presence import timing_lacks
 from hwprof.errors import HwprofError
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 NO_GPU = 3
 RESULTS = "gpu-check.json"
+NO_TIME = "no time was left"
 SECTIONS = ("facts", "outputs", "agreement", "floor", "search", "effects", "batches")
 
 
@@ -78,7 +79,7 @@ def run(asked: argparse.Namespace) -> list[Row]:
     }
     wanted = [name for name in SECTIONS if name in asked.sections.split(",")]
     file = asked.out / RESULTS
-    earlier = [row for row in _rows_in(file) if row["section"] not in wanted]
+    earlier = _rows_in(file)
     rows: list[Row] = []
 
     def told(row: Row) -> None:
@@ -88,8 +89,13 @@ def run(asked: argparse.Namespace) -> list[Row]:
         _write(file, [*earlier, *map(asdict, rows)])
 
     for name in wanted:
-        if time.monotonic() > deadline_s:
-            told(Row(section=name, what="no time was left", value="-", holds=False))
+        late = time.monotonic() > deadline_s
+        # What an earlier call measured goes when the section is measured again, not before.
+        earlier = [
+            row for row in earlier if row["section"] != name or (late and row["what"] != NO_TIME)
+        ]
+        if late:
+            told(Row(section=name, what=NO_TIME, value="-", holds=False))
             continue
         try:
             for row in sections[name]():
@@ -133,7 +139,7 @@ def show(row: Row) -> None:
 def main() -> int:
     """Check, print, write; return the exit code."""
     asked = arguments()
-    if reason := torch_lacks():
+    if reason := timing_lacks():
         print(f"nothing to check: {reason}", file=sys.stderr)
         return NO_GPU
     rows = run(asked)
