@@ -120,11 +120,13 @@ def read_folder(folder: Path, wanted: Wanted) -> RawImages:
         parts = {SPLIT_FOLDERS[name]: p for name, p in inner.items() if name in SPLIT_FOLDERS}
     else:
         parts = {"train": folder}
+    # All splits, before the first is decoded, which may take minutes.
+    for part in parts.values():
+        if not _folders(part):
+            raise DataError(
+                f"{str(part)!r} holds no folders; expected one folder of images per class"
+            )
     classes = tuple(p.name for p in _folders(parts["train"]))
-    if not classes:
-        raise DataError(
-            f"{str(parts['train'])!r} holds no folders; expected one folder of images per class"
-        )
     return RawImages(
         classes=classes,
         splits={name: _read_classes(path, classes, wanted) for name, path in parts.items()},

@@ -182,6 +182,15 @@ class TestFolder:
         with pytest.raises(DataError, match="holds no folders"):
             load_task(str(tmp_path), resolution_px=8)
 
+    @pytest.mark.parametrize("split", ["val", "test"])
+    def test_a_split_without_class_folders_is_named(self, split: str, tmp_path: Path):
+        """ImageNet's validation images come so."""
+        for name in "ab":
+            save_images(tmp_path / "train" / name, 10)
+        save_images(tmp_path / split, 5)
+        with pytest.raises(DataError, match=rf"{split}' holds no folders"):
+            load_task(str(tmp_path), resolution_px=8)
+
     def test_one_class(self, tmp_path: Path):
         save_images(tmp_path / "only", 10)
         with pytest.raises(DataError, match="one class"):
