@@ -265,6 +265,8 @@ class TestArchive:
             ({"classes": np.array(2)}, r"classes of .* has the shape \(\); expected a name"),
             ({"classes": np.array([], dtype="U1")}, r"classes of .* has the shape \(0,\)"),
             ({"val_images": random_images(2), "val_labels": np.array([0, 5])}, "label .* is 5"),
+            ({"test_images": random_images(4)}, "but no test_labels; expected"),
+            ({"val_labels": np.array([0, 1])}, "but no val_images; expected"),
             ({"images": random_images(2), "labels": np.array([0, 1])}, "too few"),
         ],
     )
