@@ -74,6 +74,8 @@ class CheckpointMeta:
         """Return by name all that makes two trainings the same one."""
         return {
             "kind": self.kind,
+            # Settings name a precision only where it is another.
+            "precision": "fp32",
             **{name: value for name, value in self.space.items() if name != BUILT},
             "arch": self.arch,
             "images": self.task["digest"],

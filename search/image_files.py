@@ -120,11 +120,13 @@ def read_folder(folder: Path, wanted: Wanted) -> RawImages:
         parts = {SPLIT_FOLDERS[name]: p for name, p in inner.items() if name in SPLIT_FOLDERS}
     else:
         parts = {"train": folder}
+    # All splits, before the first is decoded, which may take minutes.
+    for part in parts.values():
+        if not _folders(part):
+            raise DataError(
+                f"{str(part)!r} holds no folders; expected one folder of images per class"
+            )
     classes = tuple(p.name for p in _folders(parts["train"]))
-    if not classes:
-        raise DataError(
-            f"{str(parts['train'])!r} holds no folders; expected one folder of images per class"
-        )
     return RawImages(
         classes=classes,
         splits={name: _read_classes(path, classes, wanted) for name, path in parts.items()},
@@ -149,10 +151,17 @@ def read_archive(path: Path, wanted: Wanted) -> RawImages:
             f"{str(path)!r} holds the arrays {sorted(arrays)}; expected images and labels, or "
             "data, offset and label (JPEG)"
         )
+    for prefix in SPLIT_PREFIXES:
+        lacking = [n for n in (f"{prefix}images", f"{prefix}labels") if n not in arrays]
+        if len(lacking) == 1:
+            raise DataError(
+                f"{str(path)!r} holds the arrays {sorted(arrays)} but no {lacking[0]}; expected "
+                "images and labels of a split, or neither"
+            )
     labels = {
         split: _checked_labels(path, f"{prefix}labels", arrays[f"{prefix}labels"])
         for prefix, split in SPLIT_PREFIXES.items()
-        if f"{prefix}labels" in arrays and f"{prefix}images" in arrays
+        if f"{prefix}labels" in arrays
     }
     classes, labels = _named_classes(path, arrays.get("classes"), labels)
     splits = {}

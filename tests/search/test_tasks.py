@@ -182,6 +182,15 @@ class TestFolder:
         with pytest.raises(DataError, match="holds no folders"):
             load_task(str(tmp_path), resolution_px=8)
 
+    @pytest.mark.parametrize("split", ["val", "test"])
+    def test_a_split_without_class_folders_is_named(self, split: str, tmp_path: Path):
+        """ImageNet's validation images come so."""
+        for name in "ab":
+            save_images(tmp_path / "train" / name, 10)
+        save_images(tmp_path / split, 5)
+        with pytest.raises(DataError, match=rf"{split}' holds no folders"):
+            load_task(str(tmp_path), resolution_px=8)
+
     def test_one_class(self, tmp_path: Path):
         save_images(tmp_path / "only", 10)
         with pytest.raises(DataError, match="one class"):
@@ -256,6 +265,8 @@ class TestArchive:
             ({"classes": np.array(2)}, r"classes of .* has the shape \(\); expected a name"),
             ({"classes": np.array([], dtype="U1")}, r"classes of .* has the shape \(0,\)"),
             ({"val_images": random_images(2), "val_labels": np.array([0, 5])}, "label .* is 5"),
+            ({"test_images": random_images(4)}, "but no test_labels; expected"),
+            ({"val_labels": np.array([0, 1])}, "but no val_images; expected"),
             ({"images": random_images(2), "labels": np.array([0, 1])}, "too few"),
         ],
     )
