@@ -44,12 +44,16 @@ def compare_text(rows: Sequence[Row]) -> RenderableType:
 def reasons(rows: Sequence[Row]) -> list[tuple[str, str]]:
     """Return what rows rest on, each with the workloads that it is said of.
 
-    Where no level can be called, hundreds of them may lack the same.
+    Where no level can be called, hundreds of them may lack the same. What two versions or settings
+    differ by is most often the same for all, and comes first then.
     """
+    changes = {_changes(row) for row in rows}
+    is_one = len(rows) > 1 and len(changes) == 1
+    found = [(f"all {len(rows)}", change) for change in changes if is_one and change]
     workloads: dict[str, list[str]] = {}
     for row in rows:
-        workloads.setdefault(sentence(row), []).append(str(row["workload"]))
-    found = []
+        why = _basis(row) if is_one else sentence(row)
+        workloads.setdefault(why, []).append(str(row["workload"]))
     for why, names in workloads.items():
         n_more = len(names) - MOST_NAMED
         more = f" and {n_more} more" if n_more > 0 else ""
@@ -88,10 +92,19 @@ def cells(row: Row) -> tuple[str, ...]:
 
 def sentence(row: Row) -> str:
     """Return in words what a row rests on, and what is said of its tail."""
+    return "; ".join(part for part in (_changes(row), _basis(row)) if part)
+
+
+def _changes(row: Row) -> str:
+    """Return what a row's two sides differ by, where they were timed side by side."""
+    if row["method"] != "paired" or not row["differences"]:
+        return ""
+    changed = (f"{name} {a} -> {b}" for name, (a, b) in row["differences"].items())
+    return "between " + ", ".join(changed)
+
+
+def _basis(row: Row) -> str:
     parts = [str(row["reason"])]
-    if row["method"] == "paired" and row["differences"]:
-        changed = (f"{name} {a} -> {b}" for name, (a, b) in row["differences"].items())
-        parts.append("between " + ", ".join(changed))
     tail = row["tail"]
     if tail is not None:
         parts.append(f"tail (p90) {tail['verdict']}, {_pct(tail['shift'])}")

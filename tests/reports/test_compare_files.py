@@ -10,7 +10,7 @@ from rich.console import Console
 
 from hwprof.regression.records import Comparison, Tail
 from hwprof.reports import compare_files
-from hwprof.reports.compare_text import compare_text
+from hwprof.reports.compare_text import compare_text, reasons
 
 
 def row(verdict: str, **fields: Any) -> dict[str, Any]:
@@ -115,6 +115,17 @@ def test_what_many_lack_is_said_once() -> None:
     ]
     assert sum("INCONCLUSIVE" in line for line in lines) == 5  # no verdict is folded
     assert "- net0, net1, net2 and 2 more: too few levels" in compare_files.markdown(rows)
+
+
+def test_what_all_differ_by_is_said_once() -> None:
+    changed = {"runtime_version": ("1.20", "1.32")}
+    rows = [
+        row("EQUIVALENT", workload=w, reason=f"of {w}", differences=changed) for w in ("a", "b")
+    ]
+    between = "between runtime_version 1.20 -> 1.32"
+    assert reasons(rows) == [("all 2", between), ("a", "of a"), ("b", "of b")]
+    rows[1] |= {"differences": {}}
+    assert reasons(rows) == [("a", f"{between}; of a"), ("b", "of b")]
 
 
 def test_the_terminal_says_that_there_was_nothing() -> None:
