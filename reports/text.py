@@ -52,10 +52,15 @@ Row = Mapping[str, Any]
 def devices_table(rows: Sequence[Row]) -> RenderableType:
     """Show the devices (rows of ``hwprof devices --json``), and why some cannot be used."""
     table = _table("device", "usable", "runtime", "what it is, or what is missing")
+    lacks: dict[str, str] = {}
     for row in rows:
         runtime = " ".join(str(p) for p in (row["runtime"], row["runtime_version"]) if p)
-        words = row["hardware"] if row["available"] else row["reason"]
-        _add(table, row["name"], "yes" if row["available"] else "no", runtime, words or "")
+        if row["available"]:
+            words = row["hardware"] or ""
+        else:
+            first = lacks.setdefault(row["reason"], row["name"])
+            words = row["reason"] if first == row["name"] else f"as for {first}"
+        _add(table, row["name"], "yes" if row["available"] else "no", runtime, words)
     return table
 
 

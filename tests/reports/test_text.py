@@ -69,6 +69,14 @@ def test_what_would_fix_a_device_is_shown_as_it_is():
     assert "pip install 'hwprof[search]'" in shown(text.devices_table(rows))
 
 
+def test_what_several_devices_lack_is_said_once():
+    lacking = {"available": False, "reason": "no GPU", "runtime": "torch", "hardware": None}
+    rows = [{"name": name, "runtime_version": None, **lacking} for name in ("cuda", "cuda-eager")]
+    out = shown(text.devices_table(rows))
+    assert out.count("no GPU") == 1
+    assert "as for cuda" in out
+
+
 def test_a_measurement_leads_with_level_interval_and_verdict():
     out = shown(text.measurement_text(make_measurement()))
     assert "package.module:net" in out
