@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hwprof.api.models import as_workload, refuse_idle_inputs, require_batch
+from hwprof.api.models import as_workload, check_inputs, require_batch
 from hwprof.errors import PlanError, StoreError
 from hwprof.measure.records import DeviceOptions, Precision
 from hwprof.progress import ProgressCallback
@@ -100,7 +100,7 @@ def compare(
     ours, theirs = (as_workload(m, inputs, seed=seed) for m in (base, new))
     for workload in (ours, theirs):
         require_batch(workload, batch)
-    refuse_idle_inputs(inputs, ours, theirs)
+    check_inputs(inputs, ours, theirs)
     label = ours.label if ours.label == theirs.label else f"{ours.label} -> {theirs.label}"
     with ExitStack() as stack:
         interpreter = None

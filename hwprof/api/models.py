@@ -167,7 +167,7 @@ def bench(
         plan = replace(plan, sustained_s=SUSTAINED_S, timeout_s=longest_s)
     workload = as_workload(model, inputs, seed=seed)
     require_batch(workload, batch)
-    refuse_idle_inputs(inputs, workload)
+    check_inputs(inputs, workload)
     (result,) = tuple(measure([workload], ref, plan, history=SessionFile(), progress=progress))
     return raise_failure(result)
 
@@ -189,17 +189,26 @@ def require_batch(workload: Workload, batch: int) -> None:
         )
 
 
-def refuse_idle_inputs(inputs: Sequence[InputSpec | str], *workloads: Workload) -> None:
-    """Refuse shapes of inputs where only networks of a space are timed, which bring their own.
+def check_inputs(inputs: Sequence[InputSpec | str], *workloads: Workload) -> None:
+    """Refuse shapes of inputs where they say nothing, and a callable without any.
+
+    Networks of a space bring their inputs, and so do model files.
 
     Raises:
-        PlanError: none of the workloads takes them.
+        ModelError: a callable does not tell what it takes.
+        PlanError: none of the workloads takes inputs.
     """
     if inputs and all(w.role == "network" for w in workloads):
         raise PlanError(
             f"shapes of inputs (--input) are for a model of your own; {workloads[0].label!r} is a "
             "network of a space, whose JSON has its input size (resolution_px): leave them out"
         )
+    for workload in workloads:
+        if workload.target is not None and not inputs:
+            raise ModelError(
+                f"{workload.label!r} does not tell what it takes: give the shape of each input, in "
+                "order (--input x=1x3x224x224 or ids=1x128:int64)"
+            )
 
 
 def raise_failure(result: Any) -> Measurement:

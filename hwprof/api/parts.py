@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hwprof.api.models import as_workload, raise_failure, refuse_idle_inputs, require_batch
+from hwprof.api.models import as_workload, check_inputs, raise_failure, require_batch
 from hwprof.api.tables import Table
 from hwprof.errors import PlanError
 from hwprof.measure.records import Cache, DeviceOptions, Precision, plan_for
@@ -85,7 +85,7 @@ def bench_parts(
     ref, plan = device_ref(device, options), plan_for(preset, timeout_s=timeout_s, seed=seed)
     whole = as_workload(model, inputs, seed=seed)
     require_batch(whole, batch)
-    refuse_idle_inputs(inputs, whole)
+    check_inputs(inputs, whole)
     if cuts:  # a name that is not there is told before minutes are spent
         parts_up_to(written_nodes(whole), cuts)
     beside = comparison(whole) if isolated else None

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hwprof.api.models import as_workload, raise_failure, refuse_idle_inputs
+from hwprof.api.models import as_workload, check_inputs, raise_failure
 from hwprof.errors import ModelError
 from hwprof.measure.engine import measure
 from hwprof.measure.floor import SESSION_SD
@@ -113,7 +113,7 @@ class HwprofBenchmark:
             return None
         options = DeviceOptions(threads=threads, script=script)
         workload = as_workload(model, inputs)
-        refuse_idle_inputs(inputs, workload)
+        check_inputs(inputs, workload)
         found = _measured(workload, device_ref(device, options), plan_for(preset))
         self._report(_timed_in_workers(found))
         return found

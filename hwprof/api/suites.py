@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwprof.api.adapting import device_fingerprint
-from hwprof.api.models import as_workload, refuse_idle_inputs
+from hwprof.api.models import as_workload, check_inputs
 from hwprof.api.tables import Table
 from hwprof.errors import PlanError
 from hwprof.measure.records import DeviceOptions, Failure, plan_for
@@ -182,7 +182,7 @@ def _workloads(entry: Entry, folder: Path, seed: int) -> Iterator[Workload]:
     if entry.model is not None:
         model = _beside(folder, entry.model, ".onnx", ".tflite")
         workload = as_workload(model, entry.inputs, seed=seed)
-        refuse_idle_inputs(entry.inputs, workload)
+        check_inputs(entry.inputs, workload)
         yield replace(workload, label=entry.model)
 
 

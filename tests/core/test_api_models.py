@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hwprof import api
-from hwprof.api.models import as_workload, refuse_idle_inputs, require_batch
-from hwprof.errors import PlanError
+from hwprof.api.models import as_workload, check_inputs, require_batch
+from hwprof.errors import ModelError, PlanError
 
 
 @pytest.mark.parametrize("name", ["net.onnx", "package.module:function", "proxyless-gpu"])
@@ -52,5 +53,12 @@ def test_shapes_of_inputs_that_nothing_takes_are_refused(tmp_path: Path) -> None
     with pytest.raises(PlanError, match=r"\(--input\) are for a model"):
         api.bench_batches("proxyless-gpu", (1, 8), device="null", inputs=given)
     # Beside a network a model of one's own may need them.
-    refuse_idle_inputs(given, as_workload("proxyless-gpu"), as_workload(model, given))
-    refuse_idle_inputs((), as_workload("proxyless-gpu"))
+    check_inputs(given, as_workload("proxyless-gpu"), as_workload(model, given))
+    check_inputs((), as_workload("proxyless-gpu"))
+
+
+@pytest.mark.parametrize("ask", [api.bench, api.bench_parts, api.compare])
+def test_a_callable_without_inputs_is_refused_before_anything_is_loaded(ask: Any) -> None:
+    names = ["package.module:net"] * (2 if ask is api.compare else 1)
+    with pytest.raises(ModelError, match=r"'package.module:net' does not tell what it takes"):
+        ask(*names, device="null")
