@@ -203,7 +203,7 @@ class Group:
 
         What is compiled first gets other memory than what comes last, for the life of the
         process. In one order everywhere that would be a difference between workloads on which
-        all workers agree.
+        all workers agree. Where no candidate is left it ends: the references alone tell nothing.
         """
         by_seat: dict[Seat, list[Member]] = {}
         for member in self._everyone():
@@ -215,6 +215,8 @@ class Group:
             # freed pages from those that were.
             for work in (self._prepare, self._warm_up):
                 for member in order:
+                    if not self._active():
+                        return
                     if not member.left:
                         yield from self._guarded(member, lambda m, s=seat, w=work: w(m, s))  # type: ignore[misc]
 

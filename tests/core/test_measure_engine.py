@@ -103,6 +103,17 @@ def test_the_systems_want_of_memory_is_told_from_a_kill(monkeypatch: pytest.Monk
     assert "want of memory" in failure.message
 
 
+def test_the_references_alone_are_not_timed() -> None:
+    sink = MemorySink()
+    run(
+        [block("bad")],
+        null(faults=[{"label": "bad", "stage": "compile", "kind": "refuse"}]),
+        sink=sink,
+    )
+    assert [f.workload.label for f in sink.failures] == ["bad"]
+    assert sink.references == []
+
+
 def test_a_worker_that_hangs_is_ended() -> None:
     ref = null(faults=[{"label": "bad", "stage": "burst", "kind": "hang"}])
     plan = plan_for("quick", workers=2, looks=(2,), timeout_s=1.0)
