@@ -8,7 +8,6 @@ before it says nothing about the level that holds now.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +25,14 @@ from hwprof.regression.baseline import (
     suite_facts,
 )
 from hwprof.regression.change_points import FEWEST_POINTS, change_points
-from hwprof.regression.stored import REFERENCE_MOVED, Missing, Session, session_of
+from hwprof.regression.stored import (
+    REFERENCE_MOVED,
+    Missing,
+    Session,
+    reference_shift,
+    session_of,
+    typical_s,
+)
 from hwprof.store import Run
 from hwprof.store.folder import RunFile
 
@@ -193,32 +199,19 @@ def _series(visits: Sequence[Visit], failed: Sequence[Missing], rng: np.random.G
     bounds = [0, *(c.index for c in found), len(kept)]
     changes = []
     for change, start, end in zip(found, bounds, bounds[2:], strict=False):
-        before, after = kept[start : change.index], kept[change.index : end]
+        before = [v.levels for v in kept[start : change.index]]
+        after = [v.levels for v in kept[change.index : end]]
         changes.append(
             Change(
                 session=kept[change.index].session,
                 at=kept[change.index].at,
                 shift=change.shift,
                 p=change.p,
-                before_s=_typical([v.levels.level_s for v in before]),
-                after_s=_typical([v.levels.level_s for v in after]),
-                reference_shift=_reference_shift(before, after),
+                before_s=typical_s([s.level_s for s in before]),
+                after_s=typical_s([s.level_s for s in after]),
+                reference_shift=reference_shift(before, after),
             )
         )
     return Series(
         workload=newest.label, points=points, changes=tuple(changes), left_out="; ".join(notes)
     )
-
-
-def _typical(levels_s: Sequence[float]) -> float:
-    return math.exp(float(np.mean(np.log(levels_s))))
-
-
-def _reference_shift(before: Sequence[Visit], after: Sequence[Visit]) -> float | None:
-    levels_s = [
-        [v.levels.reference_s for v in side if v.levels.reference_s is not None]
-        for side in (before, after)
-    ]
-    if not all(levels_s):
-        return None
-    return _typical(levels_s[1]) / _typical(levels_s[0]) - 1.0
