@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from hwprof.errors import StoreError
-from hwprof.measure.records import Measurement, differing
+from hwprof.measure.records import differing
 from hwprof.regression.baseline import (
+    baselines_in,
     is_baseline,
     match_of,
-    runs_of,
-    sessions_of,
+    runs_in,
     suite_facts,
 )
 from hwprof.regression.change_points import FEWEST_POINTS, change_points
@@ -33,7 +33,6 @@ from hwprof.regression.stored import (
     session_of,
     typical_s,
 )
-from hwprof.store import Run
 from hwprof.store.folder import RunFile
 
 
@@ -148,38 +147,31 @@ def histories(folder: Path, seed: int) -> tuple[Series, ...]:
 
 def _visits(folder: Path) -> Iterator[Visit | Missing]:
     whole = is_baseline(folder)
-    inside = [] if whole or not folder.is_dir() else sorted(folder.iterdir())
-    baselines = [folder] if whole else [p for p in inside if is_baseline(p)]
+    baselines = [folder] if whole else baselines_in(folder)
     if not baselines:
         raise StoreError(
             f"{str(folder)!r} is no baseline and holds none; expected the --out of "
             "`hwprof suite run`, or a folder of such"
         )
     for baseline in baselines:
-        for session in sessions_of(baseline):
-            name = session.name if whole else f"{baseline.name}/{session.name}"
-            for run_folder in runs_of(session):
-                at = RunFile.read(run_folder).created
-                with Run.open(run_folder) as run:
-                    for m in run.measurements():
-                        yield _visit(name, at, run_folder.name, m)
-                    for f in run.failures():
-                        yield Missing(
-                            label=f"{f.workload.label} [{run_folder.name}]",
-                            match=match_of(run_folder.name, f.workload),
-                            reason=f"{name}: {f.stage} failed ({f.kind})",
-                        )
-
-
-def _visit(session: str, at: str, config: str, found: Measurement) -> Visit:
-    return Visit(
-        session=session,
-        at=at,
-        match=match_of(config, found.workload),
-        label=f"{found.workload.label} [{config}]",
-        facts=suite_facts(found),
-        levels=session_of(found),
-    )
+        for session, config, run in runs_in(baseline):
+            name = session if whole else f"{baseline.name}/{session}"
+            at = RunFile.read(run.path).created
+            for m in run.measurements():
+                yield Visit(
+                    session=name,
+                    at=at,
+                    match=match_of(config, m.workload),
+                    label=f"{m.workload.label} [{config}]",
+                    facts=suite_facts(m),
+                    levels=session_of(m),
+                )
+            for f in run.failures():
+                yield Missing(
+                    label=f"{f.workload.label} [{config}]",
+                    match=match_of(config, f.workload),
+                    reason=f"{name}: {f.stage} failed ({f.kind})",
+                )
 
 
 def _series(visits: Sequence[Visit], failed: Sequence[Missing], rng: np.random.Generator) -> Series:
