@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
 import sqlite3
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from hwprof.errors import FormatVersionError, StoreError
+from hwprof.errors import FormatVersionError, StoreError, is_disk_full
 
 DATABASE = "run.db"
 SCHEMA_VERSION = 1
@@ -82,7 +81,7 @@ def explained(folder: Path) -> Iterator[None]:
     except sqlite3.DatabaseError as error:
         raise StoreError(_meaning(folder, error)) from error
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_disk_full(error):
             raise StoreError(_no_space(folder)) from error
         raise StoreError(
             f"cannot use the run folder {str(folder)!r}: {error.strerror or error}; "
