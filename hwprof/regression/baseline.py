@@ -10,7 +10,6 @@ not count.
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from hwprof.errors import IncompatibleRunError, StoreError, next_step
+from hwprof.files import write_whole
 from hwprof.measure.records import Measurement, differing
 from hwprof.regression.change_points import SEED, since_change
 from hwprof.regression.stored import Missing, Stored, session_of
@@ -46,9 +46,7 @@ def write_suite(folder: Path, suite: Suite) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not file.exists():
-            partial = folder / f".{SUITE_FILE}.partial"
-            partial.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
-            os.replace(partial, file)
+            write_whole(file, f"{json.dumps(said, indent=1)}\n".encode())
             return
         known = json.loads(file.read_text(encoding="utf-8"))
         known["suite"].pop("folder", None)

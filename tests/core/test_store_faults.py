@@ -128,7 +128,7 @@ def test_no_space_for_the_description(tmp_path: Path, monkeypatch: pytest.Monkey
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("hwprof.store.folder.os.replace", full)
+    monkeypatch.setattr("hwprof.files.os.replace", full)
     with pytest.raises(StoreError, match="no space is left"):
         Run.create(tmp_path / "run", "profile", REQUEST)
     monkeypatch.undo()
