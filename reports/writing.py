@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 from hwprof.errors import StoreError, next_step
+from hwprof.files import write_whole
 from hwprof.reports.views import ReportData
 
 PAGE = "index.html"
@@ -44,7 +43,8 @@ def write_report(data: ReportData, out: Path) -> Path:
     ours |= {f"tables/{n}.csv" for n in TABLE_NAMES}
     try:
         for name, content in files.items():
-            _write_whole(out / name, content)
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            write_whole(out / name, content)
         for stale in ours - set(files):
             (out / stale).unlink(missing_ok=True)
     except OSError as error:
@@ -53,20 +53,3 @@ def write_report(data: ReportData, out: Path) -> Path:
             f"cannot write the report into {str(out)!r}: {error.strerror or error}; {step}"
         ) from error
     return out / PAGE
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Replace ``path`` at once: a reader sees the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        # mkstemp makes files that only their owner may read; a report is for others too.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from hwprof.devices.agent.sensors import Sensors
+from hwprof.files import write_whole
 from hwprof.measure.load import WINDOW_S, Load, LoadMonitor
 from hwprof.protocols import Disturbance
 
@@ -106,9 +106,7 @@ class SustainedLoad:
         found = self._read()
         if found is None or began_s - found[1] > LONGEST_PAUSE_S or found[1] > began_s:
             found = (began_s, began_s)
-        part = self._path.with_name(f"{self._path.name}.{os.getpid()}")
-        part.write_text(json.dumps([found[0], self._clock()]))
-        part.replace(self._path)
+        write_whole(self._path, json.dumps([found[0], self._clock()]).encode())
 
     def run(self, work: Callable[[float], object]) -> None:
         """Call ``work`` with a duration, and take it in."""

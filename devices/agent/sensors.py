@@ -73,7 +73,8 @@ class Sensors:
     def __init__(self, root: Path = Path("/")) -> None:
         self._root = root
         self._cpu = root / "sys/devices/system/cpu"
-        self._zones = sorted(p for p in self._glob("sys/class/thermal/thermal_zone*") if _is_cpu(p))
+        zones = self._glob("sys/class/thermal/thermal_zone*")
+        self._zones = [zone for zone in zones if _is_cpu(zone)] or zones
 
     def clusters(self) -> tuple[Cluster, ...]:
         """Return the clusters, the fastest last; one of all cores where nothing tells them apart."""
@@ -103,8 +104,6 @@ class Sensors:
     def temperature_c(self) -> float | None:
         """Return the hottest of the CPU's sensors (of all sensors, where none is the CPU's)."""
         readings = [_number(zone / "temp") for zone in self._zones]
-        if not self._zones:
-            readings = [_number(z / "temp") for z in self._glob("sys/class/thermal/thermal_zone*")]
         degrees = [r / 1000.0 for r in readings if r is not None]
         # A sensor that is switched off says 0 or far less.
         return max((d for d in degrees if 0.0 < d < 150.0), default=None)

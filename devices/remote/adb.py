@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from hwprof.devices.remote.address import Address
-from hwprof.devices.remote.transport import LinkLostError, quoted
+from hwprof.devices.remote.transport import LinkLostError
 from hwprof.errors import DeviceUnavailableError
 from hwprof.measure.process import last_words
 
@@ -28,7 +29,7 @@ class AdbTransport:
         ``-T``: no terminal, so the streams pass bytes unchanged and the exit status comes back
         (Android 7 and later).
         """
-        return [*self._adb(), "shell", "-T", quoted(arguments)]
+        return [*self._adb(), "shell", "-T", shlex.join(arguments)]
 
     def push_command(self, source: Path, target: str) -> tuple[list[str], Path | None]:
         """Copy with adb's own protocol."""

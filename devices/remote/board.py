@@ -17,6 +17,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,8 @@ COMMAND_TIMEOUT_S = 30.0
 PING_TIMEOUT_S = 30.0
 BACK_OFF_S = (0.0, 1.0, 5.0, 15.0, 30.0)
 """Waits before each try to connect."""
-REBOOT_WAIT_S = 240.0
+REBOOT_STEP_S, REBOOT_TRIES = 5.0, 48
+"""A board that starts again is asked so often whether it is back: for four minutes."""
 MOST_RECOVERIES = 3
 KEEPER_NUMBER = 0
 
@@ -113,19 +115,17 @@ class Board:
         Raises:
             DeviceUnavailableError: it cannot be.
         """
-        if self._lost is None:
-            if self._keeper is None:
-                self._open()
-                return
+        if self._keeper is not None:
             try:
                 self._keeper.request("ping", PING_TIMEOUT_S)
                 return
             except WorkerFault as fault:
                 self._lose_keeper(fault)
-                self._recover(fault)
+        if self._lost is None:
+            self._open()
         else:
             self._recover(self._lost)
-        self._lost = None
+            self._lost = None
 
     def provide(self, name: str, content: Callable[[], bytes]) -> None:
         """See to it that a model is on the device.
@@ -220,15 +220,11 @@ class Board:
             complete(self._transport, command, None, COMMAND_TIMEOUT_S, name=self.address.url)
         except DeviceUnavailableError as error:  # the link ends with the device
             logger.warning("%s", error)
-        waited_s = 0.0
-        while waited_s < REBOOT_WAIT_S:
-            self._sleep(BACK_OFF_S[2])
-            waited_s += BACK_OFF_S[2]
-            try:
+        for _ in range(REBOOT_TRIES):
+            self._sleep(REBOOT_STEP_S)
+            with suppress(LinkLostError):
                 self._open()
-            except LinkLostError:
-                continue
-            return True
+                return True
         return False
 
     def _open(self) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hwprof.devices.remote.address import FORMS, Address, parse_address
 from hwprof.errors import PlanError
+from hwprof.files import write_whole
 
 FORMAT = 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -57,9 +58,7 @@ def remember(name: str, url: str) -> Address:
     path = config_path()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        part.write_text(text + "\n")
-        part.replace(path)
+        write_whole(path, f"{text}\n".encode())
     except OSError as error:
         raise PlanError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
     return address

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from hwprof.devices.remote.address import Address
-from hwprof.devices.remote.transport import LinkLostError, quoted
+from hwprof.devices.remote.transport import LinkLostError
 from hwprof.errors import DeviceUnavailableError
 from hwprof.measure.process import last_words
 
@@ -36,16 +37,15 @@ class SshTransport:
     folder = ".cache/hwprof"  # sessions begin in the user's home
 
     def __init__(self, address: Address) -> None:
-        self._address = address
+        self._url = address.url
+        self._port = [] if address.port is None else ["-p", str(address.port)]
+        user = f"{address.user}@" if address.user else ""
+        self._target = user + address.host.strip("[]")
 
     def command(self, arguments: Sequence[str]) -> list[str]:
         """Return the ssh command that runs ``arguments`` on the device, without a terminal."""
-        place = self._address
-        port = [] if place.port is None else ["-p", str(place.port)]
-        user = f"{place.user}@" if place.user else ""
         options = [part for option in OPTIONS for part in ("-o", option)]
-        host = place.host.strip("[]")
-        return ["ssh", "-T", *options, *port, "--", f"{user}{host}", quoted(arguments)]
+        return ["ssh", "-T", *options, *self._port, "--", self._target, shlex.join(arguments)]
 
     def push_command(self, source: Path, target: str) -> tuple[list[str], Path | None]:
         """Copy through the session itself: boards may lack scp and sftp."""
@@ -59,8 +59,8 @@ class SshTransport:
         """Tell what ssh itself complained about."""
         if status != CLIENT_FAILED:
             return None
-        url, text = self._address.url, last_words(log)
-        by_hand = self._by_hand()
+        url, text = self._url, last_words(log)
+        by_hand = f"`{shlex.join(['ssh', *self._port, self._target])}`"
         if "host key" in log.lower():
             return DeviceUnavailableError(
                 f"{url}: its host key is not known or has changed: compare it with the device's "
@@ -72,9 +72,3 @@ class SshTransport:
                 f"{by_hand} must work without asking"
             )
         return LinkLostError(f"{url} does not answer ({text or 'the connection ended'})")
-
-    def _by_hand(self) -> str:
-        place = self._address
-        port = f"-p {place.port} " if place.port else ""
-        user = f"{place.user}@" if place.user else ""
-        return f"`ssh {port}{user}{place.host.strip('[]')}`"

@@ -6,7 +6,6 @@ vectors; both ssh and adb hand one line to a shell on the device, so every argum
 
 from __future__ import annotations
 
-import shlex
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,11 +57,6 @@ class Transport(Protocol):
     def complaint(self, status: int, log: str) -> DeviceUnavailableError | None:
         """Return what an ended command says about the link; None where it was not the link."""
         ...
-
-
-def quoted(arguments: Sequence[str]) -> str:
-    """Return one line that a POSIX shell splits into ``arguments`` again."""
-    return shlex.join(arguments)
 
 
 def ask(

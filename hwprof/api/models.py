@@ -294,21 +294,17 @@ def write_file(target: Path, content: bytes) -> None:
     Raises:
         StoreError: it is a folder, or the one it is in is missing, read-only or full.
     """
-    import contextlib
     import errno
     import os
 
     from hwprof.errors import StoreError, next_step
+    from hwprof.files import write_whole
 
-    partial = target.parent / f".{target.name}.partial"
     try:
         if target.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        partial.write_bytes(content)
-        os.replace(partial, target)
+        write_whole(target, content)
     except OSError as error:
-        with contextlib.suppress(OSError):  # where none could be made there is none to remove
-            partial.unlink()
         step = next_step(error, "name a file in an existing folder that you may write")
         raise StoreError(
             f"cannot write {str(target)!r}: {error.strerror or error}; {step}"

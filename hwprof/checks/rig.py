@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Protocol
 
 from hwprof.checks.instruments import HostInstruments, Instruments, KeepsTime
@@ -163,7 +163,7 @@ class DeviceRig:
                     "compile",
                     plan.timeout_s,
                     workload=workload.to_json(),
-                    plan=wire.plan_json(plan),
+                    plan=asdict(plan),
                 )
                 return wire.burst_from(
                     worker.request(

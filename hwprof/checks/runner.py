@@ -53,9 +53,6 @@ CHECKS: Mapping[int, Check] = {
 }
 QUICK = tuple(number for number, check in CHECKS.items() if check.quick)
 
-Step = Callable[[int, str], None]
-"""Called with how many checks are done and what is being done."""
-
 
 def selftest(
     device: DeviceRef,

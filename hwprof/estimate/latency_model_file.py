@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from hwprof.errors import FormatVersionError, IncompatibleRunError, StoreError, 
 from hwprof.estimate.design_matrix import DesignMatrix
 from hwprof.estimate.interactions import InteractionTest
 from hwprof.estimate.latency_model import AdditiveLatencyModel
+from hwprof.files import write_whole
 from hwprof.measure.records import Fingerprint
 from hwprof.results import Holdout
 from hwprof.space import DesignSpace, Slot
@@ -43,17 +44,16 @@ def write_model(model: AdditiveLatencyModel, path: Path) -> None:
         "tested": [test.to_json() for test in model.tested],
     }
     text = json.dumps(meta, sort_keys=True).encode()
-    part = path.with_name(path.name + ".part")
+    content = io.BytesIO()
+    np.savez(
+        content,
+        meta=np.frombuffer(text, dtype=np.uint8),
+        coefficients=model.coefficients,
+        inverse=model.inverse,
+        seen=np.concatenate(model.seen),
+    )
     try:
-        with part.open("wb") as file:
-            np.savez(
-                file,
-                meta=np.frombuffer(text, dtype=np.uint8),
-                coefficients=model.coefficients,
-                inverse=model.inverse,
-                seen=np.concatenate(model.seen),
-            )
-        os.replace(part, path)
+        write_whole(path, content.getvalue())
     except OSError as error:
         step = next_step(error, "name a file in an existing folder that you may write")
         raise StoreError(

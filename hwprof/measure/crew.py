@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -133,7 +133,7 @@ class Crew:
     ) -> None:
         self._pool, self._plan, self._keep_warmup = pool, plan, keep_warmup
         self._precision = precision
-        self._plan_data = wire.plan_json(plan)
+        self._plan_data = asdict(plan)
         self._announced: set[str] = set()
 
     def start(self, seats: list[Seat]) -> Hello:
@@ -281,11 +281,11 @@ class Crew:
         key, timeout_s = member.workload.key, self._plan.timeout_s
         frame = worker.request("check", timeout_s, key=key, runs=n_runs)
         with _answering("check"):
-            found, loaded = frame.header["check"], frame.header["loaded"]
+            found = frame.header["check"]
             check = Check(
                 **{**found, **{n: tuple(found[n]) for n in ("fallback_ops", "outside_ops")}}
             )
-            loaded = Loaded(**{**loaded, "warnings": tuple(loaded["warnings"])})
+            loaded = Loaded.from_json(frame.header["loaded"])
             runs = from_arrays(frame.arrays, n_runs) if n_runs else []
         if check.fallback_ops:
             raise WorkerFault(

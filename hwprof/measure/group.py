@@ -185,10 +185,12 @@ class Group:
     def _active(self) -> list[Member]:
         return [m for m in self._members if not m.left]
 
-    def _guarded(self, member: Member, work: Callable[[Member], None]) -> Iterator[Failure]:
+    def _guarded(
+        self, work: Callable[[Member, Seat], None], member: Member, seat: Seat
+    ) -> Iterator[Failure]:
         """Do ``work``; if the member is lost, yield its failure (the reference has none)."""
         try:
-            work(member)
+            work(member, seat)
         except LostError as lost:
             self._leave(member)
             if member.is_reference:
@@ -218,7 +220,7 @@ class Group:
                     if not self._active():
                         return
                     if not member.left:
-                        yield from self._guarded(member, lambda m, s=seat, w=work: w(m, s))  # type: ignore[misc]
+                        yield from self._guarded(work, member, seat)
 
     def _prepare(self, member: Member, seat: Seat) -> None:
         self._crew.prepare(member, seat)
@@ -236,7 +238,7 @@ class Group:
         self._time_references()
         for member, seat in (pairs[i] for i in order):
             if not member.left:
-                yield from self._guarded(member, lambda m, s=seat: self._time(m, s))  # type: ignore[misc]
+                yield from self._guarded(self._time, member, seat)
         self._time_references()
         for member in due:
             member.rounds += 1
@@ -262,7 +264,7 @@ class Group:
             if reference.left:
                 continue
             seat = reference.seats[reference.rounds % len(reference.seats)]
-            for _ in self._guarded(reference, lambda m, s=seat: self._time(m, s)):  # type: ignore[misc]
+            for _ in self._guarded(self._time, reference, seat):
                 pass
             reference.rounds += 1
             reference.next_round += 1

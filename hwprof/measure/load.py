@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hwprof.errors import DeviceUnavailableError, PlanError
-from hwprof.measure.machine import cpu_quota, read_text, usable_cpus
+from hwprof.measure.machine import cpu_quota, read_text, stat_fields, usable_cpus
 
 FOREIGN_CORES_LIMIT = 0.2
 STEAL_LIMIT = 0.02
@@ -116,12 +116,9 @@ class LoadMonitor:
 
     def _process_s(self, pid: int) -> float:
         """Return the CPU time of a living process; once reaped it is in ``os.times()``."""
-        stat = read_text(f"{self._proc}/{pid}/stat")
-        if stat is None:
-            return 0.0
-        # The name in brackets may hold blanks; user and system time follow as fields 14 and 15.
-        fields = stat.rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) * self._tick_s
+        # User and system time: fields 14 and 15 of the whole line.
+        fields = stat_fields(pid, self._proc)
+        return (int(fields[11]) + int(fields[12])) * self._tick_s if fields else 0.0
 
 
 def check_threads(threads: int) -> None:

@@ -33,9 +33,14 @@ def read_text(path: str | Path) -> str | None:
 
 def parent_pid(pid: int, proc: str | Path = "/proc") -> int | None:
     """Return the parent of a living process; None where there is no such process."""
-    # The name in brackets may hold blanks; state and parent follow it.
-    fields = (read_text(Path(proc) / str(pid) / "stat") or "").rpartition(")")[2].split()
-    return int(fields[1]) if len(fields) > 1 else None
+    fields = stat_fields(pid, proc)
+    return int(fields[1]) if fields else None
+
+
+def stat_fields(pid: int, proc: str | Path = "/proc") -> list[str]:
+    """Return the fields of a process's ``stat`` behind its name; none where it is gone."""
+    # The name in brackets may itself hold blanks and brackets.
+    return (read_text(f"{proc}/{pid}/stat") or "").rpartition(")")[2].split()
 
 
 @cache
@@ -74,10 +79,16 @@ def memory_bytes() -> int | None:
 
 def available_memory_bytes() -> int | None:
     """Return the memory that can be had without swapping."""
-    for line in (read_text("/proc/meminfo") or "").splitlines():
-        if line.startswith("MemAvailable:"):
+    available = bytes_in("/proc/meminfo", "MemAvailable")
+    return memory_bytes() if available is None else available
+
+
+def bytes_in(path: str | Path, field: str) -> int | None:
+    """Return what a line such as ``MemAvailable:  1024 kB`` of a file says; None without it."""
+    for line in (read_text(path) or "").splitlines():
+        if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
-    return memory_bytes()
+    return None
 
 
 def oom_kills(proc: Path = Path("/proc")) -> int | None:

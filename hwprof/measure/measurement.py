@@ -42,6 +42,7 @@ def measurement_from(
     used = used_bursts(bursts)
     wall = np.concatenate([samples_s(b.burst) for b in used])
     median, p90, p99 = (float(q) for q in np.quantile(wall, (0.5, 0.9, 0.99)))
+    telemetry = {**telemetry, **_derived(found, used)}
     target = plan.target_for(workload)
     verdict, evidence = judge(_signs(found, used, plan, target, telemetry))
     are_calls = all(b.burst.calls_per_sample == 1 for b in used)
@@ -58,7 +59,7 @@ def measurement_from(
         p99_s=p99,
         verdict=verdict,
         evidence=evidence,
-        telemetry={**telemetry, **_derived(found, used), **tail_bounds(wall, are_calls=are_calls)},
+        telemetry={**telemetry, **tail_bounds(wall, are_calls=are_calls)},
     )
 
 
@@ -85,8 +86,8 @@ def _signs(
         reference_drift=telemetry.get("reference_drift"),
         throttled_share=_share(used, "throttled"),
         full_clock_share=1.0 - _share(used, "slow_clock"),
-        steal_share=float(np.mean([b.steal_share for b in used])),
-        foreign_cores=float(np.mean([b.foreign_cores for b in used])),
+        steal_share=telemetry["steal_share"],
+        foreign_cores=telemetry["foreign_cores"],
         n_cpus=telemetry.get("n_cpus"),
         shared_device_share=_share(used, "foreign_process"),
         foreign_processes=tuple(telemetry.get("foreign_processes", ())),

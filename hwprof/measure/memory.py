@@ -7,7 +7,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from hwprof.measure.machine import read_text
+from hwprof.measure.machine import bytes_in
 
 PROC_SELF = Path("/proc/self")
 _RESET_PEAK = "5"
@@ -25,8 +25,8 @@ class MemoryMeter:
     """
 
     def __init__(self, proc: Path = PROC_SELF) -> None:
-        self._proc = proc
-        self._empty = self._status("VmRSS")
+        self._proc, self._status = proc, proc / "status"
+        self._empty = bytes_in(self._status, "VmRSS")
         self._before: int | None = None
 
     def begin(self) -> None:
@@ -37,20 +37,14 @@ class MemoryMeter:
             OSError
         ):  # a system that cannot forget: nothing can be told, and None says so
             (self._proc / "clear_refs").write_text(_RESET_PEAK)
-            self._before = self._status("VmRSS")
+            self._before = bytes_in(self._status, "VmRSS")
 
     def peak_bytes(self) -> int | None:
         """Return what the workload needs at its highest; None where the system does not tell."""
-        peak = self._status("VmHWM")
+        peak = bytes_in(self._status, "VmHWM")
         if self._empty is None or self._before is None or peak is None:
             return None
         return self._empty + max(0, peak - self._before)
-
-    def _status(self, field: str) -> int | None:
-        for line in (read_text(self._proc / "status") or "").splitlines():
-            if line.startswith(f"{field}:"):
-                return int(line.split()[1]) * 1024
-        return None
 
 
 def _give_back_freed_memory() -> None:

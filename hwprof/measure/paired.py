@@ -24,6 +24,8 @@ from hwprof.measure.level import burst_statistic_s, used_bursts
 from hwprof.measure.records import LabelledBurst
 
 Float64 = NDArray[np.float64]
+Cell = tuple[str, int]
+"""Worker and round of a burst."""
 PairedVerdict = Literal["regressed", "improved", "equivalent", "inconclusive"]
 
 SIGNIFICANCE = 0.01
@@ -65,15 +67,19 @@ def log_ratios(
 
     Bursts pair by worker and round; warm-up and what has no partner stay out.
     """
-    theirs = _by_cell(b, threads)
+    return ratios_by_worker(_by_cell(a, threads), _by_cell(b, threads))
+
+
+def ratios_by_worker(a: Mapping[Cell, float], b: Mapping[Cell, float]) -> dict[str, Float64]:
+    """Return ln(b/a) of every cell that both have, by worker: ``float64[rounds]`` each."""
     ratios: dict[str, list[float]] = {}
-    for (worker, index), ours in _by_cell(a, threads).items():
-        if (other := theirs.get((worker, index))) is not None:
-            ratios.setdefault(worker, []).append(math.log(other / ours))
+    for cell, ours in a.items():
+        if (theirs := b.get(cell)) is not None:
+            ratios.setdefault(cell[0], []).append(math.log(theirs / ours))
     return {worker: np.array(values) for worker, values in ratios.items()}
 
 
-def _by_cell(bursts: Sequence[LabelledBurst], threads: int) -> dict[tuple[str, int], float]:
+def _by_cell(bursts: Sequence[LabelledBurst], threads: int) -> dict[Cell, float]:
     return {
         (b.worker, b.round_index): s
         for b in used_bursts(bursts)

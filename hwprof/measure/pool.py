@@ -6,7 +6,7 @@ double what is measured beside them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -145,7 +145,7 @@ class Pool:
                 self._workers.append(worker)
                 workers.append(worker)
             for worker in workers:
-                worker.send("open", device=wire.device_json(self._ref))
+                worker.send("open", device=asdict(self._ref))
             hellos = [_hello(w.receive("open", START_TIMEOUT_S)) for w in workers]
         except WorkerFault as fault:
             if fault.kind == LINK and self._fingerprints:

@@ -101,8 +101,8 @@ class Worker:
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._in_fd = self._process.stdin.fileno()
-        self._out_fd = self._process.stdout.fileno()
+        self._pipes = (self._process.stdin, self._process.stdout)
+        self._in_fd, self._out_fd = (pipe.fileno() for pipe in self._pipes)
         self._poller = select.poll()
         self._poller.register(self._out_fd, select.POLLIN)
         self._unread = bytearray()
@@ -202,22 +202,20 @@ class Worker:
 
     def kill(self) -> None:
         """End the process at once, and reap it."""
-        with suppress(ProcessLookupError, BrokenPipeError):
-            self.resume()
         with suppress(ProcessLookupError):
-            self._process.kill()
+            self.resume()
+        self._process.kill()
         self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                with suppress(BrokenPipeError):
-                    stream.close()
+        for pipe in self._pipes:
+            with suppress(BrokenPipeError):
+                pipe.close()
         self._log.close()
         _alive.discard(self)
 
     @property
     def _is_ended(self) -> bool:
         """Whether :meth:`kill` was called: its pipes' numbers may be other files' by now."""
-        return self._process.stdin is None or self._process.stdin.closed
+        return self._pipes[0].closed
 
     def _read(self, size: int, deadline_s: float) -> bytes:
         """Read exactly ``size`` bytes; blocks in the kernel, so the engine takes no CPU time.

@@ -12,10 +12,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import numpy as np
 
+from hwprof.errors import PlanError
 from hwprof.measure.kinds import FailureKind
 from hwprof.workload import Workload
 
@@ -129,6 +130,11 @@ class MeasurePlan:
         if not self.sustained_s:  # so that what was measured before it existed keeps its key
             del data["sustained_s"]
         return data
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Read a plan from what ``asdict`` made of it."""
+        return cls(**{**data, "looks": tuple(data["looks"])})
 
 
 PRESETS: Mapping[str, MeasurePlan] = {
@@ -251,14 +257,7 @@ class LabelledBurst:
 EXCLUDING_CAUSES = frozenset({"stolen", "throttled", "superseded"})
 
 Verdict = Literal["clean", "noisy", "unconfirmed", "drifting", "contaminated", "throttled"]
-VERDICTS: tuple[Verdict, ...] = (
-    "clean",
-    "noisy",
-    "unconfirmed",
-    "drifting",
-    "contaminated",
-    "throttled",
-)
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 """From best to most serious; a measurement carries the most serious that applies."""
 
 
@@ -273,6 +272,11 @@ class Loaded:
     some, else resident memory of the process without what its other workloads hold
     (:mod:`hwprof.measure.memory`). None where it cannot be told."""
     warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Read it from what ``asdict`` made of it."""
+        return cls(**{**data, "warnings": tuple(data["warnings"])})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -385,15 +389,7 @@ def plan_for(preset: str, **changes: Any) -> MeasurePlan:
     Raises:
         PlanError: the preset is unknown.
     """
-    from hwprof.errors import PlanError
-
     plan = PRESETS.get(preset)
     if plan is None:
         raise PlanError(f"unknown preset {preset!r}; expected one of {', '.join(PRESETS)}")
     return replace(plan, **changes)
-
-
-def concatenate(bursts: Sequence[LabelledBurst]) -> NDArray[np.float64]:
-    """Return the wall time per call of every sample of ``bursts``, in seconds."""
-    parts = [b.burst.duration_ns / b.burst.calls_per_sample for b in bursts]
-    return np.concatenate(parts) * 1e-9 if parts else np.empty(0)

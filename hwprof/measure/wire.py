@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwprof.measure.framing import StreamClosedError, WireError, pack, read_frame
-from hwprof.measure.records import Burst, DeviceOptions, DeviceRef, MeasurePlan
+from hwprof.measure.records import Burst, DeviceOptions, DeviceRef
 from hwprof.protocols import Disturbance, ForeignProcess
 
 __all__ = ["Frame", "StreamClosedError", "WireError", "decode", "encode", "plain"]
@@ -173,22 +173,7 @@ def disturbance_from(data: Mapping[str, Any]) -> Disturbance:
     return Disturbance(**{**told, "foreign_processes": others})
 
 
-def device_json(ref: DeviceRef) -> dict[str, Any]:
-    """Return a device reference as plain data."""
-    return asdict(ref)
-
-
 def device_from(data: Mapping[str, Any]) -> DeviceRef:
-    """Read a device reference from plain data."""
+    """Read what a worker needs of a device reference."""
     options = DeviceOptions(**data["options"])
     return DeviceRef(name=data["name"], factory=data["factory"], options=options)
-
-
-def plan_json(plan: MeasurePlan) -> dict[str, Any]:
-    """Return a plan as plain data."""
-    return asdict(plan)
-
-
-def plan_from(data: Mapping[str, Any]) -> MeasurePlan:
-    """Read a plan from plain data."""
-    return MeasurePlan(**{**data, "looks": tuple(data["looks"])})

@@ -22,7 +22,7 @@ from hwprof.measure import agreement, wire
 from hwprof.measure.framing import read_from, write_all
 from hwprof.measure.kinds import FaultKind, failure_kind
 from hwprof.measure.memory import MemoryMeter
-from hwprof.measure.records import PROTOCOL_VERSION, DeviceRef
+from hwprof.measure.records import PROTOCOL_VERSION, DeviceRef, MeasurePlan
 from hwprof.protocols import DeviceAdapter, Executable, ReportsDisturbance, ReportsWarnings
 from hwprof.workload import Workload
 
@@ -132,7 +132,7 @@ class AdapterServer(Server):
 
     def _compile(self, request: wire.Frame) -> wire.Frame:
         workload = Workload.from_json(request.header["workload"])
-        plan = wire.plan_from(request.header["plan"])
+        plan = MeasurePlan.from_json(request.header["plan"])
         self._memory.begin()
         self._executables[workload.key] = self.adapter.compile(workload, plan)
         return wire.Frame(header={})

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import numpy as np
 
 from hwprof.errors import CompileError, DeviceError, MeasurementError
-from hwprof.measure import wire
 from hwprof.measure.kinds import error_class
 from hwprof.measure.pool import Pool
 from hwprof.measure.process import Worker, WorkerFault
@@ -61,7 +61,7 @@ def _trace(worker: Worker, workload: Workload, plan: MeasurePlan, device: str) -
         support = worker.request("supports", timeout_s, workload=data).header
         if not support["ok"]:
             raise CompileError(f"{workload.label}: {support['reason']}")
-        worker.request("compile", timeout_s, workload=data, plan=wire.plan_json(plan))
+        worker.request("compile", timeout_s, workload=data, plan=asdict(plan))
     except WorkerFault as fault:
         raise error_class(fault.kind)(f"{workload.label}: {fault}") from fault
     try:

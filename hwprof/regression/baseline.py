@@ -10,7 +10,6 @@ not count.
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from hwprof.errors import IncompatibleRunError, StoreError, next_step
+from hwprof.files import write_whole
 from hwprof.measure.records import Measurement, differing
 from hwprof.regression.change_points import SEED, since_change
 from hwprof.regression.stored import Missing, Stored, session_of
@@ -46,9 +46,7 @@ def write_suite(folder: Path, suite: Suite) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not file.exists():
-            partial = folder / f".{SUITE_FILE}.partial"
-            partial.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
-            os.replace(partial, file)
+            write_whole(file, f"{json.dumps(said, indent=1)}\n".encode())
             return
         known = json.loads(file.read_text(encoding="utf-8"))
         known["suite"].pop("folder", None)
@@ -74,6 +72,11 @@ def is_baseline(folder: Path) -> bool:
     return (folder / SUITE_FILE).is_file()
 
 
+def baselines_in(folder: Path) -> list[Path]:
+    """Return the baselines in a folder of several, by name."""
+    return [p for p in sorted(folder.iterdir()) if is_baseline(p)] if folder.is_dir() else []
+
+
 def next_session(folder: Path) -> Path:
     """Return the folder of a new session."""
     numbers = [int(p.name) for p in sessions_of(folder)]
@@ -89,6 +92,14 @@ def sessions_of(folder: Path) -> Iterator[Path]:
 def runs_of(session: Path) -> list[Path]:
     """Return the run folders of a session; one that a full disk left without a run is none."""
     return sorted(file.parent for file in session.glob(f"*/{RUN_FILE}"))
+
+
+def runs_in(folder: Path) -> Iterator[tuple[str, str, Run]]:
+    """Yield session, configuration and run, open, of all that a baseline holds, oldest first."""
+    for session in sessions_of(folder):
+        for run_folder in runs_of(session):
+            with Run.open(run_folder) as run:
+                yield session.name, run_folder.name, run
 
 
 def find_baseline(folder: Path, commit: str | None = None) -> Path:
@@ -115,7 +126,7 @@ def find_baseline(folder: Path, commit: str | None = None) -> Path:
             f"the commit is {commit!r}; expected the one whose baseline is meant, such as 4f2a91c "
             "or HEAD~1: is the variable set that --commit takes it from?"
         )
-    baselines = [p for p in sorted(folder.iterdir()) if is_baseline(p)] if folder.is_dir() else []
+    baselines = baselines_in(folder)
     found = _named(baselines, commit)
     if not found and (full := _full_commit(commit)) is not None:
         found = _named(baselines, full)
@@ -175,20 +186,18 @@ def read_baseline(folder: Path) -> list[Stored | Missing]:
     """
     measured: dict[str, list[tuple[str, Measurement]]] = {}
     missing: dict[str, Missing] = {}
-    for session in sessions_of(folder):
-        for run_folder in runs_of(session):
-            with Run.open(run_folder) as run:
-                for m in run.measurements():
-                    match = match_of(run_folder.name, m.workload)
-                    measured.setdefault(match, []).append((session.name, m))
-                for f in run.failures():
-                    match = match_of(run_folder.name, f.workload)
-                    label = f"{f.workload.label} [{run_folder.name}]"
-                    reason = (
-                        f"{f.stage} failed ({f.kind}) in session {session.name}: {f.message}; rename "
-                        "the folder of that session to set it aside"
-                    )
-                    missing[match] = Missing(label=label, match=match, reason=reason)
+    for session, config, run in runs_in(folder):
+        for m in run.measurements():
+            measured.setdefault(match_of(config, m.workload), []).append((session, m))
+        for f in run.failures():
+            match = match_of(config, f.workload)
+            reason = (
+                f"{f.stage} failed ({f.kind}) in session {session}: {f.message}; rename the folder "
+                "of that session to set it aside"
+            )
+            missing[match] = Missing(
+                label=f"{f.workload.label} [{config}]", match=match, reason=reason
+            )
     if not measured and not missing:
         raise StoreError(f"{str(folder)!r} holds no session; run `hwprof suite run` to make one")
     kept = [_stored(folder, k, found) for k, found in measured.items() if k not in missing]

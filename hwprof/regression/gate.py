@@ -22,10 +22,12 @@ from hwprof.measure.paired import (
     CONFIDENCE,
     SIGNIFICANCE,
     SMALLEST_SHIFT,
+    Cell,
     PairedResult,
     PairedVerdict,
     judge_pairs,
     paired_verdict,
+    ratios_by_worker,
 )
 from hwprof.measure.records import LabelledBurst
 
@@ -105,9 +107,9 @@ def settle(gates: Sequence[Gate]) -> list[PairedVerdict]:
     return [g.verdict(slower=s, faster=f) for g, s, f in zip(gates, slower, faster, strict=True)]
 
 
-def holm(ps: Sequence[float], alpha: float = SIGNIFICANCE) -> list[bool]:
-    """Return which hypotheses are rejected: Holm's step-down, family-wise rate ``alpha``."""
-    return [bool(p < alpha) for p in claims.holm(ps)]
+def holm(ps: Sequence[float]) -> list[bool]:
+    """Return which hypotheses are rejected: Holm's step-down, family-wise rate 1 %."""
+    return [bool(p < SIGNIFICANCE) for p in claims.holm(ps)]
 
 
 def tail_ratios(
@@ -121,15 +123,10 @@ def tail_ratios(
     n_calls = [x.burst.n_samples - 1 for side in (a, b) for x in used_bursts(side)]
     if not n_calls or np.median(n_calls) < FEWEST_TAIL_SAMPLES:
         return {}
-    theirs = _p90_by_cell(b, threads)
-    ratios: dict[str, list[float]] = {}
-    for (worker, index), ours in _p90_by_cell(a, threads).items():
-        if (other := theirs.get((worker, index))) is not None:
-            ratios.setdefault(worker, []).append(float(np.log(other / ours)))
-    return {worker: np.array(values) for worker, values in ratios.items()}
+    return ratios_by_worker(_p90_by_cell(a, threads), _p90_by_cell(b, threads))
 
 
-def _p90_by_cell(bursts: Sequence[LabelledBurst], threads: int) -> dict[tuple[str, int], float]:
+def _p90_by_cell(bursts: Sequence[LabelledBurst], threads: int) -> dict[Cell, float]:
     cells = {}
     for labelled in used_bursts(bursts):
         x = corrected_s(labelled.burst, threads)

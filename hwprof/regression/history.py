@@ -8,7 +8,6 @@ before it says nothing about the level that holds now.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,17 +16,23 @@ from typing import Any
 import numpy as np
 
 from hwprof.errors import StoreError
-from hwprof.measure.records import Measurement, differing
+from hwprof.measure.records import differing
 from hwprof.regression.baseline import (
+    baselines_in,
     is_baseline,
     match_of,
-    runs_of,
-    sessions_of,
+    runs_in,
     suite_facts,
 )
 from hwprof.regression.change_points import FEWEST_POINTS, change_points
-from hwprof.regression.stored import REFERENCE_MOVED, Missing, Session, session_of
-from hwprof.store import Run
+from hwprof.regression.stored import (
+    REFERENCE_MOVED,
+    Missing,
+    Session,
+    reference_shift,
+    session_of,
+    typical_s,
+)
 from hwprof.store.folder import RunFile
 
 
@@ -142,38 +147,31 @@ def histories(folder: Path, seed: int) -> tuple[Series, ...]:
 
 def _visits(folder: Path) -> Iterator[Visit | Missing]:
     whole = is_baseline(folder)
-    inside = [] if whole or not folder.is_dir() else sorted(folder.iterdir())
-    baselines = [folder] if whole else [p for p in inside if is_baseline(p)]
+    baselines = [folder] if whole else baselines_in(folder)
     if not baselines:
         raise StoreError(
             f"{str(folder)!r} is no baseline and holds none; expected the --out of "
             "`hwprof suite run`, or a folder of such"
         )
     for baseline in baselines:
-        for session in sessions_of(baseline):
-            name = session.name if whole else f"{baseline.name}/{session.name}"
-            for run_folder in runs_of(session):
-                at = RunFile.read(run_folder).created
-                with Run.open(run_folder) as run:
-                    for m in run.measurements():
-                        yield _visit(name, at, run_folder.name, m)
-                    for f in run.failures():
-                        yield Missing(
-                            label=f"{f.workload.label} [{run_folder.name}]",
-                            match=match_of(run_folder.name, f.workload),
-                            reason=f"{name}: {f.stage} failed ({f.kind})",
-                        )
-
-
-def _visit(session: str, at: str, config: str, found: Measurement) -> Visit:
-    return Visit(
-        session=session,
-        at=at,
-        match=match_of(config, found.workload),
-        label=f"{found.workload.label} [{config}]",
-        facts=suite_facts(found),
-        levels=session_of(found),
-    )
+        for session, config, run in runs_in(baseline):
+            name = session if whole else f"{baseline.name}/{session}"
+            at = RunFile.read(run.path).created
+            for m in run.measurements():
+                yield Visit(
+                    session=name,
+                    at=at,
+                    match=match_of(config, m.workload),
+                    label=f"{m.workload.label} [{config}]",
+                    facts=suite_facts(m),
+                    levels=session_of(m),
+                )
+            for f in run.failures():
+                yield Missing(
+                    label=f"{f.workload.label} [{config}]",
+                    match=match_of(config, f.workload),
+                    reason=f"{name}: {f.stage} failed ({f.kind})",
+                )
 
 
 def _series(visits: Sequence[Visit], failed: Sequence[Missing], rng: np.random.Generator) -> Series:
@@ -193,32 +191,19 @@ def _series(visits: Sequence[Visit], failed: Sequence[Missing], rng: np.random.G
     bounds = [0, *(c.index for c in found), len(kept)]
     changes = []
     for change, start, end in zip(found, bounds, bounds[2:], strict=False):
-        before, after = kept[start : change.index], kept[change.index : end]
+        before = [v.levels for v in kept[start : change.index]]
+        after = [v.levels for v in kept[change.index : end]]
         changes.append(
             Change(
                 session=kept[change.index].session,
                 at=kept[change.index].at,
                 shift=change.shift,
                 p=change.p,
-                before_s=_typical([v.levels.level_s for v in before]),
-                after_s=_typical([v.levels.level_s for v in after]),
-                reference_shift=_reference_shift(before, after),
+                before_s=typical_s([s.level_s for s in before]),
+                after_s=typical_s([s.level_s for s in after]),
+                reference_shift=reference_shift(before, after),
             )
         )
     return Series(
         workload=newest.label, points=points, changes=tuple(changes), left_out="; ".join(notes)
     )
-
-
-def _typical(levels_s: Sequence[float]) -> float:
-    return math.exp(float(np.mean(np.log(levels_s))))
-
-
-def _reference_shift(before: Sequence[Visit], after: Sequence[Visit]) -> float | None:
-    levels_s = [
-        [v.levels.reference_s for v in side if v.levels.reference_s is not None]
-        for side in (before, after)
-    ]
-    if not all(levels_s):
-        return None
-    return _typical(levels_s[1]) / _typical(levels_s[0]) - 1.0

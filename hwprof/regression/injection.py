@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any, Literal
@@ -40,6 +40,7 @@ KINDS: tuple[Kind, ...] = ("delay", "work")
 SIZES = (0.0, 0.01, 0.02, 0.03, 0.05, 0.10)
 _SLOWED = "slowed"
 _CALIBRATION_BYTES = (2**12, 2**16)
+_CALIBRATION_REPEATS = 50
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -118,9 +119,9 @@ def work_bytes(duration_s: float) -> int:
     return max(1, round(duration_s / per_byte_s))
 
 
-def _hashing_s(n_bytes: int, repeats: int = 50) -> float:
+def _hashing_s(n_bytes: int) -> float:
     data, best_s = bytes(n_bytes), float("inf")
-    for _ in range(repeats):
+    for _ in range(_CALIBRATION_REPEATS):
         began_s = time.perf_counter()
         hashlib.sha256(data)
         best_s = min(best_s, time.perf_counter() - began_s)
@@ -144,8 +145,7 @@ class Slowdown:
         return probing_ref(device, {_SLOWED: what})
 
 
-@contextmanager
-def shared_workers(device: DeviceRef, slowdown: Slowdown) -> Iterator[Workers]:
+def shared_workers(device: DeviceRef, slowdown: Slowdown) -> AbstractContextManager[Workers]:
     """Start workers on which several comparisons with the same slowdown come in turn.
 
     Every comparison compiles both sides anew, from other weights; what it saves is the start.
@@ -153,8 +153,7 @@ def shared_workers(device: DeviceRef, slowdown: Slowdown) -> Iterator[Workers]:
     Raises:
         DeviceUnavailableError: the device cannot be opened.
     """
-    with running_workers(slowdown.put_into(device)) as workers:
-        yield workers
+    return running_workers(slowdown.put_into(device))
 
 
 def run_trial(

@@ -28,7 +28,6 @@ from hwprof.measure.process import Interpreter, Worker, living_pids
 from hwprof.measure.records import (
     DeviceRef,
     Failure,
-    Fingerprint,
     LabelledBurst,
     Measurement,
     MeasurePlan,
@@ -93,7 +92,7 @@ class Workers:
 
 
 @contextmanager
-def running_workers(device: DeviceRef, plan: MeasurePlan = PLAN) -> Iterator[Workers]:
+def running_workers(device: DeviceRef) -> Iterator[Workers]:
     """Start workers for comparisons of one thread on this interpreter.
 
     Raises:
@@ -101,7 +100,7 @@ def running_workers(device: DeviceRef, plan: MeasurePlan = PLAN) -> Iterator[Wor
     """
     with Pool(device, 0) as pool:
         began_s = time.monotonic()
-        seats = _seats(plan)
+        seats = _seats(PLAN)
         started, hello = pool.start(len(seats))
         for seat, worker in zip(seats, started, strict=True):
             seat.worker = worker
@@ -151,7 +150,7 @@ def _timed(
     began_s = clock()
     try:
         race.prepare()
-        capped = _until_decided(race, gate, race.plan, lambda: clock() - began_s >= cap_s, tell)
+        capped = _until_decided(race, gate, lambda: clock() - began_s >= cap_s, tell)
     except LostError as lost:
         side = "base" if lost.failure.workload is race.base.workload else "new"
         return PairFailed(side=side, failure=lost.failure)
@@ -160,11 +159,10 @@ def _timed(
     return race.finish(capped)
 
 
-def _until_decided(
-    race: _Race, gate: Gate, plan: MeasurePlan, is_over: Callable[[], bool], tell: Tell | None
-) -> bool:
+def _until_decided(race: _Race, gate: Gate, is_over: Callable[[], bool], tell: Tell | None) -> bool:
     """Run rounds and looks; return whether the time ended them."""
-    for look in plan.looks:
+    last = race.plan.looks[-1]
+    for look in race.plan.looks:
         fresh = False
         while race.rounds < look:
             if fresh and is_over():
@@ -173,11 +171,11 @@ def _until_decided(
             race.round()
             fresh = True
             if tell is not None:
-                tell(f"round {race.rounds} of at most {plan.looks[-1]}")
+                tell(f"round {race.rounds} of at most {last}")
         if gate.look(race.ratios()) != "inconclusive":
             return False
         if is_over():
-            return look != plan.looks[-1]
+            return look != last
     return False
 
 
@@ -296,8 +294,7 @@ class _Race:
             "n_cpus": None if hello.reports_disturbance else self._monitor.n_cpus,
             "foreign_processes": list(member.others.values()),
         }
-        fingerprint: Fingerprint = hello.fingerprint
         bursts = [self._labeller.relabel(b) for b in member.bursts]
         return measurement_from(
-            member.workload, self.plan, fingerprint, bursts, member.loaded, telemetry
+            member.workload, self.plan, hello.fingerprint, bursts, member.loaded, telemetry
         )

@@ -119,10 +119,9 @@ def compare_stored(
     """Compare all that is stored on either side, judged together; what has no partner is named."""
     theirs = {n.match: n for n in new}
     ours = {b.match: b for b in base}
-    asked: list[_Question | Comparison] = []
-    for match in dict.fromkeys([*ours, *theirs]):
-        asked.append(_asked(ours.get(match), theirs.get(match), threshold))
+    asked = [_asked(ours.get(m), theirs.get(m)) for m in dict.fromkeys([*ours, *theirs])]
     questions = [q for q in asked if isinstance(q, _Question)]
+    threshold = max(SMALLEST_STORED_SHIFT, threshold)
     slower = holm([q.p_slower for q in questions])
     faster = holm([q.p_faster for q in questions])
     limits = _limits(questions, threshold)
@@ -133,9 +132,7 @@ def compare_stored(
     return tuple(next(judged) if isinstance(q, _Question) else q for q in asked)
 
 
-def _asked(
-    base: Stored | Missing | None, new: Stored | Missing | None, threshold: float
-) -> _Question | Comparison:
+def _asked(base: Stored | Missing | None, new: Stored | Missing | None) -> _Question | Comparison:
     for side, here in (("base", base), ("new", new)):
         if isinstance(here, Missing):
             return _refused(here.label, "stored", f"{side}: {here.reason}")
@@ -152,7 +149,7 @@ def _asked(
         named = "; ".join(f"{k} {a!r}, now {b!r}" for k, (a, b) in found.items())
         reason = f"{named}: measure both side by side, or make a new baseline"
         return _refused(new.label, new.method, reason, found)
-    moved = _reference_moved(base, new)
+    moved = reference_shift(base.sessions, new.sessions)
     if moved is not None and abs(moved) > REFERENCE_MOVED:
         reason = (
             f"the reference block, which never changes, moved by {moved:+.1%}: the machine is not "
@@ -177,14 +174,19 @@ def _refused(
     )
 
 
-def _reference_moved(base: Stored, new: Stored) -> float | None:
-    levels = [
-        [math.log(s.reference_s) for s in side.sessions if s.reference_s is not None]
-        for side in (base, new)
+def reference_shift(before: Sequence[Session], after: Sequence[Session]) -> float | None:
+    """Return how far the reference block moved; None where one side did not measure it."""
+    levels_s = [
+        [s.reference_s for s in side if s.reference_s is not None] for side in (before, after)
     ]
-    if not all(levels):
+    if not all(levels_s):
         return None
-    return math.expm1(float(np.mean(levels[1])) - float(np.mean(levels[0])))
+    return typical_s(levels_s[1]) / typical_s(levels_s[0]) - 1.0
+
+
+def typical_s(levels_s: Sequence[float]) -> float:
+    """Return the geometric mean of levels."""
+    return math.exp(float(np.mean(np.log(levels_s))))
 
 
 def _question(base: Stored, new: Stored) -> _Question:
@@ -215,7 +217,6 @@ def _limits(questions: Sequence[_Question], threshold: float) -> list[_Limit]:
         [q.sd_log for q in known if q.sd_log is not None], [len(q.base.sessions) - 1 for q in known]
     )
     steadied = iter(zip(sds, dfs, strict=True))
-    least = max(SMALLEST_STORED_SHIFT, threshold)
     limits = []
     for q in questions:
         if q.sd_log is None:
@@ -224,7 +225,9 @@ def _limits(questions: Sequence[_Question], threshold: float) -> list[_Limit]:
         sd, df = next(steadied)
         error = sd * math.sqrt(1 / len(q.new.sessions) + 1 / len(q.base.sessions))
         called = math.expm1(max(SIGMAS, _student(df, len(questions))) * error)
-        limits.append(_Limit(shift=max(least, called), error_log=error, student=_student(df, 1)))
+        limits.append(
+            _Limit(shift=max(threshold, called), error_log=error, student=_student(df, 1))
+        )
     return limits
 
 
@@ -273,7 +276,7 @@ def _judged(
         verdict = "REGRESSED"
     elif faster and math.expm1(-q.shift_log) > limit.shift:
         verdict = "IMPROVED"
-    elif interval is not None and interval[1] < max(SMALLEST_STORED_SHIFT, threshold):
+    elif interval is not None and interval[1] < threshold:
         verdict = "EQUIVALENT"
     holds_zero = interval is not None and interval[0] <= 0.0 <= interval[1]
     return Comparison(
@@ -284,8 +287,8 @@ def _judged(
         shift=shift,
         shift_ci99=interval,
         detectable=detectable,
-        base_s=_level_s(q.base),
-        new_s=_level_s(q.new),
+        base_s=typical_s([s.level_s for s in q.base.sessions]),
+        new_s=typical_s([s.level_s for s in q.new.sessions]),
     )
 
 
@@ -294,10 +297,6 @@ def _student(df: float, family: int) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(min(df, 1e6), 1.0 - 0.005 / family))
-
-
-def _level_s(stored: Stored) -> float:
-    return math.exp(float(np.mean([math.log(s.level_s) for s in stored.sessions])))
 
 
 def _reason(q: _Question, limit: _Limit, family: int, *, is_unclear: bool) -> str:

@@ -6,7 +6,7 @@ only ever added.
 """
 
 from hwprof.store.folder import RUN_FORMAT
-from hwprof.store.records import ImportedBlock, ImportedNetwork, Session
+from hwprof.store.records import ImportedBlock, ImportedNetwork
 from hwprof.store.run import Run
 
-__all__ = ["RUN_FORMAT", "ImportedBlock", "ImportedNetwork", "Run", "Session"]
+__all__ = ["RUN_FORMAT", "ImportedBlock", "ImportedNetwork", "Run"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hwprof.errors import FormatVersionError, IncompatibleRunError, StoreError
+from hwprof.files import write_whole
 from hwprof.store.schema import explained
 
 RUN_FORMAT = 1
@@ -50,12 +50,7 @@ class RunFile:
             "request": self.request,
         }
         with explained(folder):
-            partial = folder / f".{RUN_FILE}.partial"
-            try:
-                partial.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-                os.replace(partial, folder / RUN_FILE)
-            finally:
-                partial.unlink(missing_ok=True)
+            write_whole(folder / RUN_FILE, f"{json.dumps(data, indent=1)}\n".encode())
 
     @classmethod
     def read(cls, folder: Path) -> RunFile:

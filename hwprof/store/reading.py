@@ -13,7 +13,7 @@ from hwprof.results import Sample
 from hwprof.space import Architecture
 from hwprof.store import rows
 from hwprof.store.blobs import burst_from_row
-from hwprof.store.records import ImportedBlock, ImportedNetwork, Session
+from hwprof.store.records import ImportedBlock, ImportedNetwork
 from hwprof.store.schema import explained, open_for_reading
 
 if TYPE_CHECKING:
@@ -48,25 +48,6 @@ class Reading:
                 "run the command that made it again to go on"
             )
         return found[0]
-
-    @property
-    def sessions(self) -> tuple[Session, ...]:
-        """Every process that wrote into the run, oldest first."""
-        opened: dict[str, sqlite3.Row] = {}
-        closed: dict[str, int] = {}
-        for row in self._read("SELECT * FROM events ORDER BY id"):
-            if row["kind"] == "opened":
-                opened[row["session"]] = row
-            elif row["kind"] == "closed":
-                closed[row["session"]] = row["time_ns"]
-        return tuple(
-            Session(
-                opened_ns=row["time_ns"],
-                closed_ns=closed.get(session),
-                facts=json.loads(row["data"]),
-            )
-            for session, row in opened.items()
-        )
 
     def measurements(self) -> list[Measurement]:
         """Return the newest measurement of every workload, in the order of their completion.

@@ -1,21 +1,10 @@
-"""What a run folder holds beside measurements: sessions and other people's numbers."""
+"""What a run folder holds beside measurements: other people's numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from hwprof.space import Architecture
-
-
-@dataclass(frozen=True, kw_only=True)
-class Session:
-    """One process that wrote into the run; ``closed_ns`` is None where it was killed."""
-
-    opened_ns: int
-    closed_ns: int | None
-    facts: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -186,12 +186,12 @@ def measurement_from_row(row: sqlite3.Row, read: RowsById) -> Measurement:
     labels = [(row_id, tuple(causes)) for row_id, causes in json.loads(row["bursts"])]
     return Measurement(
         workload=_workload(row),
-        plan=_plan(json.loads(row["plan"])),
+        plan=MeasurePlan.from_json(json.loads(row["plan"])),
         fingerprint=Fingerprint(
             stable=json.loads(row["stable"]), volatile=json.loads(row["volatile"])
         ),
         bursts=StoredBursts(labels, read),
-        loaded=_loaded(json.loads(row["loaded"])),
+        loaded=Loaded.from_json(json.loads(row["loaded"])),
         level_s=row["level_s"],
         ci95_s=(row["ci95_lo_s"], row["ci95_hi_s"]),
         median_s=row["median_s"],
@@ -257,11 +257,3 @@ def is_large(row: sqlite3.Row) -> bool:
 
 def _workload(row: sqlite3.Row) -> Workload:
     return Workload.from_json(json.loads(row["workload_data"]))
-
-
-def _plan(data: Mapping[str, Any]) -> MeasurePlan:
-    return MeasurePlan(**{**data, "looks": tuple(data["looks"])})
-
-
-def _loaded(data: Mapping[str, Any]) -> Loaded:
-    return Loaded(**{**data, "warnings": tuple(data["warnings"])})

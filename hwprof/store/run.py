@@ -24,7 +24,7 @@ from hwprof.store.reading import Reading
 from hwprof.store.records import ImportedBlock, ImportedNetwork
 from hwprof.store.schema import (
     DATABASE,
-    Reader,
+    Database,
     explained,
     open_for_reading,
     open_for_writing,
@@ -51,14 +51,11 @@ class Run(Reading):
         self,
         path: Path,
         description: RunFile,
-        connection: sqlite3.Connection | Reader,
+        database: Database,
         lock: FileLock | None,
     ) -> None:
-        reader = connection if isinstance(connection, Reader) else None
-        super().__init__(path, connection.db if isinstance(connection, Reader) else connection)
-        self._description = description
-        self._reader = reader
-        self._lock = lock
+        super().__init__(path, database.db)
+        self._database, self._description, self._lock = database, description, lock
         self._session = uuid.uuid4().hex[:12]
         self._side_db: sqlite3.Connection | None = None
         self._known: set[str] = set()
@@ -102,7 +99,7 @@ class Run(Reading):
                 # Last, so that a folder with a run.json always has its database.
                 if description != before:
                     description.write(folder)
-                run = cls(folder, description, db, lock)
+                run = cls(folder, description, Database(db=db), lock)
                 run._event("opened", {"pid": os.getpid(), "host": platform.node()})
             except BaseException:
                 db.close()
@@ -132,9 +129,7 @@ class Run(Reading):
             if self._lock is not None:
                 self._event("closed", {})
         finally:
-            if self._reader is not None:
-                self._reader.close()
-            self._db.close()
+            self._database.close()
             if self._side_db is not None:
                 self._side_db.close()
             if self._lock is not None:

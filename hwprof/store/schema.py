@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
 import sqlite3
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from hwprof.errors import FormatVersionError, StoreError
+from hwprof.errors import FormatVersionError, StoreError, is_disk_full
 
 DATABASE = "run.db"
 SCHEMA_VERSION = 1
@@ -82,7 +81,7 @@ def explained(folder: Path) -> Iterator[None]:
     except sqlite3.DatabaseError as error:
         raise StoreError(_meaning(folder, error)) from error
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_disk_full(error):
             raise StoreError(_no_space(folder)) from error
         raise StoreError(
             f"cannot use the run folder {str(folder)!r}: {error.strerror or error}; "
@@ -155,8 +154,8 @@ def _add_columns(db: sqlite3.Connection) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reader:
-    """A read-only connection, and the temporary copy it reads where one was needed."""
+class Database:
+    """A connection, and the temporary copy that it reads where one was needed."""
 
     db: sqlite3.Connection
     copy: tempfile.TemporaryDirectory[str] | None = None
@@ -168,7 +167,7 @@ class Reader:
             self.copy.cleanup()
 
 
-def open_for_reading(folder: Path) -> Reader:
+def open_for_reading(folder: Path) -> Database:
     """Open the database of ``folder`` read-only, also in a folder that cannot be written.
 
     SQLite keeps an index of the WAL in a file beside the database and needs to make it. Where
@@ -186,18 +185,18 @@ def open_for_reading(folder: Path) -> Reader:
         )
     with explained(folder):
         try:
-            return Reader(db=_connect_read_only(folder, database, "mode=ro"))
+            return Database(db=_connect_read_only(folder, database, "mode=ro"))
         except sqlite3.OperationalError as error:
             if not _lacks_index(error):
                 raise
         wal = folder / f"{DATABASE}-wal"
         if not wal.is_file() or wal.stat().st_size == 0:
-            return Reader(db=_connect_read_only(folder, database, "mode=ro&immutable=1"))
+            return Database(db=_connect_read_only(folder, database, "mode=ro&immutable=1"))
         copy = tempfile.TemporaryDirectory(prefix="hwprof-")
         for source in (database, wal):
             shutil.copy(source, copy.name)
         copied = Path(copy.name) / DATABASE
-        return Reader(db=_connect_read_only(folder, copied, "mode=rw"), copy=copy)
+        return Database(db=_connect_read_only(folder, copied, "mode=rw"), copy=copy)
 
 
 def _lacks_index(error: sqlite3.OperationalError) -> bool:

@@ -51,7 +51,7 @@ from scipy.stats import mannwhitneyu
 
 from hwprof.devices import device_ref, registrations
 from hwprof.measure.process import Interpreter
-from hwprof.measure.records import DeviceOptions, DeviceRef, concatenate
+from hwprof.measure.records import DeviceOptions, DeviceRef, LabelledBurst
 from hwprof.regression.environments import interpreter_of
 from hwprof.regression.injection import (
     KINDS,
@@ -131,18 +131,23 @@ def measured(study: Study, key: Mapping[str, Any], n: int) -> Cell:
     return {"trials": _judged(study, key, trials), "at_s": time.time(), **asdict(load)}
 
 
+def _wall_s(bursts: Sequence[LabelledBurst]) -> Floats:
+    """Return the wall time per call of every sample."""
+    return 1e-9 * np.concatenate([b.burst.duration_ns / b.burst.calls_per_sample for b in bursts])
+
+
 def _judged(study: Study, key: Mapping[str, Any], trials: Sequence[Trial]) -> list[Cell]:
     """Return what every rule says of every comparison."""
     which = (str(key["load"]), str(key["workload"]))
     earlier: Sequence[Floats | None] = study.earlier.get(which, [])
-    bases = [concatenate(t.timed.base_bursts) for t in trials]
+    bases = [_wall_s(t.timed.base_bursts) for t in trials]
     found = []
     for trial, base, before in itertools.zip_longest(
         trials, bases, earlier[: len(trials)], fillvalue=None
     ):
         assert trial is not None
         assert base is not None
-        new = concatenate(trial.timed.new_bursts)
+        new = _wall_s(trial.timed.new_bursts)
         found.append(
             {
                 "verdict": trial.verdict,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,7 @@ def kind_of_compile_error(error: BaseException) -> str:
     header = {
         "op": "compile",
         "workload": WORKLOAD.to_json(),
-        "plan": wire.plan_json(plan_for("quick")),
+        "plan": asdict(plan_for("quick")),
     }
     found = server.answer(wire.Frame(header=header)).header["error"]
     assert str(error) in found["message"]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from hwprof.measure import wire
 from hwprof.measure.framing import MAGIC
-from hwprof.measure.records import Burst, DeviceOptions, DeviceRef, plan_for
+from hwprof.measure.records import Burst, DeviceOptions, DeviceRef, MeasurePlan, plan_for
 from hwprof.protocols import Disturbance, ForeignProcess
 
 
@@ -144,9 +144,9 @@ def test_nan_never_leaves() -> None:
 
 def test_references_and_plans_survive_json() -> None:
     ref = DeviceRef(name="null", factory="a:B", options=DeviceOptions(threads=2, script="{}"))
-    assert wire.device_from(json.loads(json.dumps(wire.device_json(ref)))) == ref
+    assert wire.device_from(json.loads(json.dumps(asdict(ref)))) == ref
     plan = plan_for("standard", target_rel=0.03)
-    assert wire.plan_from(json.loads(json.dumps(wire.plan_json(plan)))) == plan
+    assert MeasurePlan.from_json(json.loads(json.dumps(asdict(plan)))) == plan
 
 
 def test_a_disturbance_comes_back_as_it_was() -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from hwprof.errors import DeviceUnavailableError, PlanError
 from hwprof.measure.pool import Pool
 from hwprof.measure.process import LINK, NO_PAGE_FAULTS, Worker, WorkerFault, living_pids
 from hwprof.measure.records import DeviceOptions, DeviceRef
-from hwprof.measure.wire import device_json
 from hwprof.space.pieces import SkipPiece
 from hwprof.workload import Workload
 
@@ -217,7 +217,7 @@ def test_garbage_instead_of_an_answer_is_typed_and_final(
         worker.request(
             "open",
             PATIENCE_S,
-            device=device_json(DeviceRef(name="loud", factory="loud_adapter:Loud")),
+            device=asdict(DeviceRef(name="loud", factory="loud_adapter:Loud")),
         )
     assert caught.value.kind == "garbage"
     assert caught.value.lost

@@ -346,7 +346,7 @@ def test_a_full_disk_is_said_to_be_full(bare_data, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("hwprof.reports.writing.os.replace", full)
+    monkeypatch.setattr("hwprof.files.os.replace", full)
     with pytest.raises(StoreError, match="No space left on device; free some space"):
         write_report(bare_data, tmp_path)
 

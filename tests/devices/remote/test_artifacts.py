@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +18,6 @@ from hwprof.devices.remote.board import Board
 from hwprof.devices.remote.launcher import RemoteLauncher
 from hwprof.devices.remote.ssh import SshTransport
 from hwprof.errors import CompileError
-from hwprof.measure import wire
 from hwprof.measure.records import DeviceOptions, Precision
 from hwprof.space import get_space, own
 from hwprof.space.pieces import ChainPiece, SkipPiece
@@ -35,7 +34,7 @@ def opened(name: str, precision: Precision) -> dict[str, Any]:
     ref = device_ref(f"{name}@ssh://board", DeviceOptions(precision=precision))
     address = Address(link="ssh", host="board")
     launcher = RemoteLauncher(ref, Board(address, SshTransport(address)))
-    return launcher._translate("open", {"op": "open", "device": wire.device_json(ref)})
+    return launcher._translate("open", {"op": "open", "device": asdict(ref)})
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "tf32"])
