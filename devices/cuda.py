@@ -20,7 +20,7 @@ from hwprof.devices.cuda_device import GpuAdapter, GpuExecutable
 from hwprof.devices.cuda_memory import is_memory_full, one_line
 from hwprof.devices.cuda_timing import GpuTimer
 from hwprof.devices.cuda_trace import trace_blocks, trace_operators
-from hwprof.devices.host import Array, random_inputs
+from hwprof.devices.host import WIDE_INTEGERS, Array, random_inputs
 from hwprof.devices.torch_module import array_of, leaves, module_of, no_model_files, not_taken
 from hwprof.errors import CompileError, ModelError
 from hwprof.graph import Graph
@@ -45,6 +45,8 @@ DTYPES: Mapping[str, str] = {
 PLACE = "cuda"
 MOST_COMPILED = 1000
 """Far more than a process holds; what is beyond it is a failure."""
+_ASSERTED = "device-side assert"
+"""In what CUDA says where a kernel has found a value out of range."""
 _CLOSED: Any = None
 
 
@@ -204,7 +206,15 @@ class CudaExecutable(GpuExecutable):
         except Exception as error:  # a user's module may raise anything
             if is_memory_full(self._torch, error):
                 raise
-            raise not_taken(self._label, [list(t.shape) for t in self._inputs], error) from error
+            shapes = [list(t.shape) for t in self._inputs]
+            if _ASSERTED in str(error):
+                raise ModelError(
+                    f"{self._label!r} fails on the GPU at inputs of the shapes {shapes}: "
+                    f"{one_line(error)}. A value out of range does that, such as an id beyond a "
+                    f"table: integers are drawn below {WIDE_INTEGERS}; --device cpu-torch tells "
+                    "which operator it is"
+                ) from error
+            raise not_taken(self._label, shapes, error) from error
         if not any(isinstance(t, self._torch.Tensor) for t in leaves(result)):
             raise ModelError(f"{self._label!r} returned {type(result).__name__}; expected tensors")
         return result

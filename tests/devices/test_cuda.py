@@ -24,7 +24,7 @@ from hwprof.measure.records import DeviceOptions
 from hwprof.measure.room import GROUP_SIZE
 from hwprof.parts.assembly import written_nodes
 from hwprof.parts.grouping import group_operators
-from hwprof.protocols import ReportsDisturbance, ReportsWarnings
+from hwprof.protocols import CanBeLost, ReportsDisturbance, ReportsWarnings
 from hwprof.space import get_space, space_of
 from hwprof.testing import block
 from hwprof.workload import InputSpec, Workload
@@ -201,12 +201,17 @@ def test_what_fails_on_the_gpu_is_told_as_the_models() -> None:
     """An id beyond a table shows in the next call that waits, not in the launch."""
 
     def trip() -> None:
-        raise RuntimeError("CUDA error: device-side assert triggered")
+        raise RuntimeError(
+            "CUDA error: device-side assert triggered\nSearch for cudaErrorAssert in"
+        )
 
     opened = adapter()
+    assert isinstance(opened, CanBeLost)
+    assert not opened.is_lost()
     opened.torch.cuda.synchronize = trip
-    with pytest.raises(ModelError, match="device-side assert"):
+    with pytest.raises(ModelError, match=r"assert triggered\. .* id beyond a table: .* below 1000"):
         opened.compile(block("mbconv"), PLAN)
+    assert opened.is_lost()
 
 
 def test_a_users_mistake_is_a_model_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
