@@ -73,8 +73,11 @@ class CudaAdapter(GpuAdapter):
         self.place = place
         is_tf32 = options.precision == "tf32"
         backends = self.torch.backends
-        backends.cuda.matmul.allow_tf32 = is_tf32
-        backends.cudnn.allow_tf32 = is_tf32
+        with warnings.catch_warnings():
+            # torch 2.9 advises another name for it, which torch 2.6 lacks.
+            warnings.filterwarnings("ignore", message="Please use the new API settings")
+            backends.cuda.matmul.allow_tf32 = is_tf32
+            backends.cudnn.allow_tf32 = is_tf32
         backends.cudnn.benchmark = False
         self.torch.set_num_threads(options.threads)
 

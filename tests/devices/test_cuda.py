@@ -188,6 +188,21 @@ def test_the_compilers_advice_on_precision_is_no_failure() -> None:
     assert not advice
 
 
+def test_advice_on_how_to_set_tf32_is_no_failure() -> None:
+    """torch 2.9 tells, once, that the setting has another name; it was asked for under this one."""
+
+    class Advising(SimpleNamespace):
+        def __setattr__(self, name: str, value: object) -> None:
+            if name == "allow_tf32":
+                warnings.warn("Please use the new API settings to control TF32", stacklevel=1)
+            super().__setattr__(name, value)
+
+    matmul, cudnn = Advising(), Advising(version=lambda: 91000)
+    backends = SimpleNamespace(cuda=SimpleNamespace(matmul=matmul), cudnn=cudnn)
+    adapter(precision="tf32", replaced={"backends": backends})
+    assert matmul.allow_tf32 is cudnn.allow_tf32 is True
+
+
 def test_the_compiler_is_not_left_at_eight_networks() -> None:
     """They share one forward(): torch.compile would leave the ninth of a process as it is."""
     opened = adapter(kind=CudaCompiledAdapter, replaced={"compile": lambda module, **_: module})
