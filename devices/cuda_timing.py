@@ -275,6 +275,10 @@ class GpuTimer:
             if full:
                 raise full[0] from None
             self.refusal = one_line(first if first and _AFTERMATH in str(error) else error)
+            # Before 2.13 torch draws no random number until a capture has ended well.
+            with suppress(RuntimeError):
+                self._captured(0, self._cuda.graph_pool_handle())
+            self._is_empty = None
             return
         self._once = self._graph.replay
 
@@ -305,15 +309,19 @@ class GpuTimer:
         return apart_ns[1] - apart_ns[0] < EVENT_RESOLUTION_NS
 
     def _leave_capture(self, pool: Any) -> None:
-        """Take torch's allocator out of a capture that failed.
+        """Take torch's allocator out of a capture that failed, and give back what it took.
 
         ``CUDAGraph.capture_end`` raises before it does so, and an allocator that believes a
         capture under way gives no memory back: no other capture of the process could begin.
         """
-        leave = getattr(self._torch._C, "_cuda_endAllocateToPool", None)
+        native, device = self._torch._C, self._cuda.current_device()
+        # The second is its name before torch 2.8.
+        names = ("_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool")
+        leave = next((getattr(native, name) for name in names if hasattr(native, name)), None)
         if leave is not None:
-            with suppress(RuntimeError):  # it is out of it
-                leave(self._cuda.current_device(), pool)
+            with suppress(RuntimeError):  # it is out of it, and the graph releases the pool
+                leave(device, pool)
+                native._cuda_releasePool(device, pool)
 
     def _hot_work(self) -> tuple[Work, int]:
         """Return what fills an interval between events, and how many calls it is."""
