@@ -32,7 +32,13 @@ from typing import Any
 
 import numpy as np
 
-from hwprof.devices.cuda_memory import device_memory, is_memory_full, one_line
+from hwprof.devices.cuda_memory import (
+    device_memory,
+    is_memory_full,
+    leave_capture,
+    one_line,
+    own_workspace,
+)
 from hwprof.errors import MeasurementError
 from hwprof.measure.records import Burst, Cache
 from hwprof.measure.timing import no_garbage_collection
@@ -289,12 +295,17 @@ class GpuTimer:
         # told when the calls settled.
         present = self._cuda.stream(self._cuda.current_stream())
         try:
-            with warnings.catch_warnings(record=True) as told, present, capture:
+            with (
+                own_workspace(self._torch),
+                warnings.catch_warnings(record=True) as told,
+                present,
+                capture,
+            ):
                 warnings.filterwarnings("always", message=_EMPTY)
                 for _ in range(n_calls):
                     self._launch(self.stream)
         except (RuntimeError, MemoryError):
-            self._leave_capture(pool)
+            leave_capture(self._torch, pool)
             self._cuda.synchronize()
             raise
         self._is_empty = any(str(entry.message).startswith(_EMPTY) for entry in told)
@@ -307,21 +318,6 @@ class GpuTimer:
             for work in (_nothing, self._once)
         ]
         return apart_ns[1] - apart_ns[0] < EVENT_RESOLUTION_NS
-
-    def _leave_capture(self, pool: Any) -> None:
-        """Take torch's allocator out of a capture that failed, and give back what it took.
-
-        ``CUDAGraph.capture_end`` raises before it does so, and an allocator that believes a
-        capture under way gives no memory back: no other capture of the process could begin.
-        """
-        native, device = self._torch._C, self._cuda.current_device()
-        # The second is its name before torch 2.8.
-        names = ("_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool")
-        leave = next((getattr(native, name) for name in names if hasattr(native, name)), None)
-        if leave is not None:
-            with suppress(RuntimeError):  # it is out of it, and the graph releases the pool
-                leave(device, pool)
-                native._cuda_releasePool(device, pool)
 
     def _hot_work(self) -> tuple[Work, int]:
         """Return what fills an interval between events, and how many calls it is."""

@@ -50,6 +50,10 @@ class FakeGpu:
     """Such pools, which the allocator of host memory never leaves."""
     released: list[object] = field(default_factory=list)
     """Such pools, of which torch's allocator has given the memory back."""
+    workspace: object = None
+    """The pool in which cuBLAS works in the stream; torch takes it from whoever needs it first."""
+    workspaces: list[tuple[object, object]] = field(default_factory=list)
+    """For every captured product: the graph's pool, and the one that it works in."""
     counts_draws: bool = False
     """Whether random numbers belong to a capture: a failed one leaves it so (torch before 2.13)."""
     has_context: bool = False
@@ -75,6 +79,13 @@ class FakeGpu:
         if name == "kernel" and self.is_cold:
             work_ns, self.is_cold = round(work_ns * self.cold_factor), False
         self.free_ns = max(self.free_ns, self.now_ns) + work_ns
+
+    def multiply(self) -> None:
+        """A product of matrices: cuBLAS works in the stream's space, a graph keeps where that is."""
+        place = self.captured.place[0] if self.captured is not None else "eager"
+        self.workspace = place if self.workspace is None else self.workspace
+        if self.captured is not None:
+            self.workspaces.append((place, self.workspace))
 
     def draw(self) -> None:
         if self.counts_draws and self.captured is None:
@@ -203,6 +214,9 @@ def fake_torch(gpu: FakeGpu) -> Any:
             raise RuntimeError("uc >= 0 INTERNAL ASSERT FAILED")
         gpu.released.append(pool)
 
+    def clear_workspaces() -> None:
+        gpu.workspace = None
+
     def new_stream() -> FakeStream:
         gpu.has_context = True
         return FakeStream(gpu)
@@ -250,7 +264,9 @@ def fake_torch(gpu: FakeGpu) -> Any:
         backends=SimpleNamespace(cudnn=SimpleNamespace(version=lambda: 91000)),
         cuda=cuda,
         _C=SimpleNamespace(
-            _cuda_endAllocateToPool=end_allocate_to_pool, _cuda_releasePool=release_pool
+            _cuda_endAllocateToPool=end_allocate_to_pool,
+            _cuda_releasePool=release_pool,
+            _cuda_clearCublasWorkspaces=clear_workspaces,
         ),
         int8=np.int8,
         empty=empty,

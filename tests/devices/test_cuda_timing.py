@@ -72,6 +72,21 @@ def test_a_refused_capture_leaves_the_next_one_free() -> None:
     assert timer(gpu, 3, 50_000, pool=pool).is_graph
 
 
+def test_a_graph_works_in_memory_of_its_own() -> None:
+    """torch frees cuBLAS's space of a stream with any graph of it; the others keep its address."""
+    gpu = FakeGpu()
+
+    def launch(_: object) -> None:
+        gpu.multiply()
+        gpu.kernel(30_000)
+
+    for _ in range(2):
+        GpuTimer(fake_torch(gpu), launch, clock_ns=gpu.clock_ns).burst(0.0, 2, "hot")
+    assert len(gpu.workspaces) > 6
+    assert all(used is own for own, used in gpu.workspaces)
+    assert gpu.workspace is None
+
+
 @pytest.mark.parametrize("is_old", [False, True])
 def test_a_refused_capture_gives_back_what_it_took(is_old: bool) -> None:
     """Else every workload that cannot be captured keeps its tensors' room for the worker's life."""
