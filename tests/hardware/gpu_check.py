@@ -131,7 +131,9 @@ def run_apart(asked: argparse.Namespace) -> None:
             row = Row(section=name, what=ended, value="-", holds=False)
             show(row)
             asked.out.mkdir(parents=True, exist_ok=True)
-            _write(asked.out / RESULTS, [*_rows_in(asked.out / RESULTS), asdict(row)])
+            file = asked.out / RESULTS
+            # Where it had not begun to write, an earlier call may have left the very same.
+            _write(file, [*(r for r in _rows_in(file) if r != asdict(row)), asdict(row)])
 
 
 def _ending_of(asked: argparse.Namespace, section: str, left_s: float) -> str:
