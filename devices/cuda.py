@@ -20,7 +20,7 @@ from hwprof.devices.cuda_device import GpuAdapter, GpuExecutable
 from hwprof.devices.cuda_memory import is_memory_full, one_line
 from hwprof.devices.cuda_timing import GpuTimer
 from hwprof.devices.cuda_trace import trace_blocks, trace_operators
-from hwprof.devices.host import Array, random_inputs
+from hwprof.devices.host import WIDE_INTEGERS, Array, random_inputs
 from hwprof.devices.torch_module import array_of, leaves, module_of, no_model_files, not_taken
 from hwprof.errors import CompileError, ModelError
 from hwprof.graph import Graph
@@ -45,6 +45,8 @@ DTYPES: Mapping[str, str] = {
 PLACE = "cuda"
 MOST_COMPILED = 1000
 """Far more than a process holds; what is beyond it is a failure."""
+_ASSERTED = "device-side assert"
+"""In what CUDA says where a kernel has found a value out of range."""
 _CLOSED: Any = None
 
 
@@ -71,8 +73,11 @@ class CudaAdapter(GpuAdapter):
         self.place = place
         is_tf32 = options.precision == "tf32"
         backends = self.torch.backends
-        backends.cuda.matmul.allow_tf32 = is_tf32
-        backends.cudnn.allow_tf32 = is_tf32
+        with warnings.catch_warnings():
+            # torch 2.9 advises another name for it, which torch 2.6 lacks.
+            warnings.filterwarnings("ignore", message="Please use the new API settings")
+            backends.cuda.matmul.allow_tf32 = is_tf32
+            backends.cudnn.allow_tf32 = is_tf32
         backends.cudnn.benchmark = False
         self.torch.set_num_threads(options.threads)
 
@@ -204,7 +209,15 @@ class CudaExecutable(GpuExecutable):
         except Exception as error:  # a user's module may raise anything
             if is_memory_full(self._torch, error):
                 raise
-            raise not_taken(self._label, [list(t.shape) for t in self._inputs], error) from error
+            shapes = [list(t.shape) for t in self._inputs]
+            if _ASSERTED in str(error):
+                raise ModelError(
+                    f"{self._label!r} fails on the GPU at inputs of the shapes {shapes}: "
+                    f"{one_line(error)}. A value out of range does that, such as an id beyond a "
+                    f"table: integers are drawn below {WIDE_INTEGERS}; --device cpu-torch tells "
+                    "which operator it is"
+                ) from error
+            raise not_taken(self._label, shapes, error) from error
         if not any(isinstance(t, self._torch.Tensor) for t in leaves(result)):
             raise ModelError(f"{self._label!r} returned {type(result).__name__}; expected tensors")
         return result
@@ -225,8 +238,8 @@ class CudaExecutable(GpuExecutable):
             config.fail_on_recompile_limit_hit = True
             compiled = self._torch.compile(self._eager, dynamic=False)
             with warnings.catch_warnings(), self._torch.inference_mode():
-                # It advises TF32, on which --precision alone decides.
-                warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
+                # Advice, such as to take TF32, on which --precision alone decides: no failure.
+                warnings.simplefilter("ignore")
                 compiled(*self._inputs)
         except Exception as error:  # whatever compiler, triton or a C compiler raise
             if is_memory_full(self._torch, error):

@@ -169,6 +169,18 @@ class GpuAdapter:
             },
         )
 
+    def is_lost(self) -> bool:
+        """Return whether CUDA has given this process up.
+
+        It does after an error of a kernel's own (an assertion, an illegal address): every later
+        call fails of it, until the process ends.
+        """
+        try:
+            self.torch.cuda.synchronize()
+        except RuntimeError:
+            return True
+        return False
+
     def close(self) -> None:
         """Nothing to free: what is on the GPU belongs to executables."""
 

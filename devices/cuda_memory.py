@@ -1,9 +1,9 @@
-"""What says that an NVIDIA GPU's memory is full, and the failure that it is typed by."""
+"""An NVIDIA GPU's memory: the failure of a full one, and what captures of graphs do to it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from hwprof.errors import HwprofError
@@ -52,6 +52,37 @@ def device_memory(torch: Any, what: str) -> Iterator[None]:
         raise MemoryError(
             f"the GPU's memory does not hold {what} ({one_line(error)}); {FULL}"
         ) from error
+
+
+@contextmanager
+def own_workspace(torch: Any) -> Iterator[None]:
+    """Let what is captured inside have cuBLAS's work space in its own pool, and no other use it.
+
+    A graph keeps the address. torch has one such space a stream, and frees it where any graph of
+    the stream goes: the others would write to what is no longer theirs (pytorch issue 193402).
+    """
+    clear = torch._C._cuda_clearCublasWorkspaces
+    clear()
+    try:
+        yield
+    finally:
+        clear()
+
+
+def leave_capture(torch: Any, pool: Any) -> None:
+    """Take torch's allocator out of a capture that failed, and give back what it took.
+
+    ``CUDAGraph.capture_end`` raises before it does so, and an allocator that believes a capture
+    under way gives no memory back: no other capture of the process could begin.
+    """
+    native, device = torch._C, torch.cuda.current_device()
+    # The second is its name before torch 2.8.
+    names = ("_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool")
+    leave = next((getattr(native, name) for name in names if hasattr(native, name)), None)
+    if leave is not None:
+        with suppress(RuntimeError):  # it is out of it, and the graph releases the pool
+            leave(device, pool)
+            native._cuda_releasePool(device, pool)
 
 
 def one_line(error: BaseException) -> str:

@@ -32,7 +32,13 @@ from typing import Any
 
 import numpy as np
 
-from hwprof.devices.cuda_memory import device_memory, is_memory_full, one_line
+from hwprof.devices.cuda_memory import (
+    device_memory,
+    is_memory_full,
+    leave_capture,
+    one_line,
+    own_workspace,
+)
 from hwprof.errors import MeasurementError
 from hwprof.measure.records import Burst, Cache
 from hwprof.measure.timing import no_garbage_collection
@@ -275,6 +281,10 @@ class GpuTimer:
             if full:
                 raise full[0] from None
             self.refusal = one_line(first if first and _AFTERMATH in str(error) else error)
+            # Before 2.13 torch draws no random number until a capture has ended well.
+            with suppress(RuntimeError):
+                self._captured(0, self._cuda.graph_pool_handle())
+            self._is_empty = None
             return
         self._once = self._graph.replay
 
@@ -285,12 +295,17 @@ class GpuTimer:
         # told when the calls settled.
         present = self._cuda.stream(self._cuda.current_stream())
         try:
-            with warnings.catch_warnings(record=True) as told, present, capture:
+            with (
+                own_workspace(self._torch),
+                warnings.catch_warnings(record=True) as told,
+                present,
+                capture,
+            ):
                 warnings.filterwarnings("always", message=_EMPTY)
                 for _ in range(n_calls):
                     self._launch(self.stream)
         except (RuntimeError, MemoryError):
-            self._leave_capture(pool)
+            leave_capture(self._torch, pool)
             self._cuda.synchronize()
             raise
         self._is_empty = any(str(entry.message).startswith(_EMPTY) for entry in told)
@@ -303,17 +318,6 @@ class GpuTimer:
             for work in (_nothing, self._once)
         ]
         return apart_ns[1] - apart_ns[0] < EVENT_RESOLUTION_NS
-
-    def _leave_capture(self, pool: Any) -> None:
-        """Take torch's allocator out of a capture that failed.
-
-        ``CUDAGraph.capture_end`` raises before it does so, and an allocator that believes a
-        capture under way gives no memory back: no other capture of the process could begin.
-        """
-        leave = getattr(self._torch._C, "_cuda_endAllocateToPool", None)
-        if leave is not None:
-            with suppress(RuntimeError):  # it is out of it
-                leave(self._cuda.current_device(), pool)
 
     def _hot_work(self) -> tuple[Work, int]:
         """Return what fills an interval between events, and how many calls it is."""

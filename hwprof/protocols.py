@@ -200,6 +200,15 @@ class CountsProcesses(Protocol):
 
 
 @runtime_checkable
+class CanBeLost(Protocol):
+    """An adapter whose device may end for the process that opened it, and for no other."""
+
+    def is_lost(self) -> bool:
+        """Return whether nothing can be run from this process any more."""
+        ...
+
+
+@runtime_checkable
 class ReportsWarnings(Protocol):
     """An adapter that knows, once open, what must be said beside every result."""
 

@@ -23,6 +23,7 @@ from hwprof.measure.load import LoadMonitor, check_threads
 from hwprof.measure.records import Burst, Cache, Fingerprint, Loaded, MeasurePlan
 from hwprof.measure.worker import AdapterServer, open_adapter
 from hwprof.protocols import (
+    CanBeLost,
     Check,
     CountsProcesses,
     DeviceAdapter,
@@ -215,6 +216,10 @@ class BoardAdapter:
     def warnings(self) -> Sequence[str]:
         """What the adapter has to say beside every result."""
         return self._inner.warnings if isinstance(self._inner, ReportsWarnings) else ()
+
+    def is_lost(self) -> bool:
+        """Return whether the adapter's device has ended for this process."""
+        return isinstance(self._inner, CanBeLost) and self._inner.is_lost()
 
     def close(self) -> None:
         """Free the device."""

@@ -158,8 +158,11 @@ class Worker:
         frame = wire.Frame(header=wire.plain(frame.header), arrays=frame.arrays)
         fault = frame.header.get("error")
         if isinstance(fault, dict):
+            # A process whose device ended under it would fail at whatever it is asked next.
+            if lost := fault.get("lost") is True:
+                self.kill()
             message = str(fault.get("message", ""))
-            raise WorkerFault(known_kind(fault.get("kind")), message, lost=False)
+            raise WorkerFault(known_kind(fault.get("kind")), message, lost=lost)
         return frame
 
     def request(self, op: str, timeout_s: float, **fields: Any) -> wire.Frame:

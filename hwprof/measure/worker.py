@@ -23,7 +23,13 @@ from hwprof.measure.framing import read_from, write_all
 from hwprof.measure.kinds import FaultKind, failure_kind
 from hwprof.measure.memory import MemoryMeter
 from hwprof.measure.records import PROTOCOL_VERSION, DeviceRef, MeasurePlan
-from hwprof.protocols import DeviceAdapter, Executable, ReportsDisturbance, ReportsWarnings
+from hwprof.protocols import (
+    CanBeLost,
+    DeviceAdapter,
+    Executable,
+    ReportsDisturbance,
+    ReportsWarnings,
+)
 from hwprof.workload import Workload
 
 logger = logging.getLogger(__name__)
@@ -96,6 +102,13 @@ class AdapterServer(Server):
             "drop": self._drop,
             "close": self._close,
         }
+
+    def answer(self, request: wire.Frame) -> wire.Frame:
+        """Return the answer to one request; an error says where it took the device with it."""
+        found = super().answer(request)
+        if self._adapter is not None and "error" in found.header:
+            found.header["error"]["lost"] = _is_lost(self._adapter)
+        return found
 
     @property
     def adapter(self) -> DeviceAdapter:
@@ -175,6 +188,10 @@ class AdapterServer(Server):
             self._adapter.close()
             self._adapter = None
         return wire.Frame(header={"closed": True})
+
+
+def _is_lost(adapter: DeviceAdapter) -> bool:
+    return isinstance(adapter, CanBeLost) and adapter.is_lost()
 
 
 def _adapter_warnings(adapter: DeviceAdapter) -> list[str]:

@@ -17,9 +17,10 @@ import pytest
 from hwprof.errors import DeviceUnavailableError, PlanError
 from hwprof.measure.pool import Pool
 from hwprof.measure.process import LINK, NO_PAGE_FAULTS, Worker, WorkerFault, living_pids
-from hwprof.measure.records import DeviceOptions, DeviceRef
+from hwprof.measure.records import DeviceOptions, DeviceRef, Failure
 from hwprof.space.pieces import SkipPiece
 from hwprof.workload import Workload
+from tests.core.scripted import block, measured, run
 
 REF = DeviceRef(
     name="null", factory="hwprof.devices.null:NullAdapter", options=DeviceOptions(script="{}")
@@ -39,10 +40,37 @@ class Loud:
                 pass
 """
 
+FRAGILE = """
+from hwprof.devices.null import NullAdapter, NullExecutable
+from hwprof.errors import ModelError
+
+class Fragile(NullAdapter):
+    \"\"\"Ends for its process with the workload "bad", as a GPU does at a kernel's assertion.\"\"\"
+
+    ended = False
+
+    def compile(self, workload, plan):
+        self.ended = self.ended or workload.label == "bad"
+        self.alive("asserted")
+        return Held(self, workload)
+
+    def alive(self, message="of what went before"):
+        if self.ended:
+            raise ModelError(message)
+
+    def is_lost(self):
+        return self.ended
+
+class Held(NullExecutable):
+    def burst(self, *how):
+        self._adapter.alive()
+        return super().burst(*how)
+"""
+
 PARENT = """
 import sys, time
 from hwprof.measure.pool import Pool
-from hwprof.measure.records import DeviceOptions, DeviceRef
+from hwprof.measure.records import DeviceOptions, DeviceRef, Failure
 pool = Pool(DeviceRef(name="null", factory="hwprof.devices.null:NullAdapter"), 0)
 workers, _ = pool.start(2)
 print(*[w.pid for w in workers], flush=True)
@@ -221,6 +249,24 @@ def test_garbage_instead_of_an_answer_is_typed_and_final(
         )
     assert caught.value.kind == "garbage"
     assert caught.value.lost
+    assert living_pids() == ()
+
+
+def test_a_worker_whose_device_has_ended_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fragile_adapter.py").write_text(FRAGILE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    ref = DeviceRef(
+        name="null",
+        factory="fragile_adapter:Fragile",
+        options=DeviceOptions(script="{}"),
+    )
+    found = run([block("a"), block("bad", 16), block("c", 24)], ref)
+    bad = found["bad"]
+    assert isinstance(bad, Failure)
+    assert (bad.kind, bad.message) == ("model", "asserted")
+    assert all(measured(found[label]).n_samples for label in "ac")
     assert living_pids() == ()
 
 

@@ -48,6 +48,14 @@ class FakeGpu:
     """The pool of a capture that failed, which torch's allocator has not left."""
     spoiled: list[object] = field(default_factory=list)
     """Such pools, which the allocator of host memory never leaves."""
+    released: list[object] = field(default_factory=list)
+    """Such pools, of which torch's allocator has given the memory back."""
+    workspace: object = None
+    """The pool in which cuBLAS works in the stream; torch takes it from whoever needs it first."""
+    workspaces: list[tuple[object, object]] = field(default_factory=list)
+    """For every captured product: the graph's pool, and the one that it works in."""
+    counts_draws: bool = False
+    """Whether random numbers belong to a capture: a failed one leaves it so (torch before 2.13)."""
     has_context: bool = False
     """Whether the process has work of its own on the GPU yet, as NVML sees it."""
     launched: list[str] = field(default_factory=list)
@@ -71,6 +79,17 @@ class FakeGpu:
         if name == "kernel" and self.is_cold:
             work_ns, self.is_cold = round(work_ns * self.cold_factor), False
         self.free_ns = max(self.free_ns, self.now_ns) + work_ns
+
+    def multiply(self) -> None:
+        """A product of matrices: cuBLAS works in the stream's space, a graph keeps where that is."""
+        place = self.captured.place[0] if self.captured is not None else "eager"
+        self.workspace = place if self.workspace is None else self.workspace
+        if self.captured is not None:
+            self.workspaces.append((place, self.workspace))
+
+    def draw(self) -> None:
+        if self.counts_draws and self.captured is None:
+            raise RuntimeError("Offset increment outside graph capture encountered unexpectedly.")
 
     def sleep(self, cycles: int) -> None:
         self.kernel(round(cycles / self.ghz), "sleep")
@@ -166,6 +185,7 @@ def fake_torch(gpu: FakeGpu) -> Any:
             raise RuntimeError("beginAllocateToPool: already recording to mempool_id")
         captured.place = (pool, stream)
         gpu.captured = captured
+        gpu.counts_draws = True
         try:
             yield
         except Exception as error:
@@ -178,6 +198,7 @@ def fake_torch(gpu: FakeGpu) -> Any:
             ) from error
         finally:
             gpu.captured = None
+        gpu.counts_draws = False
         if not captured.work:
             warnings.warn("The CUDA Graph is empty. This usually means ...", stacklevel=1)
 
@@ -187,6 +208,14 @@ def fake_torch(gpu: FakeGpu) -> Any:
         if gpu.stuck_in is not pool:
             raise RuntimeError("endAllocatePool: not currently recording to mempool_id")
         gpu.stuck_in = None
+
+    def release_pool(device: int, pool: object) -> None:
+        if pool not in gpu.spoiled or pool in gpu.released:
+            raise RuntimeError("uc >= 0 INTERNAL ASSERT FAILED")
+        gpu.released.append(pool)
+
+    def clear_workspaces() -> None:
+        gpu.workspace = None
 
     def new_stream() -> FakeStream:
         gpu.has_context = True
@@ -234,7 +263,11 @@ def fake_torch(gpu: FakeGpu) -> Any:
         version=SimpleNamespace(cuda="13.0"),
         backends=SimpleNamespace(cudnn=SimpleNamespace(version=lambda: 91000)),
         cuda=cuda,
-        _C=SimpleNamespace(_cuda_endAllocateToPool=end_allocate_to_pool),
+        _C=SimpleNamespace(
+            _cuda_endAllocateToPool=end_allocate_to_pool,
+            _cuda_releasePool=release_pool,
+            _cuda_clearCublasWorkspaces=clear_workspaces,
+        ),
         int8=np.int8,
         empty=empty,
         OutOfMemoryError=OutOfMemoryError,

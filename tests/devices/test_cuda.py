@@ -24,7 +24,7 @@ from hwprof.measure.records import DeviceOptions
 from hwprof.measure.room import GROUP_SIZE
 from hwprof.parts.assembly import written_nodes
 from hwprof.parts.grouping import group_operators
-from hwprof.protocols import ReportsDisturbance, ReportsWarnings
+from hwprof.protocols import CanBeLost, ReportsDisturbance, ReportsWarnings
 from hwprof.space import get_space, space_of
 from hwprof.testing import block
 from hwprof.workload import InputSpec, Workload
@@ -171,9 +171,12 @@ def test_a_compiler_that_refuses() -> None:
         opened.compile(block("mbconv"), PLAN)
 
 
-def test_the_compilers_advice_on_precision_is_no_failure() -> None:
+def test_the_compilers_advice_is_no_failure() -> None:
     """It warns that TF32 is off, as asked for; these tests take any warning for an error."""
-    advice = ["TensorFloat32 tensor cores for float32 matrix multiplication available but not"]
+    advice = [
+        "TensorFloat32 tensor cores for float32 matrix multiplication available but not",
+        "what triton thinks of the code that is written for it",
+    ]
 
     def advising(module: Any, **_: object) -> Any:
         def call(*inputs: Any) -> Any:
@@ -186,6 +189,21 @@ def test_the_compilers_advice_on_precision_is_no_failure() -> None:
     opened = adapter(kind=CudaCompiledAdapter, replaced={"compile": advising})
     assert opened.compile(block("mbconv"), PLAN).check().finite
     assert not advice
+
+
+def test_advice_on_how_to_set_tf32_is_no_failure() -> None:
+    """torch 2.9 tells, once, that the setting has another name; it was asked for under this one."""
+
+    class Advising(SimpleNamespace):
+        def __setattr__(self, name: str, value: object) -> None:
+            if name == "allow_tf32":
+                warnings.warn("Please use the new API settings to control TF32", stacklevel=1)
+            super().__setattr__(name, value)
+
+    matmul, cudnn = Advising(), Advising(version=lambda: 91000)
+    backends = SimpleNamespace(cuda=SimpleNamespace(matmul=matmul), cudnn=cudnn)
+    adapter(precision="tf32", replaced={"backends": backends})
+    assert matmul.allow_tf32 is cudnn.allow_tf32 is True
 
 
 def test_the_compiler_is_not_left_at_eight_networks() -> None:
@@ -201,12 +219,17 @@ def test_what_fails_on_the_gpu_is_told_as_the_models() -> None:
     """An id beyond a table shows in the next call that waits, not in the launch."""
 
     def trip() -> None:
-        raise RuntimeError("CUDA error: device-side assert triggered")
+        raise RuntimeError(
+            "CUDA error: device-side assert triggered\nSearch for cudaErrorAssert in"
+        )
 
     opened = adapter()
+    assert isinstance(opened, CanBeLost)
+    assert not opened.is_lost()
     opened.torch.cuda.synchronize = trip
-    with pytest.raises(ModelError, match="device-side assert"):
+    with pytest.raises(ModelError, match=r"assert triggered\. .* id beyond a table: .* below 1000"):
         opened.compile(block("mbconv"), PLAN)
+    assert opened.is_lost()
 
 
 def test_a_users_mistake_is_a_model_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,6 +72,49 @@ def test_a_refused_capture_leaves_the_next_one_free() -> None:
     assert timer(gpu, 3, 50_000, pool=pool).is_graph
 
 
+def test_a_graph_works_in_memory_of_its_own() -> None:
+    """torch frees cuBLAS's space of a stream with any graph of it; the others keep its address."""
+    gpu = FakeGpu()
+
+    def launch(_: object) -> None:
+        gpu.multiply()
+        gpu.kernel(30_000)
+
+    for _ in range(2):
+        GpuTimer(fake_torch(gpu), launch, clock_ns=gpu.clock_ns).burst(0.0, 2, "hot")
+    assert len(gpu.workspaces) > 6
+    assert all(used is own for own, used in gpu.workspaces)
+    assert gpu.workspace is None
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_a_refused_capture_gives_back_what_it_took(is_old: bool) -> None:
+    """Else every workload that cannot be captured keeps its tensors' room for the worker's life."""
+    gpu = FakeGpu(refuses_capture="operation not permitted when stream is capturing")
+    torch = fake_torch(gpu)
+    if is_old:
+        native = torch._C
+        native._cuda_endAllocateCurrentStreamToPool = native._cuda_endAllocateToPool
+        del native._cuda_endAllocateToPool
+    assert GpuTimer(torch, network(gpu, 3, 50_000), clock_ns=gpu.clock_ns).refusal
+    assert gpu.stuck_in is None
+    assert gpu.released == gpu.spoiled != []
+
+
+def test_random_numbers_are_drawn_after_a_refused_capture() -> None:
+    """Before 2.13 torch counts them for the capture until one has ended well."""
+    gpu = FakeGpu(refuses_capture="operation not permitted when stream is capturing")
+    kernel = network(gpu, 1, 50_000)
+
+    def launch(stream: object) -> None:
+        gpu.draw()
+        kernel(stream)
+
+    found = GpuTimer(fake_torch(gpu), launch, clock_ns=gpu.clock_ns)
+    assert found.refusal == "operation not permitted when stream is capturing"
+    assert found.burst(0.0, 3, "hot").n_samples >= 3
+
+
 @pytest.mark.parametrize("capture", [True, False])
 def test_cold_calls_are_flushed_and_their_launch_is_hidden(capture: bool) -> None:
     """Even where the host needs longer than the GPU: 40 launches of 5 µs, 40 kernels of 1 µs."""

@@ -14,11 +14,15 @@ from pathlib import Path
 import pytest
 
 from hwprof.campaign import plan_campaign
+from hwprof.devices import open_device
 from hwprof.devices.cuda_presence import torch_lacks
 from hwprof.graph import piece_graph
+from hwprof.measure.records import DeviceRef
+from hwprof.protocols import DeviceAdapter
 from hwprof.results import Sample
 from hwprof.space import get_space
 from hwprof.space.pieces import ConvPiece
+from hwprof.testing import block
 from tests.hardware import gpu_check, gpu_effects, gpu_floor, gpu_sections
 from tests.hardware.gpu_check import RESULTS, SECTIONS
 from tests.hardware.gpu_effects import depths_r2, effects
@@ -98,7 +102,6 @@ def asked(out: Path, sections: str) -> argparse.Namespace:
 
 def test_rows_survive_what_ends_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that is lent for ten minutes does not wait for the last row."""
-    monkeypatch.setattr(gpu_check, "free_gpu", lambda: None)
 
     def rows(section: str, *told: str) -> Iterator[Row]:
         for what in told:
@@ -129,6 +132,55 @@ def test_rows_survive_what_ends_the_script(tmp_path: Path, monkeypatch: pytest.M
         for _ in range(2):
             gpu_check.run(asked(tmp_path, "floor"))
     assert kept() == ["c", "third", "no time was left"]
+
+
+FRAIL = """
+import os, signal, sys, time
+section = sys.argv[sys.argv.index("--sections") + 1]
+open(os.path.join(sys.argv[sys.argv.index("--out") + 1], section), "w").close()
+if section == "outputs":
+    os.kill(os.getpid(), signal.SIGSEGV)
+if section == "agreement":
+    time.sleep(600)
+"""
+
+
+def test_a_section_that_crashes_or_hangs_takes_no_other_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor the library's half-dead state, which the sections behind it would fail of."""
+    (tmp_path / "frail_check.py").write_text(FRAIL)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(gpu_check, "MODULE", "frail_check")
+    monkeypatch.setattr(gpu_check, "LONGEST_S", 2.0)
+    for sections in ("outputs", "outputs,agreement,floor"):
+        gpu_check.run_apart(asked(tmp_path, sections))
+    assert all((tmp_path / name).exists() for name in ("outputs", "agreement", "floor"))
+    rows = json.loads((tmp_path / RESULTS).read_text())
+    assert [(row["section"], row["what"], row["holds"]) for row in rows] == [
+        ("outputs", "its process ended with exit code -11", False),
+        ("agreement", "ended after 2 s: it hangs, or takes too long", False),
+    ]
+
+
+def test_outputs_go_on_behind_a_device_that_fails_in_a_way_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("torch")
+
+    def fail(ref: DeviceRef) -> DeviceAdapter:
+        if ref.options.precision == "tf32":
+            raise RuntimeError("CUDA error: unspecified launch failure\nand more")
+        return open_device(ref)
+
+    monkeypatch.setattr(gpu_sections, "open_device", fail)
+    monkeypatch.setattr(gpu_sections, "usable", lambda: ["cpu-torch"])
+    monkeypatch.setattr(gpu_sections, "network", lambda: block("mbconv"))
+    fp32, tf32, *others = gpu_sections.outputs()
+    assert fp32.holds
+    assert tf32.holds is False
+    assert tf32.value == "RuntimeError: CUDA error: unspecified launch failure"
+    assert len(others) == 2
 
 
 def test_search_steps_compute_as_a_search_does(monkeypatch: pytest.MonkeyPatch) -> None:

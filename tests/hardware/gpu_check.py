@@ -9,7 +9,8 @@ inside a graph and the profiler against the whole, cache flush), ``floor`` (dist
 bandwidth, MACs over the matrix rate, launches times launch cost), ``search`` (peak memory and
 images/s of search steps), ``effects`` (block effects of two spaces), ``batches`` (a network at
 batch 1, 8, 32, 128 on every device). ``effects`` takes the time that is left; called again it goes
-on.
+on. Each section has a process of its own: one that crashes, hangs or loses the GPU takes no other
+with it.
 
 Writes ``gpu-check.json``, row by row, and the run folders into --out. Rows of earlier calls stay,
 except those of a section that is begun again. Exit code 0: every check held; 1: one did not; 3:
@@ -19,8 +20,9 @@ no GPU is here.
 from __future__ import annotations
 
 import argparse
-import gc
+import itertools
 import json
+import subprocess
 import sys
 import time
 import traceback
@@ -36,9 +38,12 @@ if TYPE_CHECKING:
     from tests.hardware.gpu_sections import Row
 
 NO_GPU = 3
+MODULE = "tests.hardware.gpu_check"
 RESULTS = "gpu-check.json"
 NO_TIME = "no time was left"
 SECTIONS = ("facts", "outputs", "agreement", "floor", "search", "effects", "batches")
+LONGEST_S = 240.0
+"""For a section before the last two, which take what time is left: the others want theirs."""
 
 
 def arguments() -> argparse.Namespace:
@@ -58,13 +63,14 @@ def arguments() -> argparse.Namespace:
     return asked
 
 
-def run(asked: argparse.Namespace) -> list[Row]:
+def run(asked: argparse.Namespace, deadline_s: float | None = None) -> None:
     """Run the sections, printing every row as soon as it is known."""
     from hwprof.cli.options import batches_of, seconds
     from tests.hardware import gpu_effects, gpu_floor, gpu_sections
     from tests.hardware.gpu_sections import Row
 
-    deadline_s = time.monotonic() + seconds("--max-time", asked.max_time)
+    if deadline_s is None:
+        deadline_s = time.monotonic() + seconds("--max-time", asked.max_time)
     asked.out.mkdir(parents=True, exist_ok=True)
     sections: dict[str, Callable[[], Iterator[Row]]] = {
         "facts": gpu_sections.facts,
@@ -77,7 +83,6 @@ def run(asked: argparse.Namespace) -> list[Row]:
             asked.out, asked.networks, batches_of(asked.batches), deadline_s
         ),
     }
-    wanted = [name for name in SECTIONS if name in asked.sections.split(",")]
     file = asked.out / RESULTS
     earlier = _rows_in(file)
     rows: list[Row] = []
@@ -88,7 +93,7 @@ def run(asked: argparse.Namespace) -> list[Row]:
         # At once: what ends the script from outside must not take the rows with it.
         _write(file, [*earlier, *map(asdict, rows)])
 
-    for name in wanted:
+    for name in wanted(asked):
         late = time.monotonic() > deadline_s
         # What an earlier call measured goes when the section is measured again, not before.
         earlier = [
@@ -105,8 +110,47 @@ def run(asked: argparse.Namespace) -> list[Row]:
                 traceback.print_exc()
             what = f"ended by {type(error).__name__}: {error}"
             told(Row(section=name, what=what, value="-", holds=False))
-        free_gpu()
-    return rows
+
+
+def wanted(asked: argparse.Namespace) -> list[str]:
+    """Return the sections that were asked for, in order."""
+    return [name for name in SECTIONS if name in asked.sections.split(",")]
+
+
+def run_apart(asked: argparse.Namespace) -> None:
+    """Run every section in a process of its own."""
+    from hwprof.cli.options import seconds
+    from tests.hardware.gpu_sections import Row
+
+    deadline_s = time.monotonic() + seconds("--max-time", asked.max_time)
+    for name in wanted(asked):
+        left_s = deadline_s - time.monotonic()
+        if left_s <= 0.0:
+            run(argparse.Namespace(**{**vars(asked), "sections": name}), deadline_s)
+        elif ended := _ending_of(asked, name, left_s):
+            row = Row(section=name, what=ended, value="-", holds=False)
+            show(row)
+            asked.out.mkdir(parents=True, exist_ok=True)
+            file = asked.out / RESULTS
+            # Where it had not begun to write, an earlier call may have left the very same.
+            _write(file, [*(r for r in _rows_in(file) if r != asdict(row)), asdict(row)])
+
+
+def _ending_of(asked: argparse.Namespace, section: str, left_s: float) -> str:
+    """Run a section in a process; return how that ended, empty where it ended well."""
+    options = ("out", "networks", "batches")
+    told = {f"--{name}": str(getattr(asked, name)) for name in options}
+    told |= {"--sections": section, "--max-time": f"{left_s:.2f}s"}
+    process = subprocess.Popen([sys.executable, "-m", MODULE, *itertools.chain(*told.items())])
+    # They end what they have begun, hence the minute more.
+    limit_s = max(LONGEST_S, left_s + 60.0) if section in SECTIONS[-2:] else LONGEST_S
+    try:
+        code = process.wait(limit_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return f"ended after {limit_s:.0f} s: it hangs, or takes too long"
+    return "" if code in (0, 1) else f"its process ended with exit code {code}"
 
 
 def _rows_in(file: Path) -> list[dict[str, Any]]:
@@ -122,14 +166,6 @@ def _write(file: Path, rows: list[dict[str, Any]]) -> None:
     part.replace(file)
 
 
-def free_gpu() -> None:
-    """Give back what a section has left on the GPU: workers of the next one need the room."""
-    import torch
-
-    gc.collect()
-    torch.cuda.empty_cache()
-
-
 def show(row: Row) -> None:
     """Print one row."""
     mark = {True: "holds", False: "FAILS", None: ""}[row.holds]
@@ -142,9 +178,11 @@ def main() -> int:
     if reason := timing_lacks():
         print(f"nothing to check: {reason}", file=sys.stderr)
         return NO_GPU
-    rows = run(asked)
-    failing = [row for row in rows if row.holds is False]
-    print(f"\n{len(rows)} rows in {asked.out / RESULTS}; {len(failing)} checks fail")
+    sections = wanted(asked)
+    run(asked) if len(sections) == 1 else run_apart(asked)
+    rows = [row for row in _rows_in(asked.out / RESULTS) if row["section"] in sections]
+    failing = [row for row in rows if row["holds"] is False]
+    print(f"{len(rows)} rows in {asked.out / RESULTS}; {len(failing)} checks fail\n", flush=True)
     return 1 if failing else 0
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
@@ -13,6 +14,7 @@ import numpy as np
 import hwprof
 from hwprof.devices import device_ref, list_devices, open_device
 from hwprof.devices.cuda import CudaAdapter, CudaExecutable
+from hwprof.devices.cuda_memory import one_line
 from hwprof.devices.cuda_timing import GpuTimer
 from hwprof.devices.cuda_trace import profiled_blocks_s
 from hwprof.devices.host import max_rel_error, random_inputs
@@ -94,27 +96,46 @@ def outputs() -> Iterator[Row]:
         expected = module(torch.from_numpy(inputs[first.name]).double()).numpy()
     for device in usable():
         for precision, round_off in ROUND_OFF.items():
-            what = f"{device} {precision}: largest relative error"
-            options = DeviceOptions(precision=cast(Precision, precision))
             bar = FP32_BAR if precision == "fp32" else LAYERS_OF_ERROR * round_off
-            try:
-                adapter = open_device(device_ref(device, options))
-                if not (support := adapter.supports(workload)).ok:
-                    yield Row(section="outputs", what=f"{device} {precision}", value=support.reason)
-                    continue
-                executable = adapter.compile(workload, plan_for("quick"))
-                error = max_rel_error(executable.outputs(inputs), [expected])
-                executable.close()
-            except (HwprofError, MemoryError) as refused:
-                yield Row(section="outputs", what=what, value=str(refused), holds=False)
-                continue
-            yield Row(
-                section="outputs",
-                what=what,
-                value=f"{error:.1e}",
-                bar=f"<= {bar:.1e}",
-                holds=error <= bar,
-            )
+            options = DeviceOptions(precision=cast(Precision, precision))
+            what = f"{device} {precision}: largest relative error"
+            work = partial(_output, what, device, options, workload, inputs, expected, bar)
+            yield attempted("outputs", what, work)
+
+
+def _output(
+    what: str,
+    device: str,
+    options: DeviceOptions,
+    workload: Workload,
+    inputs: Any,
+    expected: Any,
+    bar: float,
+) -> Row:
+    adapter = open_device(device_ref(device, options))
+    if not (support := adapter.supports(workload)).ok:
+        return Row(section="outputs", what=f"{device} {options.precision}", value=support.reason)
+    executable = adapter.compile(workload, plan_for("quick"))
+    error = max_rel_error(executable.outputs(inputs), [expected])
+    executable.close()
+    return Row(
+        section="outputs",
+        what=what,
+        value=f"{error:.1e}",
+        bar=f"<= {bar:.1e}",
+        holds=error <= bar,
+    )
+
+
+def attempted(section: str, what: str, work: Callable[[], Row]) -> Row:
+    """Return the row that ``work`` makes; one that fails where it raises: others go on."""
+    try:
+        return work()
+    except Exception as error:  # noqa: BLE001 - whatever a library raises that never met this GPU
+        if not isinstance(error, (HwprofError, MemoryError)):
+            traceback.print_exc()
+        told = f"{type(error).__name__}: {one_line(error)}"
+        return Row(section=section, what=what, value=told, holds=False)
 
 
 def agreement() -> Iterator[Row]:
@@ -127,27 +148,42 @@ def agreement() -> Iterator[Row]:
 
     executable = compiled(batch=AGREEMENT_BATCH)
     executable.burst(0.05, 5, "hot")  # works until the clock holds
-    yield _close("a spin of four times the cycles takes four times as long", spin, 0.01)
     whole_s = median(executable.timer.gpu_times_s(15))
-    stream = GpuTimer(torch, executable._launch, capture=False)
-    yield _ratio("stream, launch hidden, over graph", median(stream.gpu_times_s(15)), whole_s, 0.03)
-    trace = executable.trace()
-    blocks_s = sum(op.time_s for op in trace.ops)
-    yield _ratio("blocks between events in the graph, over the whole", blocks_s, whole_s, 0.01)
-    network_, image = executable._eager, executable._inputs[0]
-    kernels_s = sum(profiled_blocks_s(torch, network_, image, calls=10).values())
-    yield _ratio("kernels of the profiler, over the whole", kernels_s, whole_s, 0.01)
+
+    def stream_s() -> float:
+        stream = GpuTimer(torch, executable._launch, capture=False)
+        return median(stream.gpu_times_s(15))
+
+    def blocks_s() -> float:
+        return sum(op.time_s for op in executable.trace().ops)
+
+    def kernels_s() -> float:
+        module, image = executable._eager, executable._inputs[0]
+        return sum(profiled_blocks_s(torch, module, image, calls=10).values())
+
+    instruments: list[tuple[str, Callable[[], float], Callable[[], float], float]] = [
+        # Long enough that what a launch takes, some µs, does not count.
+        (
+            "a spin of four times the cycles takes four times as long",
+            lambda: spin(20_000_000),
+            lambda: 4 * spin(5_000_000),
+            0.01,
+        ),
+        ("stream, launch hidden, over graph", stream_s, lambda: whole_s, 0.03),
+        ("blocks between events in the graph, over the whole", blocks_s, lambda: whole_s, 0.01),
+        ("kernels of the profiler, over the whole", kernels_s, lambda: whole_s, 0.01),
+    ]
+    for what, one_s, other_s, within in instruments:
+        work = partial(_ratio, what, one_s, other_s, within)
+        yield attempted("agreement", what, work)
     executable.close()
-    yield _flush(torch)
+    yield attempted("agreement", "cold over hot", partial(_flush, torch))
 
 
-def _close(what: str, spin: Any, within: float) -> Row:
-    # Long enough that what a launch takes, some µs, does not count.
-    return _ratio(what, spin(20_000_000), 4 * spin(5_000_000), within)
-
-
-def _ratio(what: str, one_s: float, other_s: float, within: float) -> Row:
-    ratio = one_s / other_s
+def _ratio(
+    what: str, one_s: Callable[[], float], other_s: Callable[[], float], within: float
+) -> Row:
+    ratio = one_s() / other_s()
     return Row(
         section="agreement",
         what=what,

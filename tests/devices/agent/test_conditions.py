@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from hwprof.devices.agent import board_server
-from hwprof.devices.agent.board_server import UNTOLD_LOAD, BoardExecutable, BoardServer
+from hwprof.devices.agent.board_server import (
+    UNTOLD_LOAD,
+    BoardAdapter,
+    BoardExecutable,
+    BoardServer,
+)
 from hwprof.devices.agent.conditions import CampaignLoad, Conditions, Cooling, SustainedLoad
 from hwprof.devices.agent.sensors import Sensors
 from hwprof.devices.null import NullAdapter
@@ -264,3 +270,15 @@ def test_a_burst_is_throttled_if_a_server_counted_one_meanwhile(tmp_path: Path) 
         count.write_text(after)
         conditions.after()
         assert conditions.last.throttled is expected
+
+
+def test_a_board_tells_that_its_adapter_has_lost_the_device() -> None:
+    """Only then is its worker replaced; most adapters cannot lose theirs."""
+    nothing: Any = None
+    for inner, is_lost in (
+        (SimpleNamespace(is_lost=lambda: True), True),
+        (SimpleNamespace(is_lost=lambda: False), False),
+        (SimpleNamespace(), False),
+    ):
+        adapter: Any = inner
+        assert BoardAdapter(adapter, nothing, nothing, nothing, {}).is_lost() is is_lost
