@@ -18,6 +18,7 @@ from hwprof.devices.host import (
     WIDE_INTEGERS,
     Array,
     HostExecutable,
+    all_finite,
     host_fingerprint,
     only_fp32,
     random_inputs,
@@ -50,6 +51,9 @@ _DTYPES: Mapping[str, str] = {
     "tensor(int32)": "int32",
     "tensor(int16)": "int16",
     "tensor(int8)": "int8",
+    "tensor(uint64)": "uint64",
+    "tensor(uint32)": "uint32",
+    "tensor(uint16)": "uint16",
     "tensor(uint8)": "uint8",
     "tensor(bool)": "bool",
 }
@@ -181,19 +185,24 @@ def safe_inputs(
         return wide
     try:
         host = CpuAdapter(DeviceOptions()).compile(workload, plan)
-        host.outputs(wide)
+        is_taken = all_finite(host.outputs(wide))
+        host.close()
     except (HwprofError, MemoryError):  # not there, not this model, or not these ids
-        return random_inputs(specs, workload.seed, NARROW_INTEGERS)
-    host.close()
-    return wide
+        is_taken = False
+    return wide if is_taken else random_inputs(specs, workload.seed, NARROW_INTEGERS)
 
 
-def model_inputs(session: Any) -> list[ModelInput]:
-    """Return what a session says about its inputs, symbolic dimensions included."""
+def model_inputs(session: Any, given: Sequence[InputSpec]) -> list[ModelInput]:
+    """Return what a session says about its inputs, symbolic dimensions included.
+
+    It tells the same of a scalar as of an input with an open number of dimensions, and takes any
+    for both: so are those that are given.
+    """
+    named = {spec.name for spec in given}
     return [
         ModelInput(
             name=node.name,
-            shape=tuple(node.shape),
+            shape=tuple(node.shape) if node.shape or node.name not in named else None,
             type_name=node.type,
             dtype=_DTYPES.get(node.type),
         )
@@ -233,7 +242,7 @@ class CpuExecutable(HostExecutable):
     ) -> None:
         super().__init__(load_s=load_s, artifact_bytes=artifact_bytes)
         self._adapter, self._session, self._source = adapter, session, source
-        specs = bind_inputs(model_inputs(session), workload.inputs)
+        specs = bind_inputs(model_inputs(session, workload.inputs), workload.inputs)
         self._names = output_names(session)
         self._inputs = accepted_inputs(specs, workload.seed, self._run)
         self._binding = self._bound(session)

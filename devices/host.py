@@ -167,9 +167,8 @@ class HostExecutable(ABC):
     def check(self, reference: Sequence[Array] | None = None) -> Check:
         """Run once; say whether the outputs are finite and how far from ``reference``."""
         outputs = self.outputs()
-        floats = [o for o in outputs if o.dtype.kind == "f"]
         return Check(
-            finite=all(bool(np.isfinite(o).all()) for o in floats),
+            finite=all_finite(outputs),
             provider=self.provider,
             max_rel_error=None if reference is None else max_rel_error(outputs, reference),
         )
@@ -183,6 +182,11 @@ class HostExecutable(ABC):
         if self._per_sample is None:
             self._per_sample = calls_per_sample(estimate_call_s(self.call))
         return timed_burst(self.call, duration_s, min_calls, per_sample=self._per_sample)
+
+
+def all_finite(outputs: Sequence[Array]) -> bool:
+    """Say whether no output holds NaN or infinity."""
+    return all(bool(np.isfinite(o).all()) for o in outputs if o.dtype.kind == "f")
 
 
 def max_rel_error(outputs: Sequence[Array], reference: Sequence[Array]) -> float:

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
 
-from hwprof.devices.cpu import CpuAdapter, CpuExecutable
+from hwprof.devices.cpu import CpuAdapter, CpuExecutable, safe_inputs
 from hwprof.errors import CompileError, MeasurementError, ModelError
 from hwprof.measure.engine import measure
 from hwprof.measure.records import DeviceOptions, DeviceRef, Failure, plan_for
@@ -162,6 +162,46 @@ def test_ids_that_no_choice_suits_are_an_error(tmp_path: Path) -> None:
     )
     with pytest.raises(MeasurementError, match="out of data bounds"):
         compiled(workload)
+
+
+def test_a_mask_that_overflows_is_drawn_again(tmp_path: Path) -> None:
+    """The way in which many transformers hide what is padded: (1 - mask) · smallest number."""
+    nodes = [
+        onnx.helper.make_node("Cast", ["mask"], ["kept"], to=FLOAT),
+        onnx.helper.make_node("Sub", ["one", "kept"], ["hidden"]),
+        onnx.helper.make_node("Mul", ["hidden", "lowest"], ["added"]),
+        onnx.helper.make_node("Softmax", ["added"], ["y"]),
+    ]
+    constants = [
+        ("one", np.ones(1, np.float32)),
+        ("lowest", np.full(1, np.finfo(np.float32).min)),
+    ]
+    path = save(
+        tmp_path / "mask.onnx", nodes, [("mask", INT64, [64])], [("y", FLOAT, [64])], constants
+    )
+    workload = Workload.from_file(path)
+    executable = compiled(workload)
+    assert int(executable._inputs["mask"].max()) == 1
+    assert executable.check().finite
+    assert int(safe_inputs([spec("mask", 64, dtype="int64")], workload, PLAN)["mask"].max()) == 1
+
+
+@pytest.mark.parametrize("dtype", ["UINT16", "UINT32", "UINT64"])
+def test_unsigned_inputs_are_drawn(tmp_path: Path, dtype: str) -> None:
+    node = onnx.helper.make_node("Cast", ["x"], ["y"], to=FLOAT)
+    kind = getattr(onnx.TensorProto, dtype)
+    path = save(tmp_path / "u.onnx", [node], [("x", kind, [64])], [("y", FLOAT, [64])])
+    (found,) = compiled(Workload.from_file(path)).outputs()
+    assert 0 < found.max() < 1000
+
+
+def test_an_open_number_of_dimensions_is_bound(tmp_path: Path) -> None:
+    node = onnx.helper.make_node("Add", ["x", "s"], ["y"])
+    path = save(
+        tmp_path / "open.onnx", [node], [("x", FLOAT, None), ("s", FLOAT, [])], [("y", FLOAT, None)]
+    )
+    (found,) = compiled(Workload.from_file(path, (spec("x", 2, 3),))).outputs()
+    assert found.shape == (2, 3)
 
 
 def test_inputs_are_seeded_and_never_zero() -> None:
