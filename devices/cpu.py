@@ -6,6 +6,7 @@ pool; with more its threads spin between operators (the runtime's default, part 
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -57,6 +58,10 @@ _DTYPES: Mapping[str, str] = {
     "tensor(uint8)": "uint8",
     "tensor(bool)": "bool",
 }
+_LACKING = re.compile(
+    r"No Op registered for (\S+)|(\S+)\(-?\d+\) is not a registered function/op"
+    r"|Could not find an implementation for (\S+)"
+)
 _OUT_OF_MEMORY = (
     *("Failed to allocate memory", "bad_alloc", "bad allocation", "out of memory"),
     *("_STATUS_ALLOC_FAILED", "DEVICE_ALLOCATION_FAILED"),  # cuBLAS and cuDNN, cuDNN from 9 on
@@ -155,6 +160,11 @@ def refusal(error: Exception, source: Source) -> ModelError | CompileError | Mem
     text = " ".join(str(error).split())
     if any(words in text for words in _OUT_OF_MEMORY):
         return MemoryError(f"onnxruntime cannot load the model: {text}")
+    if lacking := _LACKING.search(text):
+        name = next(filter(None, lacking.groups()))
+        return CompileError(
+            f"onnxruntime lacks the operator {name} ({text}): export the model without it"
+        )
     if isinstance(source, str) and any(code in text for code in _DAMAGED):
         return ModelError(
             f"{source!r} is no model that onnxruntime can read ({text}); expected an ONNX file, "

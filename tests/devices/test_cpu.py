@@ -230,10 +230,24 @@ def test_damaged_files(tmp_path: Path, content: bytes) -> None:
         compiled(Workload.from_file(path))
 
 
-def test_operator_that_the_runtime_lacks_is_the_devices_refusal(tmp_path: Path) -> None:
-    node = onnx.helper.make_node("Teleport", ["x"], ["y"], domain="star.trek")
-    path = save(tmp_path / "odd.onnx", [node], [("x", FLOAT, [1])], [("y", FLOAT, [1])])
-    with pytest.raises((CompileError, ModelError), match="Teleport"):
+@pytest.mark.parametrize(
+    ("op", "domain", "kind"),
+    [
+        ("Teleport", "", FLOAT),
+        ("Teleport", "star.trek", FLOAT),
+        ("Erf", "", onnx.TensorProto.DOUBLE),  # there is one, but not for this type
+    ],
+)
+def test_operator_that_the_runtime_lacks_is_the_devices_refusal(
+    tmp_path: Path, op: str, domain: str, kind: int
+) -> None:
+    node = onnx.helper.make_node(op, ["x"], ["y"], domain=domain)
+    path = save(tmp_path / "odd.onnx", [node], [("x", kind, [1])], [("y", kind, [1])])
+    if domain:
+        model = onnx.load(path)
+        model.opset_import.append(onnx.helper.make_opsetid(domain, 1))
+        onnx.save(model, path)
+    with pytest.raises(CompileError, match=rf"lacks the operator \S*{op}"):
         compiled(Workload.from_file(path))
 
 
