@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hwprof.devices.host import (
-    Array,
-    HostExecutable,
-    host_fingerprint,
-    only_fp32,
-    random_inputs,
+from hwprof.devices.binding import accepted_inputs
+from hwprof.devices.host import Array, HostExecutable, host_fingerprint, only_fp32
+from hwprof.devices.torch_module import (
+    array_of,
+    leaves,
+    module_of,
+    no_model_files,
+    not_taken,
+    weight_bytes,
 )
-from hwprof.devices.torch_module import array_of, leaves, module_of, no_model_files, not_taken
 from hwprof.errors import DeviceUnavailableError, ModelError
 from hwprof.measure.records import DeviceOptions, Fingerprint, MeasurePlan
 from hwprof.measure.timing import timed_burst
@@ -102,14 +104,13 @@ class CpuTorchExecutable(HostExecutable):
     def __init__(
         self, module: nn.Module, specs: Sequence[InputSpec], workload: Workload, *, load_s: float
     ) -> None:
-        size = sum(t.numel() * t.element_size() for t in module.state_dict().values())
-        super().__init__(load_s=load_s, artifact_bytes=size)
+        super().__init__(load_s=load_s, artifact_bytes=weight_bytes(module))
         import torch
 
         self._torch = torch
         self._module = module
         self._label = workload.label
-        arrays = random_inputs(specs, workload.seed)
+        arrays = accepted_inputs(specs, workload.seed, self.outputs)
         self._inputs = self._tensors(arrays)
         self.outputs(arrays)
 
@@ -167,4 +168,4 @@ class CpuTorchExecutable(HostExecutable):
         )
 
     def _tensors(self, inputs: Mapping[str, Array]) -> list[torch.Tensor]:
-        return [self._torch.from_numpy(np.ascontiguousarray(a)) for a in inputs.values()]
+        return [self._torch.from_numpy(np.asarray(a, order="C")) for a in inputs.values()]

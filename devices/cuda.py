@@ -21,7 +21,14 @@ from hwprof.devices.cuda_memory import is_memory_full, one_line
 from hwprof.devices.cuda_timing import GpuTimer
 from hwprof.devices.cuda_trace import trace_blocks, trace_operators
 from hwprof.devices.host import Array, random_inputs
-from hwprof.devices.torch_module import array_of, leaves, module_of, no_model_files, not_taken
+from hwprof.devices.torch_module import (
+    array_of,
+    leaves,
+    module_of,
+    no_model_files,
+    not_taken,
+    weight_bytes,
+)
 from hwprof.errors import CompileError, ModelError
 from hwprof.graph import Graph
 from hwprof.measure.records import DeviceOptions, Fingerprint, MeasurePlan
@@ -140,7 +147,7 @@ class CudaExecutable(GpuExecutable):
         before_bytes = cuda.memory_allocated()
         module, specs = module_of(workload, adapter.options.batch)
         self._eager = module.eval().to(device=self._place, dtype=self._dtype)
-        size = sum(t.numel() * t.element_size() for t in module.state_dict().values())
+        size = weight_bytes(module)
         self._seeded = random_inputs(specs, workload.seed)
         self._inputs = self._tensors(self._seeded)
         self._result = self._first_run()
@@ -254,7 +261,7 @@ class CudaExecutable(GpuExecutable):
         self._torch.cuda.synchronize()
 
     def _tensors(self, inputs: Mapping[str, Array]) -> list[torch.Tensor]:
-        made = [self._torch.from_numpy(np.ascontiguousarray(a)) for a in inputs.values()]
+        made = [self._torch.from_numpy(np.asarray(a, order="C")) for a in inputs.values()]
         return [
             t.to(self._place, self._dtype if t.is_floating_point() else t.dtype, copy=True)
             for t in made

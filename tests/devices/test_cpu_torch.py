@@ -30,6 +30,28 @@ class Two(torch.nn.Module):
         rows = self.table(ids)
         return {"sum": rows + x, "more": [self.dropout(x)]}
 
+class Vocabulary(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = torch.nn.Embedding(10, 4)
+
+    def forward(self, ids, scale):
+        assert scale.shape == ()
+        return self.table(ids) * scale
+
+class Tied(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = torch.nn.Embedding(1000, 4)
+        self.out = torch.nn.Linear(4, 1000, bias=False)
+        self.out.weight = self.table.weight
+
+    def forward(self, x):
+        return self.out(x)
+
+    def get_extra_state(self):
+        return {"version": 1, "packed": (torch.zeros(4, 4, dtype=torch.int8), torch.zeros(4))}
+
 class Narrow(torch.nn.Module):
     def forward(self, x):
         return 3 * x.to(torch.bfloat16)
@@ -80,6 +102,19 @@ def test_classes_and_instances_with_several_inputs_and_nested_outputs(
     np.testing.assert_array_equal(executable.outputs({"ids": ids, "x": x})[1], x)
     assert executable.loaded.artifact_bytes == 1000 * 4 * 4
     assert executable.burst(0.0, 5, "hot").n_samples >= 5
+
+
+def test_ids_stay_within_the_vocabulary_and_scalars_are_scalars(module: str) -> None:
+    inputs = (InputSpec(name="ids", shape=(2, 30), dtype="int64"), InputSpec(name="s", shape=()))
+    executable = compiled(f"{module}:Vocabulary", inputs)
+    assert int(executable._inputs[0].max()) == 1
+    assert executable.burst(0.0, 5, "hot").n_samples >= 5
+
+
+def test_weights_that_are_shared_count_once_and_packed_ones_too(module: str) -> None:
+    executable = compiled(f"{module}:Tied", (InputSpec(name="x", shape=(2, 4)),))
+    packed_bytes = 4 * 4 + 4 * 4  # as torch keeps eight-bit weights with their bias
+    assert executable.loaded.artifact_bytes == 1000 * 4 * 4 + packed_bytes
 
 
 def test_outputs_of_a_type_that_numpy_lacks_are_widened(module: str) -> None:
