@@ -9,12 +9,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hwprof.devices.binding import accepted_inputs
-from hwprof.devices.host import Array, HostExecutable, host_fingerprint, only_fp32
+from hwprof.devices.host import (
+    Array,
+    HostExecutable,
+    host_fingerprint,
+    only_fp32,
+    strict_float32,
+)
 from hwprof.devices.torch_module import (
     array_of,
     leaves,
@@ -55,7 +61,8 @@ class CpuTorchAdapter:
             ) from error
         self._torch = torch
         self._options = options
-        torch.set_num_threads(options.threads)
+        self.warnings = strict_float32()
+        self._settle()
 
     def fingerprint(self) -> Fingerprint:
         """Return the facts about CPU, runtime and options."""
@@ -88,12 +95,24 @@ class CpuTorchAdapter:
         """
         start_s = time.perf_counter()
         module, specs = module_of(workload, self._options.batch)
+        self._settle()
         module.eval()
         load_s = time.perf_counter() - start_s
         return CpuTorchExecutable(module, specs, workload, load_s=load_s)
 
     def close(self) -> None:
         """Nothing to free: modules belong to executables."""
+
+    def _settle(self) -> None:
+        """Set what the options decide, whatever a user's module has set on its import."""
+        torch = self._torch
+        torch.set_num_threads(self._options.threads)
+        torch.set_flush_denormal(False)
+        torch.set_float32_matmul_precision("highest")  # else bfloat16, where the CPU has it
+        for part in ("matmul", "conv", "rnn"):
+            found: Any = getattr(torch.backends.mkldnn, part, None)
+            if hasattr(found, "fp32_precision"):  # from torch 2.9 on
+                found.fp32_precision = "ieee"
 
 
 class CpuTorchExecutable(HostExecutable):

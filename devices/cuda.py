@@ -76,12 +76,16 @@ class CudaAdapter(GpuAdapter):
     ) -> None:
         super().__init__(self.device, options, torch, nvml)
         self.place = place
-        is_tf32 = options.precision == "tf32"
+        self.settle()
+
+    def settle(self) -> None:
+        """Set what the options decide, whatever a user's module has set on its import."""
+        is_tf32 = self.options.precision == "tf32"
         backends = self.torch.backends
         backends.cuda.matmul.allow_tf32 = is_tf32
         backends.cudnn.allow_tf32 = is_tf32
         backends.cudnn.benchmark = False
-        self.torch.set_num_threads(options.threads)
+        self.torch.set_num_threads(self.options.threads)
 
     def fingerprint(self) -> Fingerprint:
         """Return the facts about GPU, host, runtime and options."""
@@ -146,6 +150,7 @@ class CudaExecutable(GpuExecutable):
         cuda.reset_peak_memory_stats()
         before_bytes = cuda.memory_allocated()
         module, specs = module_of(workload, adapter.options.batch)
+        adapter.settle()
         self._eager = module.eval().to(device=self._place, dtype=self._dtype)
         size = weight_bytes(module)
         self._seeded = random_inputs(specs, workload.seed)

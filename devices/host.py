@@ -32,6 +32,7 @@ WIDE_INTEGERS = 1000
 """Integer inputs are drawn below this first: ids of a vocabulary, say."""
 NARROW_INTEGERS = 2
 """Fits where 1000 does not: masks, segment ids."""
+ONEDNN_MODES = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")
 
 
 def host_fingerprint(
@@ -78,6 +79,23 @@ def only_fp32(options: DeviceOptions, device: str) -> Support | None:
         ok=False,
         reason=f"{device} runs fp32 only, not {options.precision!r}: leave --precision out, or "
         "give a model file that holds the precision itself",
+    )
+
+
+def strict_float32() -> tuple[str, ...]:
+    """Drop the variables by which oneDNN rounds what it multiplies to fewer bits than float32.
+
+    It reads them at its first operator, and tells nobody.
+
+    Returns:
+        What must be said beside every result; nothing where none is set.
+    """
+    found = {name: os.environ.pop(name) for name in ONEDNN_MODES if name in os.environ}
+    return tuple(
+        f"{name}={value} was taken out of the environment: with it oneDNN computes in fewer bits "
+        "than fp32"
+        for name, value in found.items()
+        if value.upper() != "STRICT"
     )
 
 

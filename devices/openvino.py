@@ -19,7 +19,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hwprof.devices.binding import ModelInput, accepted_inputs, bind_inputs
-from hwprof.devices.host import Array, HostExecutable, host_fingerprint, only_fp32
+from hwprof.devices.host import (
+    Array,
+    HostExecutable,
+    host_fingerprint,
+    only_fp32,
+    strict_float32,
+)
 from hwprof.devices.model_source import Source, callable_refusal, onnx_source, source_bytes
 from hwprof.errors import (
     CompileError,
@@ -79,6 +85,7 @@ class OpenvinoAdapter:
                 f"the device 'openvino' needs openvino ({error}): run {INSTALL}"
             ) from error
         self._openvino = openvino
+        self.warnings = strict_float32()
         self._core = openvino.Core()
         if DEVICE not in self._core.available_devices:
             raise DeviceUnavailableError(

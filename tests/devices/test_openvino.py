@@ -139,6 +139,13 @@ def test_fewer_threads_than_asked_for_are_named() -> None:
         compiled(block("conv"), threads=2 * cpus)
 
 
+def test_a_variable_that_makes_fp32_coarser_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONEDNN_DEFAULT_FPMATH_MODE", "BF16")
+    (said,) = OpenvinoAdapter(DeviceOptions()).warnings
+    assert "ONEDNN_DEFAULT_FPMATH_MODE=BF16" in said
+    assert "ONEDNN_DEFAULT_FPMATH_MODE" not in os.environ
+
+
 def test_operators_that_it_lacks_are_named(tmp_path: Path) -> None:
     workload = Workload.from_file(save(tmp_path / "m.onnx", "Teleport", "star.trek"), bound())
     support = OpenvinoAdapter(DeviceOptions()).supports(workload)
