@@ -8,7 +8,7 @@ import pytest
 
 from hwprof import api
 from hwprof.api.models import as_workload, refuse_idle_inputs, require_batch
-from hwprof.errors import PlanError
+from hwprof.errors import ModelError, PlanError
 
 
 @pytest.mark.parametrize("name", ["net.onnx", "package.module:function", "proxyless-gpu"])
@@ -34,6 +34,17 @@ def test_a_batch_size_that_a_model_does_not_have_is_refused(tmp_path: Path) -> N
         models = [model] * (2 if ask is api.compare else 1)
         with pytest.raises(PlanError, match="--batch 8"):
             ask(*models, device="null", batch=8)
+
+
+def test_an_input_that_is_given_twice_is_refused() -> None:
+    with pytest.raises(ModelError, match="input 'x' is given more than once"):
+        as_workload("package.module:function", ["x=1x3", "y=1", "x=2x3"])
+
+
+@pytest.mark.parametrize("dtype", ["object", "str", "complex64", "bfloat"])
+def test_a_type_of_which_no_input_is_drawn_is_refused(dtype: str) -> None:
+    with pytest.raises(ModelError, match="cannot read the input"):
+        as_workload("package.module:function", [f"x=1x3:{dtype}"])
 
 
 def test_no_batch_size_at_all_is_refused() -> None:
