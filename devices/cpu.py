@@ -66,7 +66,10 @@ _OUT_OF_MEMORY = (
     *("Failed to allocate memory", "bad_alloc", "bad allocation", "out of memory"),
     *("_STATUS_ALLOC_FAILED", "DEVICE_ALLOCATION_FAILED"),  # cuBLAS and cuDNN, cuDNN from 9 on
 )
-_DAMAGED = ("INVALID_PROTOBUF", "INVALID_GRAPH", "INVALID_ARGUMENT", "NO_SUCHFILE", "External data")
+_DAMAGED = (
+    *("INVALID_PROTOBUF", "INVALID_GRAPH", "INVALID_ARGUMENT", "NO_SUCHFILE"),
+    *("External data", "External initializer"),
+)
 
 
 class CpuAdapter:

@@ -89,17 +89,30 @@ def test_several_inputs_with_their_open_dimension_bound(two_inputs: Path) -> Non
     np.testing.assert_array_equal(executable.outputs(given)[0], np.full((3, 4), 5))
 
 
-def test_weights_in_a_file_of_their_own_count_for_the_size(tmp_path: Path) -> None:
+def large_weights(folder: Path) -> Path:
+    """Write y = x + 1 with the ones, 4096 bytes, in a file of their own."""
     weight = onnx.numpy_helper.from_array(np.ones(1024, dtype=np.float32), "w")
     ends = [onnx.helper.make_tensor_value_info(n, FLOAT, [1024]) for n in "xy"]
     node = onnx.helper.make_node("Add", ["x", "w"], ["y"])
     graph = onnx.helper.make_graph([node], "g", ends[:1], ends[1:], [weight])
     opset = onnx.helper.make_opsetid("", 20)
     model = onnx.helper.make_model(graph, ir_version=9, opset_imports=[opset])
-    path = tmp_path / "net.onnx"
+    path = folder / "net.onnx"
     onnx.save_model(model, str(path), save_as_external_data=True, location="net.onnx.data")
+    return path
+
+
+def test_weights_in_a_file_of_their_own_count_for_the_size(tmp_path: Path) -> None:
+    path = large_weights(tmp_path)
     found = compiled(Workload.from_file(path)).loaded
     assert found.artifact_bytes == path.stat().st_size + 4096
+
+
+def test_weights_in_a_file_that_is_cut_off_are_the_models_fault(tmp_path: Path) -> None:
+    path = large_weights(tmp_path)
+    (tmp_path / "net.onnx.data").write_bytes(bytes(4000))
+    with pytest.raises(ModelError, match="no model that onnxruntime can read"):
+        compiled(Workload.from_file(path))
 
 
 def test_open_dimension_is_named_with_what_to_give(two_inputs: Path) -> None:
