@@ -6,6 +6,7 @@ pool; with more its threads spin between operators (the runtime's default, part 
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -18,6 +19,7 @@ from hwprof.devices.host import (
     WIDE_INTEGERS,
     Array,
     HostExecutable,
+    all_finite,
     host_fingerprint,
     only_fp32,
     random_inputs,
@@ -50,14 +52,24 @@ _DTYPES: Mapping[str, str] = {
     "tensor(int32)": "int32",
     "tensor(int16)": "int16",
     "tensor(int8)": "int8",
+    "tensor(uint64)": "uint64",
+    "tensor(uint32)": "uint32",
+    "tensor(uint16)": "uint16",
     "tensor(uint8)": "uint8",
     "tensor(bool)": "bool",
 }
+_LACKING = re.compile(
+    r"No Op registered for (\S+)|(\S+)\(-?\d+\) is not a registered function/op"
+    r"|Could not find an implementation for (\S+)"
+)
 _OUT_OF_MEMORY = (
     *("Failed to allocate memory", "bad_alloc", "bad allocation", "out of memory"),
     *("_STATUS_ALLOC_FAILED", "DEVICE_ALLOCATION_FAILED"),  # cuBLAS and cuDNN, cuDNN from 9 on
 )
-_DAMAGED = ("INVALID_PROTOBUF", "INVALID_GRAPH", "INVALID_ARGUMENT", "NO_SUCHFILE", "External data")
+_DAMAGED = (
+    *("INVALID_PROTOBUF", "INVALID_GRAPH", "INVALID_ARGUMENT", "NO_SUCHFILE"),
+    *("External data", "External initializer"),
+)
 
 
 class CpuAdapter:
@@ -151,6 +163,11 @@ def refusal(error: Exception, source: Source) -> ModelError | CompileError | Mem
     text = " ".join(str(error).split())
     if any(words in text for words in _OUT_OF_MEMORY):
         return MemoryError(f"onnxruntime cannot load the model: {text}")
+    if lacking := _LACKING.search(text):
+        name = next(filter(None, lacking.groups()))
+        return CompileError(
+            f"onnxruntime lacks the operator {name} ({text}): export the model without it"
+        )
     if isinstance(source, str) and any(code in text for code in _DAMAGED):
         return ModelError(
             f"{source!r} is no model that onnxruntime can read ({text}); expected an ONNX file, "
@@ -181,19 +198,24 @@ def safe_inputs(
         return wide
     try:
         host = CpuAdapter(DeviceOptions()).compile(workload, plan)
-        host.outputs(wide)
+        is_taken = all_finite(host.outputs(wide))
+        host.close()
     except (HwprofError, MemoryError):  # not there, not this model, or not these ids
-        return random_inputs(specs, workload.seed, NARROW_INTEGERS)
-    host.close()
-    return wide
+        is_taken = False
+    return wide if is_taken else random_inputs(specs, workload.seed, NARROW_INTEGERS)
 
 
-def model_inputs(session: Any) -> list[ModelInput]:
-    """Return what a session says about its inputs, symbolic dimensions included."""
+def model_inputs(session: Any, given: Sequence[InputSpec]) -> list[ModelInput]:
+    """Return what a session says about its inputs, symbolic dimensions included.
+
+    It tells the same of a scalar as of an input with an open number of dimensions, and takes any
+    for both: so are those that are given.
+    """
+    named = {spec.name for spec in given}
     return [
         ModelInput(
             name=node.name,
-            shape=tuple(node.shape),
+            shape=tuple(node.shape) if node.shape or node.name not in named else None,
             type_name=node.type,
             dtype=_DTYPES.get(node.type),
         )
@@ -233,7 +255,7 @@ class CpuExecutable(HostExecutable):
     ) -> None:
         super().__init__(load_s=load_s, artifact_bytes=artifact_bytes)
         self._adapter, self._session, self._source = adapter, session, source
-        specs = bind_inputs(model_inputs(session), workload.inputs)
+        specs = bind_inputs(model_inputs(session, workload.inputs), workload.inputs)
         self._names = output_names(session)
         self._inputs = accepted_inputs(specs, workload.seed, self._run)
         self._binding = self._bound(session)

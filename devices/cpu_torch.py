@@ -9,18 +9,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hwprof.devices.binding import accepted_inputs
 from hwprof.devices.host import (
     Array,
     HostExecutable,
     host_fingerprint,
     only_fp32,
-    random_inputs,
+    strict_float32,
 )
-from hwprof.devices.torch_module import array_of, leaves, module_of, no_model_files, not_taken
+from hwprof.devices.torch_module import (
+    array_of,
+    leaves,
+    module_of,
+    no_model_files,
+    not_taken,
+    weight_bytes,
+)
 from hwprof.errors import DeviceUnavailableError, ModelError
 from hwprof.measure.records import DeviceOptions, Fingerprint, MeasurePlan
 from hwprof.measure.timing import timed_burst
@@ -53,7 +61,8 @@ class CpuTorchAdapter:
             ) from error
         self._torch = torch
         self._options = options
-        torch.set_num_threads(options.threads)
+        self.warnings = strict_float32()
+        self._settle()
 
     def fingerprint(self) -> Fingerprint:
         """Return the facts about CPU, runtime and options."""
@@ -86,12 +95,24 @@ class CpuTorchAdapter:
         """
         start_s = time.perf_counter()
         module, specs = module_of(workload, self._options.batch)
+        self._settle()
         module.eval()
         load_s = time.perf_counter() - start_s
         return CpuTorchExecutable(module, specs, workload, load_s=load_s)
 
     def close(self) -> None:
         """Nothing to free: modules belong to executables."""
+
+    def _settle(self) -> None:
+        """Set what the options decide, whatever a user's module has set on its import."""
+        torch = self._torch
+        torch.set_num_threads(self._options.threads)
+        torch.set_flush_denormal(False)
+        torch.set_float32_matmul_precision("highest")  # else bfloat16, where the CPU has it
+        for part in ("matmul", "conv", "rnn"):
+            found: Any = getattr(torch.backends.mkldnn, part, None)
+            if hasattr(found, "fp32_precision"):  # from torch 2.9 on
+                found.fp32_precision = "ieee"
 
 
 class CpuTorchExecutable(HostExecutable):
@@ -102,14 +123,13 @@ class CpuTorchExecutable(HostExecutable):
     def __init__(
         self, module: nn.Module, specs: Sequence[InputSpec], workload: Workload, *, load_s: float
     ) -> None:
-        size = sum(t.numel() * t.element_size() for t in module.state_dict().values())
-        super().__init__(load_s=load_s, artifact_bytes=size)
+        super().__init__(load_s=load_s, artifact_bytes=weight_bytes(module))
         import torch
 
         self._torch = torch
         self._module = module
         self._label = workload.label
-        arrays = random_inputs(specs, workload.seed)
+        arrays = accepted_inputs(specs, workload.seed, self.outputs)
         self._inputs = self._tensors(arrays)
         self.outputs(arrays)
 
@@ -167,4 +187,4 @@ class CpuTorchExecutable(HostExecutable):
         )
 
     def _tensors(self, inputs: Mapping[str, Array]) -> list[torch.Tensor]:
-        return [self._torch.from_numpy(np.ascontiguousarray(a)) for a in inputs.values()]
+        return [self._torch.from_numpy(np.asarray(a, order="C")) for a in inputs.values()]

@@ -21,7 +21,14 @@ from hwprof.devices.cuda_memory import is_memory_full, one_line
 from hwprof.devices.cuda_timing import GpuTimer
 from hwprof.devices.cuda_trace import trace_blocks, trace_operators
 from hwprof.devices.host import WIDE_INTEGERS, Array, random_inputs
-from hwprof.devices.torch_module import array_of, leaves, module_of, no_model_files, not_taken
+from hwprof.devices.torch_module import (
+    array_of,
+    leaves,
+    module_of,
+    no_model_files,
+    not_taken,
+    weight_bytes,
+)
 from hwprof.errors import CompileError, ModelError
 from hwprof.graph import Graph
 from hwprof.measure.records import DeviceOptions, Fingerprint, MeasurePlan
@@ -71,7 +78,11 @@ class CudaAdapter(GpuAdapter):
     ) -> None:
         super().__init__(self.device, options, torch, nvml)
         self.place = place
-        is_tf32 = options.precision == "tf32"
+        self.settle()
+
+    def settle(self) -> None:
+        """Set what the options decide, whatever a user's module has set on its import."""
+        is_tf32 = self.options.precision == "tf32"
         backends = self.torch.backends
         with warnings.catch_warnings():
             # torch 2.9 advises another name for it, which torch 2.6 lacks.
@@ -79,7 +90,7 @@ class CudaAdapter(GpuAdapter):
             backends.cuda.matmul.allow_tf32 = is_tf32
             backends.cudnn.allow_tf32 = is_tf32
         backends.cudnn.benchmark = False
-        self.torch.set_num_threads(options.threads)
+        self.torch.set_num_threads(self.options.threads)
 
     def fingerprint(self) -> Fingerprint:
         """Return the facts about GPU, host, runtime and options."""
@@ -144,8 +155,9 @@ class CudaExecutable(GpuExecutable):
         cuda.reset_peak_memory_stats()
         before_bytes = cuda.memory_allocated()
         module, specs = module_of(workload, adapter.options.batch)
+        adapter.settle()
         self._eager = module.eval().to(device=self._place, dtype=self._dtype)
-        size = sum(t.numel() * t.element_size() for t in module.state_dict().values())
+        size = weight_bytes(module)
         self._seeded = random_inputs(specs, workload.seed)
         self._inputs = self._tensors(self._seeded)
         self._result = self._first_run()
@@ -267,7 +279,7 @@ class CudaExecutable(GpuExecutable):
         self._torch.cuda.synchronize()
 
     def _tensors(self, inputs: Mapping[str, Array]) -> list[torch.Tensor]:
-        made = [self._torch.from_numpy(np.ascontiguousarray(a)) for a in inputs.values()]
+        made = [self._torch.from_numpy(np.asarray(a, order="C")) for a in inputs.values()]
         return [
             t.to(self._place, self._dtype if t.is_floating_point() else t.dtype, copy=True)
             for t in made

@@ -32,6 +32,7 @@ WIDE_INTEGERS = 1000
 """Integer inputs are drawn below this first: ids of a vocabulary, say."""
 NARROW_INTEGERS = 2
 """Fits where 1000 does not: masks, segment ids."""
+ONEDNN_MODES = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")
 
 
 def host_fingerprint(
@@ -78,6 +79,23 @@ def only_fp32(options: DeviceOptions, device: str) -> Support | None:
         ok=False,
         reason=f"{device} runs fp32 only, not {options.precision!r}: leave --precision out, or "
         "give a model file that holds the precision itself",
+    )
+
+
+def strict_float32() -> tuple[str, ...]:
+    """Drop the variables by which oneDNN rounds what it multiplies to fewer bits than float32.
+
+    It reads them at its first operator, and tells nobody.
+
+    Returns:
+        What must be said beside every result; nothing where none is set.
+    """
+    found = {name: os.environ.pop(name) for name in ONEDNN_MODES if name in os.environ}
+    return tuple(
+        f"{name}={value} was taken out of the environment: with it oneDNN computes in fewer bits "
+        "than fp32"
+        for name, value in found.items()
+        if value.upper() != "STRICT"
     )
 
 
@@ -167,9 +185,8 @@ class HostExecutable(ABC):
     def check(self, reference: Sequence[Array] | None = None) -> Check:
         """Run once; say whether the outputs are finite and how far from ``reference``."""
         outputs = self.outputs()
-        floats = [o for o in outputs if o.dtype.kind == "f"]
         return Check(
-            finite=all(bool(np.isfinite(o).all()) for o in floats),
+            finite=all_finite(outputs),
             provider=self.provider,
             max_rel_error=None if reference is None else max_rel_error(outputs, reference),
         )
@@ -183,6 +200,11 @@ class HostExecutable(ABC):
         if self._per_sample is None:
             self._per_sample = calls_per_sample(estimate_call_s(self.call))
         return timed_burst(self.call, duration_s, min_calls, per_sample=self._per_sample)
+
+
+def all_finite(outputs: Sequence[Array]) -> bool:
+    """Say whether no output holds NaN or infinity."""
+    return all(bool(np.isfinite(o).all()) for o in outputs if o.dtype.kind == "f")
 
 
 def max_rel_error(outputs: Sequence[Array], reference: Sequence[Array]) -> float:

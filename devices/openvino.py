@@ -2,8 +2,10 @@
 
 Networks and blocks are fed as ONNX: from a ``.tflite`` some blocks end in a transposition of
 their own. Users' ``.onnx`` and ``.tflite`` files are read as they are. One stream, tuned for
-latency, float32 throughout: without the hint the plugin may choose bfloat16 by itself. With one
-thread a call runs in the calling thread, so its run-queue wait is known.
+latency, float32 throughout: without the hint the plugin may choose bfloat16 by itself. Only where
+a user's file holds weights in eight bits or fewer it multiplies them in eight bits, as it does
+unless told otherwise. With one thread a call runs in the calling thread, so its run-queue wait is
+known.
 """
 
 from __future__ import annotations
@@ -17,7 +19,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hwprof.devices.binding import ModelInput, accepted_inputs, bind_inputs
-from hwprof.devices.host import Array, HostExecutable, host_fingerprint, only_fp32
+from hwprof.devices.host import (
+    Array,
+    HostExecutable,
+    host_fingerprint,
+    only_fp32,
+    strict_float32,
+)
 from hwprof.devices.model_source import Source, callable_refusal, onnx_source, source_bytes
 from hwprof.errors import (
     CompileError,
@@ -25,6 +33,7 @@ from hwprof.errors import (
     DeviceUnavailableError,
     MeasurementError,
     ModelError,
+    PlanError,
 )
 from hwprof.measure.records import DeviceOptions, Fingerprint, MeasurePlan
 from hwprof.protocols import OpTrace, Support
@@ -41,6 +50,22 @@ SETTINGS: Mapping[str, str | int] = {
     "PERFORMANCE_HINT": "LATENCY",
     "INFERENCE_PRECISION_HINT": "f32",
 }
+_DTYPES: Mapping[str, str] = {
+    "f32": "float32",
+    "f64": "float64",
+    "f16": "float16",
+    "i64": "int64",
+    "i32": "int32",
+    "i16": "int16",
+    "i8": "int8",
+    "u64": "uint64",
+    "u32": "uint32",
+    "u16": "uint16",
+    "u8": "uint8",
+    "boolean": "bool",
+}
+"""Not all that OpenVINO itself calls equal: it takes numpy's float16 for its bfloat16."""
+_PASSING_ON = frozenset({"Convert", "Reshape", "Squeeze", "Unsqueeze"})
 _MISSING = re.compile(r"No conversion rule found for operations: ([^\n]*)")
 _PLACE = re.compile(r"(Exception from|Check '.*' failed at) \S+:\d+:")
 
@@ -60,6 +85,7 @@ class OpenvinoAdapter:
                 f"the device 'openvino' needs openvino ({error}): run {INSTALL}"
             ) from error
         self._openvino = openvino
+        self.warnings = strict_float32()
         self._core = openvino.Core()
         if DEVICE not in self._core.available_devices:
             raise DeviceUnavailableError(
@@ -105,6 +131,7 @@ class OpenvinoAdapter:
         Raises:
             ModelError: the file is damaged, was edited, or its inputs cannot be bound.
             CompileError: the runtime refuses it.
+            PlanError: it takes fewer threads than are asked for.
         """
         source = onnx_source(workload, self._options.batch)
         start_s = time.perf_counter()
@@ -117,10 +144,17 @@ class OpenvinoAdapter:
         except RuntimeError as error:
             raise CompileError(f"openvino refuses the model: {_line(error)}") from error
         load_s = time.perf_counter() - start_s
+        used = compiled.get_property("INFERENCE_NUM_THREADS")
+        if used != self._options.threads:
+            raise PlanError(
+                f"openvino takes {used} threads here, not the {self._options.threads} asked for "
+                f"(tuned for latency it keeps to one a core): use --threads {used}"
+            )
         return OpenvinoExecutable(
             self._openvino,
             compiled,
             specs,
+            _table_rows(model),
             workload,
             load_s=load_s,
             artifact_bytes=source_bytes(source),
@@ -159,22 +193,44 @@ def _model_inputs(model: Any) -> list[ModelInput]:
     return [
         ModelInput(
             name=node.get_any_name(),
-            shape=tuple(
+            shape=None
+            if node.partial_shape.rank.is_dynamic
+            else tuple(
                 d.get_length() if d.is_static else f"d{i}" for i, d in enumerate(node.partial_shape)
             ),
             type_name=node.element_type.get_type_name(),
-            dtype=_dtype(node.element_type),
+            dtype=_DTYPES.get(node.element_type.get_type_name()),
         )
         for node in model.inputs
     ]
 
 
-def _dtype(element_type: Any) -> str | None:
-    try:
-        dtype = element_type.to_dtype()
-    except RuntimeError:  # types that numpy lacks
-        return None
-    return str(dtype.name) if dtype.kind in "fiub" else None
+def _table_rows(model: Any) -> dict[str, int]:
+    """Return by input how many rows the smallest table has that its values are indices of.
+
+    Behind the last row OpenVINO reads zeros, without an error.
+    """
+    rows: dict[str, int] = {}
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != "Gather":
+            continue
+        table = node.input_value(0)
+        indices, axis = (node.input_value(i).get_node() for i in (1, 2))
+        while indices.get_type_name() in _PASSING_ON:
+            indices = indices.input_value(0).get_node()
+        if indices.get_type_name() == "Parameter" and axis.get_type_name() == "Constant":
+            name, size = indices.output(0).get_any_name(), table.partial_shape[int(axis.data)]
+            if size.is_static:
+                rows[name] = min(size.get_length(), rows.get(name, size.get_length()))
+    return rows
+
+
+def _values(tensor: Any) -> Array:
+    """Return a copy of a tensor's values, bfloat16 as float32."""
+    values: Array = tensor.data
+    if tensor.element_type.get_type_name() == "bf16":
+        return (values.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    return values.copy()
 
 
 class OpenvinoExecutable(HostExecutable):
@@ -187,6 +243,7 @@ class OpenvinoExecutable(HostExecutable):
         openvino: Any,
         compiled: Any,
         specs: Sequence[InputSpec],
+        table_rows: Mapping[str, int],
         workload: Workload,
         *,
         load_s: float,
@@ -196,6 +253,7 @@ class OpenvinoExecutable(HostExecutable):
         self._openvino = openvino
         self._request = compiled.create_infer_request()
         self._n_outputs = len(compiled.outputs)
+        self._table_rows = table_rows
         self._inputs = accepted_inputs(specs, workload.seed, self._run)
         self._run(self._inputs)
 
@@ -232,12 +290,17 @@ class OpenvinoExecutable(HostExecutable):
     def _set(self, inputs: Arrays) -> None:
         for name, array in inputs.items():
             # A tensor of its own: the request would else keep pointing into the caller's array.
-            self._request.set_tensor(name, self._openvino.Tensor(np.ascontiguousarray(array)))
+            self._request.set_tensor(name, self._openvino.Tensor(np.asarray(array, order="C")))
 
     def _run(self, inputs: Arrays) -> list[Array]:
+        for name, n_rows in self._table_rows.items():
+            if (largest := int(inputs[name].max(initial=0))) >= n_rows:
+                raise MeasurementError(
+                    f"input {name!r} holds {largest}, an index into a table of {n_rows} rows"
+                )
         self._set(inputs)
         try:
             self._request.infer(share_outputs=True)
         except RuntimeError as error:
             raise MeasurementError(f"openvino cannot run the model: {_line(error)}") from error
-        return [self._request.get_output_tensor(i).data.copy() for i in range(self._n_outputs)]
+        return [_values(self._request.get_output_tensor(i)) for i in range(self._n_outputs)]

@@ -169,7 +169,7 @@ class TensorrtExecutable(GpuExecutable):
                 f"{self._label!r} was built for inputs of the shapes {self._shapes}, not {shapes}"
             )
         for name, array in inputs.items():
-            self._buffers[name].copy_(self._torch.from_numpy(np.ascontiguousarray(array)))
+            self._buffers[name].copy_(self._torch.from_numpy(np.asarray(array, order="C")))
         self._torch.cuda.synchronize()
 
     def _read(self) -> list[Array]:

@@ -47,6 +47,20 @@ def module_of(workload: Workload, batch: int) -> tuple[nn.Module, list[InputSpec
     return to_torch(graph, seed=workload.seed), specs
 
 
+def weight_bytes(module: nn.Module) -> int:
+    """Return what parameters and buffers take, packed ones too; what is shared counts once."""
+    import torch
+
+    sizes = {
+        tensor.data_ptr() if tensor.layout == torch.strided else id(tensor): (
+            tensor.numel() * tensor.element_size()
+        )
+        for tensor in leaves(module.state_dict())
+        if isinstance(tensor, torch.Tensor)
+    }
+    return sum(sizes.values())
+
+
 def leaves(result: Any) -> list[Any]:
     """Return the leaves of nested tuples, lists and mappings, in order."""
     if isinstance(result, Mapping):

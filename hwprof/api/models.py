@@ -239,12 +239,15 @@ def as_workload(
     """Turn what a user names on the command line into a workload.
 
     Raises:
-        ModelError: the model's file cannot be read.
+        ModelError: the model's file cannot be read, or an input is given twice.
         SpaceError: it is none of a model file, a callable and an architecture.
     """
     from dataclasses import replace
 
     specs = tuple(parse_input(i) if isinstance(i, str) else i for i in inputs)
+    names = [spec.name for spec in specs]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ModelError(f"the input {twice[0]!r} is given more than once; expected one shape")
     if isinstance(model, Architecture):
         return replace(Workload.network(model), seed=seed)
     text = str(model)
@@ -277,15 +280,15 @@ def parse_input(text: str) -> InputSpec:
     shape, _, dtype = rest.partition(":")
     try:
         sizes = tuple(int(n) for n in shape.split("x")) if shape else ()
-        kind = np.dtype(dtype or "float32").name
-        if not (name and equals and rest) or any(n <= 0 for n in sizes):
+        kind = np.dtype(dtype or "float32")
+        if not (name and equals and rest) or any(n <= 0 for n in sizes) or kind.kind not in "fiub":
             raise ValueError(text)
     except (ValueError, TypeError) as error:
         raise ModelError(
             f"cannot read the input {text!r}; expected NAME=SHAPE:TYPE, "
             "for example ids=1x128:int64 or image=1x3x224x224"
         ) from error
-    return InputSpec(name=name, shape=sizes, dtype=kind)
+    return InputSpec(name=name, shape=sizes, dtype=kind.name)
 
 
 def write_file(target: Path, content: bytes) -> None:

@@ -37,6 +37,17 @@ def test_a_batch_size_that_a_model_does_not_have_is_refused(tmp_path: Path) -> N
             ask(*models, device="null", batch=8)
 
 
+def test_an_input_that_is_given_twice_is_refused() -> None:
+    with pytest.raises(ModelError, match="input 'x' is given more than once"):
+        as_workload("package.module:function", ["x=1x3", "y=1", "x=2x3"])
+
+
+@pytest.mark.parametrize("dtype", ["object", "str", "complex64", "bfloat"])
+def test_a_type_of_which_no_input_is_drawn_is_refused(dtype: str) -> None:
+    with pytest.raises(ModelError, match="cannot read the input"):
+        as_workload("package.module:function", [f"x=1x3:{dtype}"])
+
+
 def test_no_batch_size_at_all_is_refused() -> None:
     with pytest.raises(PlanError, match="no batch size is given"):
         api.bench_batches("proxyless-mobile", [], device="null")

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
 
-from hwprof.devices.cpu import CpuAdapter, CpuExecutable
+from hwprof.devices.cpu import CpuAdapter, CpuExecutable, safe_inputs
 from hwprof.errors import CompileError, MeasurementError, ModelError
 from hwprof.measure.engine import measure
 from hwprof.measure.records import DeviceOptions, DeviceRef, Failure, plan_for
@@ -89,17 +89,30 @@ def test_several_inputs_with_their_open_dimension_bound(two_inputs: Path) -> Non
     np.testing.assert_array_equal(executable.outputs(given)[0], np.full((3, 4), 5))
 
 
-def test_weights_in_a_file_of_their_own_count_for_the_size(tmp_path: Path) -> None:
+def large_weights(folder: Path) -> Path:
+    """Write y = x + 1 with the ones, 4096 bytes, in a file of their own."""
     weight = onnx.numpy_helper.from_array(np.ones(1024, dtype=np.float32), "w")
     ends = [onnx.helper.make_tensor_value_info(n, FLOAT, [1024]) for n in "xy"]
     node = onnx.helper.make_node("Add", ["x", "w"], ["y"])
     graph = onnx.helper.make_graph([node], "g", ends[:1], ends[1:], [weight])
     opset = onnx.helper.make_opsetid("", 20)
     model = onnx.helper.make_model(graph, ir_version=9, opset_imports=[opset])
-    path = tmp_path / "net.onnx"
+    path = folder / "net.onnx"
     onnx.save_model(model, str(path), save_as_external_data=True, location="net.onnx.data")
+    return path
+
+
+def test_weights_in_a_file_of_their_own_count_for_the_size(tmp_path: Path) -> None:
+    path = large_weights(tmp_path)
     found = compiled(Workload.from_file(path)).loaded
     assert found.artifact_bytes == path.stat().st_size + 4096
+
+
+def test_weights_in_a_file_that_is_cut_off_are_the_models_fault(tmp_path: Path) -> None:
+    path = large_weights(tmp_path)
+    (tmp_path / "net.onnx.data").write_bytes(bytes(4000))
+    with pytest.raises(ModelError, match="no model that onnxruntime can read"):
+        compiled(Workload.from_file(path))
 
 
 def test_open_dimension_is_named_with_what_to_give(two_inputs: Path) -> None:
@@ -164,6 +177,46 @@ def test_ids_that_no_choice_suits_are_an_error(tmp_path: Path) -> None:
         compiled(workload)
 
 
+def test_a_mask_that_overflows_is_drawn_again(tmp_path: Path) -> None:
+    """The way in which many transformers hide what is padded: (1 - mask) · smallest number."""
+    nodes = [
+        onnx.helper.make_node("Cast", ["mask"], ["kept"], to=FLOAT),
+        onnx.helper.make_node("Sub", ["one", "kept"], ["hidden"]),
+        onnx.helper.make_node("Mul", ["hidden", "lowest"], ["added"]),
+        onnx.helper.make_node("Softmax", ["added"], ["y"]),
+    ]
+    constants = [
+        ("one", np.ones(1, np.float32)),
+        ("lowest", np.full(1, np.finfo(np.float32).min)),
+    ]
+    path = save(
+        tmp_path / "mask.onnx", nodes, [("mask", INT64, [64])], [("y", FLOAT, [64])], constants
+    )
+    workload = Workload.from_file(path)
+    executable = compiled(workload)
+    assert int(executable._inputs["mask"].max()) == 1
+    assert executable.check().finite
+    assert int(safe_inputs([spec("mask", 64, dtype="int64")], workload, PLAN)["mask"].max()) == 1
+
+
+@pytest.mark.parametrize("dtype", ["UINT16", "UINT32", "UINT64"])
+def test_unsigned_inputs_are_drawn(tmp_path: Path, dtype: str) -> None:
+    node = onnx.helper.make_node("Cast", ["x"], ["y"], to=FLOAT)
+    kind = getattr(onnx.TensorProto, dtype)
+    path = save(tmp_path / "u.onnx", [node], [("x", kind, [64])], [("y", FLOAT, [64])])
+    (found,) = compiled(Workload.from_file(path)).outputs()
+    assert 0 < found.max() < 1000
+
+
+def test_an_open_number_of_dimensions_is_bound(tmp_path: Path) -> None:
+    node = onnx.helper.make_node("Add", ["x", "s"], ["y"])
+    path = save(
+        tmp_path / "open.onnx", [node], [("x", FLOAT, None), ("s", FLOAT, [])], [("y", FLOAT, None)]
+    )
+    (found,) = compiled(Workload.from_file(path, (spec("x", 2, 3),))).outputs()
+    assert found.shape == (2, 3)
+
+
 def test_inputs_are_seeded_and_never_zero() -> None:
     piece = ConvPiece(
         in_channels=3, size_px=8, out_channels=4, kernel=3, stride=1, act="relu", bn_eps=1e-5
@@ -190,10 +243,24 @@ def test_damaged_files(tmp_path: Path, content: bytes) -> None:
         compiled(Workload.from_file(path))
 
 
-def test_operator_that_the_runtime_lacks_is_the_devices_refusal(tmp_path: Path) -> None:
-    node = onnx.helper.make_node("Teleport", ["x"], ["y"], domain="star.trek")
-    path = save(tmp_path / "odd.onnx", [node], [("x", FLOAT, [1])], [("y", FLOAT, [1])])
-    with pytest.raises((CompileError, ModelError), match="Teleport"):
+@pytest.mark.parametrize(
+    ("op", "domain", "kind"),
+    [
+        ("Teleport", "", FLOAT),
+        ("Teleport", "star.trek", FLOAT),
+        ("Erf", "", onnx.TensorProto.DOUBLE),  # there is one, but not for this type
+    ],
+)
+def test_operator_that_the_runtime_lacks_is_the_devices_refusal(
+    tmp_path: Path, op: str, domain: str, kind: int
+) -> None:
+    node = onnx.helper.make_node(op, ["x"], ["y"], domain=domain)
+    path = save(tmp_path / "odd.onnx", [node], [("x", kind, [1])], [("y", kind, [1])])
+    if domain:
+        model = onnx.load(path)
+        model.opset_import.append(onnx.helper.make_opsetid(domain, 1))
+        onnx.save(model, path)
+    with pytest.raises(CompileError, match=rf"lacks the operator \S*{op}"):
         compiled(Workload.from_file(path))
 
 

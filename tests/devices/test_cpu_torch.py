@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 
 from hwprof.devices.cpu_torch import CpuTorchAdapter, CpuTorchExecutable
 from hwprof.errors import ModelError
@@ -29,6 +30,35 @@ class Two(torch.nn.Module):
     def forward(self, ids, x):
         rows = self.table(ids)
         return {"sum": rows + x, "more": [self.dropout(x)]}
+
+class Vocabulary(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = torch.nn.Embedding(10, 4)
+
+    def forward(self, ids, scale):
+        assert scale.shape == ()
+        return self.table(ids) * scale
+
+class Tied(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = torch.nn.Embedding(1000, 4)
+        self.out = torch.nn.Linear(4, 1000, bias=False)
+        self.out.weight = self.table.weight
+
+    def forward(self, x):
+        return self.out(x)
+
+    def get_extra_state(self):
+        return {"version": 1, "packed": (torch.zeros(4, 4, dtype=torch.int8), torch.zeros(4))}
+
+def settings():
+    torch.set_num_threads(2)
+    torch.set_flush_denormal(True)
+    torch.set_float32_matmul_precision("medium")
+    torch.backends.mkldnn.conv.fp32_precision = "bf16"
+    return torch.nn.Identity()
 
 class Narrow(torch.nn.Module):
     def forward(self, x):
@@ -80,6 +110,35 @@ def test_classes_and_instances_with_several_inputs_and_nested_outputs(
     np.testing.assert_array_equal(executable.outputs({"ids": ids, "x": x})[1], x)
     assert executable.loaded.artifact_bytes == 1000 * 4 * 4
     assert executable.burst(0.0, 5, "hot").n_samples >= 5
+
+
+def test_ids_stay_within_the_vocabulary_and_scalars_are_scalars(module: str) -> None:
+    inputs = (InputSpec(name="ids", shape=(2, 30), dtype="int64"), InputSpec(name="s", shape=()))
+    executable = compiled(f"{module}:Vocabulary", inputs)
+    assert int(executable._inputs[0].max()) == 1
+    assert executable.burst(0.0, 5, "hot").n_samples >= 5
+
+
+def test_weights_that_are_shared_count_once_and_packed_ones_too(module: str) -> None:
+    executable = compiled(f"{module}:Tied", (InputSpec(name="x", shape=(2, 4)),))
+    packed_bytes = 4 * 4 + 4 * 4  # as torch keeps eight-bit weights with their bias
+    assert executable.loaded.artifact_bytes == 1000 * 4 * 4 + packed_bytes
+
+
+def test_what_a_users_module_sets_does_not_outdo_the_options(module: str) -> None:
+    compiled(f"{module}:settings", (InputSpec(name="x", shape=(2, 3)),))
+    assert torch.get_num_threads() == 1
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert torch.backends.mkldnn.conv.fp32_precision == "ieee"
+    assert float(torch.tensor([1e-42]) * 1) > 0  # no denormal is flushed
+
+
+def test_a_variable_that_makes_fp32_coarser_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONEDNN_DEFAULT_FPMATH_MODE", "BF16")
+    (said,) = CpuTorchAdapter(DeviceOptions()).warnings
+    assert "ONEDNN_DEFAULT_FPMATH_MODE=BF16" in said
+    assert "ONEDNN_DEFAULT_FPMATH_MODE" not in os.environ
+    assert CpuTorchAdapter(DeviceOptions()).warnings == ()
 
 
 def test_outputs_of_a_type_that_numpy_lacks_are_widened(module: str) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import warnings
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -238,6 +239,27 @@ def test_a_users_mistake_is_a_model_error(tmp_path: Path, monkeypatch: pytest.Mo
     wrong = Workload.from_callable("gpu_user_model:linear", (InputSpec(name="x", shape=(1, 5)),))
     with pytest.raises(ModelError, match="does not take inputs"):
         adapter().compile(wrong, PLAN)
+
+
+def test_what_a_users_module_sets_does_not_outdo_the_options(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Training code often does: its import must not turn fp32 into TF32."""
+    opened = adapter()
+    backends = opened.torch.backends
+
+    def made() -> Any:
+        backends.cuda.matmul.allow_tf32 = backends.cudnn.allow_tf32 = True
+        backends.cudnn.benchmark = True
+        return torch.nn.Identity()
+
+    users = ModuleType("gpu_user_settings")
+    users.made = made  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, users.__name__, users)
+    inputs = (InputSpec(name="x", shape=(1, 5)),)
+    opened.compile(Workload.from_callable("gpu_user_settings:made", inputs), PLAN)
+    assert backends.cuda.matmul.allow_tf32 is backends.cudnn.allow_tf32 is False
+    assert backends.cudnn.benchmark is False
 
 
 def test_without_nvml_it_runs_and_says_what_is_not_known() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,14 @@ openvino = pytest.importorskip("openvino")
 onnx = pytest.importorskip("onnx")
 
 from hwprof.devices.openvino import OpenvinoAdapter, OpenvinoExecutable
-from hwprof.errors import CompileError, DeviceError, DeviceUnavailableError, ModelError
+from hwprof.errors import (
+    CompileError,
+    DeviceError,
+    DeviceUnavailableError,
+    MeasurementError,
+    ModelError,
+    PlanError,
+)
 from hwprof.graph import piece_graph
 from hwprof.measure.records import DeviceOptions, plan_for
 from hwprof.testing import PIECES, block, reference_outputs
@@ -55,6 +63,87 @@ def test_open_dimension_is_named_with_what_to_give(tmp_path: Path) -> None:
     path = save(tmp_path / "m.onnx", "Add")
     with pytest.raises(ModelError, match=r"input 'y' has the open dimension .* --input y=1x4"):
         compiled(Workload.from_file(path, bound()[:1]))
+
+
+def gather(path: Path, rows: int) -> Path:
+    """Write rows of a table by ids, times a scalar."""
+    helper, kinds = onnx.helper, onnx.TensorProto
+    nodes = [
+        helper.make_node("Cast", ["ids"], ["wide"], to=kinds.INT64),
+        helper.make_node("Gather", ["table", "wide"], ["rows"]),
+        helper.make_node("Mul", ["rows", "scale"], ["y"]),
+    ]
+    values = [
+        helper.make_tensor_value_info(*given)
+        for given in (
+            ("ids", kinds.INT32, ["n"]),
+            ("scale", kinds.FLOAT, []),
+            ("y", kinds.FLOAT, ["n", 4]),
+        )
+    ]
+    table = onnx.numpy_helper.from_array(np.ones((rows, 4), np.float32), "table")
+    graph = helper.make_graph(nodes, "g", values[:2], values[2:], [table])
+    model = helper.make_model(graph, ir_version=9, opset_imports=[helper.make_opsetid("", 20)])
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize(("rows", "most"), [(5000, 999), (900, 1)])
+def test_ids_stay_within_the_table_and_scalars_are_scalars(
+    tmp_path: Path, rows: int, most: int
+) -> None:
+    """OpenVINO itself reads zeros behind the table, without an error."""
+    given = (InputSpec(name="ids", shape=(300,), dtype="int32"),)
+    executable = compiled(Workload.from_file(gather(tmp_path / "m.onnx", rows), given))
+    assert 0 < int(executable._inputs["ids"].max()) <= most
+    (found,) = executable.outputs()
+    assert np.count_nonzero(found) == found.size
+    beyond = {**executable._inputs, "ids": np.full(300, rows, np.int32)}
+    with pytest.raises(MeasurementError, match=f"a table of {rows} rows"):
+        executable.outputs(beyond)
+
+
+def cast(path: Path, given: int, made: int, shape: list[int] | None) -> Path:
+    helper = onnx.helper
+    node = helper.make_node("Cast", ["x"], ["y"], to=made)
+    ends = [helper.make_tensor_value_info(n, t, shape) for n, t in (("x", given), ("y", made))]
+    graph = helper.make_graph([node], "g", ends[:1], ends[1:])
+    model = helper.make_model(graph, ir_version=9, opset_imports=[helper.make_opsetid("", 20)])
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_bfloat16_is_not_taken_for_float16(tmp_path: Path) -> None:
+    kinds = onnx.TensorProto
+    path = cast(tmp_path / "out.onnx", kinds.FLOAT, kinds.BFLOAT16, [3])
+    values = np.array([1.0, -2.5, 2.0**100], np.float32)
+    (found,) = compiled(Workload.from_file(path)).outputs({"x": values})
+    np.testing.assert_array_equal(found, values)
+    path = cast(tmp_path / "in.onnx", kinds.BFLOAT16, kinds.FLOAT, [3])
+    with pytest.raises(ModelError, match="is of type bf16, which cannot be drawn"):
+        compiled(Workload.from_file(path))
+
+
+def test_an_open_number_of_dimensions_is_named_and_bound(tmp_path: Path) -> None:
+    kinds = onnx.TensorProto
+    path = cast(tmp_path / "m.onnx", kinds.FLOAT, kinds.INT32, None)
+    with pytest.raises(ModelError, match=r"open number of dimensions: .* --input x=1x3x224x224"):
+        compiled(Workload.from_file(path))
+    given = (InputSpec(name="x", shape=(2, 3)),)
+    assert compiled(Workload.from_file(path, given)).outputs()[0].shape == (2, 3)
+
+
+def test_fewer_threads_than_asked_for_are_named() -> None:
+    cpus = os.cpu_count() or 1
+    with pytest.raises(PlanError, match=rf"openvino takes \d+ threads here, not the {2 * cpus}"):
+        compiled(block("conv"), threads=2 * cpus)
+
+
+def test_a_variable_that_makes_fp32_coarser_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONEDNN_DEFAULT_FPMATH_MODE", "BF16")
+    (said,) = OpenvinoAdapter(DeviceOptions()).warnings
+    assert "ONEDNN_DEFAULT_FPMATH_MODE=BF16" in said
+    assert "ONEDNN_DEFAULT_FPMATH_MODE" not in os.environ
 
 
 def test_operators_that_it_lacks_are_named(tmp_path: Path) -> None:
