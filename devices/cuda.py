@@ -20,9 +20,10 @@ from hwprof.devices.cuda_device import GpuAdapter, GpuExecutable
 from hwprof.devices.cuda_memory import is_memory_full, one_line
 from hwprof.devices.cuda_timing import GpuTimer
 from hwprof.devices.cuda_trace import trace_blocks, trace_operators
-from hwprof.devices.host import WIDE_INTEGERS, Array, random_inputs
+from hwprof.devices.host import WIDE_INTEGERS, Array
 from hwprof.devices.torch_module import (
     array_of,
+    inputs_for,
     leaves,
     module_of,
     no_model_files,
@@ -156,9 +157,11 @@ class CudaExecutable(GpuExecutable):
         before_bytes = cuda.memory_allocated()
         module, specs = module_of(workload, adapter.options.batch)
         adapter.settle()
-        self._eager = module.eval().to(device=self._place, dtype=self._dtype)
+        drawing_s = time.perf_counter()
+        self._seeded = inputs_for(module.eval(), specs, workload.seed)
+        start_s += time.perf_counter() - drawing_s
+        self._eager = module.to(device=self._place, dtype=self._dtype)
         size = weight_bytes(module)
-        self._seeded = random_inputs(specs, workload.seed)
         self._inputs = self._tensors(self._seeded)
         self._result = self._first_run()
         peak_bytes = cuda.max_memory_allocated() - before_bytes

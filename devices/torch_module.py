@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hwprof.devices.host import Array, load_callable
+import numpy as np
+
+from hwprof.devices.binding import accepted_inputs
+from hwprof.devices.host import Array, load_callable, random_inputs
 from hwprof.errors import ModelError
 from hwprof.graph import to_torch, workload_graph
 from hwprof.protocols import Support
@@ -59,6 +63,29 @@ def weight_bytes(module: nn.Module) -> int:
         if isinstance(tensor, torch.Tensor)
     }
     return sum(sizes.values())
+
+
+def inputs_for(module: nn.Module, specs: Sequence[InputSpec], seed: int) -> dict[str, Array]:
+    """Return random inputs that a module on the host takes; any, where only a GPU runs it.
+
+    An id beyond a table, which the host refuses, ends CUDA for the whole process.
+    """
+    import torch
+
+    def run(arrays: Mapping[str, Array]) -> list[Array]:
+        tensors = [torch.from_numpy(np.asarray(a, order="C")) for a in arrays.values()]
+        try:
+            with torch.inference_mode():
+                # A copy, for a module may keep tensors of its first call, which do not move with it.
+                result = copy.deepcopy(module)(*tensors)
+        except Exception as error:  # a user's module may raise anything
+            raise ModelError(f"it does not run on the host: {error}") from error
+        return [array_of(t) for t in leaves(result) if isinstance(t, torch.Tensor)]
+
+    try:
+        return accepted_inputs(specs, seed, run)
+    except ModelError:
+        return random_inputs(specs, seed)
 
 
 def leaves(result: Any) -> list[Any]:

@@ -241,6 +241,38 @@ def test_a_users_mistake_is_a_model_error(tmp_path: Path, monkeypatch: pytest.Mo
         adapter().compile(wrong, PLAN)
 
 
+class KeepsItsPlaces(torch.nn.Module):  # type: ignore[misc, name-defined]
+    """Keeps a tensor of its first call, as language models do; it would not move to a GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = torch.nn.Embedding(10, 4)
+        self.places: Any = None
+
+    def forward(self, ids: Any) -> Any:
+        if self.places is None:
+            self.places = torch.arange(ids.shape[1])
+        return self.table(ids) + self.places[:, None]
+
+
+def test_ids_are_drawn_so_that_the_host_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    users = ModuleType("gpu_user_ids")
+    users.small = made = KeepsItsPlaces()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, users.__name__, users)
+    places_at_move: list[Any] = []
+    move = made.to
+
+    def moved(*args: Any, **kwargs: Any) -> Any:
+        places_at_move.append(made.places)
+        return move(*args, **kwargs)
+
+    monkeypatch.setattr(made, "to", moved)
+    inputs = (InputSpec(name="ids", shape=(1, 6), dtype="int64"),)
+    executable = adapter().compile(Workload.from_callable("gpu_user_ids:small", inputs), PLAN)
+    assert executable.check().finite
+    assert places_at_move == [None]
+
+
 def test_what_a_users_module_sets_does_not_outdo_the_options(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
