@@ -10,12 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hwprof.api.device_checks import given_options
 from hwprof.api.models import as_workload, check_inputs, require_batch
 from hwprof.errors import PlanError, StoreError
 from hwprof.measure.records import DeviceOptions, Precision
 from hwprof.progress import ProgressCallback
 from hwprof.regression.records import CompareResult
 from hwprof.space import Architecture
+from hwprof.store import Run
+from hwprof.store.folder import RUN_FILE
 from hwprof.workload import InputSpec
 
 if TYPE_CHECKING:
@@ -121,13 +124,8 @@ def compare(
 
 def _say_idle(device: str, options: DeviceOptions, inputs: Sequence[InputSpec | str]) -> None:
     """Warn of options that say how models are timed, where nothing is timed."""
-    usual = DeviceOptions()
     given = [f"--device {device}"] if device != "cpu" else []
-    given += [
-        f"--{name} {getattr(options, name)}"
-        for name in ("threads", "batch", "precision")
-        if getattr(options, name) != getattr(usual, name)
-    ]
+    given += given_options(options)
     given += ["--input"] if inputs else []
     if given:
         log.warning(
@@ -144,7 +142,6 @@ def _stored(source: Comparable) -> list[Stored | Missing] | None:
     """
     from hwprof.regression.baseline import is_baseline, read_baseline
     from hwprof.regression.pytest_file import is_pytest_file, read_pytest_file
-    from hwprof.store.folder import RUN_FILE
 
     # os.path: for a text too long for a path, such as an architecture itself, pathlib raises.
     if isinstance(source, Architecture) or not os.path.exists(source):
@@ -167,7 +164,6 @@ def read_run(folder: Path) -> list[Stored | Missing]:
         StoreError: nothing was measured in it.
     """
     from hwprof.regression.stored import Missing, Stored, session_of
-    from hwprof.store import Run
 
     with Run.open(folder) as run:
         found: list[Stored | Missing] = [
@@ -180,11 +176,7 @@ def read_run(folder: Path) -> list[Stored | Missing]:
             for m in run.measurements()
         ]
         found += [
-            Missing(
-                label=f.workload.label,
-                match=f.workload.key,
-                reason=f"{f.stage} failed ({f.kind}): {f.message}",
-            )
+            Missing(label=f.workload.label, match=f.workload.key, reason=f.why)
             for f in run.failures()
         ]
     if not found:

@@ -9,13 +9,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwprof.api.finalists import N_FINALISTS, FinalistMeasurer, identity, make_folder, open_measurer
+from hwprof.api.files import write_file
+from hwprof.api.finalists import (
+    N_FINALISTS,
+    FinalistMeasurer,
+    identity,
+    make_search_folder,
+    open_measurer,
+)
 from hwprof.api.latency_sources import LatencyModelCheck, open_latency
-from hwprof.api.models import as_architecture, as_space, write_file
+from hwprof.api.models import as_architecture, as_space
 from hwprof.api.proxyless import STRATEGY as PROXYLESS
 from hwprof.api.proxyless import ProxylessOptions, refuse_options, search_proxyless
 from hwprof.api.runs import refuse_untrained
-from hwprof.errors import MissingExtraError, PlanError, StoreError
+from hwprof.errors import PlanError, StoreError, needs_torch
 from hwprof.measure.records import DeviceOptions, Fingerprint, Precision
 from hwprof.progress import ProgressCallback
 from hwprof.results import SearchResult, TargetOutcome, Trial
@@ -61,13 +68,8 @@ def train(
     """
     from hwprof.search.tasks import load_task
 
-    try:
+    with needs_torch("training"):
         from hwprof.search.training import default_settings, train_network, train_supernet
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise MissingExtraError("torch", "search", "training") from error
-
     if (space is None) == (arch is None):
         raise PlanError("train takes either --space (a supernet) or --arch (one network)")
     network = as_architecture(arch) if arch is not None else None
@@ -172,7 +174,7 @@ def search(
         progress=progress,
     )
     if folder is not None:
-        make_folder(folder)
+        make_search_folder(folder)
     n_finalists = N_FINALISTS if n_finalists is None else n_finalists
     shown_device = measure.device if measure else None
     accept = LatencyModelCheck(

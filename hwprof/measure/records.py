@@ -367,6 +367,11 @@ class Failure:
     attempts: int = 1
     retryable: bool = False
 
+    @property
+    def why(self) -> str:
+        """What failed and how, in one line."""
+        return f"{self.stage} failed ({self.kind}): {self.message}"
+
     def to_json(self) -> dict[str, Any]:
         """Return the failure as plain data."""
         return {
