@@ -73,8 +73,8 @@ def compare(
         DeviceError: the device is not there.
     """
     options = DeviceOptions(threads=threads, batch=batch, precision=precision, script=script)
-    stored = [_stored(side) for side in (base, new)]
-    if all(s is not None for s in stored):
+    stored_base, stored_new = _stored(base), _stored(new)
+    if stored_base is not None and stored_new is not None:
         if base_python is not None:
             raise PlanError("--base-python goes with two models: these are stored measurements")
         from hwprof.regression.baseline import refuse_itself
@@ -82,11 +82,13 @@ def compare(
 
         refuse_itself(Path(str(base)), Path(str(new)))
         _say_idle(device, options, inputs)
-        return CompareResult(rows=compare_stored(stored[0] or [], stored[1] or [], threshold))
-    if any(s is not None for s in stored):
-        kinds = ["stored measurements" if s is not None else "a model" for s in stored]
+        return CompareResult(rows=compare_stored(stored_base, stored_new, threshold))
+    if stored_base is not None or stored_new is not None:
+        first, second = (
+            "a model" if s is None else "stored measurements" for s in (stored_base, stored_new)
+        )
         raise PlanError(
-            f"{str(base)!r} is {kinds[0]} and {str(new)!r} is {kinds[1]}; expected two models, two "
+            f"{str(base)!r} is {first} and {str(new)!r} is {second}; expected two models, two "
             "run folders, or two files of pytest-benchmark"
         )
     from hwprof.devices import device_ref, registrations

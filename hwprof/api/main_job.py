@@ -76,21 +76,19 @@ class _Journal:
         if self.path.exists():
             try:
                 known = json.loads(self.path.read_text())
-                earlier, self.seconds = known["request"], known["seconds"]
+                # What a setting was before there was a choice.
+                earlier = {**asdict(QuickstartSettings()), **known["request"]}
+                self.seconds = known["seconds"]
             except (ValueError, KeyError, TypeError, OSError) as error:
                 raise StoreError(
                     f"{str(self.path)!r} cannot be read ({error}); name another --out"
                 ) from error
-            # What a setting was before there was a choice.
-            usual = asdict(QuickstartSettings())
-            differing = [k for k in request if earlier.get(k, usual.get(k)) != request[k]]
-            if differing:
-                name = differing[0]
-                raise StoreError(
-                    f"{str(folder)!r} holds a quickstart with {name} "
-                    f"{earlier.get(name, usual.get(name))!r}, "
-                    f"not {request[name]!r}; name another --out, or ask for the same"
-                )
+            for name, asked in request.items():
+                if earlier.get(name) != asked:
+                    raise StoreError(
+                        f"{str(folder)!r} holds a quickstart with {name} {earlier.get(name)!r}, "
+                        f"not {asked!r}; name another --out, or ask for the same"
+                    )
 
     def spend(self, stage: str, seconds: float) -> None:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds

@@ -145,7 +145,7 @@ def bench(
     workload = as_workload(model, inputs, seed=seed)
     require_batch(workload, batch)
     check_inputs(inputs, workload)
-    (result,) = tuple(measure([workload], ref, plan, history=SessionFile(), progress=progress))
+    (result,) = measure([workload], ref, plan, history=SessionFile(), progress=progress)
     return raise_failure(result)
 
 

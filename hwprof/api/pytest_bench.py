@@ -176,7 +176,7 @@ def _why_not_importable(
 
 
 def _measured(workload: Workload, ref: DeviceRef, plan: MeasurePlan) -> Measurement:
-    (result,) = tuple(measure([workload], ref, plan, history=SessionFile()))
+    (result,) = measure([workload], ref, plan, history=SessionFile())
     return raise_failure(result)
 
 

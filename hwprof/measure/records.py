@@ -394,7 +394,6 @@ def plan_for(preset: str, **changes: Any) -> MeasurePlan:
     Raises:
         PlanError: the preset is unknown.
     """
-    plan = PRESETS.get(preset)
-    if plan is None:
+    if preset not in PRESETS:
         raise PlanError(f"unknown preset {preset!r}; expected one of {', '.join(PRESETS)}")
-    return replace(plan, **changes)
+    return replace(PRESETS[preset], **changes)
