@@ -9,9 +9,9 @@ from __future__ import annotations
 import difflib
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import import_module, metadata, util
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hwprof._callable import make_callable
 from hwprof.errors import PlanError
@@ -159,6 +159,10 @@ class DeviceStatus:
     hardware: str | None
     emulated: bool = False
     """Whether an emulator is known to play it, so that its times mean nothing."""
+
+    def to_row(self) -> dict[str, Any]:
+        """Return the documented keys of ``hwprof devices --json``."""
+        return asdict(self)
 
 
 def registrations() -> dict[str, Registration]:

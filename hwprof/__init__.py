@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         adapt,
         add_device,
         bench,
+        bench_batches,
         bench_parts,
         bench_prefixes,
         check_device,
@@ -42,49 +43,21 @@ if TYPE_CHECKING:
     from hwprof.errors import HwprofError
     from hwprof.space import Architecture, DesignSpace, Slot, get_space, read_architecture
 
+_COMMAND_PACKAGES = ("devices", "search")
+"""Packages of the names of commands, which are called as such (:mod:`hwprof._callable`)."""
 _HOME = {
-    **dict.fromkeys(
-        (
-            "adapt",
-            "add_device",
-            "bench",
-            "bench_parts",
-            "bench_prefixes",
-            "check_device",
-            "compare",
-            "compare_effects",
-            "cost",
-            "effects",
-            "export",
-            "import_",
-            "insights",
-            "power_curve",
-            "predict",
-            "profile",
-            "quickstart",
-            "reduce",
-            "report",
-            "retime",
-            "selftest",
-            "spaces",
-            "suite_compare",
-            "suite_history",
-            "suite_run",
-            "train",
-        ),
-        "hwprof.api",
-    ),
     "HwprofError": "hwprof.errors",
     **dict.fromkeys(
         ("Architecture", "DesignSpace", "Slot", "get_space", "read_architecture"), "hwprof.space"
     ),
 }
-_CALLABLE_PACKAGES = ("devices", "search")
+"""Of the names that are not in :mod:`hwprof.api`."""
 
 __all__ = [  # noqa: RUF022 - commands first, then types
     "adapt",
     "add_device",
     "bench",
+    "bench_batches",
     "bench_parts",
     "bench_prefixes",
     "check_device",
@@ -120,12 +93,11 @@ __all__ = [  # noqa: RUF022 - commands first, then types
 
 
 def __getattr__(name: str) -> Any:
-    if name in _CALLABLE_PACKAGES:
-        return importlib.import_module(f"hwprof.{name}")
-    home = _HOME.get(name)
-    if home is None:
+    if name not in __all__:
         raise AttributeError(f"module 'hwprof' has no attribute {name!r}")
-    return getattr(importlib.import_module(home), name)
+    if name in _COMMAND_PACKAGES:
+        return importlib.import_module(f"hwprof.{name}")
+    return getattr(importlib.import_module(_HOME.get(name, "hwprof.api")), name)
 
 
 def __dir__() -> list[str]:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,13 +19,13 @@ from hwprof.errors import PlanError
 from hwprof.estimate.design_matrix import n_coefficients
 from hwprof.estimate.favouring import acceptance
 from hwprof.estimate.pinning import DEFAULT_PER_PIN, in_rounds, pinned_networks
-from hwprof.measure.records import DeviceRef, Measurement, MeasurePlan
+from hwprof.measure.records import DeviceRef, Failure, MeasurePlan, Result
 from hwprof.space.own import own_space_request
 from hwprof.space.pieces import SkipPiece
 from hwprof.workload import Workload
 
 if TYPE_CHECKING:
-    from hwprof.progress import Progress
+    from hwprof.progress import ProgressCallback
     from hwprof.space import Architecture, DesignSpace
     from hwprof.store import Run
 
@@ -113,11 +112,9 @@ def built(space: DesignSpace) -> dict[str, str]:
 class CampaignSummary:
     """How far a campaign got; ``left`` lists what was not measured for want of time."""
 
-    out: Path
     n_done: int
     n_failed: int
     left: tuple[Workload, ...]
-    seconds: float
 
     @property
     def n_left(self) -> int:
@@ -125,13 +122,11 @@ class CampaignSummary:
         return len(self.left)
 
     def with_more(self, other: CampaignSummary) -> CampaignSummary:
-        """Return the counts of both campaigns together, in this one's folder."""
+        """Return the counts of both campaigns together."""
         return CampaignSummary(
-            out=self.out,
             n_done=self.n_done + other.n_done,
             n_failed=self.n_failed + other.n_failed,
             left=(*self.left, *other.left),
-            seconds=self.seconds + other.seconds,
         )
 
 
@@ -252,7 +247,7 @@ def run_campaign(
     campaign: Campaign,
     device: DeviceRef,
     plan: MeasurePlan,
-    progress: Callable[[Progress], None] | None = None,
+    progress: ProgressCallback | None = None,
     max_time_s: float | None = None,
 ) -> CampaignSummary:
     """Measure what of ``campaign`` is not yet in ``run``, until done or the time is spent.
@@ -265,14 +260,36 @@ def run_campaign(
         IncompatibleRunError: the device is not the one that the run was begun on.
         StoreError: the run cannot be written.
     """
+    deadline_s = None if max_time_s is None else time.monotonic() + max_time_s
+    finished = run.finished_keys()
+    todo = [w for w in campaign.workloads if w.key not in finished]
+    for result in measure_into(run, todo, device, plan, progress=progress, deadline_s=deadline_s):
+        if isinstance(result, Failure):
+            logger.warning("%s: %s", result.workload.label, result.why)
+    measured = run.measured_keys()
+    failed = {f.workload.key for f in run.failures()}
+    return CampaignSummary(
+        n_done=sum(w.key in measured for w in campaign.workloads),
+        n_failed=sum(w.key in failed for w in campaign.workloads),
+        left=tuple(w for w in campaign.workloads if w.key not in measured | failed),
+    )
+
+
+def measure_into(
+    run: Run,
+    workloads: Sequence[Workload],
+    device: DeviceRef,
+    plan: MeasurePlan,
+    *,
+    progress: ProgressCallback | None,
+    deadline_s: float | None = None,
+) -> Iterator[Result]:
+    """Measure ``workloads``, keeping all in ``run`` and going on with what it holds of them."""
     from hwprof.measure.engine import measure
     from hwprof.store.session_file import SessionFile
 
-    started_s = time.monotonic()
-    finished = run.finished_keys()
-    todo = [w for w in campaign.workloads if w.key not in finished]
-    results = measure(
-        todo,
+    return measure(
+        workloads,
         device,
         plan,
         sink=run,
@@ -281,23 +298,5 @@ def run_campaign(
         references=run.reference_bursts(),
         taken=run.workers(),
         progress=progress,
-        deadline_s=None if max_time_s is None else started_s + max_time_s,
-    )
-    for result in results:
-        if not isinstance(result, Measurement):
-            logger.warning(
-                "%s: %s (%s): %s", result.workload.label, result.stage, result.kind, result.message
-            )
-    return _summary(run, campaign.workloads, time.monotonic() - started_s)
-
-
-def _summary(run: Run, workloads: Sequence[Workload], seconds: float) -> CampaignSummary:
-    measured = run.measured_keys()
-    failed = {f.workload.key for f in run.failures()}
-    return CampaignSummary(
-        out=run.path,
-        n_done=sum(w.key in measured for w in workloads),
-        n_failed=sum(w.key in failed for w in workloads),
-        left=tuple(w for w in workloads if w.key not in measured and w.key not in failed),
-        seconds=seconds,
+        deadline_s=deadline_s,
     )

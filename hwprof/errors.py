@@ -20,6 +20,8 @@ A message names the value, what was expected and the next step, in one line.
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def is_disk_full(error: OSError) -> bool:
@@ -74,6 +76,17 @@ class MissingExtraError(HwprofError):
             f"{purpose} needs the package {package!r}, which is not installed: "
             f"run pip install 'hwprof[{extra}]'"
         )
+
+
+@contextmanager
+def needs_torch(purpose: str) -> Iterator[None]:
+    """Say how to install torch where an import inside finds that it is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise MissingExtraError("torch", "search", purpose) from error
 
 
 class DeviceError(HwprofError, RuntimeError):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hwprof.errors import ModelError
-from hwprof.space.architecture import Architecture, Slot
+from hwprof.space.architecture import Architecture
 from hwprof.space.pieces import Piece, piece_from_json
 
 Role = Literal["network", "block", "model"]
@@ -173,12 +173,3 @@ def _scanned(model: Path) -> tuple[str, tuple[Path, ...]]:
             kept = seen[-_LONGEST_ENTRY_BYTES:]
     beside = (model.parent / name for name in sorted(names) if name.isprintable())
     return digest.hexdigest(), (model, *(path for path in beside if path.is_file()))
-
-
-@dataclass(frozen=True, kw_only=True)
-class BlockPlace:
-    """Where a distinct block stands in its space: one workload may have many places."""
-
-    slot: Slot
-    block: str
-    count: int = 1

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hwprof.errors import DataError, MissingExtraError, SpaceError
+from hwprof.errors import DataError, SpaceError, needs_torch
 from hwprof.importing.networks import parse_architecture
 from hwprof.importing.tables import Row, Table, read_table
 from hwprof.protocols import AccuracySource
@@ -162,10 +162,8 @@ def _check_percent(table: Table, values: Mapping[str, float]) -> None:
 
 
 def _require_torch(purpose: str) -> None:
-    try:
+    with needs_torch(purpose):
         import torch  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("torch", "search", purpose) from error
 
 
 def _open_supernet(path: str, data: str | None) -> AccuracySource:

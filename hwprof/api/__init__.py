@@ -21,12 +21,11 @@ from hwprof.api.proxyless import ProxylessOptions
 from hwprof.api.reducing import predict, reduce
 from hwprof.api.reporting import insights, report
 from hwprof.api.retiming import retime
-from hwprof.api.searching import TE_NAS, search, train
+from hwprof.api.searching import search, train
 from hwprof.api.suites import suite_compare, suite_history, suite_run
-from hwprof.api.te_nas import UntrainedChoice, refuse_for_te_nas, search_te_nas
+from hwprof.api.te_nas import UntrainedChoice, search_te_nas
 
 __all__ = [
-    "TE_NAS",
     "ProxylessOptions",
     "UntrainedChoice",
     "adapt",
@@ -49,7 +48,6 @@ __all__ = [
     "profile",
     "quickstart",
     "reduce",
-    "refuse_for_te_nas",
     "report",
     "retime",
     "search",

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwprof.api.runs import open_run
-from hwprof.errors import DataError, PlanError
+from hwprof.errors import DataError
 from hwprof.measure.records import DeviceOptions, Precision, plan_for
 from hwprof.progress import ProgressCallback
 from hwprof.results import Holdout
+from hwprof.store import Run
+from hwprof.workload import Workload
 
 if TYPE_CHECKING:
     from hwprof.estimate.latency_model import AdditiveLatencyModel
-    from hwprof.measure.records import DeviceRef, Fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +102,6 @@ def adapt(
     from hwprof.devices import device_ref
     from hwprof.estimate.run_analysis import ADAPTED_MODEL
     from hwprof.estimate.transfer import Donors, adapt_model, choose_networks
-    from hwprof.store import Run
-    from hwprof.workload import Workload
 
     donors = Donors(models=_models(runs))
     ref = device_ref(
@@ -137,58 +135,6 @@ def adapt(
     )
 
 
-def device_fingerprint(ref: DeviceRef) -> Fingerprint:
-    """Return the fingerprint of a device with its options, without measuring anything.
-
-    Raises:
-        DeviceError: the device is not there.
-    """
-    from hwprof.measure.pool import Pool
-
-    # In a worker next to the device, as it is measured: its allocator, say, is not this process's.
-    with Pool(ref, 0) as pool:
-        _, hello = pool.start(1)
-    return hello.fingerprint
-
-
-def require_same_device(model: AdditiveLatencyModel, device: str, options: DeviceOptions) -> None:
-    """Refuse a latency model on another device than its own, or with other options.
-
-    Raises:
-        IncompatibleRunError: naming every fact that differs, and what to do.
-    """
-    from hwprof.devices import device_ref
-
-    model.require_fingerprint(device_fingerprint(device_ref(device, options)))
-
-
-def refuse_idle_options(options: DeviceOptions, flag: str, **measuring: object) -> None:
-    """Refuse options of a device where none is named, and the latencies are those of a run.
-
-    Args:
-        options: as they were given.
-        flag: the option that would name the device.
-        measuring: options of measuring there by name, None where they were not given.
-
-    Raises:
-        PlanError: naming those that are not what they are by default.
-    """
-    usual = DeviceOptions()
-    # The script is left out: it steers what measures, and no prediction is of it.
-    named = [
-        f"--{name} {getattr(options, name)}"
-        for name in ("threads", "batch", "precision")
-        if getattr(options, name) != getattr(usual, name)
-    ]
-    named += [f"--{name} {value}" for name, value in measuring.items() if value is not None]
-    if named:
-        raise PlanError(
-            f"{', '.join(named)}: options of a device, and none is named; latencies would be "
-            f"those of the run, with its own options: name the device with {flag}, or leave "
-            "them out"
-        )
-
-
 def _models(runs: Sequence[str | Path]) -> tuple[AdditiveLatencyModel, ...]:
     from hwprof.estimate.run_analysis import run_latency_model
 
@@ -196,6 +142,6 @@ def _models(runs: Sequence[str | Path]) -> tuple[AdditiveLatencyModel, ...]:
         raise DataError("a transfer needs at least one run to start from; name it with --from")
     found = []
     for path in runs:
-        with open_run(path) as run:
+        with Run.open(path) as run:
             found.append(run_latency_model(run))
     return tuple(found)

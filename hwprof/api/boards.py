@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-from hwprof.errors import PlanError
-
-if TYPE_CHECKING:
-    from hwprof.measure.records import DeviceRef
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,39 +51,3 @@ def check_device(place: str) -> BoardState:
         release_boards()
     state["emulated"] = bool(state.get("emulated")) or address.emulated
     return BoardState(url=address.url, state=state)
-
-
-def refuse_emulated(device: str, what: str) -> None:
-    """Keep the times of an emulated device out of what is taken for hardware.
-
-    Args:
-        device: as a fingerprint names it.
-        what: what would be made of its times.
-
-    Raises:
-        PlanError: it is emulated.
-    """
-    from hwprof.devices.agent.board_server import EMULATED_MARK
-
-    if EMULATED_MARK in device:
-        raise PlanError(
-            f"{what} is of an emulated device ({device!r}), whose times say nothing about any "
-            "hardware: measure on a real one, or add --allow-emulated"
-        )
-
-
-def device_label(ref: DeviceRef) -> str:
-    """Return what a device is called in results, marked where an emulator plays it.
-
-    Raises:
-        DeviceUnavailableError: a device on another machine cannot be reached.
-    """
-    if ref.address is None:
-        return ref.name
-    from hwprof.devices.agent.board_server import EMULATED_MARK
-    from hwprof.devices.remote.board import board_at
-
-    board = board_at(ref.address)
-    board.connect()
-    emulated = board.address.emulated or board.state.get("emulated") is True
-    return f"{ref.name} {EMULATED_MARK}" if emulated else ref.name

@@ -10,12 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hwprof.api.device_checks import given_options
 from hwprof.api.models import as_workload, check_inputs, require_batch
 from hwprof.errors import PlanError, StoreError
 from hwprof.measure.records import DeviceOptions, Precision
 from hwprof.progress import ProgressCallback
 from hwprof.regression.records import CompareResult
 from hwprof.space import Architecture
+from hwprof.store import Run
+from hwprof.store.folder import RUN_FILE
 from hwprof.workload import InputSpec
 
 if TYPE_CHECKING:
@@ -70,8 +73,8 @@ def compare(
         DeviceError: the device is not there.
     """
     options = DeviceOptions(threads=threads, batch=batch, precision=precision, script=script)
-    stored = [_stored(side) for side in (base, new)]
-    if all(s is not None for s in stored):
+    stored_base, stored_new = _stored(base), _stored(new)
+    if stored_base is not None and stored_new is not None:
         if base_python is not None:
             raise PlanError("--base-python goes with two models: these are stored measurements")
         from hwprof.regression.baseline import refuse_itself
@@ -79,11 +82,13 @@ def compare(
 
         refuse_itself(Path(str(base)), Path(str(new)))
         _say_idle(device, options, inputs)
-        return CompareResult(rows=compare_stored(stored[0] or [], stored[1] or [], threshold))
-    if any(s is not None for s in stored):
-        kinds = ["stored measurements" if s is not None else "a model" for s in stored]
+        return CompareResult(rows=compare_stored(stored_base, stored_new, threshold))
+    if stored_base is not None or stored_new is not None:
+        first, second = (
+            "a model" if s is None else "stored measurements" for s in (stored_base, stored_new)
+        )
         raise PlanError(
-            f"{str(base)!r} is {kinds[0]} and {str(new)!r} is {kinds[1]}; expected two models, two "
+            f"{str(base)!r} is {first} and {str(new)!r} is {second}; expected two models, two "
             "run folders, or two files of pytest-benchmark"
         )
     from hwprof.devices import device_ref, registrations
@@ -121,13 +126,8 @@ def compare(
 
 def _say_idle(device: str, options: DeviceOptions, inputs: Sequence[InputSpec | str]) -> None:
     """Warn of options that say how models are timed, where nothing is timed."""
-    usual = DeviceOptions()
     given = [f"--device {device}"] if device != "cpu" else []
-    given += [
-        f"--{name} {getattr(options, name)}"
-        for name in ("threads", "batch", "precision")
-        if getattr(options, name) != getattr(usual, name)
-    ]
+    given += given_options(options)
     given += ["--input"] if inputs else []
     if given:
         log.warning(
@@ -144,7 +144,6 @@ def _stored(source: Comparable) -> list[Stored | Missing] | None:
     """
     from hwprof.regression.baseline import is_baseline, read_baseline
     from hwprof.regression.pytest_file import is_pytest_file, read_pytest_file
-    from hwprof.store.folder import RUN_FILE
 
     # os.path: for a text too long for a path, such as an architecture itself, pathlib raises.
     if isinstance(source, Architecture) or not os.path.exists(source):
@@ -167,7 +166,6 @@ def read_run(folder: Path) -> list[Stored | Missing]:
         StoreError: nothing was measured in it.
     """
     from hwprof.regression.stored import Missing, Stored, session_of
-    from hwprof.store import Run
 
     with Run.open(folder) as run:
         found: list[Stored | Missing] = [
@@ -180,11 +178,7 @@ def read_run(folder: Path) -> list[Stored | Missing]:
             for m in run.measurements()
         ]
         found += [
-            Missing(
-                label=f.workload.label,
-                match=f.workload.key,
-                reason=f"{f.stage} failed ({f.kind}): {f.message}",
-            )
+            Missing(label=f.workload.label, match=f.workload.key, reason=f.why)
             for f in run.failures()
         ]
     if not found:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hwprof.api.runs import COLD_FOLDER, DIFFERENTIAL_FOLDER, open_run, run_space
+from hwprof.api.runs import COLD_FOLDER, DIFFERENTIAL_FOLDER
+from hwprof.store import Run
+from hwprof.store.folder import RUN_FILE
 
 if TYPE_CHECKING:
     from hwprof.estimate.mixing import Mixing
@@ -14,41 +16,43 @@ if TYPE_CHECKING:
     from hwprof.space import DesignSpace, Slot
 
 
-def cold_isolated(path: str | Path, space: DesignSpace) -> list[IsolatedRow]:
+def cold_isolated(path: Path, space: DesignSpace) -> list[IsolatedRow]:
     """Return the blocks that a profile timed alone with cold caches; none where it did not."""
     from hwprof.isolated import isolated_table
 
-    folder = Path(path) / COLD_FOLDER
-    if not (folder / "run.json").exists():
+    folder = path / COLD_FOLDER
+    if not (folder / RUN_FILE).exists():
         return []
-    with open_run(folder) as run:
+    with Run.open(folder) as run:
         return isolated_table(run, space)
 
 
-def differential_costs(path: str | Path) -> dict[tuple[Slot, str], Interval]:
+def differential_costs(path: Path) -> dict[tuple[Slot, str], Interval]:
     """Return what layers cost as differences; nothing without ``profile --differential``."""
     from hwprof.differential import differentials
+    from hwprof.estimate.run_analysis import run_space
 
-    folder = Path(path) / DIFFERENTIAL_FOLDER
-    if not (folder / "run.json").exists():
+    folder = path / DIFFERENTIAL_FOLDER
+    if not (folder / RUN_FILE).exists():
         return {}
-    with open_run(folder) as run:
+    with Run.open(folder) as run:
         return differentials(run, run_space(run), int(run.request["seed"]))
 
 
-def mixing(path: str | Path) -> Mixing | None:
+def mixing(path: Path) -> Mixing | None:
     """Say how far networks lie between hot and cold sums; None without ``profile --cold``.
 
     Raises:
         DataError: too few networks have all their blocks timed.
     """
     from hwprof.estimate.mixing import mixing_factor
+    from hwprof.estimate.run_analysis import run_space
     from hwprof.isolated import piece_levels
 
-    folder = Path(path) / COLD_FOLDER
-    if not (folder / "run.json").exists():
+    folder = path / COLD_FOLDER
+    if not (folder / RUN_FILE).exists():
         return None
-    with open_run(path) as run, open_run(folder) as cold:
+    with Run.open(path) as run, Run.open(folder) as cold:
         hot_s, cold_s = (
             {piece: one.level.value for piece, one in piece_levels(r).items()} for r in (run, cold)
         )

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from hwprof.errors import StoreError
 from hwprof.results import CoursePoint, SearchCourse, SearchResult
+from hwprof.search.journal import EVENTS_FILE
 from hwprof.space import Architecture, space_of
-
-EVENTS_FILE = "events.jsonl"
 
 
 def read_courses(folder: Path, result: SearchResult) -> tuple[SearchCourse, ...]:

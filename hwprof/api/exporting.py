@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hwprof.api.models import as_architecture, write_file
+from hwprof.api.files import write_file
+from hwprof.api.models import as_architecture
 from hwprof.errors import PlanError
-from hwprof.space import Architecture
+from hwprof.graph import network_graph, to_onnx, to_torch, weights_from_torch
+from hwprof.space import Architecture, space_of
 
 EXPORT_FORMATS = ("onnx", "tflite", "torch")
 
@@ -43,9 +45,6 @@ def export(
         PlanError: an unknown format, images without a checkpoint, or a batch size of weights alone.
         StoreError: the file cannot be written.
     """
-    from hwprof import graph as graphs
-    from hwprof.space import space_of
-
     network = as_architecture(arch)
     if format not in EXPORT_FORMATS:
         raise PlanError(f"unknown format {format!r}; expected one of {', '.join(EXPORT_FORMATS)}")
@@ -58,7 +57,6 @@ def export(
             f"--batch {batch} means nothing to --format torch, which holds weights alone: leave "
             "it out"
         )
-    target = Path(out)
     if checkpoint is not None:
         from hwprof.search.accuracy import network_from_checkpoint
 
@@ -66,21 +64,19 @@ def export(
         # The task may have another number of classes than the space.
         graph = module.graph
     else:
-        graph = graphs.network_graph(space_of(network), network)
-        module = graphs.to_torch(graph, seed=seed) if format == "torch" else None
-    if module is not None and format == "torch":
+        graph = network_graph(space_of(network), network)
+        module = to_torch(graph, seed=seed) if format == "torch" else None
+    if format == "torch":
         content = _torch_file(network, module)
     else:
-        weights = graphs.weights_from_torch(graph, module) if module is not None else None
+        weights = weights_from_torch(graph, module) if module is not None else None
         content = _writer(format)(graph, seed=seed, weights=weights, batch=batch)
-    write_file(target, content)
-    return target
+    write_file(Path(out), content)
+    return Path(out)
 
 
 def _writer(format: str) -> Callable[..., bytes]:
     if format == "onnx":
-        from hwprof.graph import to_onnx
-
         return to_onnx
     from hwprof.devices.tflite_writer import to_tflite
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from hwprof.api.adapting import device_fingerprint, refuse_idle_options
-from hwprof.api.boards import device_label, refuse_emulated
-from hwprof.errors import IncompatibleRunError, StoreError, next_step
+from hwprof.api.device_checks import (
+    device_fingerprint,
+    device_label,
+    refuse_emulated,
+    refuse_idle_options,
+)
+from hwprof.api.files import make_folder
+from hwprof.errors import IncompatibleRunError
 from hwprof.measure.records import DeviceOptions, Fingerprint, Measurement, Result, plan_for
 from hwprof.progress import ProgressCallback
 from hwprof.space import Architecture
-
-if TYPE_CHECKING:
-    from hwprof.workload import Workload
+from hwprof.store import Run
+from hwprof.store.folder import RUN_FILE, RunFile
+from hwprof.workload import Workload
 
 KIND = "finalists"
 """Of the run in the folder of a search."""
@@ -46,8 +52,6 @@ class FinalistMeasurer:
 
         self.fingerprint: Fingerprint | None = None
         self._folder = folder
-        self._name = device
-        self._options = options
         self.ref = device_ref(device, options)
         self.device = device_label(self.ref)
         self._plan = plan_for(preset, seed=seed)
@@ -57,19 +61,13 @@ class FinalistMeasurer:
         """Return one result for each network."""
         from hwprof.measure.engine import measure
         from hwprof.store.session_file import SessionFile
-        from hwprof.workload import Workload
 
         workloads = [Workload.network(a) for a in archs]
         if self._folder is None:
-            found = list(
-                measure(
-                    workloads,
-                    self.ref,
-                    self._plan,
-                    history=SessionFile(),
-                    progress=self._progress,
-                )
+            timed = measure(
+                workloads, self.ref, self._plan, history=SessionFile(), progress=self._progress
             )
+            found = list(timed)
         else:
             found = self._kept(workloads, self._folder)
         measured = [r for r in found if isinstance(r, Measurement)]
@@ -77,29 +75,18 @@ class FinalistMeasurer:
         return found
 
     def _kept(self, workloads: Sequence[Workload], folder: Path) -> list[Result]:
-        from hwprof.measure.engine import measure
-        from hwprof.store import Run
-        from hwprof.store.session_file import SessionFile
+        from hwprof.campaign import measure_into
 
         # All that must be equal for a measurement kept here to stand for one asked for now.
         request = {
-            "device": self._name,
-            "options": asdict(self._options),
+            "device": self.ref.name,
+            "options": asdict(self.ref.options),
             "plan": self._plan.key_fields(),
         }
         with Run.create_or_resume(folder, KIND, request) as store:
             known: dict[str, Result] = {m.workload.key: m for m in store.measurements()}
-            fresh = measure(
-                [w for w in workloads if w.key not in known],
-                self.ref,
-                self._plan,
-                sink=store,
-                history=SessionFile(),
-                earlier=store.partial_bursts(),
-                references=store.reference_bursts(),
-                taken=store.workers(),
-                progress=self._progress,
-            )
+            todo = [w for w in workloads if w.key not in known]
+            fresh = measure_into(store, todo, self.ref, self._plan, progress=self._progress)
             known.update((r.workload.key, r) for r in fresh)
         return [known[w.key] for w in workloads]
 
@@ -143,24 +130,16 @@ def open_measurer(
     return measurer
 
 
-def make_folder(folder: Path) -> None:
+def make_search_folder(folder: Path) -> None:
     """Make the folder of a search, unless it is that of another run, which a search would hide.
 
     Raises:
         IncompatibleRunError: it is that of another run.
         StoreError: it cannot be made.
     """
-    from hwprof.store.folder import RUN_FILE, RunFile
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        is_run = (folder / RUN_FILE).exists()
-    except OSError as error:
-        step = next_step(error, "name one that you may write")
-        raise StoreError(
-            f"cannot make the folder {str(folder)!r}: {error.strerror or error}; {step}"
-        ) from error
-    if is_run and (kind := RunFile.read(folder).kind) != KIND:
+    make_folder(folder)
+    # os.path: of a folder that may not be entered pathlib raises; the search says what is wrong.
+    if os.path.exists(folder / RUN_FILE) and (kind := RunFile.read(folder).kind) != KIND:
         raise IncompatibleRunError(
             f"{str(folder)!r} is a run of {kind!r}, not of a search; name another --out"
         )

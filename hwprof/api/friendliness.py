@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hwprof.api.models import write_file
-from hwprof.api.runs import open_run, scored_samples
+from hwprof.api.files import write_file
+from hwprof.api.runs import scored_samples
 from hwprof.progress import ProgressCallback
+from hwprof.store import Run
 
 if TYPE_CHECKING:
     from hwprof.estimate.comparing import EffectsComparison
@@ -39,7 +40,7 @@ def effects(
     """
     from hwprof.estimate.run_analysis import run_friendliness
 
-    with open_run(run) as opened:
+    with Run.open(run) as opened:
         result = run_friendliness(opened, scored_samples(opened, accuracy, data, progress))
     if csv is not None:
         write_file(Path(csv), result.to_csv().encode())
@@ -71,7 +72,7 @@ def compare_effects(
 
     found = []
     for path in runs:
-        with open_run(path) as run:
+        with Run.open(path) as run:
             samples = scored_samples(run, accuracy, data, progress)
             found.append((path, run_friendliness(run, samples), run.networks()))
     shared = Counter(friendliness.device for _, friendliness, _ in found)

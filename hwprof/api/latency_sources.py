@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hwprof.api.adapting import require_same_device
-from hwprof.api.boards import refuse_emulated
-from hwprof.api.proxyless import is_table
+from hwprof.api.device_checks import refuse_emulated, require_same_device
 from hwprof.api.runs import latency_model
-from hwprof.errors import IncompatibleRunError
+from hwprof.errors import DataError, IncompatibleRunError
 from hwprof.measure.records import DeviceOptions, Fingerprint
 from hwprof.space import Architecture, DesignSpace, space_of
 
@@ -78,12 +76,22 @@ def open_latency(
         return _TableLatency(table=read_latency_table(Path(source)), path=str(source)), None
     model, device = latency_model(source)
     accept(model, device)
+    return predictions(model), device
+
+
+def is_table(source: str | Path) -> bool:
+    """Return whether latencies come from a ``TABLE.csv``, not from a run folder."""
+    return str(source).endswith((".csv", ".csv.gz"))
+
+
+def predictions(model: AdditiveLatencyModel) -> Latencies:
+    """Return what a model predicts, as a search asks for it."""
 
     def predicted(archs: Sequence[Architecture]) -> list[tuple[float, float]]:
         latency_s, half_s = model.predict_many(archs)
         return list(zip(latency_s.tolist(), half_s.tolist(), strict=True))
 
-    return predicted, device
+    return predicted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +102,6 @@ class _TableLatency:
     path: str
 
     def __call__(self, archs: Sequence[Architecture]) -> list[tuple[float, float]]:
-        from hwprof.errors import DataError
-
         out = []
         for arch in archs:
             key = space_of(arch).canonical(arch).arch_id

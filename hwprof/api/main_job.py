@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from hwprof.api.adapting import device_fingerprint
+from hwprof.api.device_checks import device_fingerprint
+from hwprof.api.files import make_folder, write_file
 from hwprof.api.friendliness import effects
-from hwprof.api.models import write_file
 from hwprof.api.profiling import profile
 from hwprof.api.reducing import reduce
 from hwprof.api.reporting import front_hypervolume, hypervolume_reference, report
@@ -20,8 +22,6 @@ from hwprof.errors import StoreError
 from hwprof.measure.records import DeviceOptions
 from hwprof.progress import Progress, ProgressCallback
 from hwprof.results import SearchResult
-
-T = TypeVar("T")
 
 STAGES = ("train", "profile", "effects", "reduce", "search", "report")
 STRATEGIES = ("random", "nsga2")
@@ -76,21 +76,19 @@ class _Journal:
         if self.path.exists():
             try:
                 known = json.loads(self.path.read_text())
-                earlier, self.seconds = known["request"], known["seconds"]
+                # What a setting was before there was a choice.
+                earlier = {**asdict(QuickstartSettings()), **known["request"]}
+                self.seconds = known["seconds"]
             except (ValueError, KeyError, TypeError, OSError) as error:
                 raise StoreError(
                     f"{str(self.path)!r} cannot be read ({error}); name another --out"
                 ) from error
-            # What a setting was before there was a choice.
-            usual = asdict(QuickstartSettings())
-            differing = [k for k in request if earlier.get(k, usual.get(k)) != request[k]]
-            if differing:
-                name = differing[0]
-                raise StoreError(
-                    f"{str(folder)!r} holds a quickstart with {name} "
-                    f"{earlier.get(name, usual.get(name))!r}, "
-                    f"not {request[name]!r}; name another --out, or ask for the same"
-                )
+            for name, asked in request.items():
+                if earlier.get(name) != asked:
+                    raise StoreError(
+                        f"{str(folder)!r} holds a quickstart with {name} {earlier.get(name)!r}, "
+                        f"not {asked!r}; name another --out, or ask for the same"
+                    )
 
     def spend(self, stage: str, seconds: float) -> None:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
@@ -129,40 +127,32 @@ def quickstart(
 
     chosen = settings or QuickstartSettings()
     folder = Path(out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(
-            f"cannot make the folder {str(folder)!r}: {error.strerror or error}; name another --out"
-        ) from error
+    make_folder(folder)
     journal = _Journal(folder, {**asdict(chosen), "device": device, "data": data, "seed": seed})
     # Before minutes of training, not behind them.
     device_fingerprint(device_ref(device, DeviceOptions(batch=chosen.batch)))
 
-    def stage(name: str, work: Callable[[ProgressCallback | None], T]) -> T:
+    @contextmanager
+    def stage(name: str) -> Iterator[ProgressCallback | None]:
         started_s = time.monotonic()
         try:
-            return work(_prefixed(name, progress))
+            yield _prefixed(name, progress)
         finally:
             journal.spend(name, time.monotonic() - started_s)
 
-    checkpoint = folder / "supernet.pt"
+    checkpoint, run, reduced = folder / "supernet.pt", folder / "profile", folder / "reduced.yaml"
     accuracy = f"supernet:{checkpoint}"
-    run = folder / "profile"
-    stage(
-        "train",
-        lambda p: train(
+    with stage("train") as p:
+        train(
             out=checkpoint,
             space=chosen.space,
             data=data,
             epochs=chosen.epochs,
             seed=seed,
             progress=p,
-        ),
-    )
-    profiled = stage(
-        "profile",
-        lambda p: profile(
+        )
+    with stage("profile") as p:
+        profiled = profile(
             space=chosen.space,
             out=run,
             device=device,
@@ -171,37 +161,45 @@ def quickstart(
             batch=chosen.batch,
             seed=seed,
             progress=p,
-        ),
-    )
-    found = stage(
-        "effects",
-        lambda p: effects(
-            run, accuracy=accuracy, data=data, csv=folder / "effects.csv", progress=p
-        ),
-    )
-    reduction = stage(
-        "reduce",
-        lambda p: reduce(
+        )
+    with stage("effects") as p:
+        found = effects(run, accuracy=accuracy, data=data, csv=folder / "effects.csv", progress=p)
+    with stage("reduce") as p:
+        reduction = reduce(
             run,
             accuracy=accuracy,
             data=data,
             max_accuracy_drop_pp=chosen.max_accuracy_drop_pp,
-            out=folder / "reduced.yaml",
+            out=reduced,
             progress=p,
-        ),
-    )
-    searches = {
-        f"{label}-{strategy}": stage(
-            "search",
-            lambda p, s=space, n=strategy, d=folder / "search" / f"{label}-{strategy}": _searched(  # type: ignore[misc]
-                d, s, n, run, accuracy, device, data, seed, chosen, p
-            ),
         )
-        for label, space in (("full", chosen.space), ("reduced", str(folder / "reduced.yaml")))
-        for strategy in STRATEGIES
-    }
+    searches: dict[str, SearchResult] = {}
+    spaces = {"full": chosen.space, "reduced": str(reduced)}
+    for (label, space), strategy in product(spaces.items(), STRATEGIES):
+        name = f"{label}-{strategy}"
+        place = folder / "search" / name
+        with stage("search") as p:
+            if (place / "search.json").exists():
+                searches[name] = load_search(place)
+                continue
+            searches[name] = search(
+                space=space,
+                latency=run,
+                accuracy=accuracy,
+                out=place,
+                strategy=strategy,
+                max_evals=chosen.max_evals,
+                measure_on=device,
+                n_finalists=chosen.n_finalists,
+                preset=chosen.preset,
+                batch=chosen.batch,
+                data=data,
+                seed=seed,
+                progress=p,
+            )
     reference = hypervolume_reference(list(searches.values()))
-    page = stage("report", lambda p: report([folder], out=folder / "report", progress=p))
+    with stage("report") as p:
+        page = report([folder], out=folder / "report", progress=p)
     return QuickstartResult(
         page=page,
         seconds={name: round(journal.seconds[name], 1) for name in STAGES},
@@ -226,34 +224,3 @@ def _prefixed(stage: str, progress: ProgressCallback | None) -> ProgressCallback
         progress(replace(event, stage=f"{number} {event.stage}"))
 
     return show
-
-
-def _searched(
-    folder: Path,
-    space: str,
-    strategy: str,
-    run: Path,
-    accuracy: str,
-    device: str,
-    data: str | None,
-    seed: int,
-    chosen: QuickstartSettings,
-    progress: ProgressCallback | None,
-) -> SearchResult:
-    if (folder / "search.json").exists():
-        return load_search(folder)
-    return search(
-        space=space,
-        latency=run,
-        accuracy=accuracy,
-        out=folder,
-        strategy=strategy,
-        max_evals=chosen.max_evals,
-        measure_on=device,
-        n_finalists=chosen.n_finalists,
-        preset=chosen.preset,
-        batch=chosen.batch,
-        data=data,
-        seed=seed,
-        progress=progress,
-    )

@@ -5,42 +5,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hwprof.api.tables import Table
 from hwprof.errors import ModelError, PlanError, SpaceError
-from hwprof.measure.records import Cache, DeviceOptions, Measurement, Precision, plan_for
-from hwprof.space import Architecture, DesignSpace, get_space, space_names
-from hwprof.space import read_architecture as _read_architecture
+from hwprof.graph import architecture_cost
+from hwprof.measure.records import (
+    Cache,
+    DeviceOptions,
+    Measurement,
+    Precision,
+    Result,
+    plan_for,
+)
+from hwprof.progress import ProgressCallback
+from hwprof.space import (
+    Architecture,
+    DesignSpace,
+    get_space,
+    read_architecture,
+    space_names,
+    space_of,
+)
 from hwprof.workload import InputSpec, Workload
+
+if TYPE_CHECKING:
+    from hwprof.devices import DeviceStatus
 
 SUSTAINED_S = 300.0
 """Load before sustained latency is timed (methods: measurement protocol, mobile)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeviceRow:
-    """A registered device and whether it is usable here."""
-
-    name: str
-    available: bool
-    reason: str
-    runtime: str
-    runtime_version: str | None
-    hardware: str | None
-    emulated: bool = False
-
-    def to_row(self) -> dict[str, Any]:
-        """Return the documented keys of ``hwprof devices --json``."""
-        return {
-            "name": self.name,
-            "available": self.available,
-            "reason": self.reason,
-            "runtime": self.runtime,
-            "runtime_version": self.runtime_version,
-            "hardware": self.hardware,
-            "emulated": self.emulated,
-        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,24 +60,11 @@ class CostRow:
         return {"arch": self.arch.to_json(), "macs": self.macs, "params": self.params}
 
 
-def devices() -> Table[DeviceRow]:
+def devices() -> Table[DeviceStatus]:
     """List the registered devices, whether each is usable here and, if not, what would help."""
     from hwprof.devices import list_devices
 
-    return Table(
-        tuple(
-            DeviceRow(
-                name=s.name,
-                available=s.available,
-                reason=s.reason,
-                runtime=s.runtime,
-                runtime_version=s.runtime_version,
-                hardware=s.hardware,
-                emulated=s.emulated,
-            )
-            for s in list_devices()
-        )
-    )
+    return Table(tuple(list_devices()))
 
 
 def spaces(name: str | None = None) -> Table[SpaceRow]:
@@ -103,9 +83,6 @@ def cost(arch: Architecture | str) -> CostRow:
     Args:
         arch: an architecture, the path of its JSON, ``-``, or a named one (``proxyless-gpu``).
     """
-    from hwprof.graph import architecture_cost
-    from hwprof.space import space_of
-
     network = as_architecture(arch)
     figures = architecture_cost(space_of(network), network)
     return CostRow(arch=network, macs=figures.macs, params=figures.params)
@@ -125,7 +102,7 @@ def bench(
     timeout_s: float = 120.0,
     seed: int = 0,
     script: str | None = None,
-    progress: Any = None,
+    progress: ProgressCallback | None = None,
 ) -> Measurement:
     """Time a model on a device and say how far the number can be trusted.
 
@@ -168,7 +145,7 @@ def bench(
     workload = as_workload(model, inputs, seed=seed)
     require_batch(workload, batch)
     check_inputs(inputs, workload)
-    (result,) = tuple(measure([workload], ref, plan, history=SessionFile(), progress=progress))
+    (result,) = measure([workload], ref, plan, history=SessionFile(), progress=progress)
     return raise_failure(result)
 
 
@@ -211,14 +188,13 @@ def check_inputs(inputs: Sequence[InputSpec | str], *workloads: Workload) -> Non
             )
 
 
-def raise_failure(result: Any) -> Measurement:
+def raise_failure(result: Result) -> Measurement:
     """Return a measurement, or raise what a failure stands for."""
     from hwprof.measure.kinds import error_class
 
     if isinstance(result, Measurement):
         return result
-    message = f"{result.workload.label}: {result.stage} failed ({result.kind}): {result.message}"
-    raise error_class(result.kind)(message)
+    raise error_class(result.kind)(f"{result.workload.label}: {result.why}")
 
 
 def as_space(space: str | DesignSpace, resolution_px: int | None = None) -> DesignSpace:
@@ -230,7 +206,7 @@ def as_space(space: str | DesignSpace, resolution_px: int | None = None) -> Desi
 
 def as_architecture(arch: Architecture | str) -> Architecture:
     """Return ``arch`` itself, or read it from a file, standard input or by name."""
-    return arch if isinstance(arch, Architecture) else _read_architecture(arch)
+    return arch if isinstance(arch, Architecture) else read_architecture(arch)
 
 
 def as_workload(
@@ -242,8 +218,6 @@ def as_workload(
         ModelError: the model's file cannot be read, or an input is given twice.
         SpaceError: it is none of a model file, a callable and an architecture.
     """
-    from dataclasses import replace
-
     specs = tuple(parse_input(i) if isinstance(i, str) else i for i in inputs)
     names = [spec.name for spec in specs]
     if twice := [name for name in names if names.count(name) > 1]:
@@ -257,7 +231,7 @@ def as_workload(
     if colon and attribute.isidentifier() and all(p.isidentifier() for p in head.split(".")):
         return replace(Workload.from_callable(text, specs), seed=seed)
     try:
-        network = _read_architecture(text)
+        network = read_architecture(text)
     except SpaceError as error:
         if text == "-" or text.endswith(".json") or text.lstrip().startswith("{"):
             raise
@@ -289,26 +263,3 @@ def parse_input(text: str) -> InputSpec:
             "for example ids=1x128:int64 or image=1x3x224x224"
         ) from error
     return InputSpec(name=name, shape=sizes, dtype=kind.name)
-
-
-def write_file(target: Path, content: bytes) -> None:
-    """Write a whole file or nothing.
-
-    Raises:
-        StoreError: it is a folder, or the one it is in is missing, read-only or full.
-    """
-    import errno
-    import os
-
-    from hwprof.errors import StoreError, next_step
-    from hwprof.files import write_whole
-
-    try:
-        if target.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        write_whole(target, content)
-    except OSError as error:
-        step = next_step(error, "name a file in an existing folder that you may write")
-        raise StoreError(
-            f"cannot write {str(target)!r}: {error.strerror or error}; {step}"
-        ) from error

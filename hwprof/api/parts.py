@@ -5,14 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from hwprof.api.models import as_workload, check_inputs, raise_failure, require_batch
 from hwprof.api.tables import Table
 from hwprof.errors import PlanError
 from hwprof.measure.records import Cache, DeviceOptions, Precision, plan_for
+from hwprof.parts import (
+    assemble,
+    compare_parts,
+    comparison,
+    distinct,
+    is_same_machine,
+    layout_s,
+    prefix_costs,
+    prefixes,
+    trace_workloads,
+)
+from hwprof.parts.assembly import written_nodes
+from hwprof.parts.cuts import parts_up_to
 from hwprof.parts.prefixes import PrefixCost
 from hwprof.parts.records import PartsResult
+from hwprof.progress import ProgressCallback
 from hwprof.space import Architecture
 from hwprof.workload import InputSpec
 
@@ -35,7 +48,7 @@ def bench_parts(
     isolated: bool = False,
     cuts: Sequence[str] = (),
     script: str | None = None,
-    progress: Any = None,
+    progress: ProgressCallback | None = None,
 ) -> PartsResult:
     """Return where the time of a model goes, and whether the parts add up to the whole.
 
@@ -64,17 +77,6 @@ def bench_parts(
     """
     from hwprof.devices import device_ref
     from hwprof.measure.engine import measure
-    from hwprof.parts import (
-        assemble,
-        compare_parts,
-        comparison,
-        distinct,
-        is_same_machine,
-        trace_workloads,
-    )
-    from hwprof.parts import layout_s as layout_of
-    from hwprof.parts.assembly import written_nodes
-    from hwprof.parts.cuts import parts_up_to
     from hwprof.store.session_file import SessionFile
 
     if cache != "hot":
@@ -108,7 +110,7 @@ def bench_parts(
     found = assemble(level, traces, cuts)
     if beside is None:
         return found
-    layouts_s = {w.key: layout_of(w, t) for w, t in zip(alone, traces_alone, strict=True)}
+    layouts_s = {w.key: layout_s(w, t) for w, t in zip(alone, traces_alone, strict=True)}
     return compare_parts(found, beside, results, layouts_s)
 
 
@@ -124,7 +126,7 @@ def bench_prefixes(
     timeout_s: float = 120.0,
     seed: int = 0,
     script: str | None = None,
-    progress: Any = None,
+    progress: ProgressCallback | None = None,
 ) -> Table[PrefixCost]:
     """Return what every block of a network adds to it, on any device: by growing prefixes.
 
@@ -147,7 +149,6 @@ def bench_prefixes(
     """
     from hwprof.devices import device_ref
     from hwprof.measure.engine import measure
-    from hwprof.parts import prefix_costs, prefixes
     from hwprof.store.session_file import SessionFile
 
     options = DeviceOptions(threads=threads, batch=batch, precision=precision, script=script)

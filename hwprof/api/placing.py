@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hwprof.errors import IncompatibleRunError
 from hwprof.measure.records import Fingerprint, Measurement
 from hwprof.results import Interval, Reduction, SearchResult
-from hwprof.space import Architecture, DesignSpace
+from hwprof.space import DesignSpace
 
 if TYPE_CHECKING:
     from hwprof.api.retiming import Retimed
@@ -146,7 +146,7 @@ def require_same_space(
     archs = [r.workload.arch for run in retimed for r in run.results.values()]
     archs += [t.arch for s in searches for t in s.front]
     for arch in filter(None, archs):
-        if _home(arch) != (space.name, space.resolution_px):
+        if (arch.space, arch.resolution_px) != (space.name, space.resolution_px):
             raise IncompatibleRunError(
                 f"a search is of {arch.space} at {arch.resolution_px} px, the first profile of "
                 f"{space.name} at {space.resolution_px} px: report each space on a page of its own"
@@ -157,10 +157,6 @@ def require_same_space(
                 f"a search is of {s.space}, the first profile of {space.name}: report each space "
                 "on a page of its own"
             )
-
-
-def _home(arch: Architecture) -> tuple[str, int]:
-    return arch.space, arch.resolution_px
 
 
 def _timed(gathered: _Gathered) -> dict[str, Timed]:

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwprof.api.models import as_space
-from hwprof.api.runs import COLD_FOLDER, DIFFERENTIAL_FOLDER, open_run
+from hwprof.api.runs import COLD_FOLDER, DIFFERENTIAL_FOLDER
 from hwprof.errors import PlanError
 from hwprof.measure.records import DeviceOptions, Precision, plan_for
 from hwprof.progress import ProgressCallback
 from hwprof.results import Holdout, Sample
 from hwprof.space import DesignSpace, get_space
+from hwprof.store import Run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,8 +58,6 @@ class ProfileResult:
     def to_frame(self) -> pd.DataFrame:
         """Return every measurement of the run, one row each."""
         import pandas as pd
-
-        from hwprof.store import Run
 
         with Run.open(self.out) as run:
             rows = [m.to_json() for m in run.measurements()]
@@ -210,7 +209,6 @@ class _Measuring:
     def run(self, campaign: Campaign) -> tuple[CampaignSummary, list[Sample]]:
         """Measure what is not measured yet; return how far it got, and the run's networks."""
         from hwprof.campaign import run_campaign
-        from hwprof.store import Run
 
         left_s = None if self.deadline_s is None else self.deadline_s - time.monotonic()
         request = campaign.request(self.device, self.plan)
@@ -235,7 +233,7 @@ def _holdout(out: Path) -> Holdout | None:
     from hwprof.estimate.crossval import FOLDS
     from hwprof.estimate.run_analysis import run_latency_model
 
-    with open_run(out) as run:
+    with Run.open(out) as run:
         n_timed = sum(s.latency_s is not None for s in run.networks())
         return run_latency_model(run).holdout if n_timed >= FOLDS else None
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hwprof.api.latency_sources import is_table, predictions
 from hwprof.api.runs import latency_model
-from hwprof.errors import MissingExtraError, PlanError
+from hwprof.errors import PlanError, needs_torch
 from hwprof.measure.records import Result
 from hwprof.progress import ProgressCallback
 from hwprof.results import SearchResult
@@ -102,12 +103,8 @@ def search_proxyless(
 
     ``accept`` is given a run's model and its device, and raises where it must not be used.
     """
-    try:
+    with needs_torch("a search that trains"):
         from hwprof.search.proxyless_front import Sweep, search_front
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise MissingExtraError("torch", "search", "a search that trains") from error
     from hwprof.search.parallel import process_group
     from hwprof.search.proxyless import ProxylessConfig
     from hwprof.search.tasks import load_task
@@ -140,10 +137,6 @@ def search_proxyless(
         targets_s=tuple(ms / 1e3 for ms in targets_ms),
     )
 
-    def predicted(archs: Sequence[Architecture]) -> list[tuple[float, float]]:
-        latency_s, half_s = model.predict_many(archs)
-        return list(zip(latency_s.tolist(), half_s.tolist(), strict=True))
-
     with process_group(config.device):
         return search_front(
             space,
@@ -155,7 +148,7 @@ def search_proxyless(
             model,
             config,
             sweep,
-            latency=predicted,
+            latency=predictions(model),
             folder=folder,
             warmup=Path(options.supernet) if options.supernet is not None else None,
             retrain_epochs=options.retrain_epochs,
@@ -164,11 +157,6 @@ def search_proxyless(
             device=device or device_name,
             progress=progress,
         )
-
-
-def is_table(source: str | Path) -> bool:
-    """Return whether latencies come from a ``TABLE.csv``, not from a run folder."""
-    return str(source).endswith((".csv", ".csv.gz"))
 
 
 def additive_model(

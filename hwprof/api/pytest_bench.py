@@ -167,16 +167,16 @@ def _why_not_importable(
     # Equal, not identical: a class method is bound anew whenever it is looked up.
     if found != function:
         return f"{function.__module__}.{name} is another object there (a bound method, or wrapped)"
+    given = [list(args), dict(kwargs)]
     try:
-        if json.loads(json.dumps([list(args), dict(kwargs)])) != [list(args), dict(kwargs)]:
-            return "its arguments are not plain data"
+        is_plain = json.loads(json.dumps(given)) == given
     except (TypeError, ValueError):
-        return "its arguments are not plain data"
-    return None
+        is_plain = False
+    return None if is_plain else "its arguments are not plain data"
 
 
 def _measured(workload: Workload, ref: DeviceRef, plan: MeasurePlan) -> Measurement:
-    (result,) = tuple(measure([workload], ref, plan, history=SessionFile()))
+    (result,) = measure([workload], ref, plan, history=SessionFile())
     return raise_failure(result)
 
 

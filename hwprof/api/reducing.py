@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hwprof.api.adapting import refuse_idle_options, require_same_device
+from hwprof.api.device_checks import refuse_idle_options, require_same_device
+from hwprof.api.files import write_file
 from hwprof.api.friendliness import effects as block_effects
-from hwprof.api.models import as_architecture, write_file
-from hwprof.api.runs import latency_model, open_run, run_space
+from hwprof.api.models import as_architecture
+from hwprof.api.runs import latency_model
 from hwprof.api.tables import Table
 from hwprof.errors import PlanError
 from hwprof.measure.records import DeviceOptions, Precision
 from hwprof.progress import ProgressCallback
 from hwprof.results import Reduction
 from hwprof.space import Architecture, DesignSpace, get_space, reduction_to_yaml
+from hwprof.store import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +117,7 @@ def reduce(
         PlanError: options contradict each other, or the goal is not one of the two.
     """
     from hwprof.estimate.friendliness import friendliness_from_csv
+    from hwprof.estimate.run_analysis import run_space
     from hwprof.search.reducer import reduce_space
 
     if goal not in ("front", "accuracy"):
@@ -125,7 +128,7 @@ def reduce(
             f"--effects brings latencies and accuracies of its own; leave out {other[0]}"
         )
     if run is not None:
-        with open_run(run) as opened:
+        with Run.open(run) as opened:
             design = run_space(opened)
         _require_the_runs(space, design)
         found = block_effects(run, accuracy=accuracy, data=data, progress=progress)
@@ -170,12 +173,8 @@ def _bound(level_s: float, half_s: float) -> float:
 def _architectures(archs: Sequence[Architecture | str] | str | Path) -> list[Architecture]:
     if isinstance(archs, str | Path):
         if str(archs).endswith((".csv", ".csv.gz")):
-            return _architectures_from_csv(Path(archs))
+            from hwprof.importing import read_architectures
+
+            return read_architectures(Path(archs))
         return [as_architecture(str(archs))]
     return [as_architecture(a) for a in archs]
-
-
-def _architectures_from_csv(path: Path) -> list[Architecture]:
-    from hwprof.importing import read_architectures
-
-    return read_architectures(path)

@@ -16,7 +16,7 @@ from hwprof.api.friendliness import compare_effects
 from hwprof.api.placing import Placed, own_reduction, place, require_same_space
 from hwprof.api.retiming import KIND as RETIME
 from hwprof.api.retiming import Retimed, read_retimed
-from hwprof.api.runs import open_run, refuse_untrained, run_space, scored_samples
+from hwprof.api.runs import refuse_untrained, scored_samples
 from hwprof.api.searching import load_search
 from hwprof.errors import DataError, FormatVersionError, SpaceError, StoreError
 from hwprof.pareto import hypervolume
@@ -24,6 +24,7 @@ from hwprof.progress import ProgressCallback
 from hwprof.results import Reduction, SearchCourse, SearchResult
 from hwprof.space import DesignSpace, Slot, reduction_from_yaml
 from hwprof.space.architecture import SKIP
+from hwprof.store import Run
 from hwprof.store.folder import RUN_FILE, RunFile
 from hwprof.units import only_ranked
 
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from hwprof.estimate.latency_model import AdditiveLatencyModel
     from hwprof.measure.records import Measurement
     from hwprof.reports import ReportData
-    from hwprof.store import Run
 
 
 @dataclass(kw_only=True)
@@ -184,7 +184,7 @@ def _text(path: Path) -> str:
 def _report_data(
     found: _Found, accuracy: str | None, data: str | None, progress: ProgressCallback | None
 ) -> ReportData:
-    from hwprof.estimate.run_analysis import run_friendliness, run_latency_model
+    from hwprof.estimate.run_analysis import run_friendliness, run_latency_model, run_space
     from hwprof.isolated import isolated_table
     from hwprof.reports import Campaign, Hypervolume, IsolatedBlock, PredictionPair, ReportData
 
@@ -193,7 +193,7 @@ def _report_data(
         if len(found.profiles) > 1
         else None
     )
-    with open_run(found.profiles[0]) as run:
+    with Run.open(found.profiles[0]) as run:
         space = run_space(run)
         measurements = run.measurements()
         samples = scored_samples(run, accuracy, data, progress)
@@ -207,7 +207,6 @@ def _report_data(
     require_same_space(found.searches, found.retimed, found.reductions, space)
     reduction, unshown = own_reduction(fingerprint, found.reductions)
     placed = place(fingerprint, found.searches, found.retimed)
-    own = [s for s in found.searches if any(s is mine for mine in placed.own)]
     cold = {
         (row.slot, row.block): row.isolated_hot_s
         for row in cold_isolated(found.profiles[0], space)
@@ -220,7 +219,8 @@ def _report_data(
         mixed = mixing(found.profiles[0])
     except DataError as error:
         mixed, unmixed = None, (f"Hot against cold is left out: {error}.",)
-    reference = hypervolume_reference(own)
+    reference = hypervolume_reference(placed.own)
+    here, elsewhere = _courses(found, placed)
     return ReportData(
         title=f"{space.name} on {fingerprint.stable['device']}",
         space=space.name,
@@ -258,11 +258,11 @@ def _report_data(
             for p in model.heldout
         ),
         reduction=reduction,
-        full_searches=tuple(s for s in own if not s.reduced),
-        reduced_searches=tuple(s for s in own if s.reduced),
+        full_searches=tuple(s for s in placed.own if not s.reduced),
+        reduced_searches=tuple(s for s in placed.own if s.reduced),
         places=placed.places,
-        courses=_courses(found, placed),
-        courses_elsewhere=_courses_elsewhere(found, placed),
+        courses=here,
+        courses_elsewhere=elsewhere,
         hypervolumes=tuple(
             Hypervolume(
                 strategy=s.strategy,
@@ -271,7 +271,7 @@ def _report_data(
                 value_s_pct=front_hypervolume(s, reference),
                 confirmed=s.confirmed,
             )
-            for s in own
+            for s in placed.own
             if reference is not None
         ),
         hypervolume_reference=reference,
@@ -280,25 +280,21 @@ def _report_data(
     )
 
 
-def _courses(found: _Found, placed: Placed) -> tuple[SearchCourse, ...]:
-    """Return how the searches of the page's device went."""
-    return tuple(
-        course
-        for search, courses in zip(found.searches, found.courses, strict=True)
-        if any(search is mine for mine in placed.own)
-        for course in courses
-    )
-
-
-def _courses_elsewhere(found: _Found, placed: Placed) -> tuple[SearchCourse, ...]:
-    """Return those of other devices, named after them."""
+def _courses(
+    found: _Found, placed: Placed
+) -> tuple[tuple[SearchCourse, ...], tuple[SearchCourse, ...]]:
+    """Return how the searches of the page's device went, and those of others, named after them."""
+    own = {id(search) for search in placed.own}
     labels = {id(s): p.label for p in placed.places for s in p.searches}
-    return tuple(
-        replace(course, name=f"{labels[id(search)]}: {course.name}")
-        for search, courses in zip(found.searches, found.courses, strict=True)
-        if not any(search is mine for mine in placed.own)
-        for course in courses
-    )
+    here: list[SearchCourse] = []
+    elsewhere: list[SearchCourse] = []
+    for search, courses in zip(found.searches, found.courses, strict=True):
+        if id(search) in own:
+            here += courses
+        else:
+            label = labels[id(search)]
+            elsewhere += (replace(course, name=f"{label}: {course.name}") for course in courses)
+    return tuple(here), tuple(elsewhere)
 
 
 def _absolute_costs(

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from hwprof.api.boards import device_label, refuse_emulated
+from hwprof.api.device_checks import device_label, refuse_emulated
+from hwprof.api.finalists import identity
 from hwprof.api.searching import load_search
 from hwprof.errors import DeviceError, IncompatibleRunError, PlanError
 from hwprof.measure.records import (
@@ -23,12 +24,9 @@ from hwprof.measure.records import (
 )
 from hwprof.progress import ProgressCallback
 from hwprof.results import SearchResult
-from hwprof.space import space_of
-
-if TYPE_CHECKING:
-    from hwprof.space import Architecture
-    from hwprof.store import Run
-    from hwprof.workload import Workload
+from hwprof.space import Architecture, space_of
+from hwprof.store import Run
+from hwprof.workload import Workload
 
 log = logging.getLogger(__name__)
 
@@ -62,10 +60,7 @@ class Retimed:
         return {
             "out": str(self.out),
             "device": self.device,
-            "fingerprint": {
-                "digest": self.fingerprint.digest,
-                "stable": dict(self.fingerprint.stable),
-            },
+            "fingerprint": identity(self.fingerprint),
             "n_done": len(self.results) - self.n_failed,
             "n_failed": self.n_failed,
             "networks": [_row(result) for result in self.results.values()],
@@ -110,10 +105,8 @@ def retime(
             times of another device, other options or another protocol.
         DeviceError: the device is not there, or not one network could be timed.
     """
+    from hwprof.campaign import measure_into
     from hwprof.devices import device_ref
-    from hwprof.measure.engine import measure
-    from hwprof.store import Run
-    from hwprof.store.session_file import SessionFile
 
     paths = [searches] if isinstance(searches, str | Path) else list(searches)
     found = [load_search(path) for path in paths]
@@ -132,26 +125,17 @@ def retime(
     }
     with Run.create_or_resume(Path(out), KIND, request) as run:
         finished = run.finished_keys()
-        for result in measure(
-            [w for w in workloads if w.key not in finished],
-            ref,
-            plan,
-            sink=run,
-            history=SessionFile(),
-            earlier=run.partial_bursts(),
-            references=run.reference_bursts(),
-            taken=run.workers(),
-            progress=progress,
-        ):
+        todo = [w for w in workloads if w.key not in finished]
+        for result in measure_into(run, todo, ref, plan, progress=progress):
             if isinstance(result, Failure):
-                log.warning("%s: %s", result.workload.label, _why(result))
+                log.warning("%s: %s", result.workload.label, result.why)
         retimed = _read(run)
     if retimed.n_failed == len(retimed.results):
         failures = [r for r in retimed.results.values() if isinstance(r, Failure)]
         again = any(f.retryable for f in failures)
         raise DeviceError(
             f"none of the {len(failures)} networks could be timed on {device!r} "
-            f"({_why(failures[0])}); mend the device and "
+            f"({failures[0].why}); mend the device and "
             + ("call it again" if again else "name another --out: these are not tried again")
         )
     return retimed
@@ -163,8 +147,6 @@ def read_retimed(folder: str | Path) -> Retimed:
     Raises:
         StoreError: it is no run folder, or nothing has been measured yet.
     """
-    from hwprof.store import Run
-
     with Run.open(folder) as run:
         return _read(run)
 
@@ -185,8 +167,6 @@ def _workloads(searches: Sequence[SearchResult], paths: Sequence[str | Path]) ->
     One of each search in turn: they are timed in groups, and a change of the machine between two
     groups must not come down on one search.
     """
-    from hwprof.workload import Workload
-
     first: tuple[str, int] | None = None
     for search, path in zip(searches, paths, strict=True):
         for trial in search.front:
@@ -213,11 +193,6 @@ def _key(arch: Architecture) -> str:
     return space_of(arch).canonical(arch).arch_id
 
 
-def _why(result: Result) -> str:
-    assert isinstance(result, Failure)
-    return f"{result.stage} failed ({result.kind}): {result.message}"
-
-
 def _row(result: Result) -> dict[str, Any]:
     arch = result.workload.arch
     assert arch is not None
@@ -225,4 +200,4 @@ def _row(result: Result) -> dict[str, Any]:
     if isinstance(result, Measurement):
         timed = {"level_s": result.level_s, "ci95_s": list(result.ci95_s)}
         return {**row, **timed, "verdict": result.verdict, "failure": None}
-    return {**row, "failure": _why(result)}
+    return {**row, "failure": result.why}

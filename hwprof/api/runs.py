@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 from hwprof.errors import PlanError, StoreError
 from hwprof.progress import Pace, Progress, ProgressCallback
 from hwprof.results import Sample
-from hwprof.space import DesignSpace
+from hwprof.store import Run
 
 if TYPE_CHECKING:
     from hwprof.estimate.latency_model import AdditiveLatencyModel
-    from hwprof.store import Run
 
 COLD_FOLDER = "cold"
 """Inside a run: the run of the same blocks with cold caches."""
@@ -23,13 +22,6 @@ TE_NAS_FILE = "te-nas.json"
 """In the folder of a search that trains nothing: the network that it came to."""
 SCORED_AT_ONCE = 8
 """Networks between two writes: few enough to lose little, many enough to be worth a batch."""
-
-
-def open_run(path: str | Path) -> Run:
-    """Open a run folder for reading."""
-    from hwprof.store import Run
-
-    return Run.open(path)
 
 
 def refuse_untrained(folder: Path) -> None:
@@ -43,13 +35,6 @@ def refuse_untrained(folder: Path) -> None:
             f"{str(folder)!r} holds a network that te-nas chose: without an accuracy it is on no "
             "front; leave the folder out (`hwprof bench` times its network.json)"
         )
-
-
-def run_space(run: Run) -> DesignSpace:
-    """Return the space that a run's networks belong to, with what was alive in it."""
-    from hwprof.estimate.run_analysis import run_space as space_of_run
-
-    return space_of_run(run)
 
 
 def scored_samples(
@@ -110,5 +95,5 @@ def latency_model(run: str | Path) -> tuple[AdditiveLatencyModel, str]:
     """
     from hwprof.estimate.run_analysis import run_latency_model
 
-    with open_run(run) as opened:
+    with Run.open(run) as opened:
         return run_latency_model(opened), str(opened.fingerprint.stable["device"])

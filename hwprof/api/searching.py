@@ -9,13 +9,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwprof.api.finalists import N_FINALISTS, FinalistMeasurer, identity, make_folder, open_measurer
+from hwprof.api.files import write_file
+from hwprof.api.finalists import (
+    N_FINALISTS,
+    FinalistMeasurer,
+    identity,
+    make_search_folder,
+    open_measurer,
+)
 from hwprof.api.latency_sources import LatencyModelCheck, open_latency
-from hwprof.api.models import as_architecture, as_space, write_file
+from hwprof.api.models import as_architecture, as_space
 from hwprof.api.proxyless import STRATEGY as PROXYLESS
 from hwprof.api.proxyless import ProxylessOptions, refuse_options, search_proxyless
 from hwprof.api.runs import refuse_untrained
-from hwprof.errors import MissingExtraError, PlanError, StoreError
+from hwprof.errors import PlanError, StoreError, needs_torch
 from hwprof.measure.records import DeviceOptions, Fingerprint, Precision
 from hwprof.progress import ProgressCallback
 from hwprof.results import SearchResult, TargetOutcome, Trial
@@ -61,13 +68,8 @@ def train(
     """
     from hwprof.search.tasks import load_task
 
-    try:
+    with needs_torch("training"):
         from hwprof.search.training import default_settings, train_network, train_supernet
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise MissingExtraError("torch", "search", "training") from error
-
     if (space is None) == (arch is None):
         raise PlanError("train takes either --space (a supernet) or --arch (one network)")
     network = as_architecture(arch) if arch is not None else None
@@ -150,12 +152,18 @@ def search(
     """
     import numpy as np
 
-    from hwprof.search.accuracy import KINDS, open_accuracy
+    from hwprof.search.accuracy import open_accuracy
     from hwprof.search.runner import run_search
     from hwprof.search.strategy import make_strategy, require_strategy
 
     require_strategy(strategy)
-    _require_meaning(strategy, max_evals=max_evals, max_time_s=max_time_s, proxyless=proxyless)
+    _require_meaning(
+        strategy,
+        accuracy=accuracy,
+        max_evals=max_evals,
+        max_time_s=max_time_s,
+        proxyless=proxyless,
+    )
     options = DeviceOptions(threads=threads, batch=batch, precision=precision, script=script)
     target_s = target_seconds(target_ms)
     design = as_space(space)
@@ -172,7 +180,7 @@ def search(
         progress=progress,
     )
     if folder is not None:
-        make_folder(folder)
+        make_search_folder(folder)
     n_finalists = N_FINALISTS if n_finalists is None else n_finalists
     shown_device = measure.device if measure else None
     accept = LatencyModelCheck(
@@ -183,11 +191,6 @@ def search(
         allow_emulated=allow_emulated,
     )
     if strategy == PROXYLESS:
-        if accuracy is not None:
-            raise PlanError(
-                f"--accuracy {accuracy!r} means nothing to proxyless, which trains; start it from "
-                "a supernet with --supernet CHECKPOINT"
-            )
         result = search_proxyless(
             design,
             latency=latency,
@@ -203,8 +206,7 @@ def search(
             progress=progress,
         )
         return _finished(result, folder, accept.fingerprint, measure)
-    if accuracy is None:
-        raise PlanError(f"{strategy} needs accuracies: name them with --accuracy ({KINDS})")
+    assert accuracy is not None
     predicted, device_name = open_latency(latency, accept)
     rng = np.random.default_rng(seed)
     result = run_search(
@@ -246,12 +248,20 @@ def _finished(
 def _require_meaning(
     strategy: str,
     *,
+    accuracy: str | None,
     max_evals: int | None,
     max_time_s: float | None,
     proxyless: ProxylessOptions | None,
 ) -> None:
-    """Refuse options that would change nothing."""
+    """Refuse options that would change nothing, and a search that lacks accuracies."""
+    from hwprof.search.accuracy import KINDS
+
     if strategy == PROXYLESS:
+        if accuracy is not None:
+            raise PlanError(
+                f"--accuracy {accuracy!r} means nothing to proxyless, which trains; start it from "
+                "a supernet with --supernet CHECKPOINT"
+            )
         if max_evals is not None:
             raise PlanError(
                 f"--max-evals {max_evals} means nothing to proxyless, which comes to one network "
@@ -267,8 +277,11 @@ def _require_meaning(
             "te-nas comes to one network and to no accuracy, so to no front; call "
             "hwprof.api.search_te_nas"
         )
-    elif proxyless is not None:
-        refuse_options(proxyless, strategy)
+    else:
+        if proxyless is not None:
+            refuse_options(proxyless, strategy)
+        if accuracy is None:
+            raise PlanError(f"{strategy} needs accuracies: name them with --accuracy ({KINDS})")
 
 
 def target_seconds(target_ms: float | None) -> float | None:
@@ -307,8 +320,8 @@ def load_search(folder: str | Path) -> SearchResult:
             f"{str(folder)!r} holds no finished search ({error}); "
             "call the same `hwprof search` again to go on with it"
         ) from error
-    if not isinstance(data, dict) or data.get("format") != 1:
-        version = data.get("format") if isinstance(data, dict) else None
+    version = data.get("format") if isinstance(data, dict) else None
+    if version != 1:
         raise StoreError(f"{str(path)!r} has format {version!r}; this version reads 1")
     try:
         return _result_of(data)

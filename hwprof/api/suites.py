@@ -8,18 +8,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwprof.api.adapting import device_fingerprint
+from hwprof.api.device_checks import device_fingerprint
 from hwprof.api.models import as_workload, check_inputs
 from hwprof.api.tables import Table
 from hwprof.errors import PlanError
 from hwprof.measure.records import DeviceOptions, Failure, plan_for
 from hwprof.progress import ProgressCallback
 from hwprof.regression.records import CompareResult
+from hwprof.space import get_space
+from hwprof.store import Run
 from hwprof.workload import Workload
 
 if TYPE_CHECKING:
     from hwprof.regression.history import Series
-    from hwprof.regression.suite import Config, Entry, Suite
+    from hwprof.regression.suite import Entry, Suite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +71,16 @@ def suite_run(
     from hwprof.measure.engine import measure
     from hwprof.regression.baseline import next_session, write_suite
     from hwprof.regression.suite import read_suite
-    from hwprof.store import Run
     from hwprof.store.session_file import SessionFile
 
     asked = read_suite(suite)
     workloads = suite_workloads(asked, seed)
-    refs = {c: device_ref(c.device, _options(c, script)) for c in asked.configs}
+    refs = {
+        c: device_ref(
+            c.device, DeviceOptions(threads=c.threads, precision=c.precision, script=script)
+        )
+        for c in asked.configs
+    }
     for ref in refs.values():  # the last one is not to be missed when the others have been measured
         device_fingerprint(ref)
     folder = Path(out)
@@ -171,7 +177,6 @@ def suite_workloads(suite: Suite, seed: int) -> list[Workload]:
 
 def _workloads(entry: Entry, folder: Path, seed: int) -> Iterator[Workload]:
     from hwprof.campaign import isolated_workloads
-    from hwprof.space import get_space
 
     if entry.blocks is not None:
         space = get_space(_beside(folder, entry.blocks, ".yaml", ".yml"))
@@ -189,7 +194,3 @@ def _workloads(entry: Entry, folder: Path, seed: int) -> Iterator[Workload]:
 def _beside(folder: Path, name: str, *suffixes: str) -> str:
     """Return where a file lies that a suite names; what is no file keeps its name."""
     return str(folder / name) if name.endswith(suffixes) else name
-
-
-def _options(config: Config, script: str | None) -> DeviceOptions:
-    return DeviceOptions(threads=config.threads, precision=config.precision, script=script)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,7 +22,7 @@ T = TypeVar("T", bound=Row)
 
 
 @dataclass(frozen=True)
-class Table(Sequence[T], Generic[T]):
+class Table(Sequence[T]):
     """Rows of one kind; ``table[0]`` is typed, ``table.to_frame()`` is for analysis."""
 
     rows: tuple[T, ...]
@@ -36,9 +36,6 @@ class Table(Sequence[T], Generic[T]):
 
     def __len__(self) -> int:
         return len(self.rows)
-
-    def __iter__(self) -> Iterator[T]:
-        return iter(self.rows)
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return the rows as plain data, as ``--json`` prints them."""

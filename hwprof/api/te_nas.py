@@ -8,13 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hwprof.api.finalists import identity, make_folder, open_measurer
+from hwprof.api.files import write_file
+from hwprof.api.finalists import identity, make_search_folder, open_measurer
 from hwprof.api.latency_sources import LatencyModelCheck, open_latency
-from hwprof.api.models import as_space, write_file
+from hwprof.api.models import as_space
 from hwprof.api.proxyless import ProxylessOptions, refuse_options
 from hwprof.api.runs import TE_NAS_FILE
 from hwprof.api.searching import TE_NAS, target_seconds
-from hwprof.errors import DataError, DeviceError, HwprofError, MissingExtraError, PlanError
+from hwprof.errors import DataError, DeviceError, HwprofError, PlanError, needs_torch
+from hwprof.graph import architecture_cost
 from hwprof.measure.records import DeviceOptions, Measurement, Precision
 from hwprof.progress import ProgressCallback
 from hwprof.results import LatencySource
@@ -138,13 +140,8 @@ def search_te_nas(
         PlanError: no network is predicted to be within the target.
         SpaceError: the space is another one.
     """
-    try:
+    with needs_torch("indicators of untrained networks"):
         from hwprof.search.indicators import TeNasConfig, Untrained
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise MissingExtraError("torch", "search", "indicators of untrained networks") from error
-    from hwprof.graph import architecture_cost
     from hwprof.search import te_nas
     from hwprof.search.tasks import load_task
 
@@ -161,7 +158,7 @@ def search_te_nas(
         seed=seed,
         progress=progress,
     )
-    make_folder(folder)
+    make_search_folder(folder)
     accept = LatencyModelCheck(
         run=latency,
         space=design,

@@ -93,7 +93,7 @@ def finish(
     """Write the files that were asked for, print the result, and end with its exit code."""
     from pathlib import Path
 
-    from hwprof.api.models import write_file
+    from hwprof.api.files import write_file
     from hwprof.reports import compare_files, compare_text
 
     rows = result.to_json()

@@ -163,19 +163,17 @@ def bench(
             rows = api.bench_batches(model, batches, progress=progress, **asked).to_json()
         print_json(rows) if json_ else print_text(batches_text(rows))
         return
-    with ProgressLine() as progress:
-        if parts:
-            found = api.bench_parts(
-                model, isolated=isolated, cuts=cut or (), progress=progress, **asked
-            )
-        else:
-            result = api.bench(model, sustained=sustained, progress=progress, **asked)
     if parts:
         from hwprof.reports.text_parts import parts_text
 
+        asked |= {"isolated": isolated, "cuts": cut or ()}
+        with ProgressLine() as progress:
+            found = api.bench_parts(model, progress=progress, **asked)
         print_json(found.to_json()) if json_ else print_text(parts_text(found))
-    else:
-        print_json(result.to_json()) if json_ else print_text(text.measurement_text(result))
+        return
+    with ProgressLine() as progress:
+        result = api.bench(model, sustained=sustained, progress=progress, **asked)
+    print_json(result.to_json()) if json_ else print_text(text.measurement_text(result))
 
 
 def register(app: typer.Typer) -> None:

@@ -27,9 +27,7 @@ def print_text(renderable: Any) -> None:
     console = Console(soft_wrap=isinstance(renderable, str), highlight=False)
     # Captured, because rich itself ends a program whose reader has gone with 1, "regressed" here.
     with _writing(), console.capture() as captured:
-        console.print(renderable, markup=False) if isinstance(renderable, str) else console.print(
-            renderable
-        )
+        console.print(renderable, markup=False)
     with _writing():
         sys.stdout.write(captured.get())
 

@@ -124,6 +124,8 @@ def search(
 ) -> None:
     """Search a space for the best trades of accuracy and latency."""
     from hwprof import api
+    from hwprof.api.searching import TE_NAS
+    from hwprof.api.te_nas import refuse_for_te_nas
     from hwprof.reports import text
     from hwprof.reports.untrained_text import untrained_text
 
@@ -159,8 +161,8 @@ def search(
         "seed": seed,
         "script": script,
     }
-    if strategy == api.TE_NAS:
-        api.refuse_for_te_nas(
+    if strategy == TE_NAS:
+        refuse_for_te_nas(
             proxyless,
             accuracy=accuracy,
             max_evals=max_evals,

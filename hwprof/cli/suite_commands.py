@@ -36,7 +36,7 @@ def run(
             suite, out=out, sessions=sessions, seed=seed, script=script, progress=progress
         )
     for failure in result.failures:
-        say(f"{failure.workload.label}: {failure.stage} failed ({failure.kind}): {failure.message}")
+        say(f"{failure.workload.label}: {failure.why}")
     if json_:
         print_json(result.to_json())
     else:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hwprof.errors import MissingExtraError, ModelError
+from hwprof.errors import ModelError, needs_torch
 from hwprof.graph.ir import Graph, Node
 from hwprof.graph.weights import Weights, bias_name, random_weights, weight_name
 
@@ -37,12 +37,8 @@ def to_torch(graph: Graph, *, seed: int = 0) -> nn.Module:
         ModelError: an operator with weights bears the name of the scope of another.
     """
     _require_apart(graph)
-    try:
+    with needs_torch("a torch module of a network"):
         module = _module_class()(graph)
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise MissingExtraError("torch", "search", "a torch module of a network") from error
     _load(graph, module, random_weights(graph, seed=seed))
     return module
 

@@ -367,6 +367,11 @@ class Failure:
     attempts: int = 1
     retryable: bool = False
 
+    @property
+    def why(self) -> str:
+        """What failed and how, in one line."""
+        return f"{self.stage} failed ({self.kind}): {self.message}"
+
     def to_json(self) -> dict[str, Any]:
         """Return the failure as plain data."""
         return {
@@ -389,7 +394,6 @@ def plan_for(preset: str, **changes: Any) -> MeasurePlan:
     Raises:
         PlanError: the preset is unknown.
     """
-    plan = PRESETS.get(preset)
-    if plan is None:
+    if preset not in PRESETS:
         raise PlanError(f"unknown preset {preset!r}; expected one of {', '.join(PRESETS)}")
-    return replace(plan, **changes)
+    return replace(PRESETS[preset], **changes)

@@ -99,12 +99,11 @@ def _teller(
 
 
 def _failed(pair: Pair, failed: PairFailed) -> Comparison:
-    failure = failed.failure
     return Comparison(
         workload=pair.label,
         verdict="NOT_COMPARABLE",
         method="paired",
-        reason=f"{failed.side}: {failure.stage} failed ({failure.kind}): {failure.message}",
+        reason=f"{failed.side}: {failed.failure.why}",
     )
 
 

@@ -289,3 +289,12 @@ class Placed:
     piece: Piece
     slot: Slot | None = None
     block: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockPlace:
+    """Where a distinct piece stands in its space; it may have many places."""
+
+    slot: Slot
+    block: str
+    count: int = 1

@@ -15,14 +15,12 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from hwprof.errors import SpaceError
 from hwprof.space.architecture import Architecture, Slot
-from hwprof.space.pieces import Piece
+from hwprof.space.pieces import BlockPlace, Piece
 from hwprof.space.space import Alive, DesignSpace
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-    from hwprof.workload import BlockPlace
 
 T = TypeVar("T")
 Units = Sequence[tuple[str, ...]]
@@ -204,8 +202,6 @@ class SlottedSpace(DesignSpace):
 
     def block_places(self) -> Mapping[Piece, tuple[BlockPlace, ...]]:
         """Return where every distinct piece of the live blocks stands, in the slots' order."""
-        from hwprof.workload import BlockPlace
-
         found: dict[Piece, list[BlockPlace]] = {}
         for slot in self.slots:
             for block in self.choices(slot):

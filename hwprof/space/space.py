@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from hwprof.errors import SpaceError
 from hwprof.space.architecture import Architecture, Slot
-from hwprof.space.pieces import Piece, Placed
+from hwprof.space.pieces import BlockPlace, Piece, Placed
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-    from hwprof.workload import BlockPlace
 
 Alive = Mapping[Slot, tuple[str, ...]]
 

@@ -27,16 +27,18 @@ import numpy as np
 import pandas as pd
 
 from hwprof import api
-from hwprof.api.runs import latency_model, open_run, run_space, scored_samples
+from hwprof.api.runs import latency_model, scored_samples
 from hwprof.estimate.claims import holm
 from hwprof.estimate.friendliness import fit_friendliness
 from hwprof.estimate.least_squares import t_quantile, two_sided_p
+from hwprof.estimate.run_analysis import run_space
 from hwprof.pareto import hypervolume
 from hwprof.results import Reduction, Sample, Trial
 from hwprof.search.accuracy import open_accuracy
 from hwprof.search.reducer import reduce_space
 from hwprof.search.strategy import Evaluated, make_strategy
 from hwprof.space import Architecture, DesignSpace, get_space, reduced_space
+from hwprof.store import Run
 
 Judge = Callable[[Sequence[Architecture]], list[tuple[float, float]]]
 """Networks → latency in seconds and accuracy in percent."""
@@ -155,7 +157,7 @@ def run_case(name: str, run: Path, accuracy: str, sample: int, budget: float) ->
     """Return the case of a run folder with its latency model and an accuracy source."""
     model, _ = latency_model(run)
     source = open_accuracy(accuracy, data=None)
-    with open_run(run) as opened:
+    with Run.open(run) as opened:
         space, table = run_space(opened), opened.kind == "import"
         samples = [] if table else scored_samples(opened, accuracy)
     whole = api.reduce(run, accuracy=accuracy, max_accuracy_drop_pp=budget) if table else None

@@ -25,20 +25,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hwprof.api.runs import open_run
 from hwprof.estimate.design_matrix import DesignMatrix
 from hwprof.estimate.least_squares import hc3_covariance, ordinary_fit
 from hwprof.estimate.pinned import PinnedValues
 from hwprof.estimate.pinned_effects import pinned_latencies, pinned_response
 from hwprof.estimate.responses import Response
 from hwprof.estimate.run_analysis import run_friendliness, run_samples
+from hwprof.store import Run
 from tests.bench.waiting import burst_seconds, waited_seconds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hwprof.results import Sample
-    from hwprof.store import Run
 
     Floats = NDArray[np.float64]
 
@@ -118,7 +117,7 @@ def pinned_draws(
 
 def read(path: Path, rng: np.random.Generator) -> Spent:
     """Return the effects of a run with what its networks took."""
-    with open_run(path) as run:
+    with Run.open(path) as run:
         networks = [m for m in run.measurements() if m.workload.role == "network"]
         samples = run_samples(run)
         found = run_friendliness(run, samples)

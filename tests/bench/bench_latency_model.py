@@ -34,17 +34,17 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from hwprof import api
-from hwprof.api.runs import open_run, run_space
 from hwprof.errors import SpaceError
 from hwprof.estimate.crossval import spearman
 from hwprof.estimate.latency_model import AdditiveLatencyModel
-from hwprof.estimate.run_analysis import fitted_model
+from hwprof.estimate.run_analysis import fitted_model, run_space
 from hwprof.graph import architecture_cost, piece_cost
 from hwprof.isolated import piece_levels
 from hwprof.measure.records import Measurement
 from hwprof.results import Sample
 from hwprof.space import Architecture, DesignSpace, Piece
 from hwprof.space.pieces import SkipPiece
+from hwprof.store import Run
 from tests.bench.waiting import waited_seconds
 
 BARS = {"within_5pct": 0.95, "within_10pct": 0.995, "spearman": 0.99, "coverage95": 0.90}
@@ -148,7 +148,7 @@ def main() -> None:
     archs = list(dict.fromkeys(arch for found in passes for arch in found))
     known = [[found[arch] for found in passes if arch in found] for arch in archs]
     actual = np.array([np.mean([m.level_s for m in measured]) for measured in known])
-    with open_run(args.run) as run:
+    with Run.open(args.run) as run:
         space = run_space(run)
         seen = set(archs)
         fit = [s for s in run.networks() if s.latency_s is not None and s.arch not in seen]
@@ -206,7 +206,7 @@ def judges(args: argparse.Namespace, number: int) -> dict[Architecture, Measurem
         preset="standard",
         seed=1,
     )
-    with open_run(out) as run:
+    with Run.open(out) as run:
         networks = [m for m in run.measurements() if m.workload.role == "network"]
     return {m.workload.arch: m for m in networks if m.workload.arch and is_steady(m)}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import hwprof
-from hwprof.api.adapting import require_same_device
+from hwprof.api.device_checks import require_same_device
 from hwprof.api.runs import latency_model
 from hwprof.errors import IncompatibleRunError
 from hwprof.measure.records import DeviceOptions

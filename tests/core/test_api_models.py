@@ -1,15 +1,23 @@
-"""What a user names becomes a workload."""
+"""What a user names: functions of the package, and models that become workloads."""
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import hwprof
 from hwprof import api
 from hwprof.api.models import as_workload, check_inputs, require_batch
 from hwprof.errors import ModelError, PlanError
+
+
+def test_every_command_of_the_api_is_one_of_the_package() -> None:
+    assert all(callable(getattr(hwprof, name)) for name in hwprof.__all__)
+    commands = {n for n in api.__all__ if inspect.isfunction(getattr(api, n))}
+    assert commands - set(hwprof.__all__) == {"search_te_nas"}  # of another type than a search's
 
 
 @pytest.mark.parametrize("name", ["net.onnx", "package.module:function", "proxyless-gpu"])

@@ -149,6 +149,7 @@ class TestFromPython:
         with pytest.raises(PlanError, match="random needs accuracies"):
             # As the command line calls it: options of proxyless that nobody named.
             search(**common, strategy="random", proxyless=ProxylessOptions())
+        assert not (tmp_path / "out").exists()
 
     def test_targets_are_ceilings_only_under_a_hinge(self, space, tmp_path: Path, monkeypatch):
         sweeps: list[Sweep] = []

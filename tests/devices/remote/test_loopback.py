@@ -20,7 +20,7 @@ import pytest
 import rich.console
 
 from hwprof import api
-from hwprof.api.boards import device_label, refuse_emulated
+from hwprof.api.device_checks import device_label, refuse_emulated
 from hwprof.devices import device_ref
 from hwprof.devices.remote.address import parse_address
 from hwprof.devices.remote.board import Board, board_at
