@@ -81,7 +81,10 @@ def compare(
         _say_idle(device, options, inputs)
         return CompareResult(rows=compare_stored(stored[0] or [], stored[1] or [], threshold))
     if any(s is not None for s in stored):
-        kinds = ["stored measurements" if s is not None else "a model" for s in stored]
+        kinds = [
+            "stored measurements" if s is not None else _unstored(side)
+            for s, side in zip(stored, (base, new), strict=True)
+        ]
         raise PlanError(
             f"{str(base)!r} is {kinds[0]} and {str(new)!r} is {kinds[1]}; expected two models, two "
             "run folders, or two files of pytest-benchmark"
@@ -158,6 +161,12 @@ def _stored(source: Comparable) -> list[Stored | Missing] | None:
             )
         return read_baseline(path) if is_baseline(path) else read_run(path)
     return read_pytest_file(path) if is_pytest_file(path) else None
+
+
+def _unstored(source: Comparable) -> str:
+    """Say what is not stored: a path that is mistyped is no model."""
+    there = isinstance(source, Architecture) or os.path.exists(source)
+    return "a model" if there else "no file or folder"
 
 
 def read_run(folder: Path) -> list[Stored | Missing]:
