@@ -200,7 +200,8 @@ def device_ref(device: str, options: DeviceOptions) -> DeviceRef:
     known = registrations()
     name, separator, place = device.partition("@")
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
+        # A close match only: "gpu" is no slip for "cpu".
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise PlanError(
             f"unknown device {name!r}: {hint}expected one of {', '.join(known)} "

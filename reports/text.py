@@ -279,11 +279,25 @@ def reduction_text(reduction: Reduction) -> RenderableType:
     return Group(*parts, kept, *(Text(note) for note in reduction.notes))
 
 
+FIGURES = {
+    "n_networks": "random networks",
+    "mean_pct": "their mean accuracy",
+    "sd_pct": "their sd",
+    "min_pct": "least accurate",
+    "max_pct": "most accurate",
+    "smallest_network_pct": "fewest MACs",
+    "largest_network_pct": "most MACs",
+    "validation_pct": "validation accuracy",
+    "test_pct": "test accuracy",
+}
+"""What the accuracies of :class:`hwprof.search.training.TrainSummary` are called."""
+
+
 def training_text(row: Row) -> RenderableType:
     """Show what ``hwprof train`` did (its JSON), figure by figure."""
     rows = []
     for name, value in row.items():
-        label = name.removesuffix("_pct").removesuffix("_s").replace("_", " ")
+        label = FIGURES.get(name) or name.removesuffix("_pct").removesuffix("_s").replace("_", " ")
         if isinstance(value, float):
             value = format_pct(value) if name.endswith("_pct") else _number(name, value)
         rows.append((label, NOTHING if value is None else str(value)))

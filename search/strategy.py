@@ -95,8 +95,9 @@ class Strategy(Protocol):
     def ask(self, n: int) -> Request:
         """Return the next request, of at most ``n`` networks.
 
-        Every network is valid in the space and was never asked for before. A request without
-        networks means that the space is exhausted; from then on the strategy is done.
+        Every network is valid in the space and was never asked for before, whatever its
+        encoding (:class:`NewNetworks` sees to it). A request without networks means that the
+        space is exhausted; from then on the strategy is done.
         """
         ...
 
@@ -150,8 +151,7 @@ def require_strategy(name: str) -> None:
         return
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]!r}? Expected" if close else "expected"
-    apart = " or ".join(f"{other}, {why}" for other, why in APART.items())
-    raise PlanError(f"unknown strategy {name!r}; {hint} one of {', '.join(STRATEGIES)}, {apart}")
+    raise PlanError(f"unknown strategy {name!r}; {hint} one of {', '.join(known)}")
 
 
 def make_strategy(

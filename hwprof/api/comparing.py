@@ -85,7 +85,8 @@ def compare(
         return CompareResult(rows=compare_stored(stored_base, stored_new, threshold))
     if stored_base is not None or stored_new is not None:
         first, second = (
-            "a model" if s is None else "stored measurements" for s in (stored_base, stored_new)
+            _unstored(side) if s is None else "stored measurements"
+            for s, side in ((stored_base, base), (stored_new, new))
         )
         raise PlanError(
             f"{str(base)!r} is {first} and {str(new)!r} is {second}; expected two models, two "
@@ -157,6 +158,12 @@ def _stored(source: Comparable) -> list[Stored | Missing] | None:
             )
         return read_baseline(path) if is_baseline(path) else read_run(path)
     return read_pytest_file(path) if is_pytest_file(path) else None
+
+
+def _unstored(source: Comparable) -> str:
+    """Say what is not stored: a path that is mistyped is no model."""
+    there = isinstance(source, Architecture) or os.path.exists(source)
+    return "a model" if there else "no file or folder"
 
 
 def read_run(folder: Path) -> list[Stored | Missing]:

@@ -316,9 +316,10 @@ def load_search(folder: str | Path) -> SearchResult:
     try:
         data = json.loads(path.read_text())
     except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise StoreError(
-            f"{str(folder)!r} holds no finished search ({error}); "
-            "call the same `hwprof search` again to go on with it"
+            f"{str(folder)!r} holds no finished search (search.json: {reason}); expected the --out "
+            "of `hwprof search`, which goes on where it was interrupted when it is called again"
         ) from error
     version = data.get("format") if isinstance(data, dict) else None
     if version != 1:

@@ -9,6 +9,8 @@ from typing import NoReturn
 
 DEFECT = 70
 """Exit code of an error that hwprof does not raise on purpose; Python's own, 1, is a regression."""
+INTERRUPTED = 130
+"""What a shell reports of a program that SIGINT ended."""
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)
 """What the system says of a path that the user named: no defect, wherever it comes up."""
 
@@ -18,11 +20,14 @@ def main() -> None:
     from hwprof.cli.output import open_streams
 
     open_streams()
-    from hwprof.cli.app import app
     from hwprof.errors import HwprofError
 
     try:
+        from hwprof.cli.app import app
+
         app()
+    except KeyboardInterrupt:  # while the commands were loaded; once they are, the app says it
+        _end("\nhwprof: interrupted; call it again", INTERRUPTED)
     except HwprofError as error:
         _end(f"hwprof: {error}", error.exit_code)
     except Exception as error:  # noqa: BLE001 - the one place that turns a defect into its code

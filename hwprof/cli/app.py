@@ -7,9 +7,9 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from hwprof.cli import INTERRUPTED
 from hwprof.cli.output import discard_output, say
 
-INTERRUPTED = 130
 READER_GONE = 141
 """What a shell reports of a program that SIGPIPE ended."""
 

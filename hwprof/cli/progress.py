@@ -26,7 +26,8 @@ class ProgressLine:
         self._live: RichProgress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._last_plain_s = 0.0
-        self._last_stage = ""
+        self._last_state: tuple[str, bool] | None = None
+        """Stage of the last plain line, and whether that was its end, which is told once."""
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty():
@@ -74,11 +75,10 @@ class ProgressLine:
 
     def _plain(self, event: Progress) -> None:
         now_s = time.monotonic()
-        finished = event.done >= event.total
-        fresh = event.stage != self._last_stage
-        if not (finished or fresh or now_s - self._last_plain_s >= PLAIN_INTERVAL_S):
+        state = (event.stage, event.done >= event.total)
+        if state == self._last_state and now_s - self._last_plain_s < PLAIN_INTERVAL_S:
             return
-        self._last_plain_s, self._last_stage = now_s, event.stage
+        self._last_plain_s, self._last_state = now_s, state
         parts = [f"{event.stage}: {event.done} of {event.total}"]
         parts += [text for text in (_remaining(event.eta_s), event.label) if text]
         sys.stderr.write(", ".join(parts) + "\n")

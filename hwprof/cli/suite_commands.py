@@ -85,7 +85,10 @@ def history(
     seed: opt.Seed = 0,
     json_: opt.Json = False,
 ) -> None:
-    """Say when each workload became slower or faster, over all sessions that are stored."""
+    """Say when each workload became slower or faster.
+
+    It takes all sessions that are stored.
+    """
     from hwprof import api
     from hwprof.reports.history_text import history_text
 

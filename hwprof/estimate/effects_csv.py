@@ -92,7 +92,11 @@ def _read(path: Path) -> pd.DataFrame:
         frame = pd.read_csv(path, converters={"block": lambda name: name or None})
     # The last two: a .csv.gz that was cut short, or is damaged.
     except (OSError, ValueError, EOFError, zlib.error) as error:
-        raise DataError(f"cannot read the effects {str(path)!r}: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(
+            f"cannot read the effects {str(path)!r}: {reason}; expected a file that "
+            "`hwprof effects --csv` wrote"
+        ) from error
     needed = ["kind", "unit", "layer", "depth", "block", "latency_s"]
     missing = [name for name in needed if name not in frame.columns]
     if missing:

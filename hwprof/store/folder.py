@@ -16,6 +16,8 @@ from hwprof.store.schema import explained
 RUN_FORMAT = 1
 RUN_FILE = "run.json"
 
+MOST_TOLD = 5
+"""How many differences of two requests a message names."""
 GROWING = ("networks", "isolated")
 """What of a request may change from call to call: more networks, or the blocks as well."""
 
@@ -102,9 +104,9 @@ class RunFile:
         fixed_new = {k: v for k, v in new.request.items() if k not in GROWING}
         found = list(differences(fixed_old, fixed_new))
         if found:
-            what = "; ".join(f"{name} {_short(old)}, not {_short(new)}" for name, old, new in found)
             raise IncompatibleRunError(
-                f"{str(folder)!r} was made with {what}: ask for the same, or name another --out"
+                f"{str(folder)!r} was made with {_told(found)}: ask for the same, or name another "
+                "--out"
             )
         merged = dict(self.request)
         for name in GROWING:
@@ -120,6 +122,15 @@ def differences(old: Any, new: Any, name: str = "") -> Iterator[tuple[str, Any, 
             yield from differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
     elif old != new:
         yield name, old, new
+
+
+def _told(found: list[tuple[str, Any, Any]]) -> str:
+    """Name a few differences: another space comes first, for it brings dozens of its own."""
+    found = sorted(found, key=lambda difference: (difference[0] != "space", "." in difference[0]))
+    told = [f"{name} {_short(old)}, not {_short(new)}" for name, old, new in found[:MOST_TOLD]]
+    if (n_more := len(found) - len(told)) > 0:
+        told.append(f"and {n_more} more")
+    return "; ".join(told)
 
 
 def _short(value: Any) -> str:

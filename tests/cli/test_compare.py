@@ -179,6 +179,12 @@ class TestRuns:
         assert done.returncode == 2
         assert "stored measurements" in done.stderr
 
+    def test_a_run_against_a_path_that_is_mistyped(self, runs: Path) -> None:
+        done = hwprof("compare", "base", "bsae", cwd=runs)
+        assert done.returncode == 2
+        told = "'base' is stored measurements and 'bsae' is no file or folder; expected"
+        assert told in " ".join(done.stderr.split())
+
 
 @pytest.mark.parametrize(
     ("argv", "message"),

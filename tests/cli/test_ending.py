@@ -137,6 +137,24 @@ def failing(error: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_an_interruption_while_commands_are_loaded_shows_no_traceback() -> None:
+    script = (
+        "import sys, hwprof.cli\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'hwprof.cli.app':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "sys.argv = ['hwprof', 'spaces']\n"
+        "hwprof.cli.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 130
+    assert done.stderr.split() == ["hwprof:", "interrupted;", "call", "it", "again"]
+
+
 @pytest.mark.parametrize(
     "error", ["ZeroDivisionError()", "EOFError()", "OSError(5, 'Input/output error')"]
 )

@@ -126,6 +126,10 @@ MISTAKES = {
         ["import", "nan.csv", "--space", "mobile-mini", "--device-name", "x", "--out", "r"],
         "nan.csv line 2, arch: ",
     ),
+    "effects that are not there": (
+        ["reduce", "--effects", "e.csv", "--space", "mobile-mini"],
+        "cannot read the effects 'e.csv': No such file or directory; expected a file that",
+    ),
     "unknown fact of a search": (["search", "--space", "mobile-mini", "--out", "s"], "--latency"),
 }
 

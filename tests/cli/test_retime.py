@@ -235,7 +235,9 @@ class TestRetime:
             retime([folder / "here", other], out=tmp_path / "on", device="null")
         done = hwprof("retime", "nowhere", "--device", "null", "--out", "on", cwd=tmp_path)
         assert done.returncode == 2
-        assert "holds no finished search" in " ".join(done.stderr.split())
+        told = " ".join(done.stderr.split())
+        assert "'nowhere' holds no finished search (search.json: No such file or directory)" in told
+        assert "expected the --out of `hwprof search`" in told
 
 
 class TestReport:

@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 HEAVY = {"numpy", "onnx", "onnxruntime", "pandas", "matplotlib", "scipy", "torch", "sklearn"}
 COMMANDS = (
     *("quickstart", "devices", "spaces", "cost", "profile", "import", "effects", "predict"),
@@ -64,14 +66,17 @@ def test_every_contract_command_is_there() -> None:
         assert f" {command} " in done.stdout, command
 
 
-def test_every_command_is_described_in_full() -> None:
+@pytest.mark.parametrize(
+    ("group", "one"), [([], "suite"), (["suite"], "run"), (["devices"], "add")]
+)
+def test_every_command_is_described_in_full(group: list[str], one: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "hwprof", "--help"],
+        [sys.executable, "-m", "hwprof", *group, "--help"],
         env={**os.environ, "COLUMNS": "80"},
         capture_output=True,
         text=True,
         check=True,
     )
     commands = done.stdout.partition("Commands:")[2]
-    assert " suite " in commands
+    assert f" {one} " in commands
     assert "..." not in commands

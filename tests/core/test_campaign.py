@@ -299,6 +299,18 @@ def test_a_campaign_of_something_else_is_refused(mini: DesignSpace, opened: Open
         assert said in str(caught.value)
 
 
+def test_a_campaign_of_another_space_is_refused_in_a_few_words(
+    mini: DesignSpace, opened: Opener
+) -> None:
+    opened(plan_campaign(mini, n_networks=5)).close()
+    with pytest.raises(IncompatibleRunError) as caught:
+        opened(plan_campaign(get_space("proxylessnas"), n_networks=5))
+    said = str(caught.value)
+    assert 'was made with space "mobile-mini", not "proxylessnas"; ' in said
+    assert "more: ask for the same" in said
+    assert said.count(", not ") == 5
+
+
 @pytest.mark.parametrize("name", ["mobile-mini", "nasbench201", "ofa-resnet50"])
 def test_isolated_times_come_back_to_every_place(
     name: str, fake: FakeEngine, opened: Opener

@@ -23,6 +23,11 @@ def test_unknown_device_names_the_nearest() -> None:
         registry.device_ref("cpu-toch", DeviceOptions())
 
 
+def test_a_gpu_is_not_taken_for_a_slip_of_cpu() -> None:
+    with pytest.raises(PlanError, match=r"unknown device 'gpu': expected one of cpu, .*cuda"):
+        registry.device_ref("gpu", DeviceOptions())
+
+
 def test_listing_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     statuses = {s.name: s for s in registry.list_devices()}

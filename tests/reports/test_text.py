@@ -225,6 +225,18 @@ def test_predictions_tell_networks_of_other_widths_apart():
         assert f"stem depth 0 | widths 0 0 0 0 0 {last}" in out
 
 
+def test_training_says_whose_accuracies_its_figures_are():
+    out = shown(
+        text.training_text({"n_networks": 16, "mean_pct": 14.1, "smallest_network_pct": 9.5})
+    )
+    for name, figure in (
+        ("random networks", "16"),
+        ("their mean accuracy", "14.10 %"),
+        ("fewest MACs", "9.50 %"),
+    ):
+        assert f"{name} {figure}" in " ".join(out.split())
+
+
 def test_training_and_quickstart_show_every_figure():
     out = shown(text.training_text({"accuracy_pct": 91.234, "wall_s": 75.2, "out": None}))
     assert "91.23 %" in out
