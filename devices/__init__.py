@@ -209,7 +209,11 @@ def device_ref(device: str, options: DeviceOptions) -> DeviceRef:
         )
     if not separator:
         return DeviceRef(
-            name=name, factory=known[name].factory, options=options, memory=known[name].memory
+            name=name,
+            factory=known[name].factory,
+            options=options,
+            memory=known[name].memory,
+            check=known[name].check,
         )
     from hwprof.devices.remote.remembered import address_of
 

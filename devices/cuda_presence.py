@@ -31,8 +31,8 @@ def torch_lacks() -> str:
         return no
     if built is not None and built[1].strip() == "None":
         return (
-            "torch is built without CUDA: run pip install --force-reinstall torch --index-url "
-            "https://download.pytorch.org/whl/cu130"
+            "torch is built without CUDA: install one that is, as pytorch.org/get-started tells "
+            "(compute platform: CUDA)"
         )
     return ""
 

@@ -82,9 +82,12 @@ def launcher_for(ref: DeviceRef) -> Launcher:
     """Return what starts workers of a device.
 
     Raises:
-        DeviceUnavailableError: it cannot be loaded, or the device cannot be reached.
+        DeviceUnavailableError: it cannot be loaded, or the device is not there.
     """
     if ref.launcher is None:
+        # Before workers import a runtime, which takes seconds, to find no device.
+        if ref.check and (lack := load_factory(f"the check of {ref.name}", ref.check)()):
+            raise DeviceUnavailableError(f"the device {ref.name!r} cannot be used: {lack}")
         return HostLauncher(memory=ref.memory)
     launcher: Launcher = load_factory(ref.name, ref.launcher)(ref)
     return launcher

@@ -54,13 +54,13 @@ class DeviceRef:
     """``package.module:Class``, called with one :class:`DeviceOptions`."""
     options: DeviceOptions = DeviceOptions()
     launcher: str | None = None
-    """``package.module:callable`` that is given this record and returns what starts workers next
-    to the device; None for a device of this host."""
+    """``package.module:callable``: of this record it makes what starts workers elsewhere."""
     address: str | None = None
     """Where the device is, e.g. ``ssh://pi@192.168.1.20:22``; None for this host."""
     memory: str | None = None
-    """``package.module:function`` that returns the free bytes of a device with memory of its own,
-    next to the device and without opening it; None for one that works in the host's memory."""
+    """``package.module:function`` that tells the free bytes of the device's own memory, if any."""
+    check: str = ""
+    """``package.module:function`` that says, before workers start, what it lacks here, if anything."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -146,6 +146,18 @@ def test_a_device_that_cannot_be_opened_ends_the_campaign() -> None:
         run([block("a")], ref)
 
 
+def no_device_here() -> str:
+    """What a registration's check says of a device that is not there."""
+    return "its driver is missing"
+
+
+def test_a_device_that_is_not_there_is_told_before_workers_start() -> None:
+    check = f"{__name__}:{no_device_here.__name__}"
+    ref = DeviceRef(name="ghost", factory="hwprof.no_such_module:Adapter", check=check)
+    with pytest.raises(DeviceUnavailableError, match=r"'ghost' cannot be used: its driver"):
+        run([block("a")], ref)
+
+
 def test_telemetry_of_the_device_decides_the_verdict() -> None:
     ref = null(load={"foreign_cores": 0.9, "steal_share": 0.05, "throttled": True})
     result = measured(run([block("a")], ref)["a"])
