@@ -341,7 +341,9 @@ def retimed_text(row: Row) -> RenderableType:
         level = Interval(found["level_s"], *found["ci95_s"]) if found["ci95_s"] else None
         network = " | ".join(t for _, t in unit_texts(Architecture.from_json(found["arch"])))
         _add(table, format_interval(level), found["verdict"] or found["failure"], network)
-    head = f"{row['n_done']} networks timed on {row['device']}, {row['n_failed']} failed"
+    n_done = row["n_done"]
+    what = "network" if n_done == 1 else "networks"
+    head = f"{n_done} {what} timed on {row['device']}, {row['n_failed']} failed"
     marks = [Text(EMULATED, style="bold")] if is_emulated(row["fingerprint"]) else []
     return Group(*marks, Text(head), table, Text(f"kept in {row['out']}, for hwprof report"))
 

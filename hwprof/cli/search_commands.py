@@ -185,6 +185,7 @@ def search(
             progress=progress,
         )
     print_json(result.to_json()) if json_ else print_text(text.front_text(result))
+    say(f"kept in {out}, for hwprof report")
 
 
 def retime(

@@ -44,6 +44,7 @@ def test_a_search_finds_a_front_of_percentiles(folder: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert WARNING in done.stderr
+    assert done.stderr.endswith("kept in front, for hwprof report\n")
     front = json.loads(done.stdout)["front"]
     assert {row["accuracy_source"] for row in front} == {"percentile by proxy:macs"}
     ranked = sorted(front, key=lambda row: row["accuracy_pct"])
