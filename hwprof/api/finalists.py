@@ -53,6 +53,15 @@ class FinalistMeasurer:
         self._plan = plan_for(preset, seed=seed)
         self._progress = progress
 
+    @property
+    def request(self) -> dict[str, Any]:
+        """All that must be equal for a measurement that is kept to stand for one asked for now."""
+        return {
+            "device": self._name,
+            "options": asdict(self._options),
+            "plan": self._plan.key_fields(),
+        }
+
     def __call__(self, archs: Sequence[Architecture]) -> list[Result]:
         """Return one result for each network."""
         from hwprof.measure.engine import measure
@@ -81,13 +90,7 @@ class FinalistMeasurer:
         from hwprof.store import Run
         from hwprof.store.session_file import SessionFile
 
-        # All that must be equal for a measurement kept here to stand for one asked for now.
-        request = {
-            "device": self._name,
-            "options": asdict(self._options),
-            "plan": self._plan.key_fields(),
-        }
-        with Run.create_or_resume(folder, KIND, request) as store:
+        with Run.create_or_resume(folder, KIND, self.request) as store:
             known: dict[str, Result] = {m.workload.key: m for m in store.measurements()}
             fresh = measure(
                 [w for w in workloads if w.key not in known],
@@ -143,11 +146,15 @@ def open_measurer(
     return measurer
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(folder: Path, measurer: FinalistMeasurer | None) -> None:
     """Make the folder of a search, unless it is that of another run, which a search would hide.
 
+    Args:
+        folder: the folder.
+        measurer: what is to measure there; what was measured otherwise is told before the search.
+
     Raises:
-        IncompatibleRunError: it is that of another run.
+        IncompatibleRunError: it is that of another run, or holds other measurements.
         StoreError: it cannot be made.
     """
     from hwprof.store.folder import RUN_FILE, RunFile
@@ -160,10 +167,15 @@ def make_folder(folder: Path) -> None:
         raise StoreError(
             f"cannot make the folder {str(folder)!r}: {error.strerror or error}; {step}"
         ) from error
-    if is_run and (kind := RunFile.read(folder).kind) != KIND:
+    if not is_run:
+        return
+    before = RunFile.read(folder)
+    if before.kind != KIND:
         raise IncompatibleRunError(
-            f"{str(folder)!r} is a run of {kind!r}, not of a search; name another --out"
+            f"{str(folder)!r} is a run of {before.kind!r}, not of a search; name another --out"
         )
+    if measurer is not None:
+        before.grown(folder, KIND, measurer.request)
 
 
 def identity(fingerprint: Fingerprint | None) -> dict[str, Any] | None:

@@ -161,7 +161,7 @@ def search_te_nas(
         seed=seed,
         progress=progress,
     )
-    make_folder(folder)
+    make_folder(folder, measurer)
     accept = LatencyModelCheck(
         run=latency,
         space=design,
