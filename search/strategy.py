@@ -96,7 +96,7 @@ class Strategy(Protocol):
         """Return the next request, of at most ``n`` networks.
 
         Every network is valid in the space and was never asked for before. A request without
-        networks means that the space is exhausted; from then on the strategy is done.
+        networks means that no new one comes up; from then on the strategy is done.
         """
         ...
 
