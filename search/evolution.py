@@ -6,7 +6,7 @@ every network has to be found anew by its descendants, one lucky score does not 
 
 The algorithm has one goal. Here a step draws the goal as well: in each tournament a price of
 time λ, uniform over the angle between "only accuracy" and "only latency" on goals scaled to the
-range of the population, and the winner is the best of accuracy − λ · latency (random
+range of those that meet, and the winner is the best of accuracy − λ · latency (random
 scalarisation, as in ParEGO, Knowles 2006), so that one population covers the front. With a
 target, as in the paper: the most accurate wins, and networks beyond the ceiling lose to all
 others, least violation first.

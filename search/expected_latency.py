@@ -112,12 +112,13 @@ class ExpectedLatency:
         Raises:
             SpaceError: the model cannot predict the networks of the space.
         """
-        lines = sorted(f"{slot} {block} {value!r}" for (slot, block), value in self.table.items())
+        lines = sorted(
+            f"{slot} {block} {_whole_ps(value)}" for (slot, block), value in self.table.items()
+        )
         # The table has neither the constant part nor interaction terms.
         rng = np.random.default_rng(0)
         networks = [self._space.sample(rng) for _ in range(DIGEST_NETWORKS)]
-        # Not to the last bit: sums of the same numbers may come in another order.
-        lines += [f"{latency_s:.9g}" for latency_s in self.of(networks)]
+        lines += [str(_whole_ps(latency_s)) for latency_s in self.of(networks)]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
     def __call__(self, probabilities: Mapping[Where, Tensor]) -> Tensor:
@@ -169,6 +170,11 @@ class ExpectedLatency:
         if slot.layer >= self._space.max_depth[slot.unit]:
             return [0.0] * len(known)
         return _spread(known, self._space.choices(slot), probabilities.get(slot))
+
+
+def _whole_ps(latency_s: float) -> int:
+    """Return a latency without its last bits, which another number of threads fits otherwise."""
+    return round(latency_s * 1e12)
 
 
 def _one_hot(index: int, n: int) -> Tensor:

@@ -116,7 +116,7 @@ def read_folder(folder: Path, wanted: Wanted) -> RawImages:
         DataError: there are no class folders, an empty one, or a file that is no image.
     """
     inner = {p.name.lower(): p for p in _folders(folder)}
-    if "train" in inner:
+    if "train" in inner and not _is_class(inner):
         parts = {SPLIT_FOLDERS[name]: p for name, p in inner.items() if name in SPLIT_FOLDERS}
     else:
         parts = {"train": folder}
@@ -174,6 +174,11 @@ def read_archive(path: Path, wanted: Wanted) -> RawImages:
                 images=_resized_array(images[chosen], wanted), labels=labels[split][chosen]
             )
     return RawImages(classes=classes, splits=splits)
+
+
+def _is_class(inner: Mapping[str, Path]) -> bool:
+    """Say whether ``train`` holds images of trains: no folders, and stands beside other classes."""
+    return not inner.keys() <= SPLIT_FOLDERS.keys() and not _folders(inner["train"])
 
 
 def _folders(folder: Path) -> list[Path]:

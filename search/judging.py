@@ -122,10 +122,11 @@ class Judge:
         self, arch: Architecture, found: Prediction, accuracy_pct: float | None
     ) -> Trial | Refusal:
         if accuracy_pct is None or not math.isfinite(accuracy_pct):
+            given = "no accuracy" if accuracy_pct is None else f"an accuracy of {accuracy_pct}"
             return Refusal(
                 arch=arch,
                 stage="accuracy",
-                reason=f"{self.accuracy.name} gives {accuracy_pct} as its accuracy",
+                reason=f"{self.accuracy.name} has {given} for {arch}",
                 latency_s=found.latency_s,
             )
         cost = architecture_cost(self.space, arch)

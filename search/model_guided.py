@@ -49,6 +49,9 @@ EDGE = 0.2
 """Accuracy a is learnt as −log(best + EDGE · (best − median) − a): differences count more the
 nearer they are to the best."""
 MOST_PARENTS = 40
+BARREN = 160
+"""Networks in a row that are beyond the ceiling, and no nearer to it than those before: then no
+more is to be expected. Each round of them was chosen among a thousand that are no faster."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +118,9 @@ class ModelGuided(Rounds):
         self._weights, self._n_learnt = state["weights"], state["n_learnt"]
 
     def _plan(self) -> list[Architecture]:
-        """Return the networks of the next round; none where the space is exhausted."""
+        """Return the networks of the next round; none where no more come up within the ceiling."""
+        if self._is_barren():
+            return []
         judged = [m for m in self._members if m.accuracy_pct is not None]
         size = max(self._settings.batch, len(judged) // GROWTH)
         if len(judged) < self._settings.initial:
@@ -126,6 +131,13 @@ class ModelGuided(Rounds):
         # Candidates are drawn without insisting: only where they run out is every draw needed.
         queue = queue or [self._draw()]
         return [arch for arch in queue if arch is not None]
+
+    def _is_barren(self) -> bool:
+        before, last = self._members[:-BARREN], self._members[-BARREN:]
+        if not before or any(m.accuracy_pct is not None for m in last):
+            return False
+        nearest, found = (min(m.excess_s(self._ceiling_s) for m in part) for part in (before, last))
+        return found >= nearest
 
     def _least_violation(self, size: int) -> list[Architecture]:
         """Choose random networks, those within the ceiling first; without foresight, any."""

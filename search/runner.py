@@ -239,7 +239,7 @@ class _Search:
         if self.ledger.evaluations >= max_evals:
             return "evaluations"
         if self.strategy.done:
-            return "space exhausted"
+            return "no new networks"
         # Finalists that were measured before the search was prolonged took no time from it.
         judging_s = self.ledger.tick() - self.ledger.measuring_s
         if max_time_s is not None and judging_s >= max_time_s:

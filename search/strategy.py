@@ -96,8 +96,8 @@ class Strategy(Protocol):
         """Return the next request, of at most ``n`` networks.
 
         Every network is valid in the space and was never asked for before, whatever its
-        encoding (:class:`NewNetworks` sees to it). A request without networks means that the
-        space is exhausted; from then on the strategy is done.
+        encoding (:class:`NewNetworks` sees to it). A request without networks means that no new
+        one comes up; from then on the strategy is done.
         """
         ...
 

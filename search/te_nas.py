@@ -22,7 +22,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from hwprof.errors import PlanError, SpaceError
+from hwprof.errors import DataError, HwprofError, PlanError, SpaceError
 from hwprof.progress import Pace, Progress, ProgressCallback
 from hwprof.search.events import ChoicesPruned, SearchStarted
 from hwprof.search.indicators import Indicate, TeNasConfig
@@ -119,10 +119,17 @@ class Reach:
         """Predict all networks of ``space``.
 
         Raises:
+            DataError: one of them has no latency.
             PlanError: not one is within the target.
         """
         cells = list(product(*(space.choices(slot) for slot in space.slots)))
-        predicted = latency([space.assemble((cell,), ()) for cell in cells])
+        try:
+            predicted = latency([space.assemble((cell,), ()) for cell in cells])
+        except HwprofError as error:
+            raise DataError(
+                f"{error}; to keep to a target te-nas needs the latency of every cell without "
+                f"{NOTHING!r}: name another source with --latency, or leave out --target-ms"
+            ) from error
         times_s = [latency_s for latency_s, _ in predicted]
         self.fastest_s = min(times_s)
         self._within = [c for c, time_s in zip(cells, times_s, strict=True) if time_s <= target_s]
@@ -198,6 +205,7 @@ def search_te_nas(
         progress: called after each repeat.
 
     Raises:
+        DataError: there is a target, and a network without a latency.
         IncompatibleRunError: ``folder`` holds a search that was asked something else.
         PlanError: no network is within the target.
         SpaceError: the space is another one.

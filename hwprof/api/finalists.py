@@ -57,6 +57,15 @@ class FinalistMeasurer:
         self._plan = plan_for(preset, seed=seed)
         self._progress = progress
 
+    @property
+    def request(self) -> dict[str, Any]:
+        """All that must be equal for a measurement that is kept to stand for one asked for now."""
+        return {
+            "device": self.ref.name,
+            "options": asdict(self.ref.options),
+            "plan": self._plan.key_fields(),
+        }
+
     def __call__(self, archs: Sequence[Architecture]) -> list[Result]:
         """Return one result for each network."""
         from hwprof.measure.engine import measure
@@ -77,13 +86,7 @@ class FinalistMeasurer:
     def _kept(self, workloads: Sequence[Workload], folder: Path) -> list[Result]:
         from hwprof.campaign import measure_into
 
-        # All that must be equal for a measurement kept here to stand for one asked for now.
-        request = {
-            "device": self.ref.name,
-            "options": asdict(self.ref.options),
-            "plan": self._plan.key_fields(),
-        }
-        with Run.create_or_resume(folder, KIND, request) as store:
+        with Run.create_or_resume(folder, KIND, self.request) as store:
             known: dict[str, Result] = {m.workload.key: m for m in store.measurements()}
             todo = [w for w in workloads if w.key not in known]
             fresh = measure_into(store, todo, self.ref, self._plan, progress=self._progress)
@@ -130,19 +133,28 @@ def open_measurer(
     return measurer
 
 
-def make_search_folder(folder: Path) -> None:
+def make_search_folder(folder: Path, measurer: FinalistMeasurer | None) -> None:
     """Make the folder of a search, unless it is that of another run, which a search would hide.
 
+    Args:
+        folder: the folder.
+        measurer: what is to measure there; what was measured otherwise is told before the search.
+
     Raises:
-        IncompatibleRunError: it is that of another run.
+        IncompatibleRunError: it is that of another run, or holds other measurements.
         StoreError: it cannot be made.
     """
     make_folder(folder)
     # os.path: of a folder that may not be entered pathlib raises; the search says what is wrong.
-    if os.path.exists(folder / RUN_FILE) and (kind := RunFile.read(folder).kind) != KIND:
+    if not os.path.exists(folder / RUN_FILE):
+        return
+    before = RunFile.read(folder)
+    if before.kind != KIND:
         raise IncompatibleRunError(
-            f"{str(folder)!r} is a run of {kind!r}, not of a search; name another --out"
+            f"{str(folder)!r} is a run of {before.kind!r}, not of a search; name another --out"
         )
+    if measurer is not None:
+        before.grown(folder, KIND, measurer.request)
 
 
 def identity(fingerprint: Fingerprint | None) -> dict[str, Any] | None:

@@ -102,12 +102,18 @@ def retime(
 
     Raises:
         IncompatibleRunError: the searches are of several spaces or input sizes, or ``out`` holds
-            times of another device, other options or another protocol.
+            a search, or times of another device, other options or another protocol.
         DeviceError: the device is not there, or not one network could be timed.
     """
     from hwprof.campaign import measure_into
     from hwprof.devices import device_ref
+    from hwprof.search.journal import CHECKPOINT_FILE
 
+    if (Path(out) / CHECKPOINT_FILE).exists():
+        raise IncompatibleRunError(
+            f"{str(out)!r} is the folder of a search, which could not go on in a run of times; "
+            "name another --out"
+        )
     paths = [searches] if isinstance(searches, str | Path) else list(searches)
     found = [load_search(path) for path in paths]
     workloads = _workloads(found, paths)

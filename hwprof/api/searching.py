@@ -180,7 +180,7 @@ def search(
         progress=progress,
     )
     if folder is not None:
-        make_search_folder(folder)
+        make_search_folder(folder, measure)
     n_finalists = N_FINALISTS if n_finalists is None else n_finalists
     shown_device = measure.device if measure else None
     accept = LatencyModelCheck(

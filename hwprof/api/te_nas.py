@@ -133,7 +133,7 @@ def search_te_nas(
         progress: called as the search goes on.
 
     Raises:
-        DataError: the network's latency is not known; it is kept.
+        DataError: the network's latency is not known; it is kept. Or another's that a target needs.
         DeviceError: the device is not there, or the network could not be measured, which is kept.
         IncompatibleRunError: the latency model is of another space or device.
         MissingExtraError: torch is not installed.
@@ -158,7 +158,7 @@ def search_te_nas(
         seed=seed,
         progress=progress,
     )
-    make_search_folder(folder)
+    make_search_folder(folder, measurer)
     accept = LatencyModelCheck(
         run=latency,
         space=design,

@@ -225,6 +225,22 @@ class TestRetime:
         with pytest.raises(DeviceError, match="none of the 2 networks could be timed on 'null'"):
             retime(folder / "here", out=tmp_path / "on", device="null", script=script)
 
+    def test_the_folder_of_a_search_is_left_to_it(self, tmp_path: Path) -> None:
+        tables = {"acc.csv": "accuracy_pct", "lat.csv": "latency_ms"}
+        for name, column in tables.items():
+            rows = [f"{a.cell},{i / 30}" for i, a in enumerate(cells(2000), 60)]
+            (tmp_path / name).write_text("\n".join([f"arch,{column}", *rows]) + "\n")
+        asked: dict[str, Any] = {
+            "space": "nasbench201",
+            "latency": tmp_path / "lat.csv",
+            "accuracy": f"table:{tmp_path / 'acc.csv'}",
+            "out": tmp_path / "front",
+        }
+        search(**asked, max_evals=2)
+        with pytest.raises(IncompatibleRunError, match="is the folder of a search"):
+            retime(tmp_path / "front", out=tmp_path / "front", device="null")
+        assert len(search(**asked, max_evals=3).trials) > 0
+
     def test_an_empty_front_and_two_spaces_are_refused(self, folder: Path, tmp_path: Path) -> None:
         empty = made_up(tmp_path / "empty", [], NULL)
         with pytest.raises(PlanError, match="there is nothing to time"):

@@ -112,7 +112,7 @@ MISTAKES = {
     "options of proxyless": (["--epochs", "3"], "(--epochs) mean nothing to te-nas"),
     "layers": (["--space", "mobile-mini"], "expected nasbench201"),
     "a target of nothing": (["--target-ms", "0"], "--target-ms is 0"),
-    "a table with gaps": (["--target-ms", "2"], "'table.csv' has no latency for"),
+    "a table with gaps": (["--target-ms", "2"], "'none': name another source with --latency"),
 }
 
 

@@ -40,3 +40,16 @@ def test_a_search_does_not_hide_another_run(tmp_path: Path) -> None:
     Run.create(tmp_path, "profile", {"space": "mobile-mini"}).close()
     with pytest.raises(IncompatibleRunError, match="a run of 'profile', not of a search"):
         api.search(space="mobile-mini", latency=tmp_path, accuracy="table:a.csv", out=tmp_path)
+
+
+def test_another_question_is_refused_before_the_search_begins(tmp_path: Path) -> None:
+    FinalistMeasurer(tmp_path, "null", DeviceOptions(), "quick", 0, None)([arch()])
+    with pytest.raises(IncompatibleRunError, match=r"options\.batch 1, not 2"):
+        api.search(
+            space="mobile-mini",
+            latency=tmp_path / "never-read",
+            accuracy="table:a.csv",
+            out=tmp_path,
+            measure_on="null",
+            batch=2,
+        )

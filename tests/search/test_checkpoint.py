@@ -54,7 +54,9 @@ class TestCheckpoint:
         with pytest.raises(DataError, match="other images than the checkpoint was trained on"):
             task_from_json(dict(meta.task) | {"split_seed": 1}, resolution_px=32)
 
-    @pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04"])
+    @pytest.mark.parametrize(
+        "content", [b"", b"no checkpoint", b"PK\x03\x04", b"arch,accuracy_pct\n", b"j\x84\xc9F"]
+    )
     def test_a_file_that_is_none(self, content: bytes, tmp_path: Path):
         path = tmp_path / "x.pt"
         path.write_bytes(content)

@@ -108,6 +108,21 @@ class TestExpectedLatency:
         assert len(set(digests)) == 3
         assert ExpectedLatency(PlantedTable(space, COSTS), space).digest == digests[0]
 
+    def test_the_digest_does_not_hang_on_rounding(self):
+        """Another number of threads fits other last bits, and a zero of either sign."""
+        space = toy_space()
+        digests = {
+            ExpectedLatency(PlantedTable(space, costs), space).digest
+            for costs in (
+                {**COSTS, SKIP: 0.0},
+                {**{b: float(np.nextafter(c, 1.0)) for b, c in COSTS.items()}, SKIP: 1e-19},
+                {**{b: float(np.nextafter(c, 0.0)) for b, c in COSTS.items()}, SKIP: -1e-19},
+            )
+        }
+        assert len(digests) == 1
+        dearer = {b: c + 1e-9 for b, c in COSTS.items()}
+        assert ExpectedLatency(PlantedTable(space, dearer), space).digest not in digests
+
     def test_a_block_without_latency_is_named(self):
         space = toy_space()
         lacking = {b: c for b, c in COSTS.items() if b != "mbconv_k7_e3"}

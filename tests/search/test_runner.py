@@ -190,7 +190,7 @@ def test_what_cannot_be_judged_has_a_reason_and_no_number(tmp_path: Path) -> Non
     accuracy = FakeAccuracy(blind=lambda arch: code_of(arch) % 3 == 0)
     result = search(latency=patchy, accuracy=accuracy, folder=tmp_path)
     refused = [e for e in events(tmp_path) if e["event"] == "ArchRefused"]
-    reasons = {(e["stage"], e["reason"].split(" is ")[0].split(" gives ")[0][:14]) for e in refused}
+    reasons = {(e["stage"], e["reason"].split(" is ")[0].split(" has ")[0][:14]) for e in refused}
     assert reasons == {
         ("latency", "no latency for"),
         ("latency", "the predicted "),
@@ -204,7 +204,7 @@ def test_what_cannot_be_judged_has_a_reason_and_no_number(tmp_path: Path) -> Non
 
 
 def test_nothing_to_judge_is_an_error_that_says_why() -> None:
-    with pytest.raises(DataError, match="the first: fake gives None"):
+    with pytest.raises(DataError, match="the first: fake has no accuracy for mobile-mini@"):
         search(accuracy=FakeAccuracy(blind=lambda arch: True), max_evals=16)
     with pytest.raises(DataError, match="give the search more time"):
         search(max_time_s=0.0)
@@ -379,6 +379,14 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="file/run"):
         search(folder=tmp_path / "file" / "run")
+
+
+def test_a_search_that_finds_nothing_new_does_not_claim_to_have_seen_all() -> None:
+    """Of the rarest networks of a space 200 draws may miss every one."""
+    few = SPACE.restrict({s: SPACE.choices(s)[:1] for s in SPACE.slots})
+    strategy = make_strategy("random", few, np.random.default_rng(0))
+    result = run_search(few, strategy, accuracy=FakeAccuracy(), latency=predicted, max_evals=10_000)
+    assert result.settings["ended_by"] == "no new networks"
 
 
 def test_time_ends_a_search_at_the_next_request() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -43,6 +45,16 @@ def tiny_cells(n_free: int) -> DesignSpace:
     return NB201.restrict(kept)
 
 
+EQUAL = Trial(
+    arch=MINI.sample(np.random.default_rng(0)),
+    accuracy_pct=50.0,
+    accuracy_source="made up",
+    latency_s=1.0,
+    latency_source="predicted",
+    macs=1,
+    params=1,
+)
+"""A verdict that is the same for every network."""
 SPACES = {"mini": MINI, "mini-reduced": reduced_mini(), "cells": NB201}
 
 
@@ -349,22 +361,29 @@ def test_equal_scores_do_not_stop_the_model() -> None:
     for _ in range(6):
         archs = strategy.ask(8).archs
         assert len(archs) == 8
-        strategy.tell(
-            Evaluated(
-                outcomes=tuple(
-                    Trial(
-                        arch=arch,
-                        accuracy_pct=50.0,
-                        accuracy_source="",
-                        latency_s=1.0,
-                        latency_source="predicted",
-                        macs=1,
-                        params=1,
-                    )
-                    for arch in archs
-                )
-            )
-        )
+        strategy.tell(Evaluated(outcomes=tuple(replace(EQUAL, arch=arch) for arch in archs)))
+
+
+def test_the_model_gives_up_once_nothing_new_keeps_the_ceiling() -> None:
+    def judged(arch: Architecture) -> Trial | Refusal:
+        latency_s = float(NB201.encode(arch).sum() + 1)
+        if latency_s > 3.0:
+            return Refusal(arch=arch, stage="target", reason="", latency_s=latency_s)
+        return replace(EQUAL, arch=arch, latency_s=latency_s)
+
+    strategy = ModelGuided(NB201, np.random.default_rng(0), target_s=3.0)
+    strategy.foresee(lambda archs: [judged(a).latency_s for a in archs])
+    outcomes: list[Trial | Refusal] = []
+    while not strategy.done and len(outcomes) < 400:
+        told = tuple(judged(a) for a in strategy.ask(8).archs)
+        strategy.tell(Evaluated(outcomes=told))
+        outcomes += told
+    assert strategy.done
+    cells = product(*map(NB201.choices, NB201.slots))
+    networks = {NB201.canonical(NB201.assemble((cell,), ())) for cell in cells}
+    within = {a for a in networks if isinstance(judged(a), Trial)}
+    assert {o.arch for o in outcomes if isinstance(o, Trial)} == within
+    assert len(within) > 5
 
 
 @pytest.mark.parametrize(

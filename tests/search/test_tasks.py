@@ -191,6 +191,18 @@ class TestFolder:
         with pytest.raises(DataError, match=rf"{split}' holds no folders"):
             load_task(str(tmp_path), resolution_px=8)
 
+    def test_a_class_may_be_called_train(self, tmp_path: Path):
+        """As one of CIFAR-100's is."""
+        for name in ("bus", "train"):
+            save_images(tmp_path / name, 20)
+        assert load_task(str(tmp_path), resolution_px=8).n_classes == 2
+
+    def test_images_in_train_itself_are_no_classes_beside_a_split(self, tmp_path: Path):
+        for name in ("train", "val"):
+            save_images(tmp_path / name, 20)
+        with pytest.raises(DataError, match="train' holds no folders"):
+            load_task(str(tmp_path), resolution_px=8)
+
     def test_one_class(self, tmp_path: Path):
         save_images(tmp_path / "only", 10)
         with pytest.raises(DataError, match="one class"):
