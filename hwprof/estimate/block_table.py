@@ -95,14 +95,14 @@ def table_model(
     )
 
 
-def table_samples(model: AdditiveLatencyModel, n: int | None = None) -> list[Sample]:
+def table_samples(model: AdditiveLatencyModel) -> list[Sample]:
     """Return random networks of the space, priced by the table.
 
-    Accuracy is no sum of blocks: its effects need networks to score. They are the first ``n``
-    (by default as many as a profile would measure) of the shared design with seed 0.
+    Accuracy is no sum of blocks: its effects need networks to score. They are the first of the
+    shared design with seed 0, as many as a profile would measure.
     """
     space = model.space
-    archs = sample_networks(space, SEED, default_n_networks(space) if n is None else n)
+    archs = sample_networks(space, SEED, default_n_networks(space))
     latencies, half_widths = model.predict_many(archs)
     return [
         Sample(arch=arch, latency_s=float(latency), latency_se_s=float(half) / NORMAL_975)

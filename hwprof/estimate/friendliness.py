@@ -70,7 +70,7 @@ def fit_friendliness(
     codes = design.encode([s.arch for s in timed])
     y = np.array([s.latency_s for s in timed], dtype=np.float64)
     levels = session_levels(design.rows(codes), y, [s.session for s in timed])
-    latency = _fit_response(design, codes, y, [_own_se_s(s) for s in timed], levels)
+    latency = _fit_response(design, codes, y, levels)
     accuracy, notes = _fit_accuracy(design, [s for s in samples if s.accuracy_pct is not None])
     counts = design.counts(codes)
     return Friendliness(
@@ -85,14 +85,6 @@ def fit_friendliness(
     )
 
 
-def _own_se_s(sample: Sample) -> float | None:
-    """Return a latency's standard error without what networks of one session have in common."""
-    if sample.latency_s is None or sample.latency_se_s is None:
-        return None
-    shared_s = sample.session_sd * sample.latency_s
-    return math.sqrt(max(0.0, sample.latency_se_s**2 - shared_s**2))
-
-
 def _fit_accuracy(
     design: DesignMatrix, scored: Sequence[Sample]
 ) -> tuple[Response | None, tuple[str, ...]]:
@@ -102,7 +94,7 @@ def _fit_accuracy(
     values = np.array([s.accuracy_pct for s in scored], dtype=np.float64)
     codes = design.encode([s.arch for s in scored])
     try:
-        return _fit_response(design, codes, values, [None] * len(scored)), ()
+        return _fit_response(design, codes, values), ()
     except DataError as error:
         return None, (f"accuracy left out: {error}",)
 
@@ -124,7 +116,6 @@ def _fit_response(
     design: DesignMatrix,
     codes: NDArray[np.int64],
     y: Floats,
-    standard_errors: Sequence[float | None],
     levels: SessionLevels | None = None,
 ) -> Response:
     """Fit one metric and map coefficients and covariance to all terms.
@@ -142,8 +133,6 @@ def _fit_response(
     fit = ordinary_fit(X, y)
     covariance = hc3_covariance(X, fit)[:p_effects, :p_effects]
     inverse = fit.inverse[:p_effects, :p_effects]
-    n, p = X.shape
-    r2 = r_squared(y, fit.residuals)
     half = t_quantile(0.975, fit.degrees) * float(np.sqrt(covariance[0, 0]))
     mean = float(fit.coefficients[0])
     if levels is not None:  # of effects sessions are taken out; the mean is that of a few of them
@@ -153,24 +142,19 @@ def _fit_response(
         covariance=design.expansion @ covariance @ design.expansion.T,
         even_covariance=fit.residual_sd**2 * (design.expansion @ inverse @ design.expansion.T),
         degrees=fit.degrees,
-        n_networks=n,
+        n_networks=len(y),
         mean=Interval(mean, mean - half, mean + half),
-        r2=r2,
-        r2_adjusted=1.0 - (1.0 - r2) * (n - 1) / (n - p),
+        r2=r_squared(y, fit.residuals),
         residual_sd=fit.residual_sd,
-        lack_of_fit=_lack_of_fit(X, y, fit, standard_errors),
+        lack_of_fit=_lack_of_fit(X, y, fit),
     )
 
 
-def _lack_of_fit(
-    X: Floats, y: Floats, fit: Fit, standard_errors: Sequence[float | None]
-) -> LackOfFit | None:
+def _lack_of_fit(X: Floats, y: Floats, fit: Fit) -> LackOfFit | None:
     """Test the squared prediction as one more regressor (Tukey 1949, RESET).
 
     By Frisch and Waugh the added coefficient comes from residuals on residuals.
     """
-    known = [s for s in standard_errors if s is not None]
-    measurement_sd = float(np.sqrt(np.mean(np.square(known)))) if known else None
     predicted = y - fit.residuals
     squared = (predicted - predicted.mean()) ** 2
     unexplained = squared - X @ (fit.inverse @ (X.T @ squared))
@@ -180,14 +164,9 @@ def _lack_of_fit(
         return None
     # What is left over is rounding, in which a squared term may find anything.
     if float(np.linalg.norm(fit.residuals)) <= 1e-10 * float(np.linalg.norm(y - y.mean())):
-        return LackOfFit(curvature_p=1.0, r2_curved=1.0, measurement_sd=measurement_sd)
+        return LackOfFit(curvature_p=1.0, r2_curved=1.0)
     slope = float(unexplained @ fit.residuals) / strength
     left = fit.residuals - slope * unexplained
     variance = float(left @ left) / degrees / strength
     p_value = two_sided_p(slope / np.sqrt(variance), degrees) if variance > 0.0 else 1.0
-    return LackOfFit(
-        curvature_p=p_value,
-        r2_curved=r_squared(y, left),
-        measurement_sd=measurement_sd,
-        curvature=slope,
-    )
+    return LackOfFit(curvature_p=p_value, r2_curved=r_squared(y, left), curvature=slope)

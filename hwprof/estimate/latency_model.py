@@ -304,15 +304,13 @@ class AdditiveLatencyModel:
             return ()
         return self._interactions.pairs.tables(self.coefficients[self.design.n_coefficients :])
 
-    def require_fingerprint(self, other: Fingerprint, *, allow_other: bool = False) -> None:
+    def require_fingerprint(self, other: Fingerprint) -> None:
         """Refuse to speak for another device, runtime or set of options.
 
         Raises:
-            IncompatibleRunError: a stable fact differs, unless ``allow_other``.
+            IncompatibleRunError: a stable fact differs.
         """
-        if allow_other or (
-            self.fingerprint is not None and self.fingerprint.digest == other.digest
-        ):
+        if self.fingerprint is not None and self.fingerprint.digest == other.digest:
             return
         ways = (
             "profile there, rescale the model from a few networks (hwprof adapt), or allow "

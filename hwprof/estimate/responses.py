@@ -25,14 +25,11 @@ class LackOfFit:
     """How far the metric is from a sum of effects.
 
     ``curvature_p``: p-value of the one added term, the squared prediction (Tukey's one degree
-    of freedom); ``r2_curved``: R² with it. ``measurement_sd``: root mean square of the single
-    measurements' standard errors within their session, None where they have none; a residual
-    well above it is interaction, not noise.
+    of freedom); ``r2_curved``: R² with it.
     """
 
     curvature_p: float
     r2_curved: float
-    measurement_sd: float | None
     curvature: float = 0.0
     """Coefficient of the squared term, per unit of the metric: below zero it saturates."""
 
@@ -48,7 +45,8 @@ class Response:
             but far less noisy as a matrix, which matters where it is inverted.
         degrees: degrees of freedom of the intervals, infinite where they are normal.
         mean: mean over the space's random networks; None where only differences are known.
-        quality: R², residual sd and lack of fit; None where effects were read from a file.
+        r2: share of the variance that is a sum of effects; None, as are ``residual_sd`` and
+            ``lack_of_fit``, where no regression gave the effects.
     """
 
     values: Floats
@@ -58,7 +56,6 @@ class Response:
     n_networks: int
     mean: Interval | None
     r2: float | None = None
-    r2_adjusted: float | None = None
     residual_sd: float | None = None
     lack_of_fit: LackOfFit | None = None
 
@@ -110,16 +107,6 @@ class Friendliness:
         """Mean top-1 of the space's random networks, percent."""
         return self.accuracy.mean if self.accuracy else None
 
-    @property
-    def r2_latency(self) -> float | None:
-        """Share of the latency's variance that is a sum of effects."""
-        return self.latency.r2
-
-    @property
-    def r2_accuracy(self) -> float | None:
-        """Share of the accuracy's variance that is a sum of effects."""
-        return self.accuracy.r2 if self.accuracy else None
-
     def of_kind(self, kind: EffectKind) -> tuple[Effect, ...]:
         """Return the effects of one kind."""
         return tuple(e for e in self.effects if e.kind == kind)
@@ -144,16 +131,15 @@ class Friendliness:
 
 def make_effects(
     design: DesignMatrix,
-    latency: Response | None,
+    latency: Response,
     accuracy: Response | None,
     counts: NDArray[np.int64],
 ) -> tuple[Effect, ...]:
     """Return one effect a term, in the order of ``design.terms``."""
-    nothing: list[Interval | None] = [None] * len(design.terms)
     columns = zip(
         design.terms,
-        latency.intervals() if latency else nothing,
-        accuracy.intervals() if accuracy else nothing,
+        latency.intervals(),
+        accuracy.intervals() if accuracy else [None] * len(design.terms),
         counts,
         strict=True,
     )

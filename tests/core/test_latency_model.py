@@ -341,7 +341,6 @@ def test_another_fingerprint_is_refused_unless_allowed() -> None:
     space, unnamed = small_model()
     model = AdditiveLatencyModel.fit(space, additive(space, draw(space, 80, 0)), HERE)
     model.require_fingerprint(HERE)
-    model.require_fingerprint(THERE, allow_other=True)
     with pytest.raises(IncompatibleRunError, match="fitted for threads 1, not 4"):
         model.require_fingerprint(THERE)
     with pytest.raises(IncompatibleRunError, match="does not say where"):
