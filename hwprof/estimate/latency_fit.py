@@ -28,7 +28,6 @@ from hwprof.estimate.least_squares import (
     guided_ridge_fit,
     ordinary_fit,
     partial_ridge_fit,
-    ridge_fit,
 )
 
 if TYPE_CHECKING:
@@ -113,8 +112,9 @@ class Chosen:
 def fit_rows(design: DesignMatrix, X: Floats, y: Floats, guess: Floats | None = None) -> Fit:
     """Fit shrunk towards a guess; without one by least squares where the data carries it."""
     n, p = X.shape
-    is_guided = guess is not None and guess.shape[1] > 0
-    if not is_guided and n > OLS_RATIO * p and column_rank(X) == p:
+    if guess is None:
+        guess = np.zeros((design.n_coefficients, 0))
+    if not guess.shape[1] and n > OLS_RATIO * p and column_rank(X) == p:
         return ordinary_fit(X, y)
     own = [t.kind != "network" for t in design.terms]
     effects = design.expansion[own, 1:]
@@ -125,8 +125,6 @@ def fit_rows(design: DesignMatrix, X: Floats, y: Floats, guess: Floats | None = 
         root = np.block(
             [[root, np.zeros((len(root), extra))], [np.zeros((extra, len(root))), np.eye(extra)]]
         )
-    if guess is None or not is_guided:
-        return ridge_fit(X, y, root)
     return guided_ridge_fit(X, y, root, np.pad(guess, ((0, extra), (0, 0))))
 
 
