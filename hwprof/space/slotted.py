@@ -143,7 +143,8 @@ class SlottedSpace(DesignSpace):
             levels = zip(self.factors, self.factor_levels(arch), strict=True)
             codes += [factor.levels.index(level) for factor, level in levels]
             rows.append(codes)
-        return np.array(rows, dtype=np.int64).reshape(len(rows), -1)
+        n_codes = len(self.slots) + len(self.factors)
+        return np.array(rows, dtype=np.int64).reshape(len(rows), n_codes)
 
     def decode(self, codes: NDArray[np.int64]) -> Architecture:
         """Return the architecture that :meth:`encode` gives ``codes`` for."""

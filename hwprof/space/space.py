@@ -161,7 +161,7 @@ class DesignSpace(ABC):
         if arch.channels is not None:
             raise SpaceError(
                 "a network with literal channels is outside the design space; cost, bench and "
-                "export take it, search and effects do not: leave out its channels"
+                "export take it, searches, effects and predictions do not: leave out its channels"
             )
 
     @abstractmethod

@@ -227,6 +227,12 @@ def test_restricting_keeps_the_base_order_and_reports_itself(name: str) -> None:
         space.restrict({Slot(0, 9): choices})
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_no_network_has_no_row_of_codes(name: str) -> None:
+    space = get_space(name)
+    assert space.encode_many([]).shape == (0, len(space.slots) + len(space.factors))
+
+
 def test_a_dropped_block_is_refused_but_still_encoded() -> None:
     space = get_space("mobile-mini")
     slot = Slot(1, 0)
