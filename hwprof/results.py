@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 EffectKind = Literal["block", "depth", "network", "factor"]
+Metric = Literal["latency", "accuracy"]
 LatencySource = Literal["predicted", "measured", "table"]
 
 

@@ -21,7 +21,6 @@ from hwprof.reports.fronts import strategy_name, unit_texts
 from hwprof.reports.sentences import EMULATED, VERDICT_MEANINGS, target_sentence
 from hwprof.reports.views import (
     HeatMap,
-    Metric,
     drop_rows,
     effects_of_kind,
     heat_map,
@@ -30,7 +29,7 @@ from hwprof.reports.views import (
     short_block,
     slot_label,
 )
-from hwprof.results import Effect, Interval, Reduction, SearchResult
+from hwprof.results import Effect, Interval, Metric, Reduction, SearchResult
 from hwprof.space import Architecture
 from hwprof.units import (
     NOTHING,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from hwprof.estimate.comparing import EffectsComparison
 from hwprof.measure.records import Failure, Fingerprint
@@ -20,14 +20,13 @@ from hwprof.results import (
     EffectKind,
     Holdout,
     Interval,
+    Metric,
     Reduction,
     SearchCourse,
     SearchResult,
 )
 from hwprof.space import SKIP, Slot
 from hwprof.units import Scale, decimals_for, time_scale
-
-Metric = Literal["latency", "accuracy"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,11 +175,6 @@ class HeatMap:
         return -share if self.metric == "latency" else share
 
 
-def effect_of(effect: Effect, metric: Metric) -> Interval | None:
-    """Return the effect on one metric."""
-    return effect.latency if metric == "latency" else effect.accuracy
-
-
 def effects_of_kind(effects: Sequence[Effect], kind: EffectKind) -> tuple[Effect, ...]:
     """Return the effects of one kind, in their order."""
     return tuple(e for e in effects if e.kind == kind)
@@ -200,7 +194,7 @@ def heat_map(effects: Sequence[Effect], metric: Metric) -> HeatMap | None:
     """Arrange the block effects of ``metric`` by slot and block; None where there are none."""
     found: dict[Slot, dict[str, Interval]] = {}
     for effect in effects_of_kind(effects, "block"):
-        value = effect_of(effect, metric)
+        value = effect.latency if metric == "latency" else effect.accuracy
         if value is None or effect.unit is None or effect.layer is None or effect.block is None:
             continue
         found.setdefault(Slot(effect.unit, effect.layer), {})[effect.block] = value

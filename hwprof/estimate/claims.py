@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hwprof.estimate.least_squares import two_sided_p
 from hwprof.estimate.responses import Friendliness, Response
-from hwprof.results import Effect
+from hwprof.results import Effect, Metric
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-Metric = Literal["latency", "accuracy"]
 
 FAMILY_ERROR = 0.05
 """Chance that any one of all claims is wrong."""

@@ -302,7 +302,7 @@ def test_csv_of_whole_network_effects_is_spread_over_slots(tmp_path: Path) -> No
     ]
     path = tmp_path / "w.csv"
     path.write_text("\n".join([",".join(COLUMNS.split(",")[:8]), *rows]))
-    found = friendliness_from_csv(path, space, mean_latency_s=8.0)
+    found = friendliness_from_csv(path, space)
     place = found.design.index[Term(kind="block", unit=2, layer=3, block="mbconv_k7_e6")]
     # Σ P(d ≥ l) over OFA's twenty slots is 5 · (1 + 1 + 2/3 + 1/3) = 15.
     assert found.latency.values[place] == pytest.approx(4.0 / 15.0)

@@ -76,7 +76,9 @@ def published(tmp_path: Path, name: str, device: str, layer_ms: list[float] | No
             rows.append(f"depth,{unit},,{depth},,{cells(ms * 1e-3, 5e-8)},{points}")
     path = tmp_path / "published.csv"
     path.write_text("\n".join(rows))
-    return friendliness_from_csv(path, space, mean_latency_s=float(np.mean(latency)) * 1e-3)
+    found = friendliness_from_csv(path, space)
+    mean_s = float(np.mean(latency)) * 1e-3
+    return replace(found, latency=replace(found.latency, mean=Interval(mean_s, mean_s, mean_s)))
 
 
 def dropped(reduction: Reduction) -> set[str]:
