@@ -299,6 +299,10 @@ class SlottedSpace(DesignSpace):
             if block not in choices:
                 raise SpaceError(self._wrong_block(Slot(unit, layer), block))
 
+    def _require_candidate(self, slot: Slot, block: str) -> None:
+        if block not in self.base_choices(slot):
+            raise SpaceError(self._wrong_block(slot, block))
+
     def _keep(self, slot: Slot, wanted: Sequence[str]) -> tuple[str, ...]:
         choices = self.choices(slot)
         for block in wanted:
