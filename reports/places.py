@@ -332,11 +332,8 @@ def _on(host: Place, guest: Place) -> list[PanelPoint]:
 
 def _predicted(place: Place) -> list[PanelPoint]:
     return [
-        PanelPoint(
-            latency=Interval(t.latency_s, *(t.ci95_s or (t.latency_s, t.latency_s))),
-            accuracy_pct=t.accuracy_pct,
-        )
-        for t in _networks(place).values()
+        PanelPoint(latency=trial.latency, accuracy_pct=trial.accuracy_pct)
+        for trial in _networks(place).values()
     ]
 
 
