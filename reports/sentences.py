@@ -8,7 +8,7 @@ from typing import Literal
 
 from hwprof.reports.contexts import ContextSummary
 from hwprof.reports.fronts import ComparisonRow, FrontPoint, best_points, picks, strategy_name
-from hwprof.reports.views import EverywhereRow, HeatMap, ReportData, drop_rows, everywhere_rows
+from hwprof.reports.views import EverywhereRow, HeatMap, ReportData, drop_words, everywhere_rows
 from hwprof.results import TARGET_TOLERANCE, Interval, TargetOutcome
 from hwprof.units import (
     fixed,
@@ -174,11 +174,11 @@ def _beaten(row: EverywhereRow, others: Sequence[EverywhereRow]) -> str:
 def _reduction_sentence(data: ReportData) -> str:
     if data.reduction is None:
         return ""
-    rows = drop_rows(data.reduction)
-    if not rows:
+    drops = data.reduction.drops
+    if not drops:
         return "Nothing in the space is bad enough on this device to leave out."
-    named = ", ".join(r.what + _saved(r.saves) for r in rows[:4])
-    more = f" and {len(rows) - 4} more" if len(rows) > 4 else ""
+    named = ", ".join(drop_words(d) + _saved(d.latency_s) for d in drops[:4])
+    more = f" and {len(drops) - 4} more" if len(drops) > 4 else ""
     return f"Leave out {named}{more}."
 
 

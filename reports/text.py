@@ -21,7 +21,7 @@ from hwprof.reports.fronts import strategy_name, unit_texts
 from hwprof.reports.sentences import EMULATED, VERDICT_MEANINGS, target_sentence
 from hwprof.reports.views import (
     HeatMap,
-    drop_rows,
+    drop_words,
     effects_of_kind,
     heat_map,
     is_emulated,
@@ -256,14 +256,13 @@ def reduction_text(reduction: Reduction) -> RenderableType:
     parts: list[RenderableType] = []
     if is_emulated(reduction.fingerprint):
         parts.append(Text(EMULATED, style="bold"))
-    rows = drop_rows(reduction)
-    if rows:
+    if reduction.drops:
         table = _table("dropped", "rule", ">saves", ">costs", title="Dropped")
-        for row in rows:
-            saves, costs = format_interval(row.saves), format_points(row.costs, signed=False)
-            _add(table, row.what, row.rule, saves, costs)
+        for drop in reduction.drops:
+            costs = format_points(drop.accuracy_pct, signed=False)
+            _add(table, drop_words(drop), drop.rule, format_interval(drop.latency_s), costs)
         parts.append(table)
-        parts += [Text(f"• {row.what}: {row.why}") for row in rows if row.why]
+        parts += [Text(f"• {drop_words(d)}: {d.why}") for d in reduction.drops if d.why]
     else:
         parts.append(Text("Nothing was dropped: no block and no depth met a rule."))
     kept = _table("where", ">blocks", "which", title="What remains")

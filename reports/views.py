@@ -16,6 +16,7 @@ from hwprof.estimate.comparing import EffectsComparison
 from hwprof.measure.records import Failure, Fingerprint
 from hwprof.reports.places import Place
 from hwprof.results import (
+    Drop,
     Effect,
     EffectKind,
     Holdout,
@@ -275,38 +276,15 @@ def everywhere_rows(data: ReportData) -> tuple[EverywhereRow, ...]:
     return tuple(sorted(rows, key=lambda r: r.latency.value if r.latency else 0.0))
 
 
-@dataclass(frozen=True, kw_only=True)
-class DropRow:
-    """One thing the reducer removed, in words, with its numbers."""
-
-    what: str
-    rule: str
-    saves: Interval | None
-    costs: Interval | None
-    why: str
-
-
-def drop_rows(reduction: Reduction | None) -> tuple[DropRow, ...]:
-    """Return every drop with its evidence, in the reducer's order."""
-    return tuple(
-        DropRow(
-            what=_what(d.block, d.unit, d.layer, d.depth),
-            rule=d.rule,
-            saves=d.latency_s,
-            costs=d.accuracy_pct,
-            why=d.why,
-        )
-        for d in (reduction.drops if reduction else ())
-    )
-
-
-def _what(block: str | None, unit: int | None, layer: int | None, depth: int | None) -> str:
-    if block is None:
-        return f"depth {depth} of unit {unit}"
-    if unit is None:
-        return f"{block} everywhere"
-    place = f"unit {unit}" if layer is None else slot_label(Slot(unit, layer))
-    return f"{block} in {place}"
+def drop_words(drop: Drop) -> str:
+    """Say what the reducer removed, and where."""
+    if drop.block is None:
+        return f"depth {drop.depth} of unit {drop.unit}"
+    if drop.unit is None:
+        return f"{drop.block} everywhere"
+    if drop.layer is None:
+        return f"{drop.block} in unit {drop.unit}"
+    return f"{drop.block} in {slot_label(Slot(drop.unit, drop.layer))}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -317,11 +295,10 @@ class KeptRow:
     blocks: tuple[str, ...]
 
 
-def kept_rows(reduction: Reduction | None) -> tuple[KeptRow, ...]:
+def kept_rows(reduction: Reduction) -> tuple[KeptRow, ...]:
     """Return what remains, unit by unit; a unit whose layers agree takes one row."""
     rows: list[KeptRow] = []
-    for unit, depth in enumerate(reduction.max_depth if reduction else ()):
-        assert reduction is not None
+    for unit, depth in enumerate(reduction.max_depth):
         alive = [tuple(reduction.alive.get(Slot(unit, layer), ())) for layer in range(depth)]
         if len(set(alive)) == 1:
             layers = "1 layer" if depth == 1 else f"up to {depth} layers"
