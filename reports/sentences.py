@@ -66,9 +66,8 @@ def trust(data: ReportData) -> TrustStatement:
     """Judge the results by :data:`TRUST_RULE`."""
     reasons = [EMULATED] if data.emulated else []
     levels: list[Trust] = ["poor"] if data.emulated else []
-    total = sum(v.n for v in data.verdicts)
+    sound, total = _sound(data)
     if total:
-        sound = sum(v.n for v in data.verdicts if v.verdict in SOUND)
         levels.append(_grade(sound >= 0.9 * total, sound < 0.5 * total))
         others = ", ".join(f"{v.n} {v.verdict}" for v in data.verdicts if v.n)
         reasons.append(
@@ -93,12 +92,18 @@ def trust(data: ReportData) -> TrustStatement:
     if data.campaign.failures:
         n = len(data.campaign.failures)
         reasons.append(f"{n} workload{'s' if n > 1 else ''} gave no number; the reasons are below.")
-    if not total and data.verdicts == () and not data.emulated:
+    if not data.verdicts and not data.emulated:
         reasons.append("The latencies were imported: hwprof did not measure them here.")
     if not levels:
         return TrustStatement(level="unknown", reasons=tuple(reasons))
     worst = max(levels, key=("good", "care", "poor").index)
     return TrustStatement(level=worst, reasons=tuple(reasons))
+
+
+def _sound(data: ReportData) -> tuple[int, int]:
+    """Return how many levels can be believed within their interval, of how many."""
+    sound = sum(v.n for v in data.verdicts if v.verdict in SOUND)
+    return sound, sum(v.n for v in data.verdicts)
 
 
 def _grade(good: bool, poor: bool) -> Trust:
@@ -284,8 +289,7 @@ def _faster_text(outcome: TargetOutcome) -> str:
 
 def key_figures(data: ReportData, points: Sequence[FrontPoint]) -> tuple[tuple[str, str], ...]:
     """Return the (label, value) pairs that stand on cards."""
-    total = sum(v.n for v in data.verdicts)
-    sound = sum(v.n for v in data.verdicts if v.verdict in SOUND)
+    sound, total = _sound(data)
     best = best_points(points)
     figures = [
         ("networks measured", str(data.campaign.n_networks)),
