@@ -9,8 +9,7 @@ entries. What a whole network adds to or saves against the sum, no table of bloc
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from hwprof.errors import DataError
 from hwprof.estimate.design_matrix import Decision, DesignMatrix, depth_probability
 from hwprof.estimate.friendliness import fit_friendliness
 from hwprof.estimate.latency_model import AdditiveLatencyModel
-from hwprof.estimate.responses import Friendliness, Response, make_effects
+from hwprof.estimate.responses import Friendliness, Response
 from hwprof.importing.blocks import FREE_BLOCKS
 from hwprof.normal import NORMAL_975
 from hwprof.results import Interval, Sample
@@ -114,9 +113,6 @@ def table_friendliness(
     space: DesignSpace,
     blocks: Sequence[ImportedBlock],
     samples: Sequence[Sample] = (),
-    *,
-    device: str = "",
-    fingerprint: Mapping[str, Any] | None = None,
 ) -> Friendliness:
     """Return the effects of a table of blocks: latency exactly, accuracy from ``samples``.
 
@@ -124,34 +120,19 @@ def table_friendliness(
         space: the space, at the input size that is wanted.
         blocks: the table's lines for that size.
         samples: networks of :func:`table_samples` with accuracies, if any.
-        device: name shown with the result.
-        fingerprint: facts about the device, as plain data.
 
     Raises:
         DataError: as :func:`table_model`.
     """
     design = DesignMatrix(space)
-    latency = _response(design, blocks)
-    notes = (SUMS,) if has_constant(blocks) else (SUMS, RELATIVE)
-    nowhere = np.zeros(len(design.terms), dtype=np.int64)
+    accuracy: Response | None = None
+    notes = [SUMS] if has_constant(blocks) else [SUMS, RELATIVE]
     if any(s.accuracy_pct is not None for s in samples):
-        fitted = fit_friendliness(space, samples, device=device, fingerprint=fingerprint)
-        return replace(
-            fitted,
-            latency=latency,
-            effects=make_effects(design, latency, fitted.accuracy, nowhere),
-            notes=(*notes, *fitted.notes),
-        )
-    return Friendliness(
-        space=space,
-        design=design,
-        latency=latency,
-        accuracy=None,
-        effects=make_effects(design, latency, None, nowhere),
-        device=device,
-        fingerprint=dict(fingerprint or {}),
-        notes=notes,
-    )
+        fitted = fit_friendliness(space, samples)
+        accuracy = fitted.accuracy
+        notes += fitted.notes
+    nowhere = np.zeros(len(design.terms), dtype=np.int64)
+    return Friendliness.of(design, _response(design, blocks), accuracy, nowhere, notes)
 
 
 def _response(design: DesignMatrix, blocks: Sequence[ImportedBlock]) -> Response:

@@ -11,7 +11,7 @@ import numpy as np
 
 from hwprof.errors import DataError, SpaceError
 from hwprof.estimate.design_matrix import DesignMatrix, Term, depth_probability
-from hwprof.estimate.responses import Friendliness, Response, make_effects
+from hwprof.estimate.responses import Friendliness, Response
 from hwprof.normal import NORMAL_975
 from hwprof.results import Metric
 
@@ -74,14 +74,7 @@ def friendliness_from_csv(path: str | Path, space: DesignSpace) -> Friendliness:
     accuracy = (
         _response(design, cells["accuracy"], "accuracy", n_networks) if cells["accuracy"] else None
     )
-    return Friendliness(
-        space=space,
-        design=design,
-        latency=latency,
-        accuracy=accuracy,
-        effects=make_effects(design, latency, accuracy, counts),
-        notes=_notes(design, cells),
-    )
+    return Friendliness.of(design, latency, accuracy, counts, _notes(design, cells))
 
 
 def _read(path: Path) -> pd.DataFrame:

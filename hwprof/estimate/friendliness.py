@@ -9,8 +9,8 @@ errors of single measurements do not know, so weighting by them would favour the
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from hwprof.estimate.least_squares import (
     t_quantile,
     two_sided_p,
 )
-from hwprof.estimate.responses import Friendliness, LackOfFit, Response, make_effects
+from hwprof.estimate.responses import Friendliness, LackOfFit, Response
 from hwprof.estimate.session_levels import SessionLevels, session_levels
 from hwprof.results import Interval, Sample
 from hwprof.space import DesignSpace
@@ -46,20 +46,12 @@ __all__ = [
 ]
 
 
-def fit_friendliness(
-    space: DesignSpace,
-    samples: Sequence[Sample],
-    *,
-    device: str = "",
-    fingerprint: Mapping[str, Any] | None = None,
-) -> Friendliness:
+def fit_friendliness(space: DesignSpace, samples: Sequence[Sample]) -> Friendliness:
     """Estimate all effects from whole networks.
 
     Args:
         space: the space the networks were drawn from.
         samples: networks; each metric uses those that have it.
-        device: name shown with the result.
-        fingerprint: facts about the device, as plain data.
 
     Raises:
         DataError: the networks with a latency do not determine the effects.
@@ -73,16 +65,8 @@ def fit_friendliness(
     latency = _fit_response(design, codes, y, levels)
     accuracy, notes = _fit_accuracy(design, [s for s in samples if s.accuracy_pct is not None])
     counts = design.counts(codes)
-    return Friendliness(
-        space=space,
-        design=design,
-        latency=latency,
-        accuracy=accuracy,
-        effects=make_effects(design, latency, accuracy, counts),
-        device=device,
-        fingerprint=dict(fingerprint or {}),
-        notes=(*notes, *_lone_notes(design, counts), *([str(levels)] if levels else [])),
-    )
+    notes += (*_lone_notes(design, counts), *([str(levels)] if levels else []))
+    return Friendliness.of(design, latency, accuracy, counts, notes)
 
 
 def _fit_accuracy(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -92,6 +92,48 @@ class Friendliness:
     fingerprint: Mapping[str, Any] = field(default_factory=dict, repr=False)
     notes: tuple[str, ...] = ()
 
+    @classmethod
+    def of(
+        cls,
+        design: DesignMatrix,
+        latency: Response,
+        accuracy: Response | None,
+        counts: NDArray[np.int64],
+        notes: Sequence[str] = (),
+    ) -> Self:
+        """Return the effects that responses hold, one a term, in the order of ``design.terms``.
+
+        ``counts`` are the networks behind every term.
+        """
+        columns = zip(
+            design.terms,
+            latency.intervals(),
+            accuracy.intervals() if accuracy else [None] * len(design.terms),
+            counts,
+            strict=True,
+        )
+        effects = (
+            Effect(
+                kind=term.kind,
+                unit=term.unit,
+                layer=term.layer,
+                depth=term.depth,
+                block=term.block,
+                latency=seconds,
+                accuracy=points,
+                n_networks=int(count),
+            )
+            for term, seconds, points, count in columns
+        )
+        return cls(
+            space=design.space,
+            design=design,
+            latency=latency,
+            accuracy=accuracy,
+            effects=tuple(effects),
+            notes=tuple(notes),
+        )
+
     @property
     def n_networks(self) -> int:
         """Number of networks behind the latencies."""
@@ -127,32 +169,3 @@ class Friendliness:
     def _repr_html_(self) -> str:
         html: str = effects_frame(self.of_kind("network")).to_html(index=False)
         return html
-
-
-def make_effects(
-    design: DesignMatrix,
-    latency: Response,
-    accuracy: Response | None,
-    counts: NDArray[np.int64],
-) -> tuple[Effect, ...]:
-    """Return one effect a term, in the order of ``design.terms``."""
-    columns = zip(
-        design.terms,
-        latency.intervals(),
-        accuracy.intervals() if accuracy else [None] * len(design.terms),
-        counts,
-        strict=True,
-    )
-    return tuple(
-        Effect(
-            kind=term.kind,
-            unit=term.unit,
-            layer=term.layer,
-            depth=term.depth,
-            block=term.block,
-            latency=seconds,
-            accuracy=points,
-            n_networks=int(count),
-        )
-        for term, seconds, points, count in columns
-    )

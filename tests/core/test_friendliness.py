@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def noise_free() -> tuple[Friendliness, np.ndarray, np.ndarray]:
     seconds[0], points[0] = 0.02, 70.0
     archs = draw(space, 200, 1)
     X = design.rows(design.encode(archs))
-    found = fit_friendliness(space, make_samples(archs, X @ seconds, X @ points), device="dev")
+    found = fit_friendliness(space, make_samples(archs, X @ seconds, X @ points))
     return found, design.expansion @ seconds, design.expansion @ points
 
 
@@ -339,7 +340,8 @@ def test_insights_name_the_costly_block_and_what_dominates() -> None:
     archs = draw(space, 200, 0)
     noise = np.random.default_rng(0).normal(0.0, 1e-5, 200)
     y = design.rows(design.encode(archs)) @ truth + noise
-    said = insights(fit_friendliness(space, make_samples(archs, y), device="board"))
+    found = replace(fit_friendliness(space, make_samples(archs, y)), device="board")
+    said = insights(found)
     assert said[0].startswith("A random network takes 10.0001 ± 0.0014 ms on board")
     assert any(s.startswith("Avoid mbconv_k7_e6") and "unit 1 layer 0" in s for s in said)
     assert any("moved more by the choice of blocks than by depth" in s for s in said)
@@ -357,7 +359,7 @@ def test_accuracy_that_saturates_is_said_to() -> None:
     noise = rng.normal(0.0, 0.05, len(archs))
     for bend, said in ((-0.05, "Accuracy saturates"), (0.0, "as far as a squared term can tell")):
         accuracy = 70.0 + added + bend * added**2 + noise
-        found = fit_friendliness(space, make_samples(archs, latency, accuracy), device="dev")
+        found = fit_friendliness(space, make_samples(archs, latency, accuracy))
         assert any(said in sentence for sentence in insights(found))
 
 
