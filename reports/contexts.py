@@ -136,11 +136,6 @@ class PredictionRow:
     measured_s: float
     half_width_s: float | None = None
 
-    @property
-    def error(self) -> float:
-        """Relative error of the prediction."""
-        return self.predicted_s / self.measured_s - 1.0
-
 
 def prediction_rows(data: ReportData) -> tuple[PredictionRow, ...]:
     """Return held-out networks and measured finalists of all searches."""
@@ -148,8 +143,8 @@ def prediction_rows(data: ReportData) -> tuple[PredictionRow, ...]:
         PredictionRow(
             source="held out",
             predicted_s=p.predicted_s,
-            measured_s=p.measured_s,
-            half_width_s=p.half_width_s,
+            measured_s=p.actual_s,
+            half_width_s=p.half_s,
         )
         for p in data.predictions
     ]

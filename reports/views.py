@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hwprof.estimate.comparing import EffectsComparison
+from hwprof.estimate.crossval import HeldOut
 from hwprof.measure.records import Failure, Fingerprint
 from hwprof.reports.places import Place
 from hwprof.results import (
@@ -68,22 +69,11 @@ class IsolatedBlock:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictionPair:
-    """A network's measured latency beside what the model said without having seen it."""
-
-    measured_s: float
-    predicted_s: float
-    half_width_s: float | None = None
-    """Half the width of the 95 % prediction interval."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Hypervolume:
     """The volume that one search's front dominates, up to the report's reference point."""
 
     strategy: str
     reduced: bool
-    seed: int
     value_s_pct: float
     confirmed: bool = True
     """Whether the front's latencies were measured rather than predicted."""
@@ -108,7 +98,7 @@ class ReportData:
     """The report's device beside others, where several runs were named."""
     isolated: tuple[IsolatedBlock, ...] = ()
     holdout: Holdout | None = None
-    predictions: tuple[PredictionPair, ...] = ()
+    predictions: tuple[HeldOut, ...] = ()
     reduction: Reduction | None = None
     full_searches: tuple[SearchResult, ...] = ()
     reduced_searches: tuple[SearchResult, ...] = ()

@@ -186,7 +186,7 @@ def _report_data(
 ) -> ReportData:
     from hwprof.estimate.run_analysis import run_friendliness, run_latency_model
     from hwprof.isolated import isolated_table
-    from hwprof.reports import Campaign, Hypervolume, IsolatedBlock, PredictionPair, ReportData
+    from hwprof.reports import Campaign, Hypervolume, IsolatedBlock, ReportData
 
     compared = (
         compare_effects(found.profiles, accuracy=accuracy, data=data, progress=progress)
@@ -253,10 +253,7 @@ def _report_data(
             if row.slot is not None
         ),
         holdout=model.holdout,
-        predictions=tuple(
-            PredictionPair(measured_s=p.actual_s, predicted_s=p.predicted_s, half_width_s=p.half_s)
-            for p in model.heldout
-        ),
+        predictions=model.heldout,
         reduction=reduction,
         full_searches=tuple(s for s in own if not s.reduced),
         reduced_searches=tuple(s for s in own if s.reduced),
@@ -267,7 +264,6 @@ def _report_data(
             Hypervolume(
                 strategy=s.strategy,
                 reduced=s.reduced,
-                seed=s.seed,
                 value_s_pct=front_hypervolume(s, reference),
                 confirmed=s.confirmed,
             )

@@ -175,7 +175,7 @@ def test_gain_compares_the_same_strategy_over_its_seeds(report_data):
     rows = {(r.strategy, r.reduced): r for r in comparison_rows(report_data)}
     assert rows["nsga2", True].gain == pytest.approx(0.252 / 0.239 - 1)
     assert rows["nsga2", False].gain is None
-    second = Hypervolume(strategy="nsga2", reduced=True, seed=1, value_s_pct=0.262)
+    second = Hypervolume(strategy="nsga2", reduced=True, value_s_pct=0.262)
     data = replace(report_data, hypervolumes=(*report_data.hypervolumes, second))
     row = next(r for r in comparison_rows(data) if (r.strategy, r.reduced) == ("nsga2", True))
     assert row.hypervolume_s_pct == pytest.approx(0.257)
@@ -210,7 +210,7 @@ def test_measured_and_predicted_searches_of_a_strategy_are_not_averaged(report_d
     (_, nsga2) = report_data.full_searches
     front = tuple(replace(t, latency_s=t.latency_s / 10) for t in nsga2.front)
     guessed = replace(nsga2, seed=9, confirmed=False, front=front)
-    volume = Hypervolume(strategy="nsga2", reduced=False, seed=9, value_s_pct=9.0, confirmed=False)
+    volume = Hypervolume(strategy="nsga2", reduced=False, value_s_pct=9.0, confirmed=False)
     mixed = replace(
         report_data,
         full_searches=(*report_data.full_searches, guessed),
