@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hwprof.isolated import own_half_s
-from hwprof.reports.views import IsolatedBlock, ReportData, effects_of_kind
+from hwprof.reports.views import IsolatedBlock, ReportData, by_slot
 from hwprof.results import Effect, Interval
 from hwprof.space import Slot
 
@@ -54,12 +54,7 @@ def context_rows(
     alone: dict[Slot, dict[str, IsolatedBlock]] = {}
     for row in isolated:
         alone.setdefault(row.slot, {})[row.block] = row
-    within: dict[Slot, dict[str, Interval]] = {}
-    for effect in effects_of_kind(effects, "block"):
-        if effect.unit is None or effect.layer is None or effect.block is None:
-            continue
-        if effect.latency is not None:
-            within.setdefault(Slot(effect.unit, effect.layer), {})[effect.block] = effect.latency
+    within = by_slot(effects, "latency")
     rows = []
     for slot in sorted(set(alone) & set(within)):
         common = [block for block in within[slot] if block in alone[slot]]

@@ -181,9 +181,9 @@ def comparison_rows(data: ReportData) -> tuple[ComparisonRow, ...]:
     out = []
     for strategy, reduced in sorted(rows):
         row, full = rows[strategy, reduced], rows.get((strategy, False))
-        comparable = reduced and full is not None and full.confirmed == row.confirmed
-        if comparable and full and full.hypervolume_s_pct and row.hypervolume_s_pct is not None:
-            row = replace(row, gain=row.hypervolume_s_pct / full.hypervolume_s_pct - 1.0)
+        if reduced and full is not None and full.confirmed == row.confirmed:
+            before, after = full.hypervolume_s_pct, row.hypervolume_s_pct
+            row = replace(row, gain=after / before - 1.0 if before and after is not None else None)
         out.append(row)
     return tuple(out)
 

@@ -230,13 +230,12 @@ def context_sentence(summary: ContextSummary) -> str:
 
 def comparison_sentence(rows: Sequence[ComparisonRow]) -> str:
     """Say what reducing the space did for the fronts, at the same budget."""
-    gains = [r for r in rows if r.gain is not None]
+    gains = [(r.strategy, r.gain) for r in rows if r.gain is not None]
     if not gains:
         return ""
     parts = [
-        f"{strategy_name(r.strategy)} {'gained' if (r.gain or 0) >= 0 else 'lost'} "
-        f"{format_share(abs(r.gain or 0.0), 1)}"
-        for r in gains
+        f"{strategy_name(strategy)} {'gained' if gain >= 0 else 'lost'} {format_share(abs(gain), 1)}"
+        for strategy, gain in gains
     ]
     return f"Hypervolume in the reduced space: {', '.join(parts)}.{_seeds_words(rows)}"
 

@@ -181,14 +181,20 @@ def scaled(interval: Interval, factor: float) -> Interval:
     return Interval(*(v / factor for v in interval))
 
 
-def heat_map(effects: Sequence[Effect], metric: Metric) -> HeatMap | None:
-    """Arrange the block effects of ``metric`` by slot and block; None where there are none."""
+def by_slot(effects: Sequence[Effect], metric: Metric) -> dict[Slot, dict[str, Interval]]:
+    """Return the effects of single blocks on one metric, by slot and block."""
     found: dict[Slot, dict[str, Interval]] = {}
     for effect in effects_of_kind(effects, "block"):
         value = effect.latency if metric == "latency" else effect.accuracy
         if value is None or effect.unit is None or effect.layer is None or effect.block is None:
             continue
         found.setdefault(Slot(effect.unit, effect.layer), {})[effect.block] = value
+    return found
+
+
+def heat_map(effects: Sequence[Effect], metric: Metric) -> HeatMap | None:
+    """Arrange the block effects of ``metric`` by slot and block; None where there are none."""
+    found = by_slot(effects, metric)
     if not found:
         return None
     values = [cell.value for row in found.values() for cell in row.values()]
