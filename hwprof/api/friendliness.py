@@ -13,7 +13,7 @@ from hwprof.progress import ProgressCallback
 
 if TYPE_CHECKING:
     from hwprof.estimate.comparing import EffectsComparison
-    from hwprof.estimate.friendliness import Friendliness
+    from hwprof.estimate.responses import Friendliness
 
 
 def effects(

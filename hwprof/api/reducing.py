@@ -114,7 +114,7 @@ def reduce(
     Raises:
         PlanError: options contradict each other, or the goal is not one of the two.
     """
-    from hwprof.estimate.friendliness import friendliness_from_csv
+    from hwprof.estimate.effects_csv import friendliness_from_csv
     from hwprof.search.reducer import reduce_space
 
     if goal not in ("front", "accuracy"):

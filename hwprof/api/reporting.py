@@ -28,9 +28,9 @@ from hwprof.store.folder import RUN_FILE, RunFile
 from hwprof.units import only_ranked
 
 if TYPE_CHECKING:
-    from hwprof.estimate.friendliness import Friendliness
     from hwprof.estimate.interactions import InteractionTest
     from hwprof.estimate.latency_model import AdditiveLatencyModel
+    from hwprof.estimate.responses import Friendliness
     from hwprof.measure.records import Measurement
     from hwprof.reports import ReportData
     from hwprof.store import Run

@@ -16,8 +16,6 @@ import numpy as np
 
 from hwprof.errors import DataError
 from hwprof.estimate.design_matrix import DesignMatrix
-from hwprof.estimate.effects_csv import friendliness_from_csv
-from hwprof.estimate.insights import insights
 from hwprof.estimate.least_squares import (
     Fit,
     hc3_covariance,
@@ -35,15 +33,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
-
-__all__ = [
-    "Friendliness",
-    "LackOfFit",
-    "Response",
-    "fit_friendliness",
-    "friendliness_from_csv",
-    "insights",
-]
 
 
 def fit_friendliness(space: DesignSpace, samples: Sequence[Sample]) -> Friendliness:

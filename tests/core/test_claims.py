@@ -7,7 +7,8 @@ import pytest
 
 from hwprof.estimate.claims import holm, slot_claims
 from hwprof.estimate.design_matrix import DesignMatrix, Term
-from hwprof.estimate.friendliness import fit_friendliness, insights
+from hwprof.estimate.friendliness import fit_friendliness
+from hwprof.estimate.insights import insights
 from hwprof.estimate.pinning import random_codes
 from hwprof.results import Sample
 from hwprof.space import Slot, get_space

@@ -14,13 +14,11 @@ import pytest
 
 from hwprof.errors import DataError, SpaceError
 from hwprof.estimate.design_matrix import DesignMatrix, Term
-from hwprof.estimate.friendliness import (
-    Friendliness,
-    fit_friendliness,
-    friendliness_from_csv,
-    insights,
-)
+from hwprof.estimate.effects_csv import friendliness_from_csv
+from hwprof.estimate.friendliness import fit_friendliness
+from hwprof.estimate.insights import insights
 from hwprof.estimate.least_squares import hc3_covariance, ordinary_fit
+from hwprof.estimate.responses import Friendliness
 from hwprof.results import Interval, Sample
 from hwprof.space import Architecture, DesignSpace, Slot, get_space
 from hwprof.space.pieces import MBConvPiece

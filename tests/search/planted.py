@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from hwprof.estimate.design_matrix import DesignMatrix
-from hwprof.estimate.friendliness import Friendliness, fit_friendliness
+from hwprof.estimate.friendliness import fit_friendliness
+from hwprof.estimate.responses import Friendliness
 from hwprof.results import Sample
 from hwprof.space import DesignSpace, get_space
 

@@ -13,7 +13,8 @@ import pytest
 from hwprof import api
 from hwprof.errors import PlanError, SpaceError
 from hwprof.estimate.design_matrix import DesignMatrix, Term
-from hwprof.estimate.friendliness import Friendliness, Response, friendliness_from_csv
+from hwprof.estimate.effects_csv import friendliness_from_csv
+from hwprof.estimate.responses import Friendliness, Response
 from hwprof.results import Interval, Reduction
 from hwprof.search.additive_front import Alternatives, PriceSweep
 from hwprof.search.evidence import Evidence
