@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 EffectKind = Literal["block", "depth", "network", "factor"]
+Metric = Literal["latency", "accuracy"]
 LatencySource = Literal["predicted", "measured", "table"]
 
 
@@ -113,7 +114,8 @@ class Drop:
     """One thing the reducer removed, with the numbers that justify it.
 
     ``block`` (at ``unit``/``layer``, or everywhere where they are None) or ``depth`` of ``unit``.
-    ``latency`` and ``accuracy`` are what dropping it saves and costs against what ``rule`` names.
+    ``latency_s`` and ``accuracy_pct`` are what dropping it saves and costs against what ``rule``
+    names.
     """
 
     rule: str
@@ -183,6 +185,11 @@ class Trial:
     """``done``, or why a finalist could not be measured (its latency is then predicted)."""
     test_accuracy_pct: float | None = None
     """Accuracy on images that neither training nor the search has seen."""
+
+    @property
+    def latency(self) -> Interval:
+        """``latency_s`` with its interval, which has no width where it is not known."""
+        return Interval(self.latency_s, *(self.ci95_s or (self.latency_s, self.latency_s)))
 
     def to_row(self) -> dict[str, Any]:
         """Return the documented keys of a front's member."""

@@ -4,7 +4,6 @@ from hwprof.reports.views import (
     Campaign,
     Hypervolume,
     IsolatedBlock,
-    PredictionPair,
     ReportData,
     VerdictCount,
 )
@@ -14,7 +13,6 @@ __all__ = [
     "Campaign",
     "Hypervolume",
     "IsolatedBlock",
-    "PredictionPair",
     "ReportData",
     "VerdictCount",
     "write_report",

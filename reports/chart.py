@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from html import escape
 from typing import Any
 
 from hwprof.reports.fronts import FrontPoint, best_points, drawing, picks, unit_texts
 from hwprof.reports.views import latency_scale
-from hwprof.results import Interval
 from hwprof.units import (
     Scale,
     accuracy_title,
@@ -41,24 +41,18 @@ def _trace(name: str, points: Sequence[FrontPoint], unit: Scale) -> dict[str, An
     first = points[0]
     random = first.strategy == "random"
     shape = "square" if random else "circle"
-    intervals = [p.trial.ci95_s or (p.trial.latency_s, p.trial.latency_s) for p in points]
+    levels = [p.trial.latency for p in points]
     return {
         "type": "scatter",
         "mode": "lines+markers",
         "name": escape(name),
-        "x": [p.trial.latency_s / unit.factor for p in points],
+        "x": [v.value / unit.factor for v in levels],
         "y": [p.trial.accuracy_pct for p in points],
         "error_x": {
             "type": "data",
             "symmetric": False,
-            "array": [
-                (i[1] - p.trial.latency_s) / unit.factor
-                for p, i in zip(points, intervals, strict=True)
-            ],
-            "arrayminus": [
-                (p.trial.latency_s - i[0]) / unit.factor
-                for p, i in zip(points, intervals, strict=True)
-            ],
+            "array": [(v.hi - v.value) / unit.factor for v in levels],
+            "arrayminus": [(v.value - v.lo) / unit.factor for v in levels],
             "thickness": 1,
             "width": 0,
         },
@@ -84,11 +78,9 @@ def _hover(point: FrontPoint) -> str:
 def point_facts(point: FrontPoint) -> tuple[tuple[str, str], ...]:
     """Return a network's numbers as (label, text)."""
     trial = point.trial
-    level = Interval(trial.latency_s, *(trial.ci95_s or [trial.latency_s] * 2))
-    measured = format_interval(level) if point.confirmed else "not measured"
-    predicted = (
-        format_seconds(point.predicted_s, digits=4) if point.confirmed else format_interval(level)
-    )
+    measured, predicted = "not measured", format_interval(trial.latency)
+    if point.confirmed:
+        measured, predicted = predicted, format_seconds(point.predicted_s, digits=4)
     facts = [
         ("accuracy", f"{format_pct(trial.accuracy_pct)} ({trial.accuracy_source})"),
         ("latency measured", measured),
@@ -113,13 +105,7 @@ def _network(point: FrontPoint, unit: Scale) -> Mapping[str, Any]:
         "y": point.trial.accuracy_pct,
         "facts": point_facts(point),
         "units": [
-            {
-                "title": title,
-                "blocks": [
-                    {"name": b.name, "label": b.label, "height": b.height, "tone": b.tone}
-                    for b in blocks
-                ],
-            }
+            {"title": title, "blocks": [asdict(block) for block in blocks]}
             for title, blocks in units
         ],
         "legend": "Height: expansion. Shade: kernel, darker is larger." if mobile else "",

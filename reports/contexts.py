@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hwprof.isolated import own_half_s
-from hwprof.reports.views import IsolatedBlock, ReportData, effects_of_kind
+from hwprof.reports.views import IsolatedBlock, ReportData, by_slot
 from hwprof.results import Effect, Interval
 from hwprof.space import Slot
 
@@ -54,12 +54,7 @@ def context_rows(
     alone: dict[Slot, dict[str, IsolatedBlock]] = {}
     for row in isolated:
         alone.setdefault(row.slot, {})[row.block] = row
-    within: dict[Slot, dict[str, Interval]] = {}
-    for effect in effects_of_kind(effects, "block"):
-        if effect.unit is None or effect.layer is None or effect.block is None:
-            continue
-        if effect.latency is not None:
-            within.setdefault(Slot(effect.unit, effect.layer), {})[effect.block] = effect.latency
+    within = by_slot(effects, "latency")
     rows = []
     for slot in sorted(set(alone) & set(within)):
         common = [block for block in within[slot] if block in alone[slot]]
@@ -136,11 +131,6 @@ class PredictionRow:
     measured_s: float
     half_width_s: float | None = None
 
-    @property
-    def error(self) -> float:
-        """Relative error of the prediction."""
-        return self.predicted_s / self.measured_s - 1.0
-
 
 def prediction_rows(data: ReportData) -> tuple[PredictionRow, ...]:
     """Return held-out networks and measured finalists of all searches."""
@@ -148,8 +138,8 @@ def prediction_rows(data: ReportData) -> tuple[PredictionRow, ...]:
         PredictionRow(
             source="held out",
             predicted_s=p.predicted_s,
-            measured_s=p.measured_s,
-            half_width_s=p.half_width_s,
+            measured_s=p.actual_s,
+            half_width_s=p.half_s,
         )
         for p in data.predictions
     ]

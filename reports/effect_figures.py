@@ -12,7 +12,6 @@ from hwprof.reports.palette import FULL, INK, MUTED, REDUCED, effect_hex
 from hwprof.reports.sketches import SMALL_INCHES, Sketch
 from hwprof.reports.views import (
     HeatMap,
-    Metric,
     ReportData,
     effects_of_kind,
     everywhere_rows,
@@ -22,7 +21,7 @@ from hwprof.reports.views import (
     short_block,
     slot_label,
 )
-from hwprof.results import Interval
+from hwprof.results import Interval, Metric
 from hwprof.units import fixed
 
 

@@ -11,6 +11,7 @@ from hwprof.pareto import front_indices
 from hwprof.reports.views import ReportData, short_block
 from hwprof.results import SearchResult, Trial
 from hwprof.space import SKIP, Architecture
+from hwprof.space.nasbench201 import ENDS, parse_cell
 from hwprof.units import only_ranked
 
 STRATEGY_NAMES = {
@@ -180,9 +181,9 @@ def comparison_rows(data: ReportData) -> tuple[ComparisonRow, ...]:
     out = []
     for strategy, reduced in sorted(rows):
         row, full = rows[strategy, reduced], rows.get((strategy, False))
-        comparable = reduced and full is not None and full.confirmed == row.confirmed
-        if comparable and full and full.hypervolume_s_pct and row.hypervolume_s_pct is not None:
-            row = replace(row, gain=row.hypervolume_s_pct / full.hypervolume_s_pct - 1.0)
+        if reduced and full is not None and full.confirmed == row.confirmed:
+            before, after = full.hypervolume_s_pct, row.hypervolume_s_pct
+            row = replace(row, gain=after / before - 1.0 if before and after is not None else None)
         out.append(row)
     return tuple(out)
 
@@ -247,11 +248,9 @@ def drawing(arch: Architecture) -> tuple[tuple[str, tuple[DrawnBlock, ...]], ...
     have full height and a middle tone.
     """
     if arch.cell is not None:
-        edges = re.findall(r"([^|+~]+)~(\d)", arch.cell)
-        targets = (1, 2, 2, 3, 3, 3)
         blocks = tuple(
             replace(_drawn(op), label=f"{target}←{source} {short_block(op)}")
-            for (op, source), target in zip(edges, targets, strict=False)
+            for op, (source, target) in zip(parse_cell(arch.cell), ENDS, strict=True)
         )
         return (("cell", blocks),)
     return tuple(
@@ -261,18 +260,12 @@ def drawing(arch: Architecture) -> tuple[tuple[str, tuple[DrawnBlock, ...]], ...
 
 
 def _drawn(name: str) -> DrawnBlock:
+    height, tone = 1.0, 2
     if name in (SKIP, "none"):
-        return DrawnBlock(name=name, label=short_block(name), height=0.0, tone=0)
-    if match := re.fullmatch(r"mbconv_k(\d+)_e(\d+)", name):
+        height, tone = 0.0, 0
+    elif match := re.fullmatch(r"mbconv_k(\d+)_e(\d+)", name):
         kernel, expand = int(match[1]), int(match[2])
-        return DrawnBlock(
-            name=name,
-            label=short_block(name),
-            height=min(1.0, expand / 6),
-            tone=max(0, min(3, (kernel - 1) // 2)),
-        )
-    if match := re.fullmatch(r"bottleneck_e([\d.]+)", name):
-        return DrawnBlock(
-            name=name, label=short_block(name), height=min(1.0, float(match[1]) / 0.35), tone=2
-        )
-    return DrawnBlock(name=name, label=short_block(name), height=1.0, tone=2)
+        height, tone = min(1.0, expand / 6), min(3, (kernel - 1) // 2)
+    elif match := re.fullmatch(r"bottleneck_e([\d.]+)", name):
+        height = min(1.0, float(match[1]) / 0.35)
+    return DrawnBlock(name=name, label=short_block(name), height=height, tone=tone)

@@ -29,7 +29,7 @@ from hwprof.reports.tables import block_costs
 from hwprof.reports.views import (
     HeatMap,
     ReportData,
-    drop_rows,
+    drop_words,
     effects_of_kind,
     everywhere_rows,
     heat_map,
@@ -78,7 +78,7 @@ def render_page(data: ReportData, figures: Sequence[DrawnFigure]) -> str:
     Raises:
         MissingExtraError: Jinja2 or plotly is not installed.
     """
-    environment, plotly_js = _require_extra()
+    environment, plotly_js = require_extra()
     points = front_points(data)
     inline = {f.name: environment.markup(inline_svg(f)) for f in figures}
     chart = front_chart(points, emulated=data.emulated) if points else None
@@ -92,15 +92,6 @@ def render_page(data: ReportData, figures: Sequence[DrawnFigure]) -> str:
         **_rows(data, points),
     )
     return text
-
-
-def require_extra() -> None:
-    """Check that the page can be made, before anything is written.
-
-    Raises:
-        MissingExtraError: Jinja2 or plotly is not installed.
-    """
-    _require_extra()
 
 
 class _Environment:
@@ -134,6 +125,7 @@ class _Environment:
             strategy=strategy_name,
             units=unit_texts,
             fact=fact_row,
+            drop=drop_words,
         )
         environment.globals.update(cell_css=cell_css, cell_title=cell_title)
         self.page = environment.get_template("report.html")
@@ -146,7 +138,12 @@ def _keep_together(value: Any) -> Any:
     return _TOGETHER.sub(lambda found: found[0][:-1] + "\u00a0", value)
 
 
-def _require_extra() -> tuple[_Environment, str]:
+def require_extra() -> tuple[_Environment, str]:
+    """Return what makes the page, its template and plotly's script, before anything is written.
+
+    Raises:
+        MissingExtraError: Jinja2 or plotly is not installed.
+    """
     try:
         environment = _Environment()
     except ImportError as error:
@@ -180,8 +177,7 @@ def _rows(data: ReportData, points: Sequence[FrontPoint]) -> dict[str, Any]:
         "context_text": sentences.context_sentence(summary) if summary else "",
         "gaps": largest_gaps(contexts),
         "block_costs": block_costs(data),
-        "drops": drop_rows(data.reduction),
-        "kept": kept_rows(data.reduction),
+        "kept": kept_rows(data.reduction) if data.reduction else (),
         "best": best,
         "beaten": [p for p in points if not p.best],
         "confirmed": all(p.confirmed for p in points),

@@ -81,7 +81,6 @@ class Crossed:
     """A network of one place's front, and its outcome on every place in the matrix."""
 
     number: int
-    key: str
     place: Place
     """What it was searched for."""
     trial: Trial
@@ -184,7 +183,6 @@ def crossed(places: Sequence[Place]) -> tuple[Crossed, ...]:
             rows.append(
                 Crossed(
                     number=len(rows) + 1,
-                    key=key,
                     place=place,
                     trial=trial,
                     cells=tuple((h.timed.get(key), _outcome(key, trial, h)) for h in hosts),
@@ -332,11 +330,8 @@ def _on(host: Place, guest: Place) -> list[PanelPoint]:
 
 def _predicted(place: Place) -> list[PanelPoint]:
     return [
-        PanelPoint(
-            latency=Interval(t.latency_s, *(t.ci95_s or (t.latency_s, t.latency_s))),
-            accuracy_pct=t.accuracy_pct,
-        )
-        for t in _networks(place).values()
+        PanelPoint(latency=trial.latency, accuracy_pct=trial.accuracy_pct)
+        for trial in _networks(place).values()
     ]
 
 

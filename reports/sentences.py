@@ -8,7 +8,7 @@ from typing import Literal
 
 from hwprof.reports.contexts import ContextSummary
 from hwprof.reports.fronts import ComparisonRow, FrontPoint, best_points, picks, strategy_name
-from hwprof.reports.views import EverywhereRow, HeatMap, ReportData, drop_rows, everywhere_rows
+from hwprof.reports.views import EverywhereRow, HeatMap, ReportData, drop_words, everywhere_rows
 from hwprof.results import TARGET_TOLERANCE, Interval, TargetOutcome
 from hwprof.units import (
     fixed,
@@ -66,9 +66,8 @@ def trust(data: ReportData) -> TrustStatement:
     """Judge the results by :data:`TRUST_RULE`."""
     reasons = [EMULATED] if data.emulated else []
     levels: list[Trust] = ["poor"] if data.emulated else []
-    total = sum(v.n for v in data.verdicts)
+    sound, total = _sound(data)
     if total:
-        sound = sum(v.n for v in data.verdicts if v.verdict in SOUND)
         levels.append(_grade(sound >= 0.9 * total, sound < 0.5 * total))
         others = ", ".join(f"{v.n} {v.verdict}" for v in data.verdicts if v.n)
         reasons.append(
@@ -93,12 +92,18 @@ def trust(data: ReportData) -> TrustStatement:
     if data.campaign.failures:
         n = len(data.campaign.failures)
         reasons.append(f"{n} workload{'s' if n > 1 else ''} gave no number; the reasons are below.")
-    if not total and data.verdicts == () and not data.emulated:
+    if not data.verdicts and not data.emulated:
         reasons.append("The latencies were imported: hwprof did not measure them here.")
     if not levels:
         return TrustStatement(level="unknown", reasons=tuple(reasons))
     worst = max(levels, key=("good", "care", "poor").index)
     return TrustStatement(level=worst, reasons=tuple(reasons))
+
+
+def _sound(data: ReportData) -> tuple[int, int]:
+    """Return how many levels can be believed within their interval, of how many."""
+    sound = sum(v.n for v in data.verdicts if v.verdict in SOUND)
+    return sound, sum(v.n for v in data.verdicts)
 
 
 def _grade(good: bool, poor: bool) -> Trust:
@@ -174,11 +179,11 @@ def _beaten(row: EverywhereRow, others: Sequence[EverywhereRow]) -> str:
 def _reduction_sentence(data: ReportData) -> str:
     if data.reduction is None:
         return ""
-    rows = drop_rows(data.reduction)
-    if not rows:
+    drops = data.reduction.drops
+    if not drops:
         return "Nothing in the space is bad enough on this device to leave out."
-    named = ", ".join(r.what + _saved(r.saves) for r in rows[:4])
-    more = f" and {len(rows) - 4} more" if len(rows) > 4 else ""
+    named = ", ".join(drop_words(d) + _saved(d.latency_s) for d in drops[:4])
+    more = f" and {len(drops) - 4} more" if len(drops) > 4 else ""
     return f"Leave out {named}{more}."
 
 
@@ -225,13 +230,12 @@ def context_sentence(summary: ContextSummary) -> str:
 
 def comparison_sentence(rows: Sequence[ComparisonRow]) -> str:
     """Say what reducing the space did for the fronts, at the same budget."""
-    gains = [r for r in rows if r.gain is not None]
+    gains = [(r.strategy, r.gain) for r in rows if r.gain is not None]
     if not gains:
         return ""
     parts = [
-        f"{strategy_name(r.strategy)} {'gained' if (r.gain or 0) >= 0 else 'lost'} "
-        f"{format_share(abs(r.gain or 0.0), 1)}"
-        for r in gains
+        f"{strategy_name(strategy)} {'gained' if gain >= 0 else 'lost'} {format_share(abs(gain), 1)}"
+        for strategy, gain in gains
     ]
     return f"Hypervolume in the reduced space: {', '.join(parts)}.{_seeds_words(rows)}"
 
@@ -284,8 +288,7 @@ def _faster_text(outcome: TargetOutcome) -> str:
 
 def key_figures(data: ReportData, points: Sequence[FrontPoint]) -> tuple[tuple[str, str], ...]:
     """Return the (label, value) pairs that stand on cards."""
-    total = sum(v.n for v in data.verdicts)
-    sound = sum(v.n for v in data.verdicts if v.verdict in SOUND)
+    sound, total = _sound(data)
     best = best_points(points)
     figures = [
         ("networks measured", str(data.campaign.n_networks)),

@@ -10,7 +10,7 @@ from typing import Any
 from hwprof.reports.contexts import context_rows, prediction_rows
 from hwprof.reports.fronts import comparison_rows, front_points
 from hwprof.reports.places import columns, crossed
-from hwprof.reports.views import ReportData, drop_rows
+from hwprof.reports.views import ReportData, drop_words
 from hwprof.results import Interval
 
 TABLE_NAMES = (
@@ -152,10 +152,9 @@ def _matrix(data: ReportData) -> list[Row]:
 
 
 def _drops(data: ReportData) -> list[Row]:
-    reduction = data.reduction
     return [
         {
-            "dropped": row.what,
+            "dropped": drop_words(drop),
             "unit": drop.unit,
             "layer": drop.layer,
             "block": drop.block,
@@ -165,9 +164,7 @@ def _drops(data: ReportData) -> list[Row]:
             **_columns("accuracy_cost", "pct", drop.accuracy_pct),
             "why": drop.why,
         }
-        for row, drop in zip(
-            drop_rows(reduction), reduction.drops if reduction else (), strict=True
-        )
+        for drop in (data.reduction.drops if data.reduction else ())
     ]
 
 

@@ -21,8 +21,7 @@ from hwprof.reports.fronts import strategy_name, unit_texts
 from hwprof.reports.sentences import EMULATED, VERDICT_MEANINGS, target_sentence
 from hwprof.reports.views import (
     HeatMap,
-    Metric,
-    drop_rows,
+    drop_words,
     effects_of_kind,
     heat_map,
     is_emulated,
@@ -30,7 +29,7 @@ from hwprof.reports.views import (
     short_block,
     slot_label,
 )
-from hwprof.results import Effect, Interval, Reduction, SearchResult
+from hwprof.results import Effect, Interval, Metric, Reduction, SearchResult
 from hwprof.space import Architecture
 from hwprof.units import (
     NOTHING,
@@ -196,11 +195,10 @@ def profile_text(row: Row) -> RenderableType:
 
 
 def effects_text(
-    effects: Sequence[Effect], insights: Sequence[str] = (), *, emulated: bool = False
+    effects: Sequence[Effect], insights: Sequence[str], fingerprint: Row
 ) -> RenderableType:
     """Show block friendliness: what it means, then everywhere, by depth, and by slot."""
-    parts: list[RenderableType] = [Text(EMULATED, style="bold")] if emulated else []
-    parts += [Text(f"• {insight}") for insight in insights]
+    parts = [*_marks(fingerprint), *(Text(f"• {insight}") for insight in insights)]
     for kind, title in (
         ("network", "Used everywhere, against a random mix"),
         ("factor", "Other decisions"),
@@ -259,17 +257,14 @@ def predictions_table(rows: Sequence[Row]) -> RenderableType:
 
 def reduction_text(reduction: Reduction) -> RenderableType:
     """Show what was dropped, why, and what remains."""
-    parts: list[RenderableType] = []
-    if is_emulated(reduction.fingerprint):
-        parts.append(Text(EMULATED, style="bold"))
-    rows = drop_rows(reduction)
-    if rows:
+    parts = _marks(reduction.fingerprint)
+    if reduction.drops:
         table = _table("dropped", "rule", ">saves", ">costs", title="Dropped")
-        for row in rows:
-            saves, costs = format_interval(row.saves), format_points(row.costs, signed=False)
-            _add(table, row.what, row.rule, saves, costs)
+        for drop in reduction.drops:
+            costs = format_points(drop.accuracy_pct, signed=False)
+            _add(table, drop_words(drop), drop.rule, format_interval(drop.latency_s), costs)
         parts.append(table)
-        parts += [Text(f"• {row.what}: {row.why}") for row in rows if row.why]
+        parts += [Text(f"• {drop_words(d)}: {d.why}") for d in reduction.drops if d.why]
     else:
         parts.append(Text("Nothing was dropped: no block and no depth met a rule."))
     kept = _table("where", ">blocks", "which", title="What remains")
@@ -308,7 +303,7 @@ def _number(name: str, value: float) -> str:
     return format_duration(value) if name.endswith(("_s", "seconds")) else f"{value:.4g}"
 
 
-def front_text(result: SearchResult, *, emulated: bool = False) -> RenderableType:
+def front_text(result: SearchResult) -> RenderableType:
     """Show a search's front, fastest first, and whether it was measured."""
     how = "measured on the device" if result.confirmed else "predicted, not confirmed by measuring"
     where = f" on {result.device}" if result.device else ""
@@ -327,10 +322,10 @@ def front_text(result: SearchResult, *, emulated: bool = False) -> RenderableTyp
             cells.append(format_seconds(trial.predicted_s))
         network = " | ".join(text for _, text in unit_texts(trial.arch))
         _add(table, *cells, format_count(trial.macs), format_count(trial.params), network)
-    marks = [Text(EMULATED, style="bold")] if emulated else []
     spent = ", ".join(_spent(name, value) for name, value in result.ledger.items() if value)
     targets = [Text(target_sentence(outcome)) for outcome in result.targets]
-    return Group(*marks, Text(head), table, *targets, Text(f"spent: {spent}"))
+    head_lines = (*_marks(result.fingerprint), Text(head))
+    return Group(*head_lines, table, *targets, Text(f"spent: {spent}"))
 
 
 def retimed_text(row: Row) -> RenderableType:
@@ -344,8 +339,8 @@ def retimed_text(row: Row) -> RenderableType:
     n_done = row["n_done"]
     what = "network" if n_done == 1 else "networks"
     head = f"{n_done} {what} timed on {row['device']}, {row['n_failed']} failed"
-    marks = [Text(EMULATED, style="bold")] if is_emulated(row["fingerprint"]) else []
-    return Group(*marks, Text(head), table, Text(f"kept in {row['out']}, for hwprof report"))
+    kept = Text(f"kept in {row['out']}, for hwprof report")
+    return Group(*_marks(row["fingerprint"]), Text(head), table, kept)
 
 
 def _spent(name: str, value: float) -> str:
@@ -393,7 +388,11 @@ def _labelled(
     grid.add_column(overflow="fold")
     for label, value in rows:
         _add(grid, label, value)
-    parts: list[RenderableType] = [title] if title is not None else []
-    if fingerprint is not None and is_emulated(fingerprint):
-        parts.append(Text(EMULATED, style="bold"))
-    return Group(*parts, Padding(grid, (0, 0, 0, 2 if title else 0)))
+    head = [title] if title is not None else []
+    return Group(*head, *_marks(fingerprint), Padding(grid, (0, 0, 0, 2 if title else 0)))
+
+
+def _marks(fingerprint: Row | None) -> list[RenderableType]:
+    """Return what stands first where an emulator played the device."""
+    is_marked = fingerprint is not None and is_emulated(fingerprint)
+    return [Text(EMULATED, style="bold")] if is_marked else []

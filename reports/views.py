@@ -10,24 +10,25 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from hwprof.estimate.comparing import EffectsComparison
+from hwprof.estimate.crossval import HeldOut
 from hwprof.measure.records import Failure, Fingerprint
 from hwprof.reports.places import Place
 from hwprof.results import (
+    Drop,
     Effect,
     EffectKind,
     Holdout,
     Interval,
+    Metric,
     Reduction,
     SearchCourse,
     SearchResult,
 )
 from hwprof.space import SKIP, Slot
 from hwprof.units import Scale, decimals_for, time_scale
-
-Metric = Literal["latency", "accuracy"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,22 +69,11 @@ class IsolatedBlock:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictionPair:
-    """A network's measured latency beside what the model said without having seen it."""
-
-    measured_s: float
-    predicted_s: float
-    half_width_s: float | None = None
-    """Half the width of the 95 % prediction interval."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Hypervolume:
     """The volume that one search's front dominates, up to the report's reference point."""
 
     strategy: str
     reduced: bool
-    seed: int
     value_s_pct: float
     confirmed: bool = True
     """Whether the front's latencies were measured rather than predicted."""
@@ -108,7 +98,7 @@ class ReportData:
     """The report's device beside others, where several runs were named."""
     isolated: tuple[IsolatedBlock, ...] = ()
     holdout: Holdout | None = None
-    predictions: tuple[PredictionPair, ...] = ()
+    predictions: tuple[HeldOut, ...] = ()
     reduction: Reduction | None = None
     full_searches: tuple[SearchResult, ...] = ()
     reduced_searches: tuple[SearchResult, ...] = ()
@@ -176,11 +166,6 @@ class HeatMap:
         return -share if self.metric == "latency" else share
 
 
-def effect_of(effect: Effect, metric: Metric) -> Interval | None:
-    """Return the effect on one metric."""
-    return effect.latency if metric == "latency" else effect.accuracy
-
-
 def effects_of_kind(effects: Sequence[Effect], kind: EffectKind) -> tuple[Effect, ...]:
     """Return the effects of one kind, in their order."""
     return tuple(e for e in effects if e.kind == kind)
@@ -196,14 +181,20 @@ def scaled(interval: Interval, factor: float) -> Interval:
     return Interval(*(v / factor for v in interval))
 
 
-def heat_map(effects: Sequence[Effect], metric: Metric) -> HeatMap | None:
-    """Arrange the block effects of ``metric`` by slot and block; None where there are none."""
+def by_slot(effects: Sequence[Effect], metric: Metric) -> dict[Slot, dict[str, Interval]]:
+    """Return the effects of single blocks on one metric, by slot and block."""
     found: dict[Slot, dict[str, Interval]] = {}
     for effect in effects_of_kind(effects, "block"):
-        value = effect_of(effect, metric)
+        value = effect.latency if metric == "latency" else effect.accuracy
         if value is None or effect.unit is None or effect.layer is None or effect.block is None:
             continue
         found.setdefault(Slot(effect.unit, effect.layer), {})[effect.block] = value
+    return found
+
+
+def heat_map(effects: Sequence[Effect], metric: Metric) -> HeatMap | None:
+    """Arrange the block effects of ``metric`` by slot and block; None where there are none."""
+    found = by_slot(effects, metric)
     if not found:
         return None
     values = [cell.value for row in found.values() for cell in row.values()]
@@ -281,38 +272,15 @@ def everywhere_rows(data: ReportData) -> tuple[EverywhereRow, ...]:
     return tuple(sorted(rows, key=lambda r: r.latency.value if r.latency else 0.0))
 
 
-@dataclass(frozen=True, kw_only=True)
-class DropRow:
-    """One thing the reducer removed, in words, with its numbers."""
-
-    what: str
-    rule: str
-    saves: Interval | None
-    costs: Interval | None
-    why: str
-
-
-def drop_rows(reduction: Reduction | None) -> tuple[DropRow, ...]:
-    """Return every drop with its evidence, in the reducer's order."""
-    return tuple(
-        DropRow(
-            what=_what(d.block, d.unit, d.layer, d.depth),
-            rule=d.rule,
-            saves=d.latency_s,
-            costs=d.accuracy_pct,
-            why=d.why,
-        )
-        for d in (reduction.drops if reduction else ())
-    )
-
-
-def _what(block: str | None, unit: int | None, layer: int | None, depth: int | None) -> str:
-    if block is None:
-        return f"depth {depth} of unit {unit}"
-    if unit is None:
-        return f"{block} everywhere"
-    place = f"unit {unit}" if layer is None else slot_label(Slot(unit, layer))
-    return f"{block} in {place}"
+def drop_words(drop: Drop) -> str:
+    """Say what the reducer removed, and where."""
+    if drop.block is None:
+        return f"depth {drop.depth} of unit {drop.unit}"
+    if drop.unit is None:
+        return f"{drop.block} everywhere"
+    if drop.layer is None:
+        return f"{drop.block} in unit {drop.unit}"
+    return f"{drop.block} in {slot_label(Slot(drop.unit, drop.layer))}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -323,11 +291,10 @@ class KeptRow:
     blocks: tuple[str, ...]
 
 
-def kept_rows(reduction: Reduction | None) -> tuple[KeptRow, ...]:
+def kept_rows(reduction: Reduction) -> tuple[KeptRow, ...]:
     """Return what remains, unit by unit; a unit whose layers agree takes one row."""
     rows: list[KeptRow] = []
-    for unit, depth in enumerate(reduction.max_depth if reduction else ()):
-        assert reduction is not None
+    for unit, depth in enumerate(reduction.max_depth):
         alive = [tuple(reduction.alive.get(Slot(unit, layer), ())) for layer in range(depth)]
         if len(set(alive)) == 1:
             layers = "1 layer" if depth == 1 else f"up to {depth} layers"

@@ -175,8 +175,10 @@ def slow_for_their_work(evidence: Evidence) -> list[Proposal]:
     be worth it, and latency alone cannot tell; one that costs more time for less work is a bad
     fit to the device whatever its accuracy.
     """
+    from hwprof.graph import piece_cost
+
     limit = COSTLY * evidence.mean_latency_s
-    work = _work(evidence)
+    work = evidence.space.block_totals(lambda piece: piece_cost(piece).macs)
     found = []
     for block in evidence.blocks:
         rivals: dict[str, Floats] = {}
@@ -247,19 +249,6 @@ def _p_slower(evidence: Evidence, weights: Floats, margin: float) -> float:
     if sd == 0.0:
         return 0.0 if value > margin else 1.0
     return upper_p((value - margin) / sd, evidence.latency.degrees)
-
-
-def _work(evidence: Evidence) -> dict[tuple[Slot, str], int]:
-    """Return the MACs of every block at every slot."""
-    from hwprof.graph import piece_cost
-
-    work: dict[tuple[Slot, str], int] = {}
-    for piece, places in evidence.space.block_places().items():
-        macs = piece_cost(piece).macs
-        for place in places:
-            key = (place.slot, place.block)
-            work[key] = work.get(key, 0) + place.count * macs
-    return work
 
 
 def _mean_saving(evidence: Evidence, proposals: list[Proposal]) -> float:

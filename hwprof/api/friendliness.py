@@ -14,7 +14,7 @@ from hwprof.store import Run
 
 if TYPE_CHECKING:
     from hwprof.estimate.comparing import EffectsComparison
-    from hwprof.estimate.friendliness import Friendliness
+    from hwprof.estimate.responses import Friendliness
 
 
 def effects(

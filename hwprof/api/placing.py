@@ -180,6 +180,5 @@ def _timed(gathered: _Gathered) -> dict[str, Timed]:
         return found
     for trial in (t for s in gathered.searches for t in s.front):
         if trial.latency_source == "measured":
-            level = Interval(trial.latency_s, *(trial.ci95_s or (trial.latency_s,) * 2))
-            found.setdefault(network_key(trial), Timed(level=level, verdict=trial.verdict))
+            found.setdefault(network_key(trial), Timed(level=trial.latency, verdict=trial.verdict))
     return found

@@ -116,7 +116,7 @@ def reduce(
     Raises:
         PlanError: options contradict each other, or the goal is not one of the two.
     """
-    from hwprof.estimate.friendliness import friendliness_from_csv
+    from hwprof.estimate.effects_csv import friendliness_from_csv
     from hwprof.estimate.run_analysis import run_space
     from hwprof.search.reducer import reduce_space
 

@@ -29,9 +29,9 @@ from hwprof.store.folder import RUN_FILE, RunFile
 from hwprof.units import only_ranked
 
 if TYPE_CHECKING:
-    from hwprof.estimate.friendliness import Friendliness
     from hwprof.estimate.interactions import InteractionTest
     from hwprof.estimate.latency_model import AdditiveLatencyModel
+    from hwprof.estimate.responses import Friendliness
     from hwprof.measure.records import Measurement
     from hwprof.reports import ReportData
 
@@ -186,7 +186,7 @@ def _report_data(
 ) -> ReportData:
     from hwprof.estimate.run_analysis import run_friendliness, run_latency_model, run_space
     from hwprof.isolated import isolated_table
-    from hwprof.reports import Campaign, Hypervolume, IsolatedBlock, PredictionPair, ReportData
+    from hwprof.reports import Campaign, Hypervolume, IsolatedBlock, ReportData
 
     compared = (
         compare_effects(found.profiles, accuracy=accuracy, data=data, progress=progress)
@@ -253,10 +253,7 @@ def _report_data(
             if row.slot is not None
         ),
         holdout=model.holdout,
-        predictions=tuple(
-            PredictionPair(measured_s=p.actual_s, predicted_s=p.predicted_s, half_width_s=p.half_s)
-            for p in model.heldout
-        ),
+        predictions=model.heldout,
         reduction=reduction,
         full_searches=tuple(s for s in placed.own if not s.reduced),
         reduced_searches=tuple(s for s in placed.own if s.reduced),
@@ -267,7 +264,6 @@ def _report_data(
             Hypervolume(
                 strategy=s.strategy,
                 reduced=s.reduced,
-                seed=s.seed,
                 value_s_pct=front_hypervolume(s, reference),
                 confirmed=s.confirmed,
             )

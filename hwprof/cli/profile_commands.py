@@ -168,7 +168,8 @@ def effects(
     if json_:
         print_json([e.to_row() for e in result.effects])
     else:
-        print_text(text.effects_text(result.effects, api.insights(result)))
+        said = api.insights(result)
+        print_text(text.effects_text(result.effects, said, result.fingerprint))
 
 
 def predict(

@@ -9,8 +9,7 @@ entries. What a whole network adds to or saves against the sum, no table of bloc
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from hwprof.errors import DataError
 from hwprof.estimate.design_matrix import Decision, DesignMatrix, depth_probability
 from hwprof.estimate.friendliness import fit_friendliness
 from hwprof.estimate.latency_model import AdditiveLatencyModel
-from hwprof.estimate.responses import Friendliness, Response, make_effects
+from hwprof.estimate.responses import Friendliness, Response
 from hwprof.importing.blocks import FREE_BLOCKS
 from hwprof.normal import NORMAL_975
 from hwprof.results import Interval, Sample
@@ -95,14 +94,14 @@ def table_model(
     )
 
 
-def table_samples(model: AdditiveLatencyModel, n: int | None = None) -> list[Sample]:
+def table_samples(model: AdditiveLatencyModel) -> list[Sample]:
     """Return random networks of the space, priced by the table.
 
-    Accuracy is no sum of blocks: its effects need networks to score. They are the first ``n``
-    (by default as many as a profile would measure) of the shared design with seed 0.
+    Accuracy is no sum of blocks: its effects need networks to score. They are the first of the
+    shared design with seed 0, as many as a profile would measure.
     """
     space = model.space
-    archs = sample_networks(space, SEED, default_n_networks(space) if n is None else n)
+    archs = sample_networks(space, SEED, default_n_networks(space))
     latencies, half_widths = model.predict_many(archs)
     return [
         Sample(arch=arch, latency_s=float(latency), latency_se_s=float(half) / NORMAL_975)
@@ -114,9 +113,6 @@ def table_friendliness(
     space: DesignSpace,
     blocks: Sequence[ImportedBlock],
     samples: Sequence[Sample] = (),
-    *,
-    device: str = "",
-    fingerprint: Mapping[str, Any] | None = None,
 ) -> Friendliness:
     """Return the effects of a table of blocks: latency exactly, accuracy from ``samples``.
 
@@ -124,34 +120,19 @@ def table_friendliness(
         space: the space, at the input size that is wanted.
         blocks: the table's lines for that size.
         samples: networks of :func:`table_samples` with accuracies, if any.
-        device: name shown with the result.
-        fingerprint: facts about the device, as plain data.
 
     Raises:
         DataError: as :func:`table_model`.
     """
     design = DesignMatrix(space)
-    latency = _response(design, blocks)
-    notes = (SUMS,) if has_constant(blocks) else (SUMS, RELATIVE)
-    nowhere = np.zeros(len(design.terms), dtype=np.int64)
+    accuracy: Response | None = None
+    notes = [SUMS] if has_constant(blocks) else [SUMS, RELATIVE]
     if any(s.accuracy_pct is not None for s in samples):
-        fitted = fit_friendliness(space, samples, device=device, fingerprint=fingerprint)
-        return replace(
-            fitted,
-            latency=latency,
-            effects=make_effects(design, latency, fitted.accuracy, nowhere),
-            notes=(*notes, *fitted.notes),
-        )
-    return Friendliness(
-        space=space,
-        design=design,
-        latency=latency,
-        accuracy=None,
-        effects=make_effects(design, latency, None, nowhere),
-        device=device,
-        fingerprint=dict(fingerprint or {}),
-        notes=notes,
-    )
+        fitted = fit_friendliness(space, samples)
+        accuracy = fitted.accuracy
+        notes += fitted.notes
+    nowhere = np.zeros(len(design.terms), dtype=np.int64)
+    return Friendliness.of(design, _response(design, blocks), accuracy, nowhere, notes)
 
 
 def _response(design: DesignMatrix, blocks: Sequence[ImportedBlock]) -> Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,8 +15,6 @@ from hwprof.results import Effect
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Metric = Literal["latency", "accuracy"]
-
 FAMILY_ERROR = 0.05
 """Chance that any one of all claims is wrong."""
 
@@ -25,7 +23,6 @@ FAMILY_ERROR = 0.05
 class Claim:
     """An effect of one block at one slot that is no accident of looking at many."""
 
-    metric: Metric
     effect: Effect
     adjusted_p: float
 
@@ -43,18 +40,15 @@ def holm(p_values: Sequence[float]) -> NDArray[np.float64]:
     return adjusted
 
 
-def slot_claims(friendliness: Friendliness, metric: Metric = "latency") -> tuple[Claim, ...]:
-    """Return the (slot, block) effects that differ from zero, all of them together at 5 %.
+def slot_claims(friendliness: Friendliness) -> tuple[Claim, ...]:
+    """Return the (slot, block) effects on latency that are not zero, all of them together at 5 %.
 
     The strongest claim comes first. Effects without noise are claims where they are not zero.
     """
-    response = friendliness.latency if metric == "latency" else friendliness.accuracy
-    if response is None:
-        return ()
     rows = [i for i, effect in enumerate(friendliness.effects) if effect.kind == "block"]
-    adjusted = holm([_p_value(response, row) for row in rows])
+    adjusted = holm([_p_value(friendliness.latency, row) for row in rows])
     return tuple(
-        Claim(metric=metric, effect=friendliness.effects[rows[i]], adjusted_p=float(adjusted[i]))
+        Claim(effect=friendliness.effects[rows[i]], adjusted_p=float(adjusted[i]))
         for i in np.argsort(adjusted, kind="stable")
         if adjusted[i] <= FAMILY_ERROR
     )

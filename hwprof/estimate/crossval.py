@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 FOLDS = 10
 """Usual; each fold's model then has 90 % of the networks that the final one has."""
+SEED = 0
+"""Of the split."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +52,7 @@ def cross_validate(
     y: Floats,
     fit: Callable[[Floats, Floats], Fit],
     predictable: Callable[[Mask, Mask], Mask],
-    *,
-    seed: int,
-    weights: Floats | None = None,
+    weights: Floats | None,
 ) -> tuple[HeldOut, ...]:
     """Predict every network from the folds it is not in.
 
@@ -63,7 +63,6 @@ def cross_validate(
         predictable: of masks ``bool[n]`` (train, test), which of the test networks a model of
             the training ones may predict at all; the others are refused in use, and left out
             here.
-        seed: of the split.
         weights: ``float64[n]``, what rows and values are multiplied by before they are fitted.
 
     Returns:
@@ -71,7 +70,7 @@ def cross_validate(
     """
     n = len(y)
     w = np.ones(n) if weights is None else weights
-    fold = np.random.default_rng(seed).permutation(n) % FOLDS
+    fold = np.random.default_rng(SEED).permutation(n) % FOLDS
     predicted, half = np.full(n, np.nan), np.full(n, np.nan)
     for k in range(FOLDS):
         test = fold == k

@@ -72,6 +72,12 @@ class Decision:
         """Number of free coefficients."""
         return int(self.coding.shape[1])
 
+    def term(self, code: int) -> Term:
+        """Return the effect of a code: its block at the slot, or its level of the factor."""
+        unit, layer = self.slot or (None, None)
+        kind: EffectKind = "factor" if self.slot is None else "block"
+        return Term(kind=kind, unit=unit, layer=layer, block=self.names[code])
+
     def describe(self, row: int) -> str:
         """Return what a row of the coding stands for, in words."""
         if self.factor is not None:
@@ -128,11 +134,14 @@ class DesignMatrix:
         Raises:
             SpaceError: a network belongs to another space, or has literal widths.
         """
+        space = self.space
         for arch in archs:
-            self._require_member(arch)
-        if not archs:
-            return np.empty((0, len(self.decisions)), dtype=np.int64)
-        return self.space.encode_many(archs)
+            if (arch.space, arch.resolution_px) != (space.name, space.resolution_px):
+                raise SpaceError(
+                    f"the network is of {arch.space} at {arch.resolution_px} px; expected "
+                    f"{space.name} at {space.resolution_px} px"
+                )
+        return space.encode_many(archs)
 
     def rows(self, codes: Codes) -> Floats:
         """Return ``float64[n, n_coefficients]``, one row a network.
@@ -178,11 +187,7 @@ class DesignMatrix:
         for column, decision in zip(codes.T, self.decisions, strict=True):
             for code, name in enumerate(decision.names):
                 here = column == code
-                if decision.slot is None:
-                    present[Term(kind="factor", block=name)] = here
-                    continue
-                unit, layer = decision.slot
-                present[Term(kind="block", unit=unit, layer=layer, block=name)] = here
+                present[decision.term(code)] = here
                 everywhere = Term(kind="network", block=name)
                 present[everywhere] = present.get(everywhere, False) | here
             if decision.slot is not None and decision.has_depth:
@@ -202,18 +207,13 @@ class DesignMatrix:
                 f"(n, {len(self.decisions)}) as {self.space.name} encodes them"
             )
         for column, decision in zip(codes.T, self.decisions, strict=True):
-            inside = (column >= -1) & (column < len(decision.names))
-            if not inside.all() or not decision.valid[column + 1].all():
-                bad = (
-                    int(column[~inside][0])
-                    if not inside.all()
-                    else int(column[~decision.valid[column + 1]][0])
-                )
-                what = decision.describe(bad + 1) if inside.all() else f"code {bad}"
-                raise SpaceError(
-                    f"{what} is not in this {self.space.name} space; "
-                    f"it has {[n for n, v in zip(decision.names, decision.valid[1:], strict=True) if v]}"
-                )
+            unknown = column[(column < -1) | (column >= len(decision.names))]
+            wrong = unknown if unknown.size else column[~decision.valid[column + 1]]
+            if wrong.size:
+                bad = int(wrong[0])
+                what = f"code {bad}" if unknown.size else decision.describe(bad + 1)
+                alive = np.array(decision.names)[decision.valid[1:]].tolist()
+                raise SpaceError(f"{what} is not in this {self.space.name} space; it has {alive}")
 
     def require_identifiable(self, codes: Codes) -> None:
         """Check that the networks determine every coefficient, with something left for noise.
@@ -249,19 +249,6 @@ class DesignMatrix:
             found += [decision.describe(int(row)) for row in rows]
         return found
 
-    def _require_member(self, arch: Architecture) -> None:
-        space = self.space
-        if (arch.space, arch.resolution_px) != (space.name, space.resolution_px):
-            raise SpaceError(
-                f"the network is of {arch.space} at {arch.resolution_px} px; expected "
-                f"{space.name} at {space.resolution_px} px"
-            )
-        if arch.channels is not None:
-            raise SpaceError(
-                "a network with literal channels is outside the design space; "
-                "cost, bench and export take it, predictions and effects do not"
-            )
-
     def _expand(self) -> tuple[tuple[Term, ...], Floats]:
         blocks: dict[Term, Floats] = {}
         depths: dict[Term, Floats] = {}
@@ -274,18 +261,17 @@ class DesignMatrix:
                 row = np.zeros(self.n_coefficients)
                 row[decision.columns.start] = 1.0
                 depths[Term(kind="depth", unit=unit, depth=layer + 1)] = row
-            for code in np.flatnonzero(decision.valid[1:]):
+            for code in np.flatnonzero(decision.valid[1:]).tolist():
                 row = np.zeros(self.n_coefficients)
                 row[decision.columns.start + skip : decision.columns.stop] = decision.coding[
                     code + 1, skip:
                 ]
-                name = decision.names[code]
                 if decision.slot is None:
-                    factors[Term(kind="factor", block=name)] = row
+                    factors[decision.term(code)] = row
                     continue
                 unit, layer = decision.slot
-                blocks[Term(kind="block", unit=unit, layer=layer, block=name)] = row
-                everywhere = Term(kind="network", block=name)
+                blocks[decision.term(code)] = row
+                everywhere = Term(kind="network", block=decision.names[code])
                 reach = depth_probability(self.space, unit, layer + 1)
                 networks[everywhere] = networks.get(everywhere, 0.0) + reach * row
         merged = {**blocks, **depths, **networks, **factors}

@@ -5,15 +5,15 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hwprof.errors import DataError, SpaceError
 from hwprof.estimate.design_matrix import DesignMatrix, Term, depth_probability
-from hwprof.estimate.responses import Friendliness, Response, make_effects
+from hwprof.estimate.responses import Friendliness, Response
 from hwprof.normal import NORMAL_975
-from hwprof.results import Interval
+from hwprof.results import Metric
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-Metric = Literal["latency", "accuracy"]
 METRICS: tuple[Metric, ...] = ("latency", "accuracy")
 
 INDEPENDENT = (
@@ -44,9 +43,7 @@ class _Cell:
     sd: float
 
 
-def friendliness_from_csv(
-    path: str | Path, space: DesignSpace, *, mean_latency_s: float | None = None
-) -> Friendliness:
+def friendliness_from_csv(path: str | Path, space: DesignSpace) -> Friendliness:
     """Read effects from the documented columns of ``hwprof effects --csv``.
 
     The 95 % intervals give standard deviations, as of normal errors. A table holds no
@@ -58,7 +55,6 @@ def friendliness_from_csv(
     Args:
         path: the table, ``.csv`` or ``.csv.gz``.
         space: the space it describes.
-        mean_latency_s: mean latency of the space's random networks, which the table lacks.
 
     Raises:
         DataError: the file cannot be read, or lacks effects of the space.
@@ -67,21 +63,18 @@ def friendliness_from_csv(
     frame = _read(Path(path))
     design = DesignMatrix(space)
     rows = _rows_by_term(frame, design)
-    latency = _response(design, rows, "latency", mean_latency_s)
-    if latency is None:
+    cells = {metric: _cells(rows, metric) for metric in METRICS}
+    if not cells["latency"]:
         raise DataError(f"{str(path)!r} has no latencies; the column latency_s is empty")
-    accuracy = _response(design, rows, "accuracy", None)
     counts = np.array(
         [_count(rows[term]) if term in rows else 0 for term in design.terms], dtype=np.int64
     )
-    return Friendliness(
-        space=space,
-        design=design,
-        latency=latency,
-        accuracy=accuracy,
-        effects=make_effects(design, latency, accuracy, counts),
-        notes=_notes(design, rows),
+    n_networks = int(counts.max())
+    latency = _response(design, cells["latency"], "latency", n_networks)
+    accuracy = (
+        _response(design, cells["accuracy"], "accuracy", n_networks) if cells["accuracy"] else None
     )
+    return Friendliness.of(design, latency, accuracy, counts, _notes(design, cells))
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -103,7 +96,7 @@ def _read(path: Path) -> pd.DataFrame:
         raise DataError(
             f"{str(path)!r} has no column {missing[0]!r}; expected those of hwprof effects --csv"
         )
-    _require_numbers(frame, path)
+    _read_numbers(frame, path)
     for name in ("latency_s", "accuracy_pct"):
         stem, unit = name.rsplit("_", 1)
         for column in (name, f"{stem}_lo_{unit}", f"{stem}_hi_{unit}"):
@@ -112,7 +105,7 @@ def _read(path: Path) -> pd.DataFrame:
     return frame
 
 
-def _require_numbers(frame: pd.DataFrame, path: Path) -> None:
+def _read_numbers(frame: pd.DataFrame, path: Path) -> None:
     """Turn the columns that hold numbers into numbers, in place.
 
     Raises:
@@ -170,6 +163,12 @@ def _count(row: Any) -> int:
     return int(value) if np.isfinite(value) else 0
 
 
+def _cells(rows: dict[Term, Any], metric: Metric) -> dict[Term, _Cell]:
+    """Return the effects on one metric, of the rows that have one."""
+    found = {term: _cell(row, term, metric) for term, row in rows.items()}
+    return {term: cell for term, cell in found.items() if cell is not None}
+
+
 def _cell(row: Any, term: Term, metric: Metric) -> _Cell | None:
     name, unit = ("latency", "s") if metric == "latency" else ("accuracy", "pct")
     value, lo, hi = row[f"{name}_{unit}"], row[f"{name}_lo_{unit}"], row[f"{name}_hi_{unit}"]
@@ -184,12 +183,9 @@ def _cell(row: Any, term: Term, metric: Metric) -> _Cell | None:
 
 
 def _response(
-    design: DesignMatrix, rows: dict[Term, Any], metric: Metric, mean: float | None
-) -> Response | None:
-    """Assemble values and covariance of every term; None where the table lacks the metric."""
-    cells = {t: c for t, row in rows.items() if (c := _cell(row, t, metric)) is not None}
-    if not cells:
-        return None
+    design: DesignMatrix, cells: dict[Term, _Cell], metric: Metric, n_networks: int
+) -> Response:
+    """Assemble values and covariance of every term."""
     _require_whole(design, cells, metric)
     size = len(design.terms)
     values, covariance = np.zeros(size), np.zeros((size, size))
@@ -212,8 +208,8 @@ def _response(
         covariance=covariance,
         even_covariance=covariance,
         degrees=float("inf"),
-        n_networks=max((_count(row) for row in rows.values()), default=0),
-        mean=None if mean is None else Interval(mean, mean, mean),
+        n_networks=n_networks,
+        mean=None,
     )
 
 
@@ -266,13 +262,9 @@ def _link(design: DesignMatrix, kinds: set[str]) -> Floats:
     return link
 
 
-def _notes(design: DesignMatrix, rows: dict[Term, Any]) -> tuple[str, ...]:
-    kinds: dict[Metric, set[str]] = {
-        metric: {t.kind for t, row in rows.items() if _cell(row, t, metric) is not None}
-        for metric in METRICS
-    }
+def _notes(design: DesignMatrix, cells: dict[Metric, dict[Term, _Cell]]) -> tuple[str, ...]:
     found = [INDEPENDENT]
-    given = {metric: there for metric, there in kinds.items() if there}
+    given = {metric: {t.kind for t in own} for metric, own in cells.items() if own}
     if spread := [metric for metric, there in given.items() if "block" not in there]:
         found.append(SPREAD.format(metric=" and ".join(spread)))
     for kind, words in (("depth", "depth"), ("factor", "what else is decided, such as widths")):

@@ -9,15 +9,13 @@ errors of single measurements do not know, so weighting by them would favour the
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hwprof.errors import DataError
 from hwprof.estimate.design_matrix import DesignMatrix
-from hwprof.estimate.effects_csv import friendliness_from_csv
-from hwprof.estimate.insights import insights
 from hwprof.estimate.least_squares import (
     Fit,
     hc3_covariance,
@@ -26,7 +24,7 @@ from hwprof.estimate.least_squares import (
     t_quantile,
     two_sided_p,
 )
-from hwprof.estimate.responses import Friendliness, LackOfFit, Response, make_effects
+from hwprof.estimate.responses import Friendliness, LackOfFit, Response
 from hwprof.estimate.session_levels import SessionLevels, session_levels
 from hwprof.results import Interval, Sample
 from hwprof.space import DesignSpace
@@ -36,30 +34,13 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = [
-    "Friendliness",
-    "LackOfFit",
-    "Response",
-    "fit_friendliness",
-    "friendliness_from_csv",
-    "insights",
-]
 
-
-def fit_friendliness(
-    space: DesignSpace,
-    samples: Sequence[Sample],
-    *,
-    device: str = "",
-    fingerprint: Mapping[str, Any] | None = None,
-) -> Friendliness:
+def fit_friendliness(space: DesignSpace, samples: Sequence[Sample]) -> Friendliness:
     """Estimate all effects from whole networks.
 
     Args:
         space: the space the networks were drawn from.
         samples: networks; each metric uses those that have it.
-        device: name shown with the result.
-        fingerprint: facts about the device, as plain data.
 
     Raises:
         DataError: the networks with a latency do not determine the effects.
@@ -70,27 +51,11 @@ def fit_friendliness(
     codes = design.encode([s.arch for s in timed])
     y = np.array([s.latency_s for s in timed], dtype=np.float64)
     levels = session_levels(design.rows(codes), y, [s.session for s in timed])
-    latency = _fit_response(design, codes, y, [_own_se_s(s) for s in timed], levels)
+    latency = _fit_response(design, codes, y, levels)
     accuracy, notes = _fit_accuracy(design, [s for s in samples if s.accuracy_pct is not None])
     counts = design.counts(codes)
-    return Friendliness(
-        space=space,
-        design=design,
-        latency=latency,
-        accuracy=accuracy,
-        effects=make_effects(design, latency, accuracy, counts),
-        device=device,
-        fingerprint=dict(fingerprint or {}),
-        notes=(*notes, *_lone_notes(design, counts), *([str(levels)] if levels else [])),
-    )
-
-
-def _own_se_s(sample: Sample) -> float | None:
-    """Return a latency's standard error without what networks of one session have in common."""
-    if sample.latency_s is None or sample.latency_se_s is None:
-        return None
-    shared_s = sample.session_sd * sample.latency_s
-    return math.sqrt(max(0.0, sample.latency_se_s**2 - shared_s**2))
+    notes += (*_lone_notes(design, counts), *([str(levels)] if levels else []))
+    return Friendliness.of(design, latency, accuracy, counts, notes)
 
 
 def _fit_accuracy(
@@ -102,7 +67,7 @@ def _fit_accuracy(
     values = np.array([s.accuracy_pct for s in scored], dtype=np.float64)
     codes = design.encode([s.arch for s in scored])
     try:
-        return _fit_response(design, codes, values, [None] * len(scored)), ()
+        return _fit_response(design, codes, values), ()
     except DataError as error:
         return None, (f"accuracy left out: {error}",)
 
@@ -124,7 +89,6 @@ def _fit_response(
     design: DesignMatrix,
     codes: NDArray[np.int64],
     y: Floats,
-    standard_errors: Sequence[float | None],
     levels: SessionLevels | None = None,
 ) -> Response:
     """Fit one metric and map coefficients and covariance to all terms.
@@ -142,8 +106,6 @@ def _fit_response(
     fit = ordinary_fit(X, y)
     covariance = hc3_covariance(X, fit)[:p_effects, :p_effects]
     inverse = fit.inverse[:p_effects, :p_effects]
-    n, p = X.shape
-    r2 = r_squared(y, fit.residuals)
     half = t_quantile(0.975, fit.degrees) * float(np.sqrt(covariance[0, 0]))
     mean = float(fit.coefficients[0])
     if levels is not None:  # of effects sessions are taken out; the mean is that of a few of them
@@ -153,24 +115,19 @@ def _fit_response(
         covariance=design.expansion @ covariance @ design.expansion.T,
         even_covariance=fit.residual_sd**2 * (design.expansion @ inverse @ design.expansion.T),
         degrees=fit.degrees,
-        n_networks=n,
+        n_networks=len(y),
         mean=Interval(mean, mean - half, mean + half),
-        r2=r2,
-        r2_adjusted=1.0 - (1.0 - r2) * (n - 1) / (n - p),
+        r2=r_squared(y, fit.residuals),
         residual_sd=fit.residual_sd,
-        lack_of_fit=_lack_of_fit(X, y, fit, standard_errors),
+        lack_of_fit=_lack_of_fit(X, y, fit),
     )
 
 
-def _lack_of_fit(
-    X: Floats, y: Floats, fit: Fit, standard_errors: Sequence[float | None]
-) -> LackOfFit | None:
+def _lack_of_fit(X: Floats, y: Floats, fit: Fit) -> LackOfFit | None:
     """Test the squared prediction as one more regressor (Tukey 1949, RESET).
 
     By Frisch and Waugh the added coefficient comes from residuals on residuals.
     """
-    known = [s for s in standard_errors if s is not None]
-    measurement_sd = float(np.sqrt(np.mean(np.square(known)))) if known else None
     predicted = y - fit.residuals
     squared = (predicted - predicted.mean()) ** 2
     unexplained = squared - X @ (fit.inverse @ (X.T @ squared))
@@ -180,14 +137,9 @@ def _lack_of_fit(
         return None
     # What is left over is rounding, in which a squared term may find anything.
     if float(np.linalg.norm(fit.residuals)) <= 1e-10 * float(np.linalg.norm(y - y.mean())):
-        return LackOfFit(curvature_p=1.0, r2_curved=1.0, measurement_sd=measurement_sd)
+        return LackOfFit(curvature_p=1.0, r2_curved=1.0)
     slope = float(unexplained @ fit.residuals) / strength
     left = fit.residuals - slope * unexplained
     variance = float(left @ left) / degrees / strength
     p_value = two_sided_p(slope / np.sqrt(variance), degrees) if variance > 0.0 else 1.0
-    return LackOfFit(
-        curvature_p=p_value,
-        r2_curved=r_squared(y, left),
-        measurement_sd=measurement_sd,
-        curvature=slope,
-    )
+    return LackOfFit(curvature_p=p_value, r2_curved=r_squared(y, left), curvature=slope)

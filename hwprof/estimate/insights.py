@@ -53,7 +53,7 @@ def _fit_sentence(friendliness: Friendliness) -> str:
 
 def _block_sentences(friendliness: Friendliness) -> list[str]:
     """Name the blocks that cost most everywhere, and the slot where each hurts most."""
-    networks = [e for e in friendliness.of_kind("network") if e.latency is not None]
+    networks = friendliness.of_kind("network")
     costly = sorted(
         (e for e in networks if e.latency is not None and e.latency.lo > 0.0),
         key=lambda e: -_value(e.latency),
@@ -169,8 +169,7 @@ def _accuracy_sentences(friendliness: Friendliness) -> list[str]:
                 f"{effect.block} {word} most accuracy: everywhere{_points(effect.accuracy)} "
                 f"for {format_spread(effect.latency)} against a random fill."
             )
-    rate = _best_depth(friendliness)
-    return found + ([rate] if rate else []) + _saturation_sentences(friendliness)
+    return found + _best_depth(friendliness) + _saturation_sentences(friendliness)
 
 
 def _saturation_sentences(friendliness: Friendliness) -> list[str]:
@@ -188,19 +187,20 @@ def _saturation_sentences(friendliness: Friendliness) -> list[str]:
     return [f"Accuracy effects grow in networks that are good already {figures}."]
 
 
-def _best_depth(friendliness: Friendliness) -> str | None:
+def _best_depth(friendliness: Friendliness) -> list[str]:
     """Name the unit where a layer buys most accuracy per millisecond."""
     worth: list[tuple[float, Effect]] = []
     for effect in friendliness.of_kind("depth"):
         if effect.accuracy and effect.latency and effect.accuracy.lo > 0.0 < effect.latency.lo:
             worth.append((effect.accuracy.value / (effect.latency.value * 1e3), effect))
     if not worth:
-        return None
+        return []
     rate, effect = max(worth, key=lambda pair: pair[0])
-    return (
+    text = (
         f"Depth is best spent in unit {effect.unit}: reaching {effect.depth} layers buys {rate:.3g} "
         f"points a ms ({format_spread(effect.latency)}{_points(effect.accuracy)})."
     )
+    return [text]
 
 
 def _value(interval: Interval | None) -> float:

@@ -10,14 +10,14 @@ said by the folds that chose, which flatters a little; networks measured afterwa
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hwprof.estimate.crossval import HeldOut
-from hwprof.estimate.design_matrix import DesignMatrix
+from hwprof.estimate.design_matrix import DesignMatrix, depth_probability
 from hwprof.estimate.pair_terms import PairTerms
 
 if TYPE_CHECKING:
@@ -52,13 +52,7 @@ class InteractionTest:
 
     def to_json(self) -> dict[str, Any]:
         """Return the test as plain data."""
-        return {
-            "family": self.family,
-            "n_terms": self.n_terms,
-            "gain": self.gain,
-            "gain_se": self.gain_se,
-            "taken": self.taken,
-        }
+        return asdict(self)
 
 
 class Interactions:
@@ -150,22 +144,15 @@ class Interactions:
         from hwprof.graph import piece_cost
 
         space = self._design.space
-        macs: dict[object, list[float]] = {}
-        for piece, places in space.block_places().items():
-            for place in places:
-                value = float(place.count * piece_cost(piece).macs)
-                macs.setdefault((place.slot, place.block), []).append(value)
-        # Where a slot's width varies (ResNet-50) its pieces are alternatives, elsewhere parts.
-        combine: Callable[[list[float]], Any] = np.mean if space.factors else np.sum
+        macs = space.block_totals(lambda piece: piece_cost(piece).macs)
         tables, total = [], 0.0
         for decision in self._design.decisions:
             if decision.slot is None:
                 continue
-            given = [float(combine(macs.get((decision.slot, n), [0.0]))) for n in decision.names]
-            alive = [v for v, ok in zip(given, decision.valid[1:], strict=True) if ok]
-            depths = space.depths(decision.slot.unit)
-            reach = sum(d > decision.slot.layer for d in depths) / len(depths)
-            mean = reach * float(np.mean(alive))
+            unit, layer = decision.slot
+            given = np.array([macs.get((decision.slot, name), 0.0) for name in decision.names])
+            reach = depth_probability(space, unit, layer + 1)
+            mean = reach * float(given[decision.valid[1:]].mean())
             tables.append(np.array([0.0, *given]) - mean)
             total += mean
         return tuple(table / total if total > 0.0 else table for table in tables)

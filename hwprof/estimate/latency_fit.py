@@ -28,7 +28,6 @@ from hwprof.estimate.least_squares import (
     guided_ridge_fit,
     ordinary_fit,
     partial_ridge_fit,
-    ridge_fit,
 )
 
 if TYPE_CHECKING:
@@ -91,9 +90,9 @@ class Chosen:
         w = np.ones(len(y)) if self.weights is None else self.weights
         return self._fit(self.X * w[:, None], y * w)
 
-    def cross_validated(self, y: Floats, seed: int) -> Chosen:
+    def cross_validated(self, y: Floats) -> Chosen:
         """Return this with what ten-fold cross-validation predicts for every network."""
-        heldout = cross_validate(self.X, y, self._fit, self._known, seed=seed, weights=self.weights)
+        heldout = cross_validate(self.X, y, self._fit, self._known, self.weights)
         return replace(self, heldout=heldout)
 
     def _fit(self, X: Floats, y: Floats) -> Fit:
@@ -113,8 +112,9 @@ class Chosen:
 def fit_rows(design: DesignMatrix, X: Floats, y: Floats, guess: Floats | None = None) -> Fit:
     """Fit shrunk towards a guess; without one by least squares where the data carries it."""
     n, p = X.shape
-    is_guided = guess is not None and guess.shape[1] > 0
-    if not is_guided and n > OLS_RATIO * p and column_rank(X) == p:
+    if guess is None:
+        guess = np.zeros((design.n_coefficients, 0))
+    if not guess.shape[1] and n > OLS_RATIO * p and column_rank(X) == p:
         return ordinary_fit(X, y)
     own = [t.kind != "network" for t in design.terms]
     effects = design.expansion[own, 1:]
@@ -125,8 +125,6 @@ def fit_rows(design: DesignMatrix, X: Floats, y: Floats, guess: Floats | None = 
         root = np.block(
             [[root, np.zeros((len(root), extra))], [np.zeros((extra, len(root))), np.eye(extra)]]
         )
-    if guess is None or not is_guided:
-        return ridge_fit(X, y, root)
     return guided_ridge_fit(X, y, root, np.pad(guess, ((0, extra), (0, 0))))
 
 
@@ -134,25 +132,24 @@ def additive(
     design: DesignMatrix,
     codes: Codes,
     y: Floats,
-    seed: int,
     guess: Floats | None = None,
     weights: Floats | None = None,
 ) -> Chosen:
     """Return the sum of effects, cross-validated."""
     made = Chosen(design=design, codes=codes, X=design.rows(codes), guess=guess, weights=weights)
-    return made.cross_validated(y, seed)
+    return made.cross_validated(y)
 
 
-def with_interactions(design: DesignMatrix, plain: Chosen, y: Floats, seed: int) -> Chosen:
+def with_interactions(plain: Chosen, y: Floats) -> Chosen:
     """Return what predicts unseen networks best, and only by more than chance: see `PAYS`.
 
     First whether blocks that nothing uses run at all, then one family of terms beside the
     effects of those that run. Nothing is tried on too few networks to judge by.
     """
-    if len(y) <= OLS_RATIO * design.n_coefficients:
+    if len(y) <= OLS_RATIO * plain.design.n_coefficients:
         return plain
-    base, tests = _without_unused(design, plain, y, seed)
-    interactions = Interactions(design)
+    base, tests = _without_unused(plain, y)
+    interactions = Interactions(plain.design)
     tried: dict[str, Chosen] = {"": base}
     found = []
     for family in interactions.families:
@@ -160,22 +157,21 @@ def with_interactions(design: DesignMatrix, plain: Chosen, y: Floats, seed: int)
         candidate = replace(base, X=np.hstack([base.X, terms]), shrunk=family == PAIRS)
         if not terms.shape[1] or not _can_be_fitted(candidate, y):
             continue
-        tried[family] = candidate.cross_validated(y, seed)
+        tried[family] = candidate.cross_validated(y)
         found.append(judge(family, terms.shape[1], base.heldout, tried[family].heldout))
     tested = choose(found)
     taken = next((t.family for t in tested if t.taken), "")
     return replace(tried[taken], tested=(*tests, *tested))
 
 
-def _without_unused(
-    design: DesignMatrix, plain: Chosen, y: Floats, seed: int
-) -> tuple[Chosen, tuple[InteractionTest, ...]]:
+def _without_unused(plain: Chosen, y: Floats) -> tuple[Chosen, tuple[InteractionTest, ...]]:
     """Return the networks as they are written, or without unused blocks, and the test of it."""
+    design = plain.design
     used = design.space.used_codes(plain.codes)
     if np.array_equal(used, plain.codes):
         return plain, ()
     pruned = replace(plain, codes=used, X=design.rows(used), drops_unused=True)
-    pruned = pruned.cross_validated(y, seed)
+    pruned = pruned.cross_validated(y)
     if _judged(pruned) != _judged(plain):
         # Some blocks are unused wherever they stand: what they cost where used is not known.
         return plain, ()

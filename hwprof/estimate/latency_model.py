@@ -87,7 +87,6 @@ class AdditiveLatencyModel:
         samples: Sequence[Sample],
         fingerprint: Fingerprint | None = None,
         *,
-        seed: int = 0,
         interactions: bool = True,
         guess: Floats | None = None,
         shares: Floats | None = None,
@@ -99,7 +98,6 @@ class AdditiveLatencyModel:
             space: the space the networks are of.
             samples: measured networks.
             fingerprint: the device and runtime they were measured on.
-            seed: of the folds of the cross-validation.
             interactions: whether terms beyond the sum of effects are tried.
             guess: what effects look like beforehand (:func:`hwprof.estimate.prior.directions`).
             shares: ``float64[n]``, the standard error of every latency as a share of it. Networks
@@ -116,9 +114,9 @@ class AdditiveLatencyModel:
         levels = levels_of(design, codes, y, sessions, guess)
         y = y if levels is None else y / levels.factors
         weights = None if shares is None else inverse_errors(shares)
-        chosen = additive(design, codes, y, seed, guess, weights)
+        chosen = additive(design, codes, y, guess, weights)
         if interactions:
-            chosen = with_interactions(design, chosen, y, seed)
+            chosen = with_interactions(chosen, y)
         fit = chosen.fit(y)
         # Factors of sessions were fitted too.
         n_factors = 0 if levels is None else levels.n_sessions - 1
@@ -304,15 +302,13 @@ class AdditiveLatencyModel:
             return ()
         return self._interactions.pairs.tables(self.coefficients[self.design.n_coefficients :])
 
-    def require_fingerprint(self, other: Fingerprint, *, allow_other: bool = False) -> None:
+    def require_fingerprint(self, other: Fingerprint) -> None:
         """Refuse to speak for another device, runtime or set of options.
 
         Raises:
-            IncompatibleRunError: a stable fact differs, unless ``allow_other``.
+            IncompatibleRunError: a stable fact differs.
         """
-        if allow_other or (
-            self.fingerprint is not None and self.fingerprint.digest == other.digest
-        ):
+        if self.fingerprint is not None and self.fingerprint.digest == other.digest:
             return
         ways = (
             "profile there, rescale the model from a few networks (hwprof adapt), or allow "

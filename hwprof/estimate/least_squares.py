@@ -81,52 +81,15 @@ def hc3_covariance(X: Floats, fit: Fit) -> Floats:
     return covariance
 
 
-def ridge_fit(X: Floats, y: Floats, root: Floats) -> Fit:
-    """Fit with a ridge penalty chosen by generalised cross-validation (Golub et al. 1979).
-
-    Minimises ‖y − Xc‖² + k‖R c₁…‖² with the first coefficient (the mean) free. ``root`` is
-    R, ``float64[p - 1, p - 1]``, upper triangular. k is the one of 61 logarithmic steps over
-    twelve decades around the data's own scale with the least GCV score n·RSS/(n − tr H)².
-    The first column of X is the mean's: ones, or the weights that rows and values bear.
-    """
-    n = X.shape[0]
-    ones = X[:, 0]
-    strength = float(ones @ ones)
-    centre = ones @ X[:, 1:] / strength
-    y_mean = float(ones @ y) / strength
-    to_coefficients = np.linalg.inv(root)
-    slopes_of = (X[:, 1:] - np.outer(ones, centre)) @ to_coefficients
-    u, s, vt = np.linalg.svd(slopes_of, full_matrices=False)
-    above = y - y_mean * ones
-    projected = u.T @ above
-    rest = float(above @ above - projected @ projected)
-    grid = float(s[0] ** 2) * np.logspace(-9, 3, 61)
-    shrink = s**2 / (s**2 + grid[:, None])
-    rss = ((1.0 - shrink) ** 2 * projected**2).sum(axis=1) + max(rest, 0.0)
-    trace = 1.0 + shrink.sum(axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        score = np.where(trace < n - 0.5, n * rss / (n - trace) ** 2, np.inf)
-    best = int(np.argmin(score))
-    penalty = float(grid[best])
-    slopes = to_coefficients @ (vt.T @ (s / (s**2 + penalty) * projected))
-    coefficients = np.concatenate([[y_mean - centre @ slopes], slopes])
-    return Fit(
-        coefficients=coefficients,
-        inverse=_ridge_inverse(X, root, penalty),
-        residuals=y - X @ coefficients,
-        leverage=ones**2 / strength + (u**2) @ shrink[best],
-        degrees=float(n - trace[best]),
-        penalty=penalty,
-    )
-
-
 def guided_ridge_fit(X: Floats, y: Floats, root: Floats, directions: Floats) -> Fit:
     """Fit with a ridge penalty on what sets coefficients apart from a guess of their pattern.
 
     Minimises ‖y − Xc‖² + k‖R (c₁… − B s)‖² over c and s, the first coefficient (the mean) free:
     the general form of ridge regression towards a target (Swindel 1976), whose scale is fitted
-    too. ``root`` is R as in :func:`ridge_fit`, ``directions`` is B, ``float64[p, m]`` with a first
-    row of zeros. k is chosen as in :func:`partial_ridge_fit`, but finite.
+    too. ``root`` is R, ``float64[p - 1, p - 1]``, upper triangular; ``directions`` is B,
+    ``float64[p, m]`` with a first row of zeros, where m is 0 without a guess. The first column of X
+    is the mean's: ones, or the weights that rows and values bear. k is chosen as in
+    :func:`partial_ridge_fit`, but finite.
     """
     p, m = directions.shape
     # c = T θ, where θ is the mean, s, and what R weighs: an ordinary partial ridge in θ.
@@ -141,8 +104,9 @@ def guided_ridge_fit(X: Floats, y: Floats, root: Floats, directions: Floats) -> 
 def partial_ridge_fit(X: Floats, y: Floats, n_free: int, *, may_vanish: bool = True) -> Fit:
     """Fit with a ridge penalty on all but the first ``n_free`` coefficients.
 
-    Minimises ‖y − Xc‖² + k‖c from n_free on‖². k is the one of 46 logarithmic steps over nine
-    decades, or (``may_vanish``) infinity, with the least GCV score. At infinity those
+    Minimises ‖y − Xc‖² + k‖c from n_free on‖². k is the one of 61 logarithmic steps over twelve
+    decades around the data's own scale, or (``may_vanish``) infinity, with the least score of
+    generalised cross-validation, n·RSS/(n − tr H)² (Golub et al. 1979). At infinity those
     coefficients are zero, and so is their variance.
     """
     n, p = X.shape
@@ -153,7 +117,7 @@ def partial_ridge_fit(X: Floats, y: Floats, n_free: int, *, may_vanish: bool = T
     rest = y - free @ (back @ y)
     projected = u.T @ rest
     n_kept = float(np.einsum("ij,ji->", free, back))
-    grid = float(s[0] ** 2) * np.logspace(-6, 3, 46)
+    grid = float(s[0] ** 2) * np.logspace(-9, 3, 61)
     if may_vanish:
         grid = np.append(grid, np.inf)
     shrink = s**2 / (s**2 + grid[:, None])
@@ -184,13 +148,6 @@ def partial_ridge_fit(X: Floats, y: Floats, n_free: int, *, may_vanish: bool = T
     )
 
 
-def _ridge_inverse(X: Floats, root: Floats, penalty: float) -> Floats:
-    """Return (XᵀX + k·RᵀR)⁻¹: the posterior shape, so that what data never told stays wide."""
-    gram = X.T @ X
-    gram[1:, 1:] += penalty * (root.T @ root)
-    return np.asarray(np.linalg.inv(gram), dtype=np.float64)
-
-
 def square_root(inverse: Floats) -> Floats:
     """Return R with R·Rᵀ = ``inverse``, ``float64[p, p]``.
 
@@ -208,23 +165,19 @@ def t_quantile(probability: float, degrees: float) -> float:
     """Return Student's t quantile; the normal one for infinite ``degrees``."""
     from scipy import special
 
-    if np.isinf(degrees):
-        return float(special.ndtri(probability))
     return float(special.stdtrit(degrees, probability))
 
 
 def two_sided_p(t: float, degrees: float) -> float:
     """Return the two-sided p-value of a t statistic."""
-    from scipy import special
-
-    return float(2.0 * special.stdtr(degrees, -abs(t)))
+    return 2.0 * upper_p(abs(t), degrees)
 
 
 def upper_p(t: float, degrees: float) -> float:
     """Return the one-sided p-value against values this large, for t or (infinite) normal."""
     from scipy import special
 
-    return float(special.ndtr(-t) if np.isinf(degrees) else special.stdtr(degrees, -t))
+    return float(special.stdtr(degrees, -t))
 
 
 def upper_f_p(ratio: float, between: int, within: float) -> float:

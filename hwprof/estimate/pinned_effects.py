@@ -10,7 +10,7 @@ other way.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from hwprof.errors import DataError
 from hwprof.estimate.design_matrix import DesignMatrix, Term, depth_probability
 from hwprof.estimate.pinned import PinnedValues
 from hwprof.estimate.pinning import Pin, PinnedForm, depth_law, pinned_networks, pins_of
-from hwprof.estimate.responses import Friendliness, Response, make_effects
+from hwprof.estimate.responses import Friendliness, Response
 from hwprof.results import Interval, Sample
 from hwprof.space import DesignSpace, Slot
 
@@ -41,8 +41,6 @@ def fit_pinned(
     *,
     n_per_pin: int,
     seed: int,
-    device: str = "",
-    fingerprint: Mapping[str, Any] | None = None,
 ) -> Friendliness:
     """Estimate all effects from the networks of a pinned campaign (the text's form).
 
@@ -54,8 +52,6 @@ def fit_pinned(
         samples: its networks, in any order, with latency, accuracy or both.
         n_per_pin: as the campaign was laid out.
         seed: as the campaign was laid out.
-        device: name shown with the result.
-        fingerprint: facts about the device, as plain data.
 
     Raises:
         DataError: a pin has fewer than two networks with a latency.
@@ -67,17 +63,13 @@ def fit_pinned(
         for s in samples
         if s.accuracy_pct is not None
     }
-    accuracy_response, notes = _accuracies(design, known, n_per_pin, seed)
-    latency_response = pinned_response(design, latency)
-    return Friendliness(
-        space=space,
-        design=design,
-        latency=latency_response,
-        accuracy=accuracy_response,
-        effects=make_effects(design, latency_response, accuracy_response, _counts(design, latency)),
-        device=device,
-        fingerprint=dict(fingerprint or {}),
-        notes=(*notes, ONE_FACTOR.format(n=n_per_pin)),
+    accuracy, notes = _accuracies(design, known, n_per_pin, seed)
+    return Friendliness.of(
+        design,
+        pinned_response(design, latency),
+        accuracy,
+        _counts(design, latency),
+        (*notes, ONE_FACTOR.format(n=n_per_pin)),
     )
 
 

@@ -73,12 +73,7 @@ def pins_of(design: DesignMatrix) -> tuple[Pin, ...]:
     found = []
     for column, decision in enumerate(design.decisions):
         for code in np.flatnonzero(decision.valid[1:]).tolist():
-            name = decision.names[code]
-            term = Term(kind="factor", block=name)
-            if decision.slot is not None:
-                unit, layer = decision.slot
-                term = Term(kind="block", unit=unit, layer=layer, block=name)
-            found.append(Pin(term=term, column=column, code=code))
+            found.append(Pin(term=decision.term(code), column=column, code=code))
     return tuple(found)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -25,14 +25,11 @@ class LackOfFit:
     """How far the metric is from a sum of effects.
 
     ``curvature_p``: p-value of the one added term, the squared prediction (Tukey's one degree
-    of freedom); ``r2_curved``: R² with it. ``measurement_sd``: root mean square of the single
-    measurements' standard errors within their session, None where they have none; a residual
-    well above it is interaction, not noise.
+    of freedom); ``r2_curved``: R² with it.
     """
 
     curvature_p: float
     r2_curved: float
-    measurement_sd: float | None
     curvature: float = 0.0
     """Coefficient of the squared term, per unit of the metric: below zero it saturates."""
 
@@ -48,7 +45,8 @@ class Response:
             but far less noisy as a matrix, which matters where it is inverted.
         degrees: degrees of freedom of the intervals, infinite where they are normal.
         mean: mean over the space's random networks; None where only differences are known.
-        quality: R², residual sd and lack of fit; None where effects were read from a file.
+        r2: share of the variance that is a sum of effects; None, as are ``residual_sd`` and
+            ``lack_of_fit``, where no regression gave the effects.
     """
 
     values: Floats
@@ -58,7 +56,6 @@ class Response:
     n_networks: int
     mean: Interval | None
     r2: float | None = None
-    r2_adjusted: float | None = None
     residual_sd: float | None = None
     lack_of_fit: LackOfFit | None = None
 
@@ -95,6 +92,48 @@ class Friendliness:
     fingerprint: Mapping[str, Any] = field(default_factory=dict, repr=False)
     notes: tuple[str, ...] = ()
 
+    @classmethod
+    def of(
+        cls,
+        design: DesignMatrix,
+        latency: Response,
+        accuracy: Response | None,
+        counts: NDArray[np.int64],
+        notes: Sequence[str] = (),
+    ) -> Self:
+        """Return the effects that responses hold, one a term, in the order of ``design.terms``.
+
+        ``counts`` are the networks behind every term.
+        """
+        columns = zip(
+            design.terms,
+            latency.intervals(),
+            accuracy.intervals() if accuracy else [None] * len(design.terms),
+            counts,
+            strict=True,
+        )
+        effects = (
+            Effect(
+                kind=term.kind,
+                unit=term.unit,
+                layer=term.layer,
+                depth=term.depth,
+                block=term.block,
+                latency=seconds,
+                accuracy=points,
+                n_networks=int(count),
+            )
+            for term, seconds, points, count in columns
+        )
+        return cls(
+            space=design.space,
+            design=design,
+            latency=latency,
+            accuracy=accuracy,
+            effects=tuple(effects),
+            notes=tuple(notes),
+        )
+
     @property
     def n_networks(self) -> int:
         """Number of networks behind the latencies."""
@@ -109,16 +148,6 @@ class Friendliness:
     def mean_accuracy(self) -> Interval | None:
         """Mean top-1 of the space's random networks, percent."""
         return self.accuracy.mean if self.accuracy else None
-
-    @property
-    def r2_latency(self) -> float | None:
-        """Share of the latency's variance that is a sum of effects."""
-        return self.latency.r2
-
-    @property
-    def r2_accuracy(self) -> float | None:
-        """Share of the accuracy's variance that is a sum of effects."""
-        return self.accuracy.r2 if self.accuracy else None
 
     def of_kind(self, kind: EffectKind) -> tuple[Effect, ...]:
         """Return the effects of one kind."""
@@ -140,33 +169,3 @@ class Friendliness:
     def _repr_html_(self) -> str:
         html: str = effects_frame(self.of_kind("network")).to_html(index=False)
         return html
-
-
-def make_effects(
-    design: DesignMatrix,
-    latency: Response | None,
-    accuracy: Response | None,
-    counts: NDArray[np.int64],
-) -> tuple[Effect, ...]:
-    """Return one effect a term, in the order of ``design.terms``."""
-    nothing: list[Interval | None] = [None] * len(design.terms)
-    columns = zip(
-        design.terms,
-        latency.intervals() if latency else nothing,
-        accuracy.intervals() if accuracy else nothing,
-        counts,
-        strict=True,
-    )
-    return tuple(
-        Effect(
-            kind=term.kind,
-            unit=term.unit,
-            layer=term.layer,
-            depth=term.depth,
-            block=term.block,
-            latency=seconds,
-            accuracy=points,
-            n_networks=int(count),
-        )
-        for term, seconds, points, count in columns
-    )

@@ -86,7 +86,12 @@ def run_friendliness(run: Run, samples: Sequence[Sample]) -> Friendliness:
         DataError: the networks do not determine the effects.
     """
     found = _friendliness(run, samples)
-    return replace(found, notes=(*found.notes, *_accuracy_notes(found)))
+    return replace(
+        found,
+        device=str(run.fingerprint.stable["device"]),
+        fingerprint=run.fingerprint.to_json(),
+        notes=(*found.notes, *_accuracy_notes(found)),
+    )
 
 
 def _accuracy_notes(found: Friendliness) -> tuple[str, ...]:
@@ -102,21 +107,13 @@ def _accuracy_notes(found: Friendliness) -> tuple[str, ...]:
 
 def _friendliness(run: Run, samples: Sequence[Sample]) -> Friendliness:
     space = run_space(run)
-    device = str(run.fingerprint.stable["device"])
-    fingerprint = run.fingerprint.to_json()
     blocks = _table(run)
     if blocks:
-        return table_friendliness(space, blocks, samples, device=device, fingerprint=fingerprint)
+        return table_friendliness(space, blocks, samples)
     if run.request.get("design") == "pinned":
-        return fit_pinned(
-            space,
-            samples,
-            n_per_pin=int(run.request["networks"]),
-            seed=int(run.request["seed"]),
-            device=device,
-            fingerprint=fingerprint,
-        )
-    return fit_friendliness(space, samples, device=device, fingerprint=fingerprint)
+        n_per_pin, seed = int(run.request["networks"]), int(run.request["seed"])
+        return fit_pinned(space, samples, n_per_pin=n_per_pin, seed=seed)
+    return fit_friendliness(space, samples)
 
 
 def run_latency_model(run: Run) -> AdditiveLatencyModel:

@@ -138,20 +138,15 @@ class Donors:
     def covariance(self, spread: Spread) -> Floats:
         """Return the ``float64[p, p]`` prior covariance of the shares."""
         donors, everywhere, own = self._parts
-        total = spread.donors**2 * donors + spread.everywhere**2 * everywhere
-        return np.asarray(total + spread.own**2 * own + self._free_constant)
+        total = spread.donors**2 * donors + spread.everywhere**2 * everywhere + spread.own**2 * own
+        total[0, 0] = 1.0  # the parts know nothing of the mean
+        return np.asarray(total)
 
     @cached_property
     def _shares(self) -> Floats:
         # Interaction terms, which come last, are left to each device.
         own = [m.coefficients[: self.design.n_coefficients] for m in self.models]
         return np.stack([c / c[0] for c in own], axis=1)
-
-    @cached_property
-    def _free_constant(self) -> Floats:
-        free = np.zeros((len(self.mean), len(self.mean)))
-        free[0, 0] = 1.0
-        return free
 
     @cached_property
     def _parts(self) -> tuple[Floats, Floats, Floats]:

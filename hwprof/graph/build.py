@@ -14,6 +14,7 @@ from hwprof.errors import ModelError, SpaceError
 from hwprof.graph.ir import Graph, GraphBuilder
 from hwprof.space.architecture import Architecture
 from hwprof.space.catalog import space_of
+from hwprof.space.nasbench201 import ENDS
 from hwprof.space.pieces import (
     BottleneckPiece,
     CellOpPiece,
@@ -37,9 +38,6 @@ Emit = Callable[[GraphBuilder, P, str], str]
 
 EMITTERS: dict[type[Piece], Emit[Any]] = {}
 """How each type of piece is built; :func:`emits` adds to it."""
-
-CELL_EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
-"""(source, target) node of the six edges of a NAS-Bench-201 cell, in the order of its string."""
 
 
 def emits(piece_type: type[P]) -> Callable[[Emit[P]], Emit[P]]:
@@ -226,7 +224,7 @@ def _cell(builder: GraphBuilder, piece: CellPiece, x: str) -> str:
     nodes = [x]
     for target in (1, 2, 3):
         incoming: list[str] = []
-        for edge, (source, end) in enumerate(CELL_EDGES):
+        for edge, (source, end) in enumerate(ENDS):
             if end == target and piece.ops[edge] != "none":
                 with builder.scope(f"edge{edge}"):
                     incoming.append(_cell_edge(builder, piece.ops[edge], nodes[source], piece))

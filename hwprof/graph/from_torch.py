@@ -7,11 +7,11 @@ structure is taken.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hwprof.errors import ModelError
-from hwprof.graph.ir import GraphBuilder, pooled_size
+from hwprof.graph.ir import Act, GraphBuilder, pooled_size
 from hwprof.space.pieces import out_size
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class _Tracer:
             return x
         for kind, act in _activations().items():
             if isinstance(module, kind):
-                return act(self._builder, x)
+                return self._builder.act(x, act)
         raise ModelError(
             f"{self._name}.{target} is a {type(module).__name__}, which has no operator; expected "
             "convolutions, batch norms, pools and ReLU, ReLU6, Hardswish or Hardsigmoid"
@@ -151,7 +151,7 @@ class _Tracer:
             return self._builder.scale(a, b, node.name)
         for act, functions in _functional().items():
             if called in functions:
-                return _activations()[act](self._builder, self._input(node))
+                return self._builder.act(self._input(node), act)
         raise ModelError(
             f"{self._name} calls {node.target}, which has no operator; expected sums, products "
             "and activations, all else as modules"
@@ -191,7 +191,11 @@ class _Tracer:
         plain = (
             all(a == b for a, b in sizes)
             and padding == (kernel - 1) // 2
-            and all(_pooled(s, module) == out_size(s, stride) for s in sides)
+            and all(
+                pooled_size(s, kernel, stride, padding, ceil_mode=module.ceil_mode)
+                == out_size(s, stride)
+                for s in sides
+            )
         )
         if average:
             uncounted = not padding or not module.count_include_pad
@@ -221,37 +225,28 @@ def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else size
 
 
-def _pooled(side: int, module: Any) -> int:
-    """Return the side of a square pool's output, as torch computes it."""
-    kernel, stride, padding = (
-        _pair(v)[0] for v in (module.kernel_size, module.stride, module.padding)
-    )
-    return pooled_size(side, kernel, stride, padding, ceil_mode=module.ceil_mode)
-
-
 def _is_call(node: Any) -> bool:
     return getattr(node, "op", None) == "call_module"
 
 
-def _activations() -> dict[type[nn.Module], Callable[[GraphBuilder, str], str]]:
+def _activations() -> dict[type[nn.Module], Act]:
     from torch import nn
 
     return {
-        nn.ReLU6: lambda builder, x: builder.act(x, "relu6"),
-        nn.ReLU: lambda builder, x: builder.act(x, "relu"),
-        nn.Hardswish: lambda builder, x: builder.act(x, "hswish"),
-        nn.Hardsigmoid: lambda builder, x: builder.act(x, "hsigmoid"),
+        nn.ReLU6: "relu6",
+        nn.ReLU: "relu",
+        nn.Hardswish: "hswish",
+        nn.Hardsigmoid: "hsigmoid",
     }
 
 
-def _functional() -> dict[type[nn.Module], tuple[Any, ...]]:
+def _functional() -> dict[Act, tuple[Any, ...]]:
     import torch
-    from torch import nn
+    from torch.nn import functional as f
 
-    f = nn.functional
     return {
-        nn.ReLU: (f.relu, torch.relu, torch.relu_),
-        nn.ReLU6: (f.relu6,),
-        nn.Hardswish: (f.hardswish,),
-        nn.Hardsigmoid: (f.hardsigmoid,),
+        "relu": (f.relu, torch.relu, torch.relu_),
+        "relu6": (f.relu6,),
+        "hswish": (f.hardswish,),
+        "hsigmoid": (f.hardsigmoid,),
     }

@@ -19,6 +19,7 @@ from hwprof.errors import SpaceError
 from hwprof.space.pieces import Activation, out_size
 
 Shape = tuple[int, ...]
+Act = Activation | Literal["hsigmoid"]
 Op = Literal[
     "conv",
     "linear",
@@ -256,7 +257,7 @@ class GraphBuilder:
             )
         )
 
-    def act(self, x: str, act: Activation | Literal["hsigmoid"]) -> str:
+    def act(self, x: str, act: Act) -> str:
         """Add an activation, named after the tensor it follows; "none" adds nothing.
 
         Of a tensor from outside of the present scope it bears the scope's name alone, so that its

@@ -45,7 +45,9 @@ def check_blocks(
     Raises:
         DataError: the median over blocks is below :data:`LEAST_PACE_S` an operator.
     """
-    operators = _operators(space)
+    from hwprof.graph import piece_graph
+
+    operators = space.block_totals(lambda piece: len(piece_graph(piece).live_nodes))
     paces = []
     for block in blocks:
         if block.unit is None or block.layer is None:
@@ -55,21 +57,6 @@ def check_blocks(
             paces.append(block.latency_s / n)
     if paces:
         _require(table, columns, paces)
-
-
-def _operators(space: DesignSpace) -> dict[tuple[Slot, str], float]:
-    """Return how many operators every block at every slot has, where it has any.
-
-    Where a slot's widths vary (ResNet-50) a block stands there as one piece a width.
-    """
-    from hwprof.graph import piece_graph
-
-    found: dict[tuple[Slot, str], list[int]] = {}
-    for piece, places in space.block_places().items():
-        n = len(piece_graph(piece).live_nodes)
-        for place in places:
-            found.setdefault((place.slot, place.block), []).append(place.count * n)
-    return {key: statistics.fmean(n) if space.factors else sum(n) for key, n in found.items()}
 
 
 def _require(table: Table, columns: LatencyColumns, paces_s: Sequence[float]) -> None:

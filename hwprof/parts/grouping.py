@@ -130,7 +130,7 @@ def _labels(
     if scoped >= LEAST_SCOPED * sum(n is not None for n in found) and scoped > 0:
         members = [node for group in fused for node in group]
         modules = module_parts(members, MOST_PARTS)
-        if len(set(modules) - {None}) > 1:
+        if len(set(modules)) > 1:
             module_of = {node.name: name for node, name in zip(members, modules, strict=True)}
             return "modules", _joined(fused, module_of)
     names = repeated_parts(nodes, MOST_PARTS) if any(found) else None
@@ -142,25 +142,23 @@ def _labels(
     return "types", [op.op_type for op in ops]
 
 
-def module_parts(found: Sequence[ModelNode | None], most: int) -> list[str | None]:
+def module_parts(nodes: Sequence[ModelNode], most: int) -> list[str]:
     """Return the module of every node, as deep as gives at most ``most`` parts.
 
     A module counts as a level only where it has brothers: wrappers that hold all there is, and
     a block's one inner list, are not opened for their own sake.
     """
-    levels = _levels([node for node in found if node is not None])
+    levels = _levels(nodes)
 
-    def label(node: ModelNode | None, depth: int) -> str | None:
-        if node is None:
-            return None
+    def label(node: ModelNode, depth: int) -> str:
         if (path := levels[node.name][:depth]) != ():
             return path[-1]
         return node.path[0] if len(node.path) > 1 else OUTSIDE_MODULES
 
     depth = max(map(len, levels.values()), default=0)
     while True:
-        labels = [label(node, depth) for node in found]
-        if depth <= 1 or len(set(labels) - {None}) <= most:
+        labels = [label(node, depth) for node in nodes]
+        if depth <= 1 or len(set(labels)) <= most:
             return labels
         depth -= 1
 

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from hwprof.errors import SpaceError
+from hwprof.space.fields import is_whole
 
 SKIP = "skip"
 
@@ -100,7 +101,7 @@ class Architecture:
                 "name that `hwprof spaces` lists"
             )
         resolution = data.get("resolution_px")
-        if not isinstance(resolution, int) or isinstance(resolution, bool) or resolution <= 0:
+        if not is_whole(resolution) or resolution <= 0:
             raise SpaceError(f"resolution_px is {resolution!r}; expected a positive whole number")
         cell = data.get("cell")
         units = data.get("units")
@@ -109,9 +110,7 @@ class Architecture:
         if (cell is None) == (units is None):
             raise SpaceError('an architecture has either "units" or "cell"; one of them is needed')
         stem_depth = data.get("stem_depth")
-        if stem_depth is not None and (
-            not isinstance(stem_depth, int) or isinstance(stem_depth, bool)
-        ):
+        if stem_depth is not None and not is_whole(stem_depth):
             raise SpaceError(f"stem_depth is {stem_depth!r}; expected 0 or 2")
         widths, channels = data.get("widths"), data.get("channels")
         return cls(
@@ -165,9 +164,7 @@ def _read_units(units: object) -> tuple[tuple[str, ...], ...]:
 
 
 def _read_ints(values: object, name: str) -> tuple[int, ...]:
-    if not isinstance(values, list | tuple) or not all(
-        isinstance(v, int) and not isinstance(v, bool) for v in values
-    ):
+    if not isinstance(values, list | tuple) or not all(map(is_whole, values)):
         raise SpaceError(f"{name} is {values!r}; expected a list of whole numbers")
     return tuple(values)
 
@@ -178,7 +175,7 @@ def _read_channels(data: object) -> Channels:
             'channels needs exactly "stem", "first", "units" and "head", all literal widths'
         )
     for name in ("stem", "first", "head"):
-        if not isinstance(data[name], int) or isinstance(data[name], bool):
+        if not is_whole(data[name]):
             raise SpaceError(f"channels.{name} is {data[name]!r}; expected a whole number")
     return Channels(
         stem=data["stem"],

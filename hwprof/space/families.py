@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hwprof.errors import SpaceError
-from hwprof.space.pieces import Activation, Piece
+from hwprof.space.pieces import Activation, Piece, out_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ def make_piece(name: str, place: Place) -> Piece:
             continue
         piece = make(match, place)
         made = (piece.in_channels, piece.size_px, piece.n_out_channels, piece.out_size_px)
-        side = -(-place.size_px // place.stride)
+        side = out_size(place.size_px, place.stride)
         wanted = (place.in_channels, place.size_px, place.out_channels, side)
         if made != wanted:
             raise SpaceError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import Any, TypeGuard, TypeVar, cast
 
 from hwprof.errors import SpaceError
 
@@ -18,6 +18,11 @@ _KINDS: Mapping[type, str] = {
     list: "a list",
     dict: "named fields",
 }
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    """Return whether a value is a whole number; ``true`` and ``false`` are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -214,8 +214,7 @@ class MBConvSpace(SlottedSpace):
         self, slot: Slot, block: str, widths: tuple[int, ...] | None = None
     ) -> tuple[tuple[Piece, int], ...]:
         """Return the one piece that ``block`` is at ``slot``."""
-        if block not in self.base_choices(slot):
-            raise SpaceError(self._wrong_block(slot, block))
+        self._require_candidate(slot, block)
         return ((self._own_places[slot, block].piece, 1),)
 
     def fixed_parts(self) -> tuple[Placed, ...]:

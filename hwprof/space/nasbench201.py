@@ -189,8 +189,7 @@ class CellSpace(SlottedSpace):
         self, slot: Slot, block: str, widths: tuple[int, ...] | None = None
     ) -> tuple[tuple[Piece, int], ...]:
         """Return the operator at the three widths, five times each; all edges are alike."""
-        if block not in self.base_choices(slot):
-            raise SpaceError(self._wrong_block(slot, block))
+        self._require_candidate(slot, block)
         return tuple(
             (
                 CellOpPiece(in_channels=channels, size_px=size, op=block, bn_eps=BN_EPS),

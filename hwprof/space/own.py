@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from hwprof.errors import SpaceError
-from hwprof.space.fields import Fields
+from hwprof.space.fields import Fields, is_whole
 from hwprof.space.mbconv import MBConvLayout, MBConvSpace, UnitLayout
 from hwprof.space.pieces import Activation
 from hwprof.space.slotted import RESOLUTIONS_PX
@@ -119,8 +119,8 @@ def require_definition(request: Mapping[str, Any]) -> None:
     _load_environment()
     known = own_definition(name)
     if known is None and own_space(name) is None:
-        data = {k: v for k, v in definition.items() if k != "folder"}
-        space = _build(Fields(data=data, where="the run's own space"), Path(definition["folder"]))
+        fields = Fields(data=_content(definition), where="the run's own space")
+        space = _build(fields, Path(definition["folder"]))
         _remember(space, definition)
     elif known is not None and _content(known) != _content(definition):
         raise SpaceError(
@@ -219,8 +219,7 @@ def _build(fields: Fields, folder: Path) -> MBConvSpace:
 def _unit(unit: Fields) -> UnitLayout:
     unit.only("channels", "stride", "depth", "act", "blocks", "squeeze_excite", "skip")
     depth = unit.get("depth", list)
-    whole = all(isinstance(d, int) and not isinstance(d, bool) for d in depth)
-    if not whole or len(depth) != 2 or not 1 <= depth[0] <= depth[1]:
+    if not all(map(is_whole, depth)) or len(depth) != 2 or not 1 <= depth[0] <= depth[1]:
         raise unit.wrong("depth", "[least, most] layers, at least 1, such as [2, 4]")
     stride = unit.positive("stride")
     if stride > 2:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from hwprof.errors import FormatVersionError, SpaceError
 from hwprof.space.architecture import Architecture, Slot
 from hwprof.space.catalog import get_space, space_names, space_of
+from hwprof.space.fields import is_whole
 from hwprof.space.named import NAMED_ARCHITECTURES
 from hwprof.space.own import ENVIRONMENT, KEY, load_own_space
 from hwprof.space.space import DesignSpace
@@ -122,7 +123,7 @@ def reduction_from_yaml(text: str) -> Reduction:
     if budget is not None and not _is_number(budget):
         raise SpaceError(f"accuracy_budget_points is {budget!r}; expected a number or nothing")
     depths = _field(data, "max_depth", list)
-    if not all(_is_whole(depth) for depth in depths):
+    if not all(map(is_whole, depths)):
         raise SpaceError(f"max_depth is {depths!r}; expected a whole number for every unit")
     return Reduction(
         space=_field(data, "space", str),
@@ -159,7 +160,7 @@ def load_reduced(path: str | Path) -> DesignSpace:
         FormatVersionError: another version of the format.
         SpaceError: the file cannot be read, is damaged, or does not fit its space.
     """
-    return _reduced_of(path, _space_text(path))
+    return _reduced_of(path, _space_file(path)[0])
 
 
 def load_space_file(path: str | Path) -> DesignSpace:
@@ -169,11 +170,7 @@ def load_space_file(path: str | Path) -> DesignSpace:
         FormatVersionError: another version of the format.
         SpaceError: the file cannot be read, is damaged, or describes no space.
     """
-    text = _space_text(path)
-    try:
-        data = _parse_yaml(text)
-    except SpaceError as error:
-        raise SpaceError(f"{path}: {error}") from error
+    text, data = _space_file(path)
     if KEY in data:
         return load_own_space(Path(path), data, text)
     return _reduced_of(path, text)
@@ -185,11 +182,7 @@ def load_listed_file(path: str | Path) -> DesignSpace:
     Raises:
         SpaceError: as :func:`load_space_file`, or the file holds a reduced space.
     """
-    text = _space_text(path)
-    try:
-        data = _parse_yaml(text)
-    except SpaceError as error:
-        raise SpaceError(f"{path}: {error}") from error
+    text, data = _space_file(path)
     if KEY not in data:
         raise SpaceError(
             f"{ENVIRONMENT} lists {str(path)!r}, which is no design space of your own (no field "
@@ -198,9 +191,13 @@ def load_listed_file(path: str | Path) -> DesignSpace:
     return load_own_space(Path(path), data, text)
 
 
-def _space_text(path: str | Path) -> str:
+def _space_file(path: str | Path) -> tuple[str, Mapping[str, Any]]:
+    """Return the text of a space's file, and the fields that it holds."""
     try:
-        return Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8")
+        return text, _parse_yaml(text)
+    except SpaceError as error:
+        raise SpaceError(f"{path}: {error}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise SpaceError(
             f"cannot read the space {str(path)!r} ({_reason(error)}); expected a .yaml "
@@ -279,17 +276,13 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _read_alive(data: Mapping[Any, Any]) -> dict[Slot, tuple[str, ...]]:
     alive = {}
     for unit, layers in data.items():
-        if not _is_whole(unit) or not isinstance(layers, dict):
+        if not is_whole(unit) or not isinstance(layers, dict):
             raise SpaceError(f"alive of unit {unit!r} is {layers!r}; expected layer → block names")
         for layer, blocks in layers.items():
-            if not _is_whole(layer) or not isinstance(blocks, list):
+            if not is_whole(layer) or not isinstance(blocks, list):
                 raise SpaceError(
                     f"alive of unit {unit} layer {layer!r} is {blocks!r}; expected a list of "
                     "block names"

@@ -145,8 +145,7 @@ class ResNet50Space(SlottedSpace):
         self, slot: Slot, block: str, widths: tuple[int, ...] | None = None
     ) -> tuple[tuple[Piece, int], ...]:
         """Return the one piece that ``block`` is at ``slot``, at the six width indices given."""
-        if block not in self.base_choices(slot):
-            raise SpaceError(self._wrong_block(slot, block))
+        self._require_candidate(slot, block)
         if widths is None or len(widths) != len(WIDTH_NAMES):
             raise SpaceError(
                 f"widths are {widths}; a block of {self.name} needs the six width indices: "

@@ -141,7 +141,8 @@ class SlottedSpace(DesignSpace):
             levels = zip(self.factors, self.factor_levels(arch), strict=True)
             codes += [factor.levels.index(level) for factor, level in levels]
             rows.append(codes)
-        return np.array(rows, dtype=np.int64).reshape(len(rows), -1)
+        n_codes = len(self.slots) + len(self.factors)
+        return np.array(rows, dtype=np.int64).reshape(len(rows), n_codes)
 
     def decode(self, codes: NDArray[np.int64]) -> Architecture:
         """Return the architecture that :meth:`encode` gives ``codes`` for."""
@@ -293,6 +294,10 @@ class SlottedSpace(DesignSpace):
         for layer, (block, choices) in enumerate(zip(blocks, self._choices[unit], strict=False)):
             if block not in choices:
                 raise SpaceError(self._wrong_block(Slot(unit, layer), block))
+
+    def _require_candidate(self, slot: Slot, block: str) -> None:
+        if block not in self.base_choices(slot):
+            raise SpaceError(self._wrong_block(slot, block))
 
     def _keep(self, slot: Slot, wanted: Sequence[str]) -> tuple[str, ...]:
         choices = self.choices(slot)

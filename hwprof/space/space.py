@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -159,7 +159,7 @@ class DesignSpace(ABC):
         if arch.channels is not None:
             raise SpaceError(
                 "a network with literal channels is outside the design space; cost, bench and "
-                "export take it, search and effects do not: leave out its channels"
+                "export take it, searches, effects and predictions do not: leave out its channels"
             )
 
     @abstractmethod
@@ -238,6 +238,18 @@ class DesignSpace(ABC):
         Where a piece depends on widths that the slot does not fix (ResNet-50), each of its
         variants has the same place.
         """
+
+    def block_totals(self, value: Callable[[Piece], float]) -> dict[tuple[Slot, str], float]:
+        """Return a figure of every live block at every slot: the sum over what it is made of.
+
+        Where the slot does not fix a block's widths (ResNet-50) it is the mean over them.
+        """
+        found: dict[tuple[Slot, str], list[float]] = {}
+        for piece, places in self.block_places().items():
+            one = value(piece)
+            for place in places:
+                found.setdefault((place.slot, place.block), []).append(place.count * one)
+        return {key: sum(v) / (len(v) if self.factors else 1) for key, v in found.items()}
 
     @abstractmethod
     def fixed_parts(self) -> tuple[Placed, ...]:

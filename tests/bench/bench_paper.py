@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from hwprof.estimate.crossval import spearman
-from hwprof.estimate.friendliness import Friendliness
 from hwprof.estimate.pinned import measure_pins
 from hwprof.estimate.pinned_effects import pinned_response
 from hwprof.estimate.pinning import pins_of
+from hwprof.estimate.responses import Friendliness
 from hwprof.results import Interval
 from tests.bench.paper_sources import (
     DATA,

@@ -22,11 +22,11 @@ from hwprof import api
 from hwprof.api.runs import latency_model
 from hwprof.campaign import sample_networks
 from hwprof.estimate.design_matrix import DesignMatrix
-from hwprof.estimate.friendliness import Friendliness, fit_friendliness
+from hwprof.estimate.friendliness import fit_friendliness
 from hwprof.estimate.pinned import PinnedValues, measure_pins
 from hwprof.estimate.pinned_effects import equivalent_effects
 from hwprof.estimate.pinning import PinnedForm
-from hwprof.estimate.responses import Response
+from hwprof.estimate.responses import Friendliness, Response
 from hwprof.results import Sample
 from hwprof.search.accuracy import open_accuracy
 from hwprof.search.predictor import PredictorAccuracy

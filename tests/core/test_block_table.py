@@ -82,7 +82,7 @@ def test_a_network_takes_the_sum_of_its_lines(name: str) -> None:
 def test_effects_are_those_of_endless_networks() -> None:
     space = get_space("mobile-mini")
     blocks = blocks_of(space, sd_s=None)
-    exact = table_friendliness(space, blocks, device="npu")
+    exact = table_friendliness(space, blocks)
     archs = draw(space, 200)
     latency, half = table_model(space, blocks).predict_many(archs)
     assert (half < 1e-7).all()

@@ -44,7 +44,7 @@ def device(
             block = arch.block(slot)
             total += 0.0 if block is None else 1.0 + large_ms[slot] * (block == LARGE)
         samples.append(Sample(arch=arch, latency_s=total / 1e3))
-    found = fit_friendliness(space, samples, device=name)
+    found = fit_friendliness(space, samples)
     return DeviceEffects(name=name, run=f"run-{name}", friendliness=found, samples=samples)
 
 

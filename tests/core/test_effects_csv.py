@@ -13,7 +13,8 @@ import pytest
 from hwprof.errors import DataError
 from hwprof.estimate.design_matrix import DesignMatrix
 from hwprof.estimate.effects_csv import friendliness_from_csv
-from hwprof.estimate.friendliness import Friendliness, fit_friendliness
+from hwprof.estimate.friendliness import fit_friendliness
+from hwprof.estimate.responses import Friendliness
 from hwprof.results import Sample
 from hwprof.space import DesignSpace, get_space
 

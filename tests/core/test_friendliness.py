@@ -14,13 +14,11 @@ import pytest
 
 from hwprof.errors import DataError, SpaceError
 from hwprof.estimate.design_matrix import DesignMatrix, Term
-from hwprof.estimate.friendliness import (
-    Friendliness,
-    fit_friendliness,
-    friendliness_from_csv,
-    insights,
-)
+from hwprof.estimate.effects_csv import friendliness_from_csv
+from hwprof.estimate.friendliness import fit_friendliness
+from hwprof.estimate.insights import insights
 from hwprof.estimate.least_squares import hc3_covariance, ordinary_fit
+from hwprof.estimate.responses import Friendliness
 from hwprof.results import Interval, Sample
 from hwprof.space import Architecture, DesignSpace, Slot, get_space
 from hwprof.space.pieces import MBConvPiece
@@ -68,7 +66,7 @@ def noise_free() -> tuple[Friendliness, np.ndarray, np.ndarray]:
     seconds[0], points[0] = 0.02, 70.0
     archs = draw(space, 200, 1)
     X = design.rows(design.encode(archs))
-    found = fit_friendliness(space, make_samples(archs, X @ seconds, X @ points), device="dev")
+    found = fit_friendliness(space, make_samples(archs, X @ seconds, X @ points))
     return found, design.expansion @ seconds, design.expansion @ points
 
 
@@ -84,8 +82,9 @@ def test_additive_data_is_recovered_exactly() -> None:
     np.testing.assert_allclose(
         np.array([value(e.accuracy) for e in found.effects]), points, atol=1e-9
     )
-    assert found.r2_latency == pytest.approx(1.0)
-    assert found.r2_accuracy == pytest.approx(1.0)
+    assert found.latency.r2 == pytest.approx(1.0)
+    assert found.accuracy is not None
+    assert found.accuracy.r2 == pytest.approx(1.0)
 
 
 @lru_cache
@@ -254,7 +253,7 @@ def test_saturation_shows_as_lack_of_fit() -> None:
     assert bent.latency.lack_of_fit is not None
     assert straight.latency.lack_of_fit is not None
     assert bent.latency.lack_of_fit.curvature_p < 1e-6
-    assert bent.latency.lack_of_fit.r2_curved > (bent.r2_latency or 0.0)
+    assert bent.latency.lack_of_fit.r2_curved > (bent.latency.r2 or 0.0)
     assert straight.latency.lack_of_fit.curvature_p > 0.01
 
 
@@ -302,7 +301,7 @@ def test_csv_of_whole_network_effects_is_spread_over_slots(tmp_path: Path) -> No
     ]
     path = tmp_path / "w.csv"
     path.write_text("\n".join([",".join(COLUMNS.split(",")[:8]), *rows]))
-    found = friendliness_from_csv(path, space, mean_latency_s=8.0)
+    found = friendliness_from_csv(path, space)
     place = found.design.index[Term(kind="block", unit=2, layer=3, block="mbconv_k7_e6")]
     # Σ P(d ≥ l) over OFA's twenty slots is 5 · (1 + 1 + 2/3 + 1/3) = 15.
     assert found.latency.values[place] == pytest.approx(4.0 / 15.0)
@@ -339,7 +338,8 @@ def test_insights_name_the_costly_block_and_what_dominates() -> None:
     archs = draw(space, 200, 0)
     noise = np.random.default_rng(0).normal(0.0, 1e-5, 200)
     y = design.rows(design.encode(archs)) @ truth + noise
-    said = insights(fit_friendliness(space, make_samples(archs, y), device="board"))
+    found = replace(fit_friendliness(space, make_samples(archs, y)), device="board")
+    said = insights(found)
     assert said[0].startswith("A random network takes 10.0001 ± 0.0014 ms on board")
     assert any(s.startswith("Avoid mbconv_k7_e6") and "unit 1 layer 0" in s for s in said)
     assert any("moved more by the choice of blocks than by depth" in s for s in said)
@@ -357,7 +357,7 @@ def test_accuracy_that_saturates_is_said_to() -> None:
     noise = rng.normal(0.0, 0.05, len(archs))
     for bend, said in ((-0.05, "Accuracy saturates"), (0.0, "as far as a squared term can tell")):
         accuracy = 70.0 + added + bend * added**2 + noise
-        found = fit_friendliness(space, make_samples(archs, latency, accuracy), device="dev")
+        found = fit_friendliness(space, make_samples(archs, latency, accuracy))
         assert any(said in sentence for sentence in insights(found))
 
 
@@ -379,18 +379,3 @@ def test_depth_is_named_by_its_number_of_layers(by_block: float) -> None:
     said = insights(fit_friendliness(space, samples))
     (sentence,) = [s for s in said if s.startswith("Depth is best spent")]
     assert sentence.startswith("Depth is best spent in unit 0: reaching 2 layers buys 1")
-
-
-def test_residuals_are_held_against_errors_within_the_session() -> None:
-    """What sessions differ by moves all networks alike: no residual holds it."""
-    space = tiny_space()
-    archs = draw(space, 60, 3)
-    latency_s = 0.01 + np.random.default_rng(5).normal(0.0, 1e-4, len(archs))
-    samples = [
-        replace(s, latency_se_s=float(np.hypot(1e-4, 0.03 * y)), session_sd=0.03)
-        for s, y in zip(make_samples(archs, latency_s), latency_s, strict=True)
-    ]
-    found = fit_friendliness(space, samples).latency
-    assert found.lack_of_fit is not None
-    assert found.lack_of_fit.measurement_sd == pytest.approx(1e-4)
-    assert found.residual_sd == pytest.approx(1e-4, rel=0.3)

@@ -285,7 +285,7 @@ def test_models_with_and_without_unused_edges_are_judged_by_the_same_networks() 
     truth = rng.normal(0.0, 0.5e-3, design.n_coefficients)
     truth[0] = 10e-3
     y = design.rows(space.used_codes(codes)) @ truth + rng.normal(0.0, 0.05e-3, len(codes))
-    plain = additive(design, codes, y, 0)
-    pruned = additive(design, space.used_codes(codes), y, 0)
+    plain = additive(design, codes, y)
+    pruned = additive(design, space.used_codes(codes), y)
     assert len(plain.heldout) == len(pruned.heldout) == len(y) - 1
-    assert with_interactions(design, plain, y, 0).drops_unused is False
+    assert with_interactions(plain, y).drops_unused is False

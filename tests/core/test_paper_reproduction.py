@@ -18,9 +18,10 @@ from hwprof import api
 from hwprof.api.runs import latency_model
 from hwprof.estimate.crossval import spearman
 from hwprof.estimate.design_matrix import DesignMatrix
-from hwprof.estimate.friendliness import Friendliness, fit_friendliness
+from hwprof.estimate.friendliness import fit_friendliness
 from hwprof.estimate.pinned import PinnedValues, measure_pins
 from hwprof.estimate.pinning import PinnedForm, random_codes
+from hwprof.estimate.responses import Friendliness
 from hwprof.results import Sample
 from hwprof.space import get_space
 from tests.bench.paper_sources import (

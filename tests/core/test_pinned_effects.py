@@ -177,7 +177,7 @@ def test_a_campaigns_networks_become_effects() -> None:
     coefficients = additive(design)
     archs = in_rounds(space, pinned_networks(space, 5, 30))
     y = design.predictions(coefficients, design.encode(archs))
-    found = fit_pinned(space, samples_of(archs, y), n_per_pin=30, seed=5, device="board")
+    found = fit_pinned(space, samples_of(archs, y), n_per_pin=30, seed=5)
     truth = design.expansion @ coefficients
     latency, accuracy = found.latency, found.accuracy
     assert accuracy is not None

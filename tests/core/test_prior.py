@@ -11,7 +11,7 @@ import hwprof
 from hwprof.api.runs import latency_model
 from hwprof.estimate.design_matrix import DesignMatrix
 from hwprof.estimate.latency_model import AdditiveLatencyModel
-from hwprof.estimate.least_squares import guided_ridge_fit, ridge_fit
+from hwprof.estimate.least_squares import guided_ridge_fit
 from hwprof.estimate.prior import directions
 from hwprof.graph import architecture_cost
 from hwprof.results import Sample
@@ -152,7 +152,7 @@ def test_a_weighted_ridge_is_least_squares_with_extra_rows() -> None:
     X = np.column_stack([np.ones(n), rng.standard_normal((n, p - 1))]) * w[:, None]
     y = w * (5.0 + rng.standard_normal(n))
     root = np.triu(rng.uniform(0.5, 1.5, (p - 1, p - 1)))
-    fit = ridge_fit(X, y, root)
+    fit = guided_ridge_fit(X, y, root, np.zeros((p, 0)))
     below = np.column_stack([np.zeros(p - 1), np.sqrt(fit.penalty) * root])
     rows = np.vstack([X, below])
     direct = np.linalg.lstsq(rows, np.append(y, np.zeros(p - 1)), rcond=None)[0]

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from hwprof.estimate.design_matrix import DesignMatrix
-from hwprof.estimate.friendliness import fit_friendliness, insights
+from hwprof.estimate.friendliness import fit_friendliness
+from hwprof.estimate.insights import insights
 from hwprof.estimate.latency_model import AdditiveLatencyModel
 from hwprof.estimate.session_levels import SessionLevels, levels_of, session_levels
 from hwprof.results import Sample

@@ -227,6 +227,21 @@ def test_restricting_keeps_the_base_order_and_reports_itself(name: str) -> None:
         space.restrict({Slot(0, 9): choices})
 
 
+def test_a_block_totals_its_pieces_and_averages_over_widths() -> None:
+    cells, resnet = get_space("nasbench201"), get_space("ofa-resnet50")
+    op = Slot(0, 2), "nor_conv_3x3"
+    # Five times at each of three widths; a first layer's piece for three inputs of three widths.
+    assert cells.block_totals(lambda piece: piece.in_channels)[op] == 5 * (16 + 32 + 64)
+    widths = resnet.block_totals(lambda piece: piece.n_out_channels)
+    assert widths[Slot(0, 0), "bottleneck_e0.2"] == (168 + 208 + 256) / 3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_network_has_no_row_of_codes(name: str) -> None:
+    space = get_space(name)
+    assert space.encode_many([]).shape == (0, len(space.slots) + len(space.factors))
+
+
 def test_a_dropped_block_is_refused_but_still_encoded() -> None:
     space = get_space("mobile-mini")
     slot = Slot(1, 0)

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hwprof.estimate.crossval import HeldOut
 from hwprof.measure.records import Failure, Fingerprint
 from hwprof.reports.places import Place, Timed, network_key
 from hwprof.reports.views import (
     Campaign,
     Hypervolume,
     IsolatedBlock,
-    PredictionPair,
     ReportData,
     VerdictCount,
 )
@@ -311,10 +311,10 @@ def make_report_data(seed: int = 0, **changes: Any) -> ReportData:
             coverage95=0.955,
         ),
         "predictions": tuple(
-            PredictionPair(
-                measured_s=float(m),
+            HeldOut(
+                actual_s=float(m),
                 predicted_s=float(m * (1 + rng.normal(0, 0.018))),
-                half_width_s=float(m * 0.036),
+                half_s=float(m * 0.036),
             )
             for m in measured
         ),
@@ -326,7 +326,7 @@ def make_report_data(seed: int = 0, **changes: Any) -> ReportData:
             make_course(rng, "recompute-linear-w0.1", 0.0312),
         ),
         "hypervolumes": tuple(
-            Hypervolume(strategy=s, reduced=r, seed=0, value_s_pct=v)
+            Hypervolume(strategy=s, reduced=r, value_s_pct=v)
             for s, r, v in (
                 ("random", False, 0.211),
                 ("nsga2", False, 0.239),

@@ -6,7 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from hwprof import api
+from hwprof.cli.app import app
+from hwprof.importing.csv_run import imported_fingerprint
 from hwprof.measure.records import (
     PRESETS,
     Burst,
@@ -19,6 +23,7 @@ from hwprof.reports import text
 from hwprof.space import Slot, get_space
 from hwprof.units import format_interval, format_seconds
 from hwprof.workload import Workload
+from tests.made import block_table
 
 
 def shown(renderable: object, width: int = 120) -> str:
@@ -95,14 +100,26 @@ def test_emulated_results_are_labelled(report_data):
     for renderable in (
         text.measurement_text(make_measurement(emulated=True)),
         text.reduction_text(replace(report_data.reduction, fingerprint=emulated)),
-        text.front_text(report_data.full_searches[0], emulated=True),
-        text.effects_text(report_data.effects, emulated=True),
+        text.front_text(
+            replace(report_data.full_searches[0], measured_fingerprint={"stable": emulated})
+        ),
+        text.effects_text(report_data.effects, (), {"stable": emulated}),
     ):
         assert "Emulated device" in shown(renderable)
 
 
+def test_effects_of_an_emulated_run_say_so_first(tmp_path, monkeypatch):
+    known = imported_fingerprint("board (emulated)").stable
+    emulated = Fingerprint(stable={**known, "emulated": True})
+    monkeypatch.setattr("hwprof.importing.csv_run.imported_fingerprint", lambda name: emulated)
+    table, run = block_table(tmp_path / "t.csv"), tmp_path / "run"
+    api.import_(table, space="mobile-mini", device_name="board (emulated)", out=run)
+    done = CliRunner().invoke(app, ["effects", str(run)])
+    assert done.output.startswith("Emulated device")
+
+
 def test_effects_show_every_kind_with_intervals(report_data):
-    out = shown(text.effects_text(report_data.effects, report_data.insights))
+    out = shown(text.effects_text(report_data.effects, report_data.insights, {}))
     for insight in report_data.insights:
         assert insight in out
     for effect in report_data.effects:
@@ -113,7 +130,7 @@ def test_effects_show_every_kind_with_intervals(report_data):
 
 def test_effects_without_accuracy_show_latency_alone(report_data):
     effects = tuple(replace(e, accuracy=None) for e in report_data.effects)
-    out = shown(text.effects_text(effects))
+    out = shown(text.effects_text(effects, (), {}))
     assert "latency, ms against" in out
     assert "accuracy, pp against" not in out
 

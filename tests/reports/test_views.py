@@ -20,7 +20,7 @@ from hwprof.reports.fronts import (
 )
 from hwprof.reports.sentences import comparison_sentence, headline, key_figures, trust
 from hwprof.reports.views import (
-    drop_rows,
+    drop_words,
     everywhere_rows,
     heat_map,
     is_emulated,
@@ -28,7 +28,7 @@ from hwprof.reports.views import (
     ordered_blocks,
     short_block,
 )
-from hwprof.results import Holdout, Interval
+from hwprof.results import Drop, Holdout, Interval
 from hwprof.space import Architecture, Slot
 from hwprof.units import PERCENTILE_BY
 from tests.made import block_effect
@@ -88,14 +88,13 @@ def test_short_names(name, label):
 
 
 def test_every_drop_is_a_row_with_its_numbers(report_data):
-    rows = drop_rows(report_data.reduction)
-    assert [r.what for r in rows] == [
+    assert [drop_words(d) for d in report_data.reduction.drops] == [
         "mbconv_k7_e3 everywhere",
         "mbconv_k7_e4 everywhere",
         "depth 4 of unit 1",
     ]
-    assert [r.saves for r in rows] == [d.latency_s for d in report_data.reduction.drops]
-    assert drop_rows(None) == ()
+    unit, slot = Drop(rule="", block="skip", unit=1), Drop(rule="", block="skip", unit=1, layer=2)
+    assert [drop_words(d) for d in (unit, slot)] == ["skip in unit 1", "skip in unit 1, layer 2"]
 
 
 def test_what_remains_is_told_unit_by_unit_or_layer_by_layer(report_data):
@@ -176,7 +175,7 @@ def test_gain_compares_the_same_strategy_over_its_seeds(report_data):
     rows = {(r.strategy, r.reduced): r for r in comparison_rows(report_data)}
     assert rows["nsga2", True].gain == pytest.approx(0.252 / 0.239 - 1)
     assert rows["nsga2", False].gain is None
-    second = Hypervolume(strategy="nsga2", reduced=True, seed=1, value_s_pct=0.262)
+    second = Hypervolume(strategy="nsga2", reduced=True, value_s_pct=0.262)
     data = replace(report_data, hypervolumes=(*report_data.hypervolumes, second))
     row = next(r for r in comparison_rows(data) if (r.strategy, r.reduced) == ("nsga2", True))
     assert row.hypervolume_s_pct == pytest.approx(0.257)
@@ -211,7 +210,7 @@ def test_measured_and_predicted_searches_of_a_strategy_are_not_averaged(report_d
     (_, nsga2) = report_data.full_searches
     front = tuple(replace(t, latency_s=t.latency_s / 10) for t in nsga2.front)
     guessed = replace(nsga2, seed=9, confirmed=False, front=front)
-    volume = Hypervolume(strategy="nsga2", reduced=False, seed=9, value_s_pct=9.0, confirmed=False)
+    volume = Hypervolume(strategy="nsga2", reduced=False, value_s_pct=9.0, confirmed=False)
     mixed = replace(
         report_data,
         full_searches=(*report_data.full_searches, guessed),

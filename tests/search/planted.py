@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from hwprof.estimate.design_matrix import DesignMatrix
-from hwprof.estimate.friendliness import Friendliness, fit_friendliness
+from hwprof.estimate.friendliness import fit_friendliness
+from hwprof.estimate.responses import Friendliness
 from hwprof.results import Sample
 from hwprof.space import DesignSpace, get_space
 
@@ -62,7 +65,8 @@ def measured(
         Sample(arch=a, latency_s=float(y), accuracy_pct=None if p is None else float(p))
         for a, y, p in zip(archs, latency, accuracy, strict=True)
     ]
-    return fit_friendliness(space, samples, device="dev", fingerprint={"digest": "d"})
+    found = fit_friendliness(space, samples)
+    return replace(found, device="dev", fingerprint={"digest": "d"})
 
 
 def random_truth(seed: int) -> tuple[DesignSpace, np.ndarray, np.ndarray]:

@@ -189,12 +189,20 @@ class TestFromPython:
         [
             ({"target_ms": 0.0}, "--target-ms is 0; expected a latency above 0 ms"),
             ({"target_ms": float("nan")}, "--target-ms is nan"),
-            ({"strategy": "nsga2", "target_ms": -1.0}, "--target-ms is -1"),
+            (
+                {"strategy": "nsga2", "accuracy": "proxy:macs", "target_ms": -1.0},
+                "--target-ms is -1",
+            ),
             ({"max_time_s": 60.0}, "--max-time means nothing to proxyless"),
             ({"strategy": "proxylss"}, "unknown strategy 'proxylss'; did you mean 'proxyless'"),
             ({"batch": 8}, "--batch 8: options of a device, and none is named"),
             (
-                {"strategy": "nsga2", "preset": "strict", "n_finalists": 3},
+                {
+                    "strategy": "nsga2",
+                    "accuracy": "proxy:macs",
+                    "preset": "strict",
+                    "n_finalists": 3,
+                },
                 "--preset strict, --finalists 3: options of a device, and none is named",
             ),
             (

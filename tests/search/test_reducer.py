@@ -13,7 +13,8 @@ import pytest
 from hwprof import api
 from hwprof.errors import PlanError, SpaceError
 from hwprof.estimate.design_matrix import DesignMatrix, Term
-from hwprof.estimate.friendliness import Friendliness, Response, friendliness_from_csv
+from hwprof.estimate.effects_csv import friendliness_from_csv
+from hwprof.estimate.responses import Friendliness, Response
 from hwprof.results import Interval, Reduction
 from hwprof.search.additive_front import Alternatives, PriceSweep
 from hwprof.search.evidence import Evidence
@@ -76,7 +77,9 @@ def published(tmp_path: Path, name: str, device: str, layer_ms: list[float] | No
             rows.append(f"depth,{unit},,{depth},,{cells(ms * 1e-3, 5e-8)},{points}")
     path = tmp_path / "published.csv"
     path.write_text("\n".join(rows))
-    return friendliness_from_csv(path, space, mean_latency_s=float(np.mean(latency)) * 1e-3)
+    found = friendliness_from_csv(path, space)
+    mean_s = float(np.mean(latency)) * 1e-3
+    return replace(found, latency=replace(found.latency, mean=Interval(mean_s, mean_s, mean_s)))
 
 
 def dropped(reduction: Reduction) -> set[str]:

@@ -10,7 +10,7 @@ import pytest
 
 from hwprof.errors import PlanError
 from hwprof.estimate.design_matrix import DesignMatrix
-from hwprof.estimate.friendliness import Friendliness
+from hwprof.estimate.responses import Friendliness
 from hwprof.search.additive_front import Alternatives, PriceSweep
 from hwprof.search.evidence import Evidence
 from hwprof.search.reducer import reduce_space
