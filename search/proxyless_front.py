@@ -11,7 +11,7 @@ from typing import Any
 
 from hwprof.errors import PlanError
 from hwprof.progress import ProgressCallback
-from hwprof.results import LatencySource, SearchResult, TargetOutcome
+from hwprof.results import SearchResult, TargetOutcome
 from hwprof.search import parallel
 from hwprof.search.choices import Choices
 from hwprof.search.events import Event, NetworkDerived
@@ -106,7 +106,6 @@ def search_front(
     *,
     latency: Latency,
     folder: Path,
-    latency_source: LatencySource = "predicted",
     warmup: Path | None = None,
     retrain_epochs: int = 0,
     measure: Measure | None = None,
@@ -127,7 +126,6 @@ def search_front(
         sweep: which searches.
         latency: predicts single networks with an interval, as for every strategy.
         folder: keeps everything: ``training/`` the checkpoints, the rest as every search does.
-        latency_source: how ``latency`` knows.
         warmup: a trained supernet to start from; without it one is trained here.
         retrain_epochs: train every derived network alone for so long (the paper: 300); 0 judges
             it with the supernet's weights.
@@ -211,7 +209,7 @@ def search_front(
         proposals,
         accuracy=accuracy,
         latency=latency,
-        latency_source=latency_source,
+        latency_source="predicted",
         max_evals=len(proposals.archs),
         measure=measure,
         n_finalists=n_finalists,

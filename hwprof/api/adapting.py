@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hwprof.api.files import refuse_search_folder
 from hwprof.errors import DataError
 from hwprof.measure.records import DeviceOptions, Precision, plan_for
 from hwprof.progress import ProgressCallback
@@ -103,6 +104,7 @@ def adapt(
     from hwprof.estimate.run_analysis import ADAPTED_MODEL
     from hwprof.estimate.transfer import Donors, adapt_model, choose_networks
 
+    refuse_search_folder(out)
     donors = Donors(models=_models(runs))
     ref = device_ref(
         device, DeviceOptions(threads=threads, batch=batch, precision=precision, script=script)

@@ -6,7 +6,7 @@ import errno
 import os
 from pathlib import Path
 
-from hwprof.errors import StoreError, next_step
+from hwprof.errors import IncompatibleRunError, StoreError, next_step
 from hwprof.files import write_whole
 
 
@@ -40,3 +40,18 @@ def make_folder(folder: Path) -> None:
         raise StoreError(
             f"cannot make the folder {str(folder)!r}: {error.strerror or error}; {step}"
         ) from error
+
+
+def refuse_search_folder(out: str | Path) -> None:
+    """Refuse to make another run in the folder of a search, which then could not go on.
+
+    Raises:
+        IncompatibleRunError: a search was begun there.
+    """
+    from hwprof.search.journal import CHECKPOINT_FILE
+
+    if os.path.exists(Path(out) / CHECKPOINT_FILE):
+        raise IncompatibleRunError(
+            f"{str(out)!r} is the folder of a search, which could not go on beside another run; "
+            "name another --out"
+        )

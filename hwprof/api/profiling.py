@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hwprof.api.files import refuse_search_folder
 from hwprof.api.models import as_space
 from hwprof.api.runs import COLD_FOLDER, DIFFERENTIAL_FOLDER
 from hwprof.errors import PlanError
@@ -130,7 +131,8 @@ def profile(
         on_plan: called with the plan once ``half_width`` has chosen the number of networks.
 
     Raises:
-        IncompatibleRunError: ``out`` holds another space, device, resolution, seed or protocol.
+        IncompatibleRunError: ``out`` holds a search, or another space, device, resolution,
+            seed or protocol.
         DeviceError: the device is not there.
         PlanError: options contradict each other, or the half-width is not between 0 and 1.
         SpaceError: ``differential`` in a space no layer of which may be absent.
@@ -139,6 +141,7 @@ def profile(
     from hwprof.devices import device_ref
     from hwprof.estimate.precision import pilot_size, require_share
 
+    refuse_search_folder(out)
     if half_width is not None and (networks is not None or design != "shared"):
         raise PlanError(
             "--half-width chooses the number of networks of the shared design; leave out "
@@ -251,9 +254,11 @@ def import_(
 
     Raises:
         DataError: a row that cannot be right, with its line and column.
+        IncompatibleRunError: ``out`` holds another run, or a search.
     """
     from hwprof.importing import import_csv
 
+    refuse_search_folder(out)
     import_csv(
         Path(file),
         space=get_space(space, resolution_px),

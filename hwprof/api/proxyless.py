@@ -92,7 +92,7 @@ def search_proxyless(
     data: str | None,
     options: ProxylessOptions,
     target_ms: float | None,
-    folder: Path | None,
+    folder: Path,
     measure: Callable[[Sequence[Architecture]], list[Result]] | None,
     n_finalists: int,
     device: str | None,
@@ -109,10 +109,6 @@ def search_proxyless(
     from hwprof.search.proxyless import ProxylessConfig
     from hwprof.search.tasks import load_task
 
-    if folder is None:
-        raise PlanError("a proxyless search keeps checkpoints: name a folder with --out")
-    if options.targets_ms and target_ms is not None:
-        raise PlanError("--target-ms and --targets-ms both name targets; give one of them")
     model, device_name = additive_model(latency, space, folder)
     if not is_table(latency):
         accept(model, device_name)

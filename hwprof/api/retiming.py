@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hwprof.api.device_checks import device_label, refuse_emulated
+from hwprof.api.files import refuse_search_folder
 from hwprof.api.finalists import identity
 from hwprof.api.searching import load_search
 from hwprof.errors import DeviceError, IncompatibleRunError, PlanError
@@ -107,13 +108,8 @@ def retime(
     """
     from hwprof.campaign import measure_into
     from hwprof.devices import device_ref
-    from hwprof.search.journal import CHECKPOINT_FILE
 
-    if (Path(out) / CHECKPOINT_FILE).exists():
-        raise IncompatibleRunError(
-            f"{str(out)!r} is the folder of a search, which could not go on in a run of times; "
-            "name another --out"
-        )
+    refuse_search_folder(out)
     paths = [searches] if isinstance(searches, str | Path) else list(searches)
     found = [load_search(path) for path in paths]
     workloads = _workloads(found, paths)

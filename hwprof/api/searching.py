@@ -162,6 +162,8 @@ def search(
         accuracy=accuracy,
         max_evals=max_evals,
         max_time_s=max_time_s,
+        target_ms=target_ms,
+        out=out,
         proxyless=proxyless,
     )
     options = DeviceOptions(threads=threads, batch=batch, precision=precision, script=script)
@@ -191,6 +193,7 @@ def search(
         allow_emulated=allow_emulated,
     )
     if strategy == PROXYLESS:
+        assert folder is not None
         result = search_proxyless(
             design,
             latency=latency,
@@ -251,9 +254,11 @@ def _require_meaning(
     accuracy: str | None,
     max_evals: int | None,
     max_time_s: float | None,
+    target_ms: float | None,
+    out: str | Path | None,
     proxyless: ProxylessOptions | None,
 ) -> None:
-    """Refuse options that would change nothing, and a search that lacks accuracies."""
+    """Refuse options that would change nothing, and a search that lacks what it needs."""
     from hwprof.search.accuracy import KINDS
 
     if strategy == PROXYLESS:
@@ -272,6 +277,10 @@ def _require_meaning(
                 "--max-time means nothing to proxyless, which trains whole epochs; set "
                 "--warmup-epochs and --epochs (interrupted, the same command goes on)"
             )
+        if out is None:
+            raise PlanError("a proxyless search keeps checkpoints: name a folder with --out")
+        if target_ms is not None and proxyless is not None and proxyless.targets_ms:
+            raise PlanError("--target-ms and --targets-ms both name targets; give one of them")
     elif strategy == TE_NAS:
         raise PlanError(
             "te-nas comes to one network and to no accuracy, so to no front; call "

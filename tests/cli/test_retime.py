@@ -237,8 +237,15 @@ class TestRetime:
             "out": tmp_path / "front",
         }
         search(**asked, max_evals=2)
-        with pytest.raises(IncompatibleRunError, match="is the folder of a search"):
-            retime(tmp_path / "front", out=tmp_path / "front", device="null")
+        front = asked["out"]
+        for other in (
+            lambda: retime(front, out=front, device="null"),
+            lambda: api.profile(space="nasbench201", device="null", networks=1, out=front),
+            lambda: api.import_(asked["latency"], space="nasbench201", device_name="x", out=front),
+            lambda: api.adapt(runs=[front], device="null", out=front),
+        ):
+            with pytest.raises(IncompatibleRunError, match="is the folder of a search"):
+                other()
         assert len(search(**asked, max_evals=3).trials) > 0
 
     def test_an_empty_front_and_two_spaces_are_refused(self, folder: Path, tmp_path: Path) -> None:
