@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from hwprof.devices.torch_module import (
     module_of,
     no_model_files,
     not_taken,
+    set_fp32_precision,
     weight_bytes,
 )
 from hwprof.errors import DeviceUnavailableError, ModelError
@@ -109,10 +110,9 @@ class CpuTorchAdapter:
         torch.set_num_threads(self._options.threads)
         torch.set_flush_denormal(False)
         torch.set_float32_matmul_precision("highest")  # else bfloat16, where the CPU has it
-        for part in ("matmul", "conv", "rnn"):
-            found: Any = getattr(torch.backends.mkldnn, part, None)
-            if hasattr(found, "fp32_precision"):  # from torch 2.9 on
-                found.fp32_precision = "ieee"
+        mkldnn = torch.backends.mkldnn
+        parts = [getattr(mkldnn, name, None) for name in ("matmul", "conv", "rnn")]
+        set_fp32_precision(parts, "ieee")
 
 
 class CpuTorchExecutable(HostExecutable):

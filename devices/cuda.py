@@ -28,6 +28,7 @@ from hwprof.devices.torch_module import (
     module_of,
     no_model_files,
     not_taken,
+    set_fp32_precision,
     weight_bytes,
 )
 from hwprof.errors import CompileError, ModelError
@@ -90,6 +91,9 @@ class CudaAdapter(GpuAdapter):
             warnings.filterwarnings("ignore", message="Please use the new API settings")
             backends.cuda.matmul.allow_tf32 = is_tf32
             backends.cudnn.allow_tf32 = is_tf32
+        parts = [backends.cuda.matmul]
+        parts += [getattr(backends.cudnn, name, None) for name in ("conv", "rnn")]
+        set_fp32_precision(parts, "tf32" if is_tf32 else "ieee")
         backends.cudnn.benchmark = False
         self.torch.set_num_threads(self.options.threads)
 

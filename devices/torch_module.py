@@ -88,6 +88,18 @@ def inputs_for(module: nn.Module, specs: Sequence[InputSpec], seed: int) -> dict
         return random_inputs(specs, seed)
 
 
+def set_fp32_precision(parts: Sequence[Any], precision: str) -> None:
+    """Say of parts of torch's back ends what they may round float32 to, whatever is said of all.
+
+    Args:
+        parts: None and those without this setting, which came with torch 2.9, are left out.
+        precision: ``ieee`` or ``tf32``.
+    """
+    for part in parts:
+        if hasattr(part, "fp32_precision"):
+            part.fp32_precision = precision
+
+
 def leaves(result: Any) -> list[Any]:
     """Return the leaves of nested tuples, lists and mappings, in order."""
     if isinstance(result, Mapping):

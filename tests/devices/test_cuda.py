@@ -287,6 +287,27 @@ def test_what_a_users_module_sets_does_not_outdo_the_options(
     assert backends.cudnn.benchmark is False
 
 
+@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="torch before 2.9")
+@pytest.mark.parametrize("precision", ["fp32", "tf32"])
+def test_torchs_newer_settings_do_not_outdo_the_options(precision: Any) -> None:
+    """They are set for all of torch or for cuDNN, and old names do not take them back."""
+    opened = adapter(precision=precision)
+    opened.torch.backends = backends = torch.backends
+    before = backends.fp32_precision, backends.cudnn.fp32_precision, backends.cudnn.allow_tf32
+    try:
+        for owner in (backends, backends.cudnn):
+            owner.fp32_precision = "tf32"
+            opened.settle()
+            wanted = "tf32" if precision == "tf32" else "ieee"
+            parts = (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn)
+            assert {part.fp32_precision for part in parts} == {wanted}
+            assert backends.cudnn.allow_tf32 is (precision == "tf32")
+    finally:
+        backends.fp32_precision, backends.cudnn.fp32_precision = before[:2]
+        backends.cudnn.allow_tf32 = before[2]
+        backends.cuda.matmul.allow_tf32 = False
+
+
 def test_without_nvml_it_runs_and_says_what_is_not_known() -> None:
     opened = adapter(nvml=FakeNvml(init="Driver Not Loaded"))
     assert isinstance(opened, ReportsWarnings)
