@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hwprof.errors import SpaceError
-from hwprof.results import Interval
+from hwprof.interval import Interval
 from hwprof.space import SKIP, Architecture, DesignSpace, Slot
 
 if TYPE_CHECKING:

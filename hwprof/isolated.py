@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from hwprof.interval import Interval
 from hwprof.measure.floor import SESSION_SD
 from hwprof.normal import NORMAL_975
-from hwprof.results import Interval
 from hwprof.space.pieces import Piece, SkipPiece
 
 if TYPE_CHECKING:

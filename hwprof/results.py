@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
-from hwprof.space import Architecture, Slot
+from hwprof.interval import Interval
+from hwprof.space import Architecture
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,24 +19,6 @@ if TYPE_CHECKING:
 EffectKind = Literal["block", "depth", "network", "factor"]
 Metric = Literal["latency", "accuracy"]
 LatencySource = Literal["predicted", "measured", "table"]
-
-
-class Interval(NamedTuple):
-    """A value with its 95 % interval, all in one unit."""
-
-    value: float
-    lo: float
-    hi: float
-
-    @property
-    def half_width(self) -> float:
-        """Half the interval's width."""
-        return 0.5 * (self.hi - self.lo)
-
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the sign is settled."""
-        return self.lo > 0.0 or self.hi < 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,63 +90,6 @@ class Holdout:
     def to_json(self) -> dict[str, float]:
         """Return the figures as plain data."""
         return dict(vars(self))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Drop:
-    """One thing the reducer removed, with the numbers that justify it.
-
-    ``block`` (at ``unit``/``layer``, or everywhere where they are None) or ``depth`` of ``unit``.
-    ``latency_s`` and ``accuracy_pct`` are what dropping it saves and costs against what ``rule``
-    names.
-    """
-
-    rule: str
-    unit: int | None = None
-    layer: int | None = None
-    block: str | None = None
-    depth: int | None = None
-    latency_s: Interval | None = None
-    accuracy_pct: Interval | None = None
-    why: str = ""
-
-    def to_row(self) -> dict[str, Any]:
-        """Return the drop as one row: plain data."""
-        return {
-            "rule": self.rule,
-            "unit": self.unit,
-            "layer": self.layer,
-            "block": self.block,
-            "depth": self.depth,
-            "latency_s": self.latency_s.value if self.latency_s else None,
-            "accuracy_pct": self.accuracy_pct.value if self.accuracy_pct else None,
-            "why": self.why,
-        }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reduction:
-    """A smaller design space and the evidence beside every cut."""
-
-    space: str
-    resolution_px: int
-    device: str
-    fingerprint: Mapping[str, Any]
-    alive: Mapping[Slot, tuple[str, ...]]
-    max_depth: tuple[int, ...]
-    accuracy_budget_points: float | None
-    drops: tuple[Drop, ...]
-    notes: tuple[str, ...] = ()
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return one row of the frame for each drop."""
-        import pandas as pd
-
-        return pd.DataFrame([drop.to_row() for drop in self.drops])
-
-    def _repr_html_(self) -> str:
-        html: str = self.to_frame().to_html(index=False)
-        return html
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from hwprof.results import Interval
+from hwprof.interval import Interval
 
 NOTHING = "–"
 """Shown where there is no number."""

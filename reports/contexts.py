@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from hwprof.interval import Interval
 from hwprof.isolated import own_half_s
 from hwprof.reports.views import IsolatedBlock, ReportData, by_slot
-from hwprof.results import Effect, Interval
+from hwprof.results import Effect
 from hwprof.space import Slot
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from hwprof.estimate.comparing import DeviceCorrelation, EffectsComparison, Flip
 from hwprof.estimate.responses import Friendliness
-from hwprof.results import Interval
+from hwprof.interval import Interval
 from hwprof.units import fixed, format_spread
 
 OF_WORDS = {

@@ -8,6 +8,7 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from hwprof.interval import Interval
 from hwprof.reports.palette import FULL, INK, MUTED, REDUCED, effect_hex
 from hwprof.reports.sketches import SMALL_INCHES, Sketch
 from hwprof.reports.views import (
@@ -21,7 +22,7 @@ from hwprof.reports.views import (
     short_block,
     slot_label,
 )
-from hwprof.results import Interval, Metric
+from hwprof.results import Metric
 from hwprof.units import fixed
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from matplotlib.axes import Axes
 
+from hwprof.interval import Interval
 from hwprof.reports.contexts import context_rows, prediction_rows
 from hwprof.reports.fronts import FrontPoint, best_points, front_points, picks
 from hwprof.reports.palette import ACCENT, FULL, PAPER, REDUCED
 from hwprof.reports.sketches import SMALL_INCHES, Sketch, diagonal, errors
 from hwprof.reports.views import ReportData, latency_scale, scaled
-from hwprof.results import Interval
 from hwprof.units import Scale, accuracy_title
 
 

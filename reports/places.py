@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from hwprof.interval import Interval
 from hwprof.pareto import front_indices
-from hwprof.results import Interval, SearchResult, Trial
+from hwprof.results import SearchResult, Trial
 from hwprof.space import space_of
 
 USUAL_OPTIONS: Mapping[str, object] = {"batch": 1, "precision": "fp32", "threads": 1}

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from hwprof.interval import Interval
 from hwprof.reports.contexts import ContextSummary
 from hwprof.reports.fronts import ComparisonRow, FrontPoint, best_points, picks, strategy_name
 from hwprof.reports.views import EverywhereRow, HeatMap, ReportData, drop_words, everywhere_rows
-from hwprof.results import TARGET_TOLERANCE, Interval, TargetOutcome
+from hwprof.results import TARGET_TOLERANCE, TargetOutcome
 from hwprof.units import (
     fixed,
     format_pct,

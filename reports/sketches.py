@@ -16,8 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from hwprof.interval import Interval
 from hwprof.reports.palette import GRID, INK, MUTED, PAPER
-from hwprof.results import Interval
 
 _STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",

@@ -7,11 +7,11 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hwprof.interval import Interval
 from hwprof.reports.contexts import context_rows, prediction_rows
 from hwprof.reports.fronts import comparison_rows, front_points
 from hwprof.reports.places import columns, crossed
 from hwprof.reports.views import ReportData, drop_words
-from hwprof.results import Interval
 
 TABLE_NAMES = (
     "effects",

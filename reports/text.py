@@ -15,6 +15,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from hwprof.interval import Interval
 from hwprof.measure.records import Measurement
 from hwprof.reports.batch_text import gpu_times
 from hwprof.reports.fronts import strategy_name, unit_texts
@@ -29,8 +30,9 @@ from hwprof.reports.views import (
     short_block,
     slot_label,
 )
-from hwprof.results import Effect, Interval, Metric, Reduction, SearchResult
+from hwprof.results import Effect, Metric, SearchResult
 from hwprof.space import Architecture
+from hwprof.space.reduction import Reduction
 from hwprof.units import (
     NOTHING,
     fixed,

@@ -8,8 +8,8 @@ from typing import Any
 from rich.console import Group
 from rich.text import Text
 
+from hwprof.interval import Interval
 from hwprof.reports.fronts import strategy_name, unit_texts
-from hwprof.results import Interval
 from hwprof.space import Architecture
 from hwprof.units import format_count, format_duration, format_interval, format_seconds
 

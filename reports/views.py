@@ -14,20 +14,12 @@ from typing import Any
 
 from hwprof.estimate.comparing import EffectsComparison
 from hwprof.estimate.crossval import HeldOut
+from hwprof.interval import Interval
 from hwprof.measure.records import Failure, Fingerprint
 from hwprof.reports.places import Place
-from hwprof.results import (
-    Drop,
-    Effect,
-    EffectKind,
-    Holdout,
-    Interval,
-    Metric,
-    Reduction,
-    SearchCourse,
-    SearchResult,
-)
+from hwprof.results import Effect, EffectKind, Holdout, Metric, SearchCourse, SearchResult
 from hwprof.space import SKIP, Slot
+from hwprof.space.reduction import Drop, Reduction
 from hwprof.units import Scale, decimals_for, time_scale
 
 

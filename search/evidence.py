@@ -11,7 +11,7 @@ import numpy as np
 from hwprof.estimate.design_matrix import DesignMatrix, Term, depth_probability
 from hwprof.estimate.least_squares import t_quantile
 from hwprof.estimate.responses import Friendliness, Response
-from hwprof.results import Interval
+from hwprof.interval import Interval
 from hwprof.search.additive_front import Alternatives, PriceSweep
 from hwprof.space import SKIP, DesignSpace, Slot
 

@@ -20,13 +20,13 @@ import numpy as np
 
 from hwprof.errors import PlanError, SpaceError
 from hwprof.estimate.responses import Friendliness
-from hwprof.results import Drop, Reduction
 from hwprof.search import reduction_rules as rules
 from hwprof.search.additive_front import Alternatives, PriceSweep, Support
 from hwprof.search.evidence import Evidence
 from hwprof.search.posterior import draw_effects
 from hwprof.search.reduction_rules import Proposal
 from hwprof.space import DesignSpace, Slot
+from hwprof.space.reduction import Drop, Reduction
 from hwprof.units import format_seconds
 
 if TYPE_CHECKING:

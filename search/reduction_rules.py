@@ -18,9 +18,10 @@ import numpy as np
 from hwprof.estimate.claims import FAMILY_ERROR, holm
 from hwprof.estimate.design_matrix import Term
 from hwprof.estimate.least_squares import upper_p
-from hwprof.results import Drop, Interval
+from hwprof.interval import Interval
 from hwprof.search.evidence import Evidence
 from hwprof.space import SKIP, Slot
+from hwprof.space.reduction import Drop
 from hwprof.units import format_points_spread, format_seconds, format_spread
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from hwprof.interval import Interval
 from hwprof.measure.records import (
     Fingerprint,
     LabelledBurst,
@@ -13,7 +14,7 @@ from hwprof.measure.records import (
     MeasurePlan,
     plan_for,
 )
-from hwprof.results import Effect, Interval
+from hwprof.results import Effect
 from hwprof.space import MBConvLayout, MBConvSpace, UnitLayout, get_space
 from hwprof.workload import Workload
 

@@ -11,8 +11,8 @@ from hwprof.store.folder import RUN_FILE
 
 if TYPE_CHECKING:
     from hwprof.estimate.mixing import Mixing
+    from hwprof.interval import Interval
     from hwprof.isolated import IsolatedRow
-    from hwprof.results import Interval
     from hwprof.space import DesignSpace, Slot
 
 

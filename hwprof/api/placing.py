@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hwprof.errors import IncompatibleRunError
+from hwprof.interval import Interval
 from hwprof.measure.records import Fingerprint, Measurement
-from hwprof.results import Interval, Reduction, SearchResult
+from hwprof.results import SearchResult
 from hwprof.space import DesignSpace
+from hwprof.space.reduction import Reduction
 
 if TYPE_CHECKING:
     from hwprof.api.retiming import Retimed

@@ -16,8 +16,8 @@ from hwprof.api.tables import Table
 from hwprof.errors import PlanError
 from hwprof.measure.records import DeviceOptions, Precision
 from hwprof.progress import ProgressCallback
-from hwprof.results import Reduction
 from hwprof.space import Architecture, DesignSpace, get_space, reduction_to_yaml
+from hwprof.space.reduction import Reduction
 from hwprof.store import Run
 
 

@@ -21,9 +21,10 @@ from hwprof.api.searching import load_search
 from hwprof.errors import DataError, FormatVersionError, SpaceError, StoreError
 from hwprof.pareto import hypervolume
 from hwprof.progress import ProgressCallback
-from hwprof.results import Reduction, SearchCourse, SearchResult
+from hwprof.results import SearchCourse, SearchResult
 from hwprof.space import DesignSpace, Slot, reduction_from_yaml
 from hwprof.space.architecture import SKIP
+from hwprof.space.reduction import Reduction
 from hwprof.store import Run
 from hwprof.store.folder import RUN_FILE, RunFile
 from hwprof.units import only_ranked

@@ -26,7 +26,8 @@ from hwprof.estimate.least_squares import (
 )
 from hwprof.estimate.responses import Friendliness, LackOfFit, Response
 from hwprof.estimate.session_levels import SessionLevels, session_levels
-from hwprof.results import Interval, Sample
+from hwprof.interval import Interval
+from hwprof.results import Sample
 from hwprof.space import DesignSpace
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ import numpy as np
 
 from hwprof.estimate.claims import slot_claims
 from hwprof.estimate.responses import Friendliness, Response
-from hwprof.results import Effect, Interval
+from hwprof.interval import Interval
+from hwprof.results import Effect
 from hwprof.units import format_points_spread, format_seconds, format_spread
 
 NAMED = 3

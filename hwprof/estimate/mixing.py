@@ -16,7 +16,8 @@ import numpy as np
 
 from hwprof.errors import DataError
 from hwprof.estimate.least_squares import t_quantile
-from hwprof.results import Interval, Sample
+from hwprof.interval import Interval
+from hwprof.results import Sample
 from hwprof.space.pieces import Piece, SkipPiece
 
 if TYPE_CHECKING:

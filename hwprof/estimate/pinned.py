@@ -22,7 +22,7 @@ from hwprof.estimate.pinning import (
     PinnedForm,
     pinned_streams,
 )
-from hwprof.results import Interval
+from hwprof.interval import Interval
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

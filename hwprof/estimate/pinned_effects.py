@@ -19,7 +19,8 @@ from hwprof.estimate.design_matrix import DesignMatrix, Term, depth_probability
 from hwprof.estimate.pinned import PinnedValues
 from hwprof.estimate.pinning import Pin, PinnedForm, depth_law, pinned_networks, pins_of
 from hwprof.estimate.responses import Friendliness, Response
-from hwprof.results import Interval, Sample
+from hwprof.interval import Interval
+from hwprof.results import Sample
 from hwprof.space import DesignSpace, Slot
 
 if TYPE_CHECKING:

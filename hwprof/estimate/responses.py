@@ -10,7 +10,8 @@ import numpy as np
 
 from hwprof.estimate.design_matrix import DesignMatrix
 from hwprof.estimate.least_squares import t_quantile
-from hwprof.results import Effect, EffectKind, Interval, effects_frame
+from hwprof.interval import Interval
+from hwprof.results import Effect, EffectKind, effects_frame
 from hwprof.space import DesignSpace
 
 if TYPE_CHECKING:

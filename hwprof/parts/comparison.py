@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from hwprof.errors import PlanError
+from hwprof.interval import Interval
 from hwprof.measure.records import Measurement, Result
 from hwprof.parts.records import PartsResult, PartTime
-from hwprof.results import Interval
 from hwprof.space import Architecture, DesignSpace, Slot, space_of
 from hwprof.space.architecture import SKIP
 from hwprof.space.pieces import SkipPiece

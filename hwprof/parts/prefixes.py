@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hwprof.errors import PlanError
+from hwprof.interval import Interval
 from hwprof.measure.records import Measurement
 from hwprof.parts.comparison import difference
-from hwprof.results import Interval
 from hwprof.space import space_of
 from hwprof.space.pieces import ChainPiece, SkipPiece
 from hwprof.workload import Workload

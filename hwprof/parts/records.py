@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from hwprof.interval import Interval
 from hwprof.measure.records import Measurement
-from hwprof.results import Interval
 
 if TYPE_CHECKING:
     import pandas as pd

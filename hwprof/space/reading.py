@@ -12,19 +12,17 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hwprof.errors import FormatVersionError, SpaceError
+from hwprof.interval import Interval
 from hwprof.space.architecture import Architecture, Slot
 from hwprof.space.catalog import get_space, space_names, space_of
 from hwprof.space.fields import is_whole
 from hwprof.space.named import NAMED_ARCHITECTURES
 from hwprof.space.own import ENVIRONMENT, KEY, load_own_space
+from hwprof.space.reduction import Drop, Reduction
 from hwprof.space.space import DesignSpace
-
-if TYPE_CHECKING:
-    # hwprof.results imports this package.
-    from hwprof.results import Drop, Interval, Reduction
 
 FORMAT = 1
 _HEADER = (
@@ -110,8 +108,6 @@ def reduction_from_yaml(text: str) -> Reduction:
         FormatVersionError: another version of the format.
         SpaceError: no YAML, or a field that is missing or of the wrong type.
     """
-    from hwprof.results import Reduction
-
     data = _parse_yaml(text)
     version = data.get("format")
     if version != FORMAT:
@@ -305,8 +301,6 @@ def _drop_to_data(drop: Drop) -> dict[str, Any]:
 
 
 def _read_drop(data: object) -> Drop:
-    from hwprof.results import Drop
-
     known = {"rule", "unit", "layer", "block", "depth", "latency_s", "accuracy_pct", "why"}
     if not isinstance(data, dict) or "rule" not in data or set(data) - known:
         raise SpaceError(f"a drop is {data!r}; expected the fields {sorted(known)}")
@@ -323,8 +317,6 @@ def _read_drop(data: object) -> Drop:
 
 
 def _read_interval(data: object) -> Interval | None:
-    from hwprof.results import Interval
-
     if data is None:
         return None
     names = Interval._fields

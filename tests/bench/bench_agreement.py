@@ -37,7 +37,7 @@ import numpy as np
 from hwprof.campaign import isolated_workloads
 from hwprof.devices import list_devices
 from hwprof.graph import to_onnx, workload_graph
-from hwprof.results import Interval
+from hwprof.interval import Interval
 from hwprof.space import get_space
 from hwprof.workload import Workload
 from tests.bench import common, otherwork

@@ -22,7 +22,7 @@ from hwprof.estimate.pinned import measure_pins
 from hwprof.estimate.pinned_effects import pinned_response
 from hwprof.estimate.pinning import pins_of
 from hwprof.estimate.responses import Friendliness
-from hwprof.results import Interval
+from hwprof.interval import Interval
 from tests.bench.paper_sources import (
     DATA,
     FORMS,

@@ -34,6 +34,7 @@ from hwprof.api.models import raise_failure
 from hwprof.campaign import isolated_workloads
 from hwprof.cli.options import parse_duration
 from hwprof.devices import device_ref
+from hwprof.interval import Interval
 from hwprof.measure import machine
 from hwprof.measure.engine import measure
 from hwprof.measure.floor import SLOW_MODE
@@ -41,7 +42,6 @@ from hwprof.measure.level import burst_statistic_s, used_bursts
 from hwprof.measure.records import DeviceOptions, Measurement, plan_for
 from hwprof.progress import Pace
 from hwprof.protocols import SessionHistory
-from hwprof.results import Interval
 from hwprof.space import Architecture, get_space
 from hwprof.store.session_file import SessionFile
 from hwprof.units import NOTHING, format_duration

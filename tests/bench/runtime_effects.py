@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from hwprof.estimate.crossval import spearman
+from hwprof.interval import Interval
 from hwprof.reports.contexts import centred
 from hwprof.reports.views import IsolatedBlock
-from hwprof.results import Interval
 from hwprof.space import Slot
 
 MBCONV = re.compile(r"mbconv_k(\d+)_e(\d+)")

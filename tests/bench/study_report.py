@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from hwprof.interval import Interval
 from hwprof.pareto import front_indices
-from hwprof.results import Interval
 from hwprof.units import NOTHING
 
 Row = dict[str, Any]

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hwprof.interval import Interval
 from hwprof.measure.floor import interval_s
-from hwprof.results import Interval
 from tests.bench import bench_coverage, common, otherwork
 
 SAME = {"hardware": "this", "engine": "abc"}

@@ -19,7 +19,8 @@ from hwprof.estimate.friendliness import fit_friendliness
 from hwprof.estimate.insights import insights
 from hwprof.estimate.least_squares import hc3_covariance, ordinary_fit
 from hwprof.estimate.responses import Friendliness
-from hwprof.results import Interval, Sample
+from hwprof.interval import Interval
+from hwprof.results import Sample
 from hwprof.space import Architecture, DesignSpace, Slot, get_space
 from hwprof.space.pieces import MBConvPiece
 

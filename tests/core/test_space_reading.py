@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from hwprof.errors import FormatVersionError, SpaceError
-from hwprof.results import Drop, Interval, Reduction
+from hwprof.interval import Interval
 from hwprof.space import (
     NAMED_ARCHITECTURES,
     Architecture,
@@ -26,6 +26,7 @@ from hwprof.space import (
     space_of,
 )
 from hwprof.space.mbconv import mbconv_names, parse_mbconv
+from hwprof.space.reduction import Drop, Reduction
 
 MINI = Architecture(
     space="mobile-mini",

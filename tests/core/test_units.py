@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwprof.results import Interval
+from hwprof.interval import Interval
 from hwprof.units import (
     accuracy_title,
     decimals_for,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from hwprof.estimate.crossval import HeldOut
+from hwprof.interval import Interval
 from hwprof.measure.records import Failure, Fingerprint
 from hwprof.reports.places import Place, Timed, network_key
 from hwprof.reports.views import (
@@ -19,18 +20,9 @@ from hwprof.reports.views import (
     ReportData,
     VerdictCount,
 )
-from hwprof.results import (
-    CoursePoint,
-    Drop,
-    Effect,
-    Holdout,
-    Interval,
-    Reduction,
-    SearchCourse,
-    SearchResult,
-    Trial,
-)
+from hwprof.results import CoursePoint, Effect, Holdout, SearchCourse, SearchResult, Trial
 from hwprof.space import Architecture, Slot
+from hwprof.space.reduction import Drop, Reduction
 from hwprof.workload import Workload
 
 BLOCKS = tuple(f"mbconv_k{k}_e{e}" for e in (3, 4, 6) for k in (3, 5, 7))

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from hwprof.interval import Interval
 from hwprof.reports import IsolatedBlock
 from hwprof.reports.contexts import centred, context_rows, context_summary, largest_gaps
 from hwprof.reports.tables import block_costs
-from hwprof.results import Interval
 from hwprof.space import Slot
 from tests.made import block_effect
 

@@ -8,10 +8,10 @@ import matplotlib
 import pytest
 from PIL import Image
 
+from hwprof.interval import Interval
 from hwprof.reports.figures import FIGURES, draw_figures
 from hwprof.reports.palette import BAD, GOOD, INK, effect_css, effect_hex
 from hwprof.reports.sketches import DrawnFigure
-from hwprof.results import Interval
 from hwprof.units import fixed
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from hwprof.interval import Interval
 from hwprof.reports.html import _target_sentences
 from hwprof.reports.place_figures import device_fronts_sketch
 from hwprof.reports.places import (
@@ -21,7 +22,7 @@ from hwprof.reports.places import (
     tally_sentence,
 )
 from hwprof.reports.sketches import render
-from hwprof.results import Interval, SearchResult, TargetOutcome, Trial
+from hwprof.results import SearchResult, TargetOutcome, Trial
 from hwprof.space import get_space
 
 SPACE = get_space("mobile-mini")

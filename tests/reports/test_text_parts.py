@@ -6,10 +6,10 @@ import io
 
 from rich.console import Console
 
+from hwprof.interval import Interval
 from hwprof.measure.records import Fingerprint, Loaded, Measurement, plan_for
 from hwprof.parts.records import Grouping, PartsResult, PartTime, with_shares
 from hwprof.reports.text_parts import parts_text
-from hwprof.results import Interval
 from hwprof.workload import Workload
 
 MEASUREMENT = Measurement(

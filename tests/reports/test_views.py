@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from hwprof.interval import Interval
 from hwprof.measure.records import Fingerprint
 from hwprof.pareto import front_indices
 from hwprof.reports import Hypervolume, VerdictCount
@@ -28,8 +29,9 @@ from hwprof.reports.views import (
     ordered_blocks,
     short_block,
 )
-from hwprof.results import Drop, Holdout, Interval
+from hwprof.results import Holdout
 from hwprof.space import Architecture, Slot
+from hwprof.space.reduction import Drop
 from hwprof.units import PERCENTILE_BY
 from tests.made import block_effect
 

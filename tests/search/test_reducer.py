@@ -15,7 +15,7 @@ from hwprof.errors import PlanError, SpaceError
 from hwprof.estimate.design_matrix import DesignMatrix, Term
 from hwprof.estimate.effects_csv import friendliness_from_csv
 from hwprof.estimate.responses import Friendliness, Response
-from hwprof.results import Interval, Reduction
+from hwprof.interval import Interval
 from hwprof.search.additive_front import Alternatives, PriceSweep
 from hwprof.search.evidence import Evidence
 from hwprof.search.reducer import reduce_space
@@ -29,6 +29,7 @@ from hwprof.space import (
     reduction_from_yaml,
     reduction_to_yaml,
 )
+from hwprof.space.reduction import Reduction
 from tests.search.planted import LAST, MINI, coefficients, measured, noisy, random_truth
 
 OFA, PN = "ofa-mbv3-w1.2", "ofa-proxylessnas-w1.3"
