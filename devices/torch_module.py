@@ -12,6 +12,7 @@ from hwprof.devices.binding import accepted_inputs
 from hwprof.devices.host import Array, load_callable, random_inputs
 from hwprof.errors import ModelError
 from hwprof.graph import to_torch, workload_graph
+from hwprof.measure.machine import usable_cpus
 from hwprof.protocols import Support
 from hwprof.workload import InputSpec, Workload
 
@@ -82,10 +83,15 @@ def inputs_for(module: nn.Module, specs: Sequence[InputSpec], seed: int) -> dict
             raise ModelError(f"it does not run on the host: {error}") from error
         return [array_of(t) for t in leaves(result) if isinstance(t, torch.Tensor)]
 
+    n_threads = torch.get_num_threads()
+    # A batch that fits a GPU may keep one core busy for minutes.
+    torch.set_num_threads(len(usable_cpus()))
     try:
         return accepted_inputs(specs, seed, run)
     except ModelError:
         return random_inputs(specs, seed)
+    finally:
+        torch.set_num_threads(n_threads)
 
 
 def set_fp32_precision(parts: Sequence[Any], precision: str) -> None:

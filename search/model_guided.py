@@ -49,9 +49,9 @@ EDGE = 0.2
 """Accuracy a is learnt as −log(best + EDGE · (best − median) − a): differences count more the
 nearer they are to the best."""
 MOST_PARENTS = 40
-BARREN = 160
-"""Networks in a row that are beyond the ceiling, and no nearer to it than those before: then no
-more is to be expected. Each round of them was chosen among a thousand that are no faster."""
+BARREN_ROUNDS = 20
+"""Rounds of networks that are all beyond the ceiling, and no nearer to it than those before: then
+no more is to be expected. Each was chosen among a thousand that are no faster."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,10 +119,10 @@ class ModelGuided(Rounds):
 
     def _plan(self) -> list[Architecture]:
         """Return the networks of the next round; none where no more come up within the ceiling."""
-        if self._is_barren():
-            return []
         judged = [m for m in self._members if m.accuracy_pct is not None]
         size = max(self._settings.batch, len(judged) // GROWTH)
+        if self._is_barren(BARREN_ROUNDS * size):
+            return []
         if len(judged) < self._settings.initial:
             chosen = self._least_violation(size)
         else:
@@ -132,8 +132,9 @@ class ModelGuided(Rounds):
         queue = queue or [self._draw()]
         return [arch for arch in queue if arch is not None]
 
-    def _is_barren(self) -> bool:
-        before, last = self._members[:-BARREN], self._members[-BARREN:]
+    def _is_barren(self, n_last: int) -> bool:
+        # Whole rounds: the best of a round come first, so that the end of a large one says nothing.
+        before, last = self._members[:-n_last], self._members[-n_last:]
         if not before or any(m.accuracy_pct is not None for m in last):
             return False
         nearest, found = (min(m.excess_s(self._ceiling_s) for m in part) for part in (before, last))

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from hwprof.devices import torch_module
 from hwprof.devices.cuda import CudaAdapter, CudaCompiledAdapter, CudaEagerAdapter
 from hwprof.devices.nvml import GpuConditions
 from hwprof.errors import CompileError, DeviceUnavailableError, ModelError
@@ -264,6 +265,29 @@ def test_ids_are_drawn_so_that_the_host_takes_them(monkeypatch: pytest.MonkeyPat
     executable = adapter().compile(Workload.from_callable("gpu_user_ids:small", inputs), PLAN)
     assert executable.check().finite
     assert places_at_move == [None]
+
+
+class SaysItsThreads(torch.nn.Module):  # type: ignore[misc, name-defined]
+    """Notes on how many threads it runs, in its copies too."""
+
+    def __init__(self, noted: list[int]) -> None:
+        super().__init__()
+        self.note = noted.append
+
+    def forward(self, ids: Any) -> Any:
+        self.note(torch.get_num_threads())
+        return ids * 1.0
+
+
+def test_the_host_tries_ids_on_all_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch that fits a GPU may keep one core busy for minutes, longer than --timeout."""
+    monkeypatch.setattr(torch_module, "usable_cpus", lambda: frozenset(range(3)))
+    before = torch.get_num_threads()
+    noted: list[int] = []
+    inputs = (InputSpec(name="ids", shape=(1, 6), dtype="int64"),)
+    torch_module.inputs_for(SaysItsThreads(noted), inputs, seed=0)
+    assert noted == [3]
+    assert torch.get_num_threads() == before
 
 
 def test_what_a_users_module_sets_does_not_outdo_the_options(

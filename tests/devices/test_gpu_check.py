@@ -142,6 +142,8 @@ if section == "outputs":
     os.kill(os.getpid(), signal.SIGSEGV)
 if section == "agreement":
     time.sleep(600)
+if section == "search":
+    raise OSError("no space left on device")
 """
 
 
@@ -153,13 +155,15 @@ def test_a_section_that_crashes_or_hangs_takes_no_other_with_it(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(gpu_check, "MODULE", "frail_check")
     monkeypatch.setattr(gpu_check, "LONGEST_S", 2.0)
-    for sections in ("outputs", "outputs,agreement,floor"):
+    for sections in ("outputs", "outputs,agreement,floor,search"):
         gpu_check.run_apart(asked(tmp_path, sections))
-    assert all((tmp_path / name).exists() for name in ("outputs", "agreement", "floor"))
+    assert all((tmp_path / name).exists() for name in ("outputs", "agreement", "floor", "search"))
     rows = json.loads((tmp_path / RESULTS).read_text())
     assert [(row["section"], row["what"], row["holds"]) for row in rows] == [
         ("outputs", "its process ended with exit code -11", False),
         ("agreement", "ended after 2 s: it hangs, or takes too long", False),
+        # A traceback's exit code is that of a check that fails.
+        ("search", "its process ended with exit code 1", False),
     ]
 
 

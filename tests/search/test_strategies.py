@@ -364,17 +364,19 @@ def test_equal_scores_do_not_stop_the_model() -> None:
         strategy.tell(Evaluated(outcomes=tuple(replace(EQUAL, arch=arch) for arch in archs)))
 
 
-def test_the_model_gives_up_once_nothing_new_keeps_the_ceiling() -> None:
+@pytest.mark.parametrize("batch", [8, 200])
+def test_the_model_gives_up_once_nothing_new_keeps_the_ceiling(batch: int) -> None:
     def judged(arch: Architecture) -> Trial | Refusal:
         latency_s = float(NB201.encode(arch).sum() + 1)
         if latency_s > 3.0:
             return Refusal(arch=arch, stage="target", reason="", latency_s=latency_s)
         return replace(EQUAL, arch=arch, latency_s=latency_s)
 
-    strategy = ModelGuided(NB201, np.random.default_rng(0), target_s=3.0)
+    settings = ModelGuidedSettings(batch=batch)
+    strategy = ModelGuided(NB201, np.random.default_rng(0), target_s=3.0, settings=settings)
     strategy.foresee(lambda archs: [judged(a).latency_s for a in archs])
     outcomes: list[Trial | Refusal] = []
-    while not strategy.done and len(outcomes) < 400:
+    while not strategy.done and len(outcomes) < 50 * batch:
         told = tuple(judged(a) for a in strategy.ask(8).archs)
         strategy.tell(Evaluated(outcomes=told))
         outcomes += told
