@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from hwprof.api.device_checks import given_options
 from hwprof.api.models import as_workload, check_inputs, require_batch
-from hwprof.errors import PlanError, StoreError
+from hwprof.errors import HwprofError, PlanError, StoreError
 from hwprof.measure.records import DeviceOptions, Precision
 from hwprof.progress import ProgressCallback
 from hwprof.regression.records import CompareResult
@@ -162,8 +162,12 @@ def _stored(source: Comparable) -> list[Stored | Missing] | None:
 
 def _unstored(source: Comparable) -> str:
     """Say what is not stored: a path that is mistyped is no model."""
-    there = isinstance(source, Architecture) or os.path.exists(source)
-    return "a model" if there else "no file or folder"
+    if not isinstance(source, Architecture) and source != "-" and not os.path.exists(source):
+        try:
+            as_workload(source)  # an architecture may be named, or be the text itself
+        except HwprofError:
+            return "no file or folder"
+    return "a model"
 
 
 def read_run(folder: Path) -> list[Stored | Missing]:

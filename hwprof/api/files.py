@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hwprof.errors import IncompatibleRunError, StoreError, next_step
 from hwprof.files import write_whole
+from hwprof.store.folder import RUN_FILE
 
 
 def write_file(target: Path, content: bytes) -> None:
@@ -43,14 +44,16 @@ def make_folder(folder: Path) -> None:
 
 
 def refuse_search_folder(out: str | Path) -> None:
-    """Refuse to make another run in the folder of a search, which then could not go on.
+    """Refuse to begin another run in the folder of a search, which then could not go on.
+
+    A run that is there already goes on, or is refused as any other.
 
     Raises:
         IncompatibleRunError: a search was begun there.
     """
     from hwprof.search.journal import CHECKPOINT_FILE
 
-    if os.path.exists(Path(out) / CHECKPOINT_FILE):
+    if os.path.exists(Path(out) / CHECKPOINT_FILE) and not os.path.exists(Path(out) / RUN_FILE):
         raise IncompatibleRunError(
             f"{str(out)!r} is the folder of a search, which could not go on beside another run; "
             "name another --out"

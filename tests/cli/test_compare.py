@@ -174,10 +174,12 @@ class TestRuns:
         assert "--device tflite, --threads 4, --input: not used, since stored" in done.stderr
         assert json.loads(done.stdout)
 
-    def test_a_run_against_a_model_is_a_mistake(self, runs: Path) -> None:
-        done = hwprof("compare", "base", BASE, cwd=runs)
-        assert done.returncode == 2
-        assert "stored measurements" in done.stderr
+    @pytest.mark.parametrize("model", [BASE, "package.module:net", "-"])
+    def test_a_run_against_a_model_is_a_mistake(self, runs: Path, model: str) -> None:
+        with pytest.raises(
+            PlanError, match=r"' is stored measurements and .* is a model; expected"
+        ):
+            api.compare(runs / "base", model)
 
     def test_a_run_against_a_path_that_is_mistyped(self, runs: Path) -> None:
         done = hwprof("compare", "base", "bsae", cwd=runs)

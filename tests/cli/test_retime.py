@@ -22,6 +22,7 @@ from hwprof.api.searching import load_search, save_search, search
 from hwprof.errors import DeviceError, IncompatibleRunError, PlanError, StoreError
 from hwprof.measure.records import DeviceOptions, Failure, Fingerprint, Measurement
 from hwprof.results import SearchResult, Trial
+from hwprof.search.journal import CHECKPOINT_FILE
 from hwprof.space import Architecture, get_space
 from hwprof.store import Run
 from tests.cli.running import hwprof
@@ -247,6 +248,14 @@ class TestRetime:
             with pytest.raises(IncompatibleRunError, match="is the folder of a search"):
                 other()
         assert len(search(**asked, max_evals=3).trials) > 0
+
+    def test_what_was_begun_beside_a_search_goes_on(self, folder: Path, tmp_path: Path) -> None:
+        """An earlier version let other runs begin there."""
+        on = tmp_path / "on"
+        first = retime(folder / "here", out=on, device="null")
+        (on / CHECKPOINT_FILE).touch()
+        found = retime([folder / "here", folder / "batch8"], out=on, device="null")
+        assert len(found.results) > len(first.results)
 
     def test_an_empty_front_and_two_spaces_are_refused(self, folder: Path, tmp_path: Path) -> None:
         empty = made_up(tmp_path / "empty", [], NULL)
