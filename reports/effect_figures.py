@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 
 from hwprof.interval import Interval
 from hwprof.reports.palette import FULL, INK, MUTED, REDUCED, effect_hex
-from hwprof.reports.sketches import SMALL_INCHES, Sketch
+from hwprof.reports.sketches import SMALL_INCHES, Sketch, name_apart
 from hwprof.reports.views import (
     HeatMap,
     ReportData,
@@ -112,23 +112,19 @@ def everywhere_sketch(data: ReportData) -> Sketch | None:
     unit = latency_scale([r.latency.value for r in rows if r.latency])
 
     def draw(axes: Axes) -> None:
+        names = []
         for row in rows:
             assert row.latency is not None
             assert row.accuracy is not None
             latency = scaled(row.latency, unit.factor)
             colour = FULL if row.dropped else REDUCED
             _cross(axes, latency, row.accuracy, colour)
-            axes.annotate(
-                short_block(row.block) + (" (dropped)" if row.dropped else ""),
-                (latency.value, row.accuracy.value),
-                xytext=(6, 5),
-                textcoords="offset points",
-                fontsize=9.5,
-                color=colour,
-            )
+            text = short_block(row.block) + (" (dropped)" if row.dropped else "")
+            names.append((text, (latency.value, row.accuracy.value), colour))
         axes.axhline(0, color=MUTED, linewidth=0.8)
         axes.axvline(0, color=MUTED, linewidth=0.8)
         axes.margins(0.14)
+        name_apart(axes, names)
         axes.set_xlabel(f"latency against a random mix ({unit.unit}); slower →")
         axes.set_ylabel("accuracy against a random mix (pp)")
 

@@ -15,6 +15,8 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
+from matplotlib.transforms import Bbox
 
 from hwprof.interval import Interval
 from hwprof.reports.palette import GRID, INK, MUTED, PAPER
@@ -66,6 +68,10 @@ class DrawnFigure:
     svg: str
 
 
+_CORNERS_PT = ((6.0, 5.0), (6.0, -5.0), (-6.0, 5.0), (-6.0, -5.0))
+"""Where a name may stand: right and up of its point."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sketch:
     """What a figure says, how large it is, and the function that draws it."""
@@ -86,6 +92,35 @@ class Panels:
     n_columns: int
     panels: tuple[tuple[str, Callable[[Axes], None]], ...]
     """Title and drawing function of each."""
+
+
+def name_apart(axes: Axes, names: Sequence[tuple[str, tuple[float, float], str]]) -> None:
+    """Write names beside their points, each at the first corner where it covers nothing else.
+
+    Args:
+        axes: of a figure that is rendered, with their final limits.
+        names: text, place and colour of each.
+    """
+    # Markers are of 6 pt at most; what stands at a corner is farther from its own point.
+    radius_px = 3.0 / 72.0 * axes.figure.dpi
+    points_px = axes.transData.transform([place for _, place, _ in names])
+    taken = [Bbox([point - radius_px, point + radius_px]) for point in points_px]
+    for text, place, colour in names:
+        note = axes.annotate(
+            text, place, (0, 0), textcoords="offset points", fontsize=9.5, color=colour
+        )
+        boxes = [_box_at(note, *corner) for corner in _CORNERS_PT]
+        is_free = [not any(box.overlaps(other) for other in taken) for box in boxes]
+        chosen = is_free.index(True) if any(is_free) else 0
+        taken.append(_box_at(note, *_CORNERS_PT[chosen]))
+
+
+def _box_at(note: Annotation, right_pt: float, up_pt: float) -> Bbox:
+    """Move a name beside its point; return what it then covers."""
+    note.set_position((right_pt, up_pt))
+    note.set_horizontalalignment("left" if right_pt > 0 else "right")
+    note.set_verticalalignment("bottom" if up_pt > 0 else "top")
+    return note.get_window_extent()
 
 
 @contextmanager

@@ -3,15 +3,18 @@ from __future__ import annotations
 import io
 import xml.etree.ElementTree as ET
 from dataclasses import replace
+from itertools import combinations
 
 import matplotlib
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 
 from hwprof.interval import Interval
 from hwprof.reports.figures import FIGURES, draw_figures
 from hwprof.reports.palette import BAD, GOOD, INK, effect_css, effect_hex
-from hwprof.reports.sketches import DrawnFigure
+from hwprof.reports.sketches import DrawnFigure, name_apart
 from hwprof.units import fixed
 
 
@@ -119,3 +122,17 @@ def test_good_and_bad_differ_for_the_colour_blind_and_carry_readable_ink():
 def test_stronger_effects_have_stronger_colours(goodness):
     assert luminance(effect_hex(goodness)) > luminance(effect_hex(goodness + 0.1))
     assert luminance(effect_hex(-goodness)) > luminance(effect_hex(-goodness - 0.1))
+
+
+def test_names_of_points_close_together_cover_neither_each_other_nor_a_point():
+    figure = Figure()
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.set(xlim=(0, 100), ylim=(0, 100))
+    places = ((50.0, 50.0), (51.0, 49.0), (58.0, 53.0))
+    names = [(f"k{i} e6 (dropped)", place, "black") for i, place in enumerate(places)]
+    name_apart(axes, names)
+    boxes = [text.get_window_extent(canvas.get_renderer()) for text in axes.texts]
+    assert [text.get_text() for text in axes.texts] == [text for text, _, _ in names]
+    assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+    assert not any(box.contains(*axes.transData.transform(p)) for box in boxes for p in places)
