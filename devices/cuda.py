@@ -157,13 +157,13 @@ class CudaExecutable(GpuExecutable):
         self._label, self._mode = workload.label, adapter.mode
         self._dtype = getattr(self._torch, DTYPES[adapter.options.precision])
         cuda = self._torch.cuda
-        cuda.reset_peak_memory_stats()
         before_bytes = cuda.memory_allocated()
         module, specs = module_of(workload, adapter.options.batch)
         adapter.settle()
         drawing_s = time.perf_counter()
         self._seeded = inputs_for(module.eval(), specs, workload.seed)
         start_s += time.perf_counter() - drawing_s
+        cuda.reset_peak_memory_stats()  # trying inputs is no need of the model's
         self._eager = module.to(device=self._place, dtype=self._dtype)
         size = weight_bytes(module)
         self._inputs = self._tensors(self._seeded)
