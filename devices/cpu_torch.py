@@ -8,7 +8,7 @@ what ``cpu`` cannot: a torch module made by ``package.module:callable``.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,12 +22,12 @@ from hwprof.devices.host import (
     strict_float32,
 )
 from hwprof.devices.torch_module import (
-    array_of,
-    leaves,
+    arrays_of,
     module_of,
     no_model_files,
     not_taken,
     set_fp32_precision,
+    tensors_of,
     weight_bytes,
 )
 from hwprof.errors import DeviceUnavailableError, ModelError
@@ -37,7 +37,6 @@ from hwprof.protocols import OpTime, OpTrace, Support
 from hwprof.workload import InputSpec, Workload
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
     from hwprof.protocols import Arrays
@@ -110,9 +109,7 @@ class CpuTorchAdapter:
         torch.set_num_threads(self._options.threads)
         torch.set_flush_denormal(False)
         torch.set_float32_matmul_precision("highest")  # else bfloat16, where the CPU has it
-        mkldnn = torch.backends.mkldnn
-        parts = [getattr(mkldnn, name, None) for name in ("matmul", "conv", "rnn")]
-        set_fp32_precision(parts, "ieee")
+        set_fp32_precision(torch.backends.mkldnn, ("matmul", "conv", "rnn"), "ieee")
 
 
 class CpuTorchExecutable(HostExecutable):
@@ -130,7 +127,7 @@ class CpuTorchExecutable(HostExecutable):
         self._module = module
         self._label = workload.label
         arrays = accepted_inputs(specs, workload.seed, self.outputs)
-        self._inputs = self._tensors(arrays)
+        self._inputs = tensors_of(arrays)
         self.outputs(arrays)
 
     def call(self) -> object:
@@ -144,14 +141,14 @@ class CpuTorchExecutable(HostExecutable):
         Raises:
             ModelError: the module does not take the inputs or gives no tensors.
         """
-        tensors = self._inputs if inputs is None else self._tensors(inputs)
+        tensors = self._inputs if inputs is None else tensors_of(inputs)
         try:
             with self._torch.inference_mode():
                 result = self._module(*tensors)
         except Exception as error:  # a user's module may raise anything
             shapes = [list(t.shape) for t in tensors]
             raise not_taken(self._label, shapes, error) from error
-        found = [array_of(t) for t in leaves(result) if isinstance(t, self._torch.Tensor)]
+        found = arrays_of(result)
         if not found:
             raise ModelError(f"{self._label!r} returned {type(result).__name__}; expected tensors")
         return found
@@ -185,6 +182,3 @@ class CpuTorchExecutable(HostExecutable):
             traced_s=traced_s,
             untraced_s=1e-9 * float(np.mean(np.concatenate(plain_ns))),
         )
-
-    def _tensors(self, inputs: Mapping[str, Array]) -> list[torch.Tensor]:
-        return [self._torch.from_numpy(np.asarray(a, order="C")) for a in inputs.values()]

@@ -14,21 +14,20 @@ import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import numpy as np
-
 from hwprof.devices.cuda_device import GpuAdapter, GpuExecutable
 from hwprof.devices.cuda_memory import is_memory_full, one_line
 from hwprof.devices.cuda_timing import GpuTimer
 from hwprof.devices.cuda_trace import trace_blocks, trace_operators
 from hwprof.devices.host import WIDE_INTEGERS, Array
 from hwprof.devices.torch_module import (
-    array_of,
+    arrays_of,
     inputs_for,
     leaves,
     module_of,
     no_model_files,
     not_taken,
     set_fp32_precision,
+    tensors_of,
     weight_bytes,
 )
 from hwprof.errors import CompileError, ModelError
@@ -91,9 +90,9 @@ class CudaAdapter(GpuAdapter):
             warnings.filterwarnings("ignore", message="Please use the new API settings")
             backends.cuda.matmul.allow_tf32 = is_tf32
             backends.cudnn.allow_tf32 = is_tf32
-        parts = [backends.cuda.matmul]
-        parts += [getattr(backends.cudnn, name, None) for name in ("conv", "rnn")]
-        set_fp32_precision(parts, "tf32" if is_tf32 else "ieee")
+        precision = "tf32" if is_tf32 else "ieee"
+        set_fp32_precision(backends.cuda, ("matmul",), precision)
+        set_fp32_precision(backends.cudnn, ("conv", "rnn"), precision)
         backends.cudnn.benchmark = False
         self.torch.set_num_threads(self.options.threads)
 
@@ -271,7 +270,7 @@ class CudaExecutable(GpuExecutable):
     def _read(self) -> list[Array]:
         """Return the tensors, whatever they are nested in."""
         result = self._result if self._replayed is None else self._replayed
-        return [array_of(t) for t in leaves(result) if isinstance(t, self._torch.Tensor)]
+        return arrays_of(result)
 
     def _fill(self, inputs: Arrays) -> None:
         """Write values where the graph reads its inputs."""
@@ -286,8 +285,7 @@ class CudaExecutable(GpuExecutable):
         self._torch.cuda.synchronize()
 
     def _tensors(self, inputs: Mapping[str, Array]) -> list[torch.Tensor]:
-        made = [self._torch.from_numpy(np.asarray(a, order="C")) for a in inputs.values()]
         return [
             t.to(self._place, self._dtype if t.is_floating_point() else t.dtype, copy=True)
-            for t in made
+            for t in tensors_of(inputs)
         ]

@@ -56,13 +56,12 @@ def weight_bytes(module: nn.Module) -> int:
     """Return what parameters and buffers take, packed ones too; what is shared counts once."""
     import torch
 
-    sizes = {
-        tensor.data_ptr() if tensor.layout == torch.strided else id(tensor): (
-            tensor.numel() * tensor.element_size()
-        )
-        for tensor in leaves(module.state_dict())
-        if isinstance(tensor, torch.Tensor)
-    }
+    sizes: dict[int, int] = {}
+    for tensor in leaves(module.state_dict()):
+        if isinstance(tensor, torch.Tensor):
+            place = tensor.data_ptr() if tensor.layout == torch.strided else id(tensor)
+            # The first rows of a weight, kept beside it, begin where it does.
+            sizes[place] = max(sizes.get(place, 0), tensor.numel() * tensor.element_size())
     return sum(sizes.values())
 
 
@@ -74,14 +73,13 @@ def inputs_for(module: nn.Module, specs: Sequence[InputSpec], seed: int) -> dict
     import torch
 
     def run(arrays: Mapping[str, Array]) -> list[Array]:
-        tensors = [torch.from_numpy(np.asarray(a, order="C")) for a in arrays.values()]
         try:
             with torch.inference_mode():
                 # A copy, for a module may keep tensors of its first call, which do not move with it.
-                result = copy.deepcopy(module)(*tensors)
+                result = copy.deepcopy(module)(*tensors_of(arrays))
         except Exception as error:  # a user's module may raise anything
             raise ModelError(f"it does not run on the host: {error}") from error
-        return [array_of(t) for t in leaves(result) if isinstance(t, torch.Tensor)]
+        return arrays_of(result)
 
     n_threads = torch.get_num_threads()
     # A batch that fits a GPU may keep one core busy for minutes.
@@ -94,16 +92,32 @@ def inputs_for(module: nn.Module, specs: Sequence[InputSpec], seed: int) -> dict
         torch.set_num_threads(n_threads)
 
 
-def set_fp32_precision(parts: Sequence[Any], precision: str) -> None:
-    """Say of parts of torch's back ends what they may round float32 to, whatever is said of all.
+def set_fp32_precision(backend: Any, parts: Sequence[str], precision: str) -> None:
+    """Say of parts of a torch back end what they may round float32 to, whatever is said of all.
 
     Args:
-        parts: None and those without this setting, which came with torch 2.9, are left out.
+        backend: of ``torch.backends``.
+        parts: their names; torch before 2.9 lacks the setting, or the part.
         precision: ``ieee`` or ``tf32``.
     """
-    for part in parts:
+    for name in parts:
+        part: Any = getattr(backend, name, None)
         if hasattr(part, "fp32_precision"):
             part.fp32_precision = precision
+
+
+def tensors_of(arrays: Mapping[str, Array]) -> list[torch.Tensor]:
+    """Return the arrays as tensors on the host, in order; a scalar stays one."""
+    import torch
+
+    return [torch.from_numpy(np.asarray(a, order="C")) for a in arrays.values()]
+
+
+def arrays_of(result: Any) -> list[Array]:
+    """Return copies of the tensors in what a module returned, whatever they are nested in."""
+    import torch
+
+    return [array_of(t) for t in leaves(result) if isinstance(t, torch.Tensor)]
 
 
 def leaves(result: Any) -> list[Any]:

@@ -11,15 +11,16 @@ from tests.devices.cuda_adapters import PLAN, READINGS, adapter
 from tests.devices.fake_cuda import FakeGpu, OutOfMemoryError, TorchOnFakeGpu
 from tests.devices.fake_nvml import FakeNvml
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 
 
-def test_a_full_gpu_is_a_failure_of_its_own() -> None:
+def test_a_full_gpu_is_a_failure_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
+    monkeypatch.setattr(torch.nn.Module, "to", full)
     with pytest.raises(MemoryError, match=r"Tried to allocate 2 GiB.*; use a smaller --batch"):
-        adapter(replaced={"from_numpy": full}).compile(block("mbconv"), PLAN)
+        adapter().compile(block("mbconv"), PLAN)
 
 
 @pytest.mark.parametrize("kind", [CudaAdapter, CudaCompiledAdapter])

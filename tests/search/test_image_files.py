@@ -13,10 +13,6 @@ from hwprof.search.image_files import stratified_order
 from hwprof.search.tasks import load_task
 
 
-def rows(split) -> set[bytes]:
-    return {image.tobytes() for image in split.images}
-
-
 def save_images(folder: Path, n: int, *, side: int = 8, seed: int = 0) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
@@ -71,7 +67,10 @@ class TestFolder:
                 save_images(tmp_path / split / name, n, seed=100 * n + seed)
         task = load_task(str(tmp_path), resolution_px=8)
         assert [len(s) for s in (task.train, task.validation, task.test)] == [16, 8, 4]
-        assert not rows(task.train) & rows(task.test)
+        train, test = (
+            {image.tobytes() for image in part.images} for part in (task.train, task.test)
+        )
+        assert train.isdisjoint(test)
 
     def test_other_sizes_are_resized_and_cut_in_the_middle(self, tmp_path: Path):
         wide = np.zeros((10, 30, 3), dtype=np.uint8)
