@@ -193,7 +193,9 @@ def test_a_run_brings_a_space_without_code_of_its_own(tmp_path: Path) -> None:
     write_page(tmp_path)
     file = tmp_path / "my_space.yaml"
     plain = file.read_text().replace("blocks: my_blocks.py\n", "")
-    file.write_text(re.sub(r"ghost_k(\d)", r"mbconv_k\1_e6", plain).replace("plain", "mbconv_k5_e3"))
+    file.write_text(
+        re.sub(r"ghost_k(\d)", r"mbconv_k\1_e6", plain).replace("plain", "mbconv_k5_e3")
+    )
     profile = ["profile", "--space", "my_space.yaml", "--device", "null", "--no-isolated"]
     first = run([*profile, "--networks", "40", "--out", "run"], tmp_path)
     assert first.returncode == 0, first.stderr
