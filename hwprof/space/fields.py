@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard, TypeVar, cast
@@ -18,6 +19,9 @@ _KINDS: Mapping[type, str] = {
     list: "a list",
     dict: "named fields",
 }
+
+MOST_VALUES = 10**6
+"""No file of ours has more; every reader goes through all of them."""
 
 
 def is_whole(value: object) -> TypeGuard[int]:
@@ -105,6 +109,31 @@ class Fields:
     def _at(self, name: str) -> str:
         line = self.lines.get(self._full(name))
         return self.where if line is None else f"{self.where} line {line}"
+
+
+def load_yaml(text: str) -> Any:
+    """Return the data of a YAML text.
+
+    Raises:
+        yaml.YAMLError: it is none, or its aliases stand for more than :data:`MOST_VALUES` values:
+            ten lines can stand for more than any memory holds.
+    """
+    import yaml
+
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    if node is not None and _n_values(node, {}) > MOST_VALUES:
+        raise yaml.MarkedYAMLError(problem="aliases that repeat without end")
+    return yaml.safe_load(text)
+
+
+def _n_values(node: Any, known: dict[int, float]) -> float:
+    """Return how many values a node stands for, its aliases written out."""
+    if id(node) not in known:
+        known[id(node)] = math.inf  # met again below itself
+        parts = node.value if isinstance(node.value, list) else []
+        nested = [n for part in parts for n in (part if isinstance(part, tuple) else (part,))]
+        known[id(node)] = 1 + sum(_n_values(n, known) for n in nested)
+    return known[id(node)]
 
 
 def _lines(node: Any, path: str) -> Iterator[tuple[str, int]]:

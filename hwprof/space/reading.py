@@ -18,7 +18,7 @@ from hwprof.errors import FormatVersionError, SpaceError
 from hwprof.interval import Interval
 from hwprof.space.architecture import Architecture, Slot
 from hwprof.space.catalog import get_space, space_names, space_of
-from hwprof.space.fields import is_whole
+from hwprof.space.fields import is_whole, load_yaml
 from hwprof.space.named import NAMED_ARCHITECTURES
 from hwprof.space.own import ENVIRONMENT, KEY, load_own_space
 from hwprof.space.reduction import Drop, Reduction
@@ -232,7 +232,7 @@ def _parse_yaml(text: str) -> Mapping[str, Any]:
     import yaml
 
     try:
-        data = yaml.safe_load(text)
+        data = load_yaml(text)
     # ValueError: a date that is none.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
