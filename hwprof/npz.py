@@ -29,13 +29,14 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             _check_room(sum(part.file_size for part in archive.zip.infolist()))
             return {name: archive[name] for name in archive.files}
-    # AttributeError: a single array (.npy) in place of an archive. MemoryError: a shape without end.
+    # AttributeError, TypeError: a single array (.npy) in place of an archive. MemoryError: a shape without end.
     # RuntimeError: a password, or a compression that is not known.
     except (
         OSError,
         ValueError,
         EOFError,
         AttributeError,
+        TypeError,
         MemoryError,
         RuntimeError,
         zipfile.BadZipFile,
