@@ -10,6 +10,7 @@ from typing import Any
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
+from hwprof.measure.wire import plain
 from hwprof.reports.compare_text import HEADS, cells, is_slower, reasons, sentence, summary
 
 Row = Mapping[str, Any]
@@ -40,7 +41,7 @@ def _line(values: Sequence[str]) -> str:
 
 
 def _cell(text: object) -> str:
-    return " ".join(str(text).replace("|", "\\|").replace("<", "&lt;").split())
+    return " ".join(plain(str(text)).replace("|", "\\|").replace("<", "&lt;").split())
 
 
 def junit(rows: Sequence[Row], allow: Collection[str] = ()) -> str:
@@ -59,9 +60,10 @@ def junit(rows: Sequence[Row], allow: Collection[str] = ()) -> str:
     )
     for row in rows:
         case = ElementTree.SubElement(
-            suite, "testcase", classname="hwprof.compare", name=str(row["workload"])
+            suite, "testcase", classname="hwprof.compare", name=plain(str(row["workload"]))
         )
-        message = f"{row['verdict']}: {sentence(row)}"
+        # XML has no control characters, and UTF-8 no half of one: file names have both.
+        message = plain(f"{row['verdict']}: {sentence(row)}")
         if is_slower(row):
             ElementTree.SubElement(case, "failure", message=message)
         elif is_open(row, allow):

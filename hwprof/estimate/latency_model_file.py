@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from hwprof.estimate.interactions import InteractionTest
 from hwprof.estimate.latency_model import AdditiveLatencyModel
 from hwprof.files import write_whole
 from hwprof.measure.records import Fingerprint
+from hwprof.npz import load_arrays
 from hwprof.results import Holdout
 from hwprof.space import DesignSpace, Slot
 
@@ -92,10 +92,10 @@ def read_model(path: Path, space: DesignSpace | None) -> AdditiveLatencyModel:
 
 def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = load_arrays(path)
         meta = json.loads(arrays.pop("meta").tobytes())
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    # DataError is a ValueError.
+    except (ValueError, KeyError, RecursionError) as error:
         raise StoreError(f"cannot read {str(path)!r} as a latency model: {error}") from error
     if not isinstance(meta, dict) or meta.get("kind") != "additive_latency_model":
         raise StoreError(f"{str(path)!r} is no latency model; expected a file of the model's save")

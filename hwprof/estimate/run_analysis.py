@@ -7,13 +7,13 @@ published one-factor estimator, a table of blocks by its own exact sums.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hwprof.errors import StoreError
+from hwprof.errors import SpaceError, StoreError
 from hwprof.estimate.block_table import (
     RELATIVE,
     has_constant,
@@ -29,6 +29,7 @@ from hwprof.estimate.prior import directions
 from hwprof.isolated import isolated_table
 from hwprof.space import get_space
 from hwprof.space.own import require_definition
+from hwprof.store.folder import RUN_FILE, damaged
 
 if TYPE_CHECKING:
     from hwprof.estimate.responses import Friendliness
@@ -54,6 +55,15 @@ def run_space(run: Run) -> DesignSpace:
             f"{str(run.path)!r} is a run of {run.kind!r}; expected the --out of `hwprof profile`, "
             "`import` or `adapt`"
         )
+    try:
+        return _requested_space(request)
+    except SpaceError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise damaged(run.path / RUN_FILE, f"{error} where a space is described") from error
+
+
+def _requested_space(request: Mapping[str, Any]) -> DesignSpace:
     require_definition(request)
     space = get_space(str(request["space"]), int(request["resolution_px"]))
     if "alive" not in request:

@@ -21,6 +21,8 @@ PLAUSIBLE_MEDIAN_S = (1e-6, 100.0)
 
 MOST_WHOLE = 10**9
 """No size or count of a table is larger, and a run's database takes none beyond 2**63."""
+MOST_BYTES = 2**28
+"""A table of more unpacked bytes is none: a packed file can hold a thousand times its size."""
 NAMED_COLUMNS = ("latency_ms", "latency_s", "mean_ms", "mean_s")
 
 
@@ -144,7 +146,7 @@ def read_table(path: Path) -> Table:
     """
     try:
         raw = path.read_bytes()
-        content = gzip.decompress(raw) if path.suffix == ".gz" else raw
+        content = _unpacked(raw) if path.suffix == ".gz" else raw
         text = content.decode("utf-8-sig")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
@@ -163,6 +165,14 @@ def read_table(path: Path) -> Table:
     if not rows:
         raise DataError(f"{str(path)!r} has no rows; expected a header and a line per entry")
     return Table(path=path, columns=columns, rows=rows, sha256=hashlib.sha256(raw).hexdigest())
+
+
+def _unpacked(raw: bytes) -> bytes:
+    with gzip.open(io.BytesIO(raw)) as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise OSError(f"it unpacks to more than {MOST_BYTES // 2**20} MiB")
+    return content
 
 
 def latency_columns(table: Table, wanted: str | None = None) -> LatencyColumns:

@@ -119,7 +119,8 @@ def _path_of_metadata(node: Any, name: str) -> tuple[str, ...]:
         return ()
     try:
         scopes = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    # All that it raises on texts that are no Python values, as its documentation lists them.
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return ()
     if not isinstance(scopes, list) or not all(isinstance(s, str) for s in scopes):
         return ()

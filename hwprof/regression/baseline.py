@@ -21,7 +21,7 @@ import numpy as np
 from hwprof.errors import IncompatibleRunError, StoreError, next_step
 from hwprof.files import write_whole
 from hwprof.measure.records import Measurement, differing
-from hwprof.regression.change_points import SEED, since_change
+from hwprof.regression.change_points import SEED, first_looked_at, since_change
 from hwprof.regression.stored import Missing, Stored, session_of
 from hwprof.regression.suite import SUITE_FORMAT, Suite
 from hwprof.store import Run
@@ -217,12 +217,13 @@ def _stored(folder: Path, match: str, found: Sequence[tuple[str, Measurement]]) 
     sessions = [session_of(m) for _, m in found]
     # As `suite history` draws them: what it says of these sessions is what resets the baseline.
     first = since_change([s.level_s for s in sessions], np.random.default_rng(SEED))
+    change = "" if first == first_looked_at(len(sessions)) else "the change at "
     return Stored(
         label=f"{newest.workload.label} [{match.partition(' ')[0]}]",
         match=match,
         facts=facts,
         sessions=tuple(sessions[first:]),
-        note=f"of {folder.name} only the sessions since the change at {found[first][0]} count"
+        note=f"of {folder.name} only the sessions since {change}{found[first][0]} count"
         if first
         else "",
     )

@@ -24,7 +24,7 @@ from hwprof.regression.baseline import (
     runs_in,
     suite_facts,
 )
-from hwprof.regression.change_points import FEWEST_POINTS, change_points
+from hwprof.regression.change_points import FEWEST_POINTS, change_points, first_looked_at
 from hwprof.regression.stored import (
     REFERENCE_MOVED,
     Missing,
@@ -186,6 +186,11 @@ def _series(visits: Sequence[Visit], failed: Sequence[Missing], rng: np.random.G
             f"{len(visits) - len(kept)} sessions differ from the newest in "
             f"{', '.join(sorted(others))} and are left out"
         )
+    if older := first_looked_at(len(kept)):
+        notes.append(
+            f"the {older} oldest sessions are left out: changes are looked for from then on"
+        )
+        kept = kept[older:]
     points = tuple(Point(session=v.session, at=v.at, level_s=v.levels.level_s) for v in kept)
     found = change_points([p.level_s for p in points], rng)
     bounds = [0, *(c.index for c in found), len(kept)]

@@ -28,6 +28,7 @@ from typing import Any, get_args
 
 from hwprof.errors import PlanError
 from hwprof.measure.records import PRESETS, Precision
+from hwprof.space.fields import load_yaml
 
 SUITE_FORMAT = 1
 STOCK = "stock"
@@ -91,7 +92,7 @@ def read_suite(source: str | Path) -> Suite:
     if str(source) == STOCK and not path.exists():
         path = Path(__file__).parent / "suites" / f"{STOCK}.yaml"
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = load_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise PlanError(
             f"cannot read the suite {str(source)!r}: {error.strerror or error}; expected a YAML "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,9 @@ _KINDS: Mapping[type, str] = {
     list: "a list",
     dict: "named fields",
 }
+
+MOST_VALUES = 10**6
+"""No file of ours has more; every reader goes through all of them."""
 
 
 def is_whole(value: object) -> TypeGuard[int]:
@@ -108,6 +112,31 @@ class Fields:
         return self.where if line is None else f"{self.where} line {line}"
 
 
+def load_yaml(text: str) -> Any:
+    """Return the data of a YAML text.
+
+    Raises:
+        yaml.YAMLError: it is none, or its aliases stand for more than :data:`MOST_VALUES` values:
+            ten lines can stand for more than any memory holds.
+    """
+    import yaml
+
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    if node is not None and _n_values(node, {}) > MOST_VALUES:
+        raise yaml.MarkedYAMLError(problem="aliases that repeat without end")
+    return yaml.safe_load(text)
+
+
+def _n_values(node: Any, known: dict[int, float]) -> float:
+    """Return how many values a node stands for, its aliases written out."""
+    if id(node) not in known:
+        known[id(node)] = math.inf  # met again below itself
+        parts = node.value if isinstance(node.value, list) else []
+        nested = [n for part in parts for n in (part if isinstance(part, tuple) else (part,))]
+        known[id(node)] = 1 + sum(_n_values(n, known) for n in nested)
+    return known[id(node)]
+
+
 def _lines(node: Any, path: str) -> Iterator[tuple[str, int]]:
     """Yield the line of every field below a node of YAML."""
     import yaml
@@ -133,7 +162,7 @@ def parse_yaml(text: str) -> Mapping[str, Any]:
     import yaml
 
     try:
-        data = yaml.safe_load(text)
+        data = load_yaml(text)
     # ValueError: a date that is none.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)

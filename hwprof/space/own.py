@@ -107,22 +107,31 @@ def load_own_space(path: Path, data: Mapping[str, Any], text: str) -> DesignSpac
 def require_definition(request: Mapping[str, Any]) -> None:
     """Make the space that a run was made with known again, where it is not.
 
+    A run is data, of a colleague perhaps: no code that it names is executed. Blocks of the user's
+    own are loaded from where the user says.
+
     Args:
         request: the run's; nothing happens where its space ships with hwprof.
 
     Raises:
-        SpaceError: a space of that name is known and is another one.
+        SpaceError: a space of that name is known and is another one, or its blocks are code
+            that is not loaded.
     """
     definition = request.get(REQUEST)
     if definition is None:
         return
-    name = str(definition[KEY])
+    fields = Fields(data=_content(definition), where="the run's own space")
+    name = fields.get(KEY, str)
     _load_environment()
     known = own_definition(name)
     if known is None and own_space(name) is None:
-        fields = Fields(data=_content(definition), where="the run's own space")
-        space = _build(fields, Path(definition["folder"]))
-        _remember(space, definition)
+        if blocks := fields.get("blocks", str, default=""):
+            raise SpaceError(
+                f"the run's space {name!r} has blocks of its own, in {blocks!r}, and no code that a "
+                f"run names is executed: name the space's file, {ENVIRONMENT}=my_space.yaml (it "
+                f"lay in {str(definition.get('folder', ''))!r})"
+            )
+        _remember(_build(fields, Path()), definition)
     elif known is not None and _content(known) != _content(definition):
         raise SpaceError(
             f"the run was made with another {name!r} than the file that is loaded; give the "

@@ -74,10 +74,10 @@ class RunFile:
             raise StoreError(
                 f"cannot read {str(path)!r}: {error.strerror or error}; check its permissions"
             ) from error
-        except ValueError as error:
-            raise _damaged(path, str(error)) from error
+        except (ValueError, RecursionError) as error:
+            raise damaged(path, str(error)) from error
         if not isinstance(data, dict) or "format" not in data:
-            raise _damaged(path, 'it has no "format"')
+            raise damaged(path, 'it has no "format"')
         if data["format"] != RUN_FORMAT:
             raise FormatVersionError(
                 f"{str(path)!r} has format {data['format']!r}; this version of hwprof reads "
@@ -86,7 +86,7 @@ class RunFile:
         try:
             return cls(kind=data["kind"], request=dict(data["request"]), created=data["created"])
         except (KeyError, TypeError, ValueError) as error:
-            raise _damaged(path, f"{error} is missing or of the wrong type") from error
+            raise damaged(path, f"{error} is missing or of the wrong type") from error
 
     def grown(self, folder: Path, kind: str, request: Mapping[str, Any]) -> RunFile:
         """Return this run with the counts of ``request`` where those are larger.
@@ -138,7 +138,8 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _damaged(path: Path, why: str) -> StoreError:
+def damaged(path: Path, why: str) -> StoreError:
+    """Return the error that says that the file ``path`` of a run is damaged."""
     return StoreError(
         f"{str(path)!r} is damaged: {why}; restore it from a copy, or use another folder"
     )

@@ -2,22 +2,55 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
-from hwprof.errors import StoreError
+from hwprof.errors import HwprofError, StoreError
 from hwprof.measure.records import Failure, Fingerprint, LabelledBurst, Measurement
 from hwprof.results import Sample
 from hwprof.space import Architecture
 from hwprof.store import rows
 from hwprof.store.blobs import burst_from_row
 from hwprof.store.records import ImportedBlock, ImportedNetwork
-from hwprof.store.schema import explained, open_for_reading
+from hwprof.store.schema import damage, explained, open_for_reading
 
 if TYPE_CHECKING:
     import sqlite3
+
+Asked = ParamSpec("Asked")
+Answer = TypeVar("Answer")
+
+
+def _rebuilt(
+    answer: Callable[Concatenate[Reading, Asked], Answer],
+) -> Callable[Concatenate[Reading, Asked], Answer]:
+    """Make one line of whatever comes of rows that no version has written: SQLite checks none.
+
+    Raises:
+        StoreError: instead of what rebuilding a damaged row raises.
+    """
+
+    @functools.wraps(answer)
+    def told(self: Reading, /, *args: Asked.args, **kwargs: Asked.kwargs) -> Answer:
+        try:
+            return answer(self, *args, **kwargs)
+        except HwprofError:
+            raise
+        except (
+            LookupError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            ArithmeticError,
+            RecursionError,
+        ) as error:
+            why = f"a row cannot be read ({type(error).__name__}: {error})"
+            raise StoreError(damage(self.path, why)) from error
+
+    return told
 
 
 class Reading:
@@ -29,6 +62,7 @@ class Reading:
         self._closed = False
 
     @property
+    @_rebuilt
     def fingerprints(self) -> tuple[Fingerprint, ...]:
         """The stable facts of every device that the run's numbers are from (one, as a rule)."""
         found = self._read("SELECT stable FROM fingerprints ORDER BY id")
@@ -49,6 +83,7 @@ class Reading:
             )
         return found[0]
 
+    @_rebuilt
     def measurements(self) -> list[Measurement]:
         """Return the newest measurement of every workload, in the order of their completion.
 
@@ -60,8 +95,9 @@ class Reading:
             " JOIN fingerprints f ON f.digest = m.fingerprint"
             " WHERE m.id IN (SELECT max(id) FROM measurements GROUP BY workload) ORDER BY m.id"
         )
-        return [rows.measurement_from_row(row, self._bursts_by_id) for row in found]
+        return [rows.measurement_from_row(row, self._bursts_of) for row in found]
 
+    @_rebuilt
     def failures(self) -> list[Failure]:
         """Return the newest failure of every workload that has no measurement."""
         found = self._read(
@@ -81,6 +117,7 @@ class Reading:
         hopeless = {f.workload.key for f in self.failures() if not f.retryable}
         return self.measured_keys() | hopeless
 
+    @_rebuilt
     def partial_bursts(self) -> dict[str, list[LabelledBurst]]:
         """Return the bursts of every workload that is not finished, by the workload's key."""
         found = self._read(
@@ -92,6 +129,7 @@ class Reading:
             partial.setdefault(row["workload"], []).append(burst_from_row(row))
         return partial
 
+    @_rebuilt
     def reference_bursts(self) -> list[tuple[str, LabelledBurst]]:
         """Return the reference block's bursts beside workloads that are not finished.
 
@@ -107,6 +145,7 @@ class Reading:
         )
         return [(row["beside"], burst_from_row(row)) for row in found]
 
+    @_rebuilt
     def workers(self) -> set[str]:
         """Return the labels of the workers behind the measurements, which no later one may bear."""
         found = self._read("SELECT telemetry FROM measurements")
@@ -121,6 +160,7 @@ class Reading:
         )
         return {row["arch_id"]: row["accuracy_pct"] for row in found}
 
+    @_rebuilt
     def imported_networks(self) -> list[ImportedNetwork]:
         """Return the imported networks in the order of their table."""
         found = self._read("SELECT * FROM imported_networks ORDER BY rowid")
@@ -135,6 +175,7 @@ class Reading:
             for row in found
         ]
 
+    @_rebuilt
     def imported_blocks(self, resolution_px: int | None = None) -> list[ImportedBlock]:
         """Return the imported blocks, of one input size or of all."""
         found = self._read(
@@ -148,6 +189,7 @@ class Reading:
         sql = "SELECT EXISTS (SELECT 1 FROM imported_{}) AS any_row"
         return any(self._read(sql.format(t))[0]["any_row"] for t in ("networks", "blocks"))
 
+    @_rebuilt
     def networks(self) -> list[Sample]:
         """Return every network that was measured here or imported, as estimators see it."""
         measured = self._read(
@@ -177,15 +219,20 @@ class Reading:
         with explained(self.path):
             return self._db.execute(sql, tuple(values)).fetchall()
 
-    def _bursts_by_id(self, ids: Sequence[int]) -> dict[int, sqlite3.Row]:
-        marks = ",".join("?" * len(ids))
+    @_rebuilt
+    def _bursts_of(self, labels: rows.Labels) -> tuple[LabelledBurst, ...]:
+        marks = ",".join("?" * len(labels))
         sql = f"SELECT * FROM bursts WHERE id IN ({marks})"
+        ids = [row_id for row_id, _ in labels]
         if not self._closed:
-            return {row["id"]: row for row in self._read(sql, ids)}
-        # Measurements outlive the run they were read from; their samples must stay in reach.
-        reader = open_for_reading(self.path)
-        try:
-            with explained(self.path):
-                return {row["id"]: row for row in reader.db.execute(sql, tuple(ids))}
-        finally:
-            reader.close()
+            found = self._read(sql, ids)
+        else:
+            # Measurements outlive the run they were read from; their samples must stay in reach.
+            reader = open_for_reading(self.path)
+            try:
+                with explained(self.path):
+                    found = reader.db.execute(sql, ids).fetchall()
+            finally:
+                reader.close()
+        by_id = {row["id"]: row for row in found}
+        return tuple(burst_from_row(by_id[row_id], causes) for row_id, causes in labels)

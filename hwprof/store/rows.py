@@ -22,14 +22,14 @@ from hwprof.measure.records import (
 from hwprof.measure.session_spread import LARGE_BYTES
 from hwprof.normal import NORMAL_975
 from hwprof.results import Sample
-from hwprof.store.blobs import BURST_COLUMNS, burst_from_row, burst_row, decode
+from hwprof.store.blobs import BURST_COLUMNS, burst_row, decode
 from hwprof.store.records import ImportedBlock, ImportedNetwork
 from hwprof.workload import Workload
 
 Labels = Sequence[tuple[int, tuple[str, ...]]]
 """Row of every burst behind a measurement, with the causes that were known at its end."""
 
-RowsById = Callable[[Sequence[int]], Mapping[int, sqlite3.Row]]
+ReadBursts = Callable[[Labels], tuple[LabelledBurst, ...]]
 
 INSERT_BURST = (
     f"INSERT INTO bursts (workload, session, {', '.join(BURST_COLUMNS)})"
@@ -53,7 +53,7 @@ INSERT_MEASUREMENT = (
 class StoredBursts(Sequence[LabelledBurst]):
     """The bursts behind a measurement, read when they are first looked at."""
 
-    def __init__(self, labels: Labels, read: RowsById) -> None:
+    def __init__(self, labels: Labels, read: ReadBursts) -> None:
         self._labels = labels
         self._read = read
         self._bursts: tuple[LabelledBurst, ...] | None = None
@@ -67,10 +67,7 @@ class StoredBursts(Sequence[LabelledBurst]):
     def __getitem__(self, index: slice) -> tuple[LabelledBurst, ...]: ...
     def __getitem__(self, index: int | slice) -> LabelledBurst | tuple[LabelledBurst, ...]:
         if self._bursts is None:
-            found = self._read([row_id for row_id, _ in self._labels])
-            self._bursts = tuple(
-                burst_from_row(found[row_id], causes) for row_id, causes in self._labels
-            )
+            self._bursts = self._read(self._labels)
         return self._bursts[index]
 
 
@@ -181,9 +178,10 @@ def insert_imported(
     )
 
 
-def measurement_from_row(row: sqlite3.Row, read: RowsById) -> Measurement:
+def measurement_from_row(row: sqlite3.Row, read: ReadBursts) -> Measurement:
     """Rebuild a measurement; ``read`` fetches its bursts when they are wanted."""
     labels = [(row_id, tuple(causes)) for row_id, causes in json.loads(row["bursts"])]
+    _check_level(row)
     return Measurement(
         workload=_workload(row),
         plan=MeasurePlan.from_json(json.loads(row["plan"])),
@@ -225,6 +223,7 @@ def sample_from_row(row: sqlite3.Row, session_sd: float) -> Sample:
     """
     arch, level_s = _workload(row).arch, row["level_s"]
     assert arch is not None
+    _check_level(row)
     low, high = row["ci95_lo_s"], row["ci95_hi_s"]
     telemetry = json.loads(row["telemetry"])
     if beside := telemetry.get("beside_ci95_s"):
@@ -237,6 +236,13 @@ def sample_from_row(row: sqlite3.Row, session_sd: float) -> Sample:
         session_sd=session_sd,
         session=_session(telemetry),
     )
+
+
+def _check_level(row: sqlite3.Row) -> None:
+    """Refuse a level outside its own interval, which no measurement has."""
+    low, level, high = row["ci95_lo_s"], row["level_s"], row["ci95_hi_s"]
+    if not 0.0 <= low <= level <= high or level == 0.0:
+        raise ValueError(f"a level of {level} s in an interval from {low} to {high} s")
 
 
 def _session(telemetry: Mapping[str, Any]) -> str | None:

@@ -78,7 +78,8 @@ def explained(folder: Path) -> Iterator[None]:
     """
     try:
         yield
-    except sqlite3.DatabaseError as error:
+    # UnicodeDecodeError: a text of a damaged database, its schema's included.
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         raise StoreError(_meaning(folder, error)) from error
     except OSError as error:
         if is_disk_full(error):
@@ -89,8 +90,8 @@ def explained(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _meaning(folder: Path, error: sqlite3.DatabaseError) -> str:
-    text = str(error)
+def _meaning(folder: Path, error: Exception) -> str:
+    text = " ".join(str(error).split())
     if "disk is full" in text:
         return _no_space(folder)
     if "readonly" in text or "unable to open" in text:
@@ -106,8 +107,13 @@ def _meaning(folder: Path, error: sqlite3.DatabaseError) -> str:
             f"the system cannot read or write the database of {str(folder)!r} ({text}): see whether "
             "the disk is full or gone, then run the same command again; what was written is kept"
         )
+    return damage(folder, text)
+
+
+def damage(folder: Path, why: str) -> str:
+    """Return the line that says that the database of ``folder`` is damaged."""
     return (
-        f"the database {str(folder / DATABASE)!r} is damaged: {text}; "
+        f"the database {str(folder / DATABASE)!r} is damaged: {why}; "
         "restore it from a copy, or measure again into another folder"
     )
 

@@ -20,7 +20,7 @@ import psutil
 from numpy.typing import NDArray
 
 from hwprof.errors import DataError, MissingExtraError
-from hwprof.search.data.npz import load_arrays
+from hwprof.npz import MEMORY_SHARE, load_arrays
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -34,9 +34,6 @@ SPLIT_FOLDERS: Mapping[str, str] = {
     "test": "test",
 }
 """Names of subfolders that hold a split, and which."""
-
-MEMORY_SHARE = 0.5
-"""Images may fill this share of the memory that is free."""
 
 SPLIT_PREFIXES: Mapping[str, str] = {"": "train", "val_": "validation", "test_": "test"}
 """What stands before ``images`` and ``labels`` in an archive, and the split it means."""

@@ -209,10 +209,18 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             f"{str(path)!r} has the format {version!r}; this hwprof reads format {FORMAT}: train "
             "again with `hwprof train`"
         )
+    try:
+        meta = CheckpointMeta(**json.loads(content["meta"]))
+        weights, optimizer = content["weights"], content["optimizer"]
+    except (LookupError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{str(path)!r} is no checkpoint or is damaged ({error}); expected a file that "
+            "`hwprof train --out` wrote"
+        ) from error
     return Checkpoint(
-        meta=CheckpointMeta(**json.loads(content["meta"])),
-        weights=content["weights"],
-        optimizer=content["optimizer"],
+        meta=meta,
+        weights=weights,
+        optimizer=optimizer,
         # Checkpoints from before there were companions, or scales, have none.
         companion=content.get("companion"),
         scaler=content.get("scaler"),

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwprof.errors import DataError, SpaceError
-from hwprof.search.data.npz import load_arrays
+from hwprof.npz import load_arrays
 from hwprof.space import Architecture, DesignSpace, Slot, space_of
 from hwprof.space.mbconv import parse_mbconv
 

@@ -59,16 +59,21 @@ def test_only_a_transpose_of_the_runtime_is_a_change_of_layout() -> None:
     assert finder.is_layout(op("Transpose_token_3", "Transpose"))
 
 
+@pytest.mark.parametrize("scopes", ["not a list", "{[]}", "[1]", "(" * 10**5, "-" * 10**5 + "1"])
+def test_scopes_that_are_none_are_left(tmp_path: Path, scopes: str) -> None:
+    node = helper.make_node("Relu", ["x"], ["y"], name="node_relu")
+    node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=scopes)
+    (found,) = nodes_of_file(onnx_file(tmp_path, [node], "y"))
+    assert found.path == ("node_relu",)
+
+
 def test_scopes_of_the_newer_exporter_are_read(tmp_path: Path) -> None:
     first = helper.make_node("Relu", ["x"], ["relu"], name="node_relu")
     first.metadata_props.add(
         key="pkg.torch.onnx.name_scopes", value="['', 'blocks.0', 'blocks.0.act', 'relu']"
     )
-    second = helper.make_node("Neg", ["relu"], ["y"], name="node_neg")
-    second.metadata_props.add(key="pkg.torch.onnx.name_scopes", value="not a list")
-    found = nodes_of_file(onnx_file(tmp_path, [first, second], "y"))
-    assert found[0].path == ("blocks.0", "blocks.0.act", "blocks.0.act/node_relu")
-    assert found[1].path == ("node_neg",)
+    (found,) = nodes_of_file(onnx_file(tmp_path, [first], "relu"))
+    assert found.path == ("blocks.0", "blocks.0.act", "blocks.0.act/node_relu")
 
 
 def test_nameless_operators_get_the_runtimes_names(tmp_path: Path) -> None:

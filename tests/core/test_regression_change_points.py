@@ -111,3 +111,20 @@ class TestRule:
         rng = np.random.default_rng(0)
         assert cp.since_change(levels((12, 1.0), (9, 1.08), (11, 1.0)), rng) == 21
         assert cp.since_change(levels((20, 1.0)), rng) == 0
+
+
+def test_of_thousands_of_points_the_latest_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+
+    def looked_at(values: np.ndarray, rng: np.random.Generator) -> dict[int, float]:
+        sizes.append(values.size)
+        return {150: 0.0002} if values[-1] > values[0] else {}
+
+    monkeypatch.setattr(cp, "significant_splits", looked_at)
+    rng = np.random.default_rng(0)
+    (change,) = cp.change_points([1.0] * 1950 + [1.1] * 50, rng)
+    assert change.index == 1950
+    assert change.shift == pytest.approx(0.1)
+    assert cp.since_change([1.0] * 1950 + [1.1] * 50, rng) == 1950
+    assert cp.since_change([1.0] * 2000, rng) == 1800
+    assert sizes == [200] * 3

@@ -96,6 +96,13 @@ def test_sessions_in_which_it_failed_are_said() -> None:
     assert "it failed in 1 sessions" in never["note"]
 
 
+def test_the_oldest_of_many_sessions_are_left_out_and_said() -> None:
+    found = series(visits([1e-3] * 203))
+    assert (len(found.points), found.changes) == (200, ())
+    assert found.since == found.points[0].session == "0003"
+    assert found.left_out.startswith("the 3 oldest sessions are left out")
+
+
 @pytest.fixture(scope="module")
 def baselines(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return baselines of two commits, of three and two sessions."""

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from hwprof.errors import FormatVersionError, IncompatibleRunError, StoreError
+from hwprof.estimate.run_analysis import run_space
 from hwprof.measure.records import (
     PRESETS,
     Burst,
@@ -388,7 +389,7 @@ def test_another_schema_is_refused(path: Path) -> None:
             opener(path)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": 1}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": 1}', "[" * 10**5])
 def test_a_damaged_description_is_said_so(path: Path, text: str) -> None:
     Run.create(path, "profile", REQUEST).close()
     (path / "run.json").write_text(text)
@@ -396,3 +397,21 @@ def test_a_damaged_description_is_said_so(path: Path, text: str) -> None:
         Run.open(path)
     with pytest.raises(StoreError, match="is damaged"):
         Run.create_or_resume(path, "profile", REQUEST)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"resolution_px": None},
+        {"max_depth": [], "alive": {}},
+        {"max_depth": ["x"], "alive": {}},
+        {"alive": {}},
+        {"max_depth": [2, 2, 2], "alive": None},
+        {"own_space": [[1]]},
+    ],
+)
+def test_a_damaged_request_is_said_so(path: Path, changed: dict[str, object]) -> None:
+    run = Run.create(path, "profile", {**REQUEST, **changed})
+    with run, pytest.raises(StoreError, match=r"run\.json' is damaged") as caught:
+        run_space(run)
+    assert "\n" not in str(caught.value)

@@ -21,6 +21,7 @@ from hwprof.space import Architecture
 from hwprof.store import Run
 from hwprof.store.schema import explained
 from hwprof.workload import Workload
+from tests.made import measurement
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUEST = {"space": "mobile-mini", "networks": 3}
@@ -230,3 +231,46 @@ def test_a_folder_that_cannot_be_written_can_be_read(tmp_path: Path, case: str) 
     counted, refusal = without_permission(path)
     assert counted == str(n_bursts), refusal
     assert "name a" in refusal or "name one" in refusal
+
+
+DAMAGE = {
+    "no JSON": "UPDATE measurements SET plan = '{\"preset\": '",
+    "a name that is none": "UPDATE measurements SET plan = replace(plan, 'burst_s', 'bur3t_s')",
+    "a name that is missing": "UPDATE workloads SET data = replace(data, 'path', 'pat8')",
+    "lists without end": "UPDATE measurements SET evidence = printf('%.*c', 100000, '[')",
+    "bursts that are gone": "UPDATE measurements SET bursts = '[[519, []]]'",
+    "samples that are no bytes": "UPDATE bursts SET start_ns = 'text'",
+    "another text": "UPDATE measurements SET telemetry = CAST(X'B1FF' AS TEXT)",
+    "a level outside its interval": "UPDATE measurements SET level_s = level_s * 4",
+}
+
+
+def read_all(path: Path) -> None:
+    with Run.open(path) as run:
+        assert len(run.measurements()[0].bursts[:]) == 1
+        run.networks()
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_row_is_one_line(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "run"
+    with Run.create(path, "profile", REQUEST) as run:
+        run.done(measurement(workload(), 1e-3, (0.9e-3, 1.1e-3), bursts=[burst(0)]))
+    db = sqlite3.connect(path / "run.db")
+    db.execute(DAMAGE[name])
+    db.commit()
+    db.close()
+    with pytest.raises(StoreError, match=r"run\.db' is damaged") as caught:
+        read_all(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_schema_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    Run.create(path, "profile", REQUEST).close()
+    content = (path / "run.db").read_bytes()
+    for other in (b"start_ns `LOB NOT NULL", b"start_ns `\xb1OB NOT NULL"):
+        (path / "run.db").write_bytes(content.replace(b"start_ns BLOB NOT NULL", other))
+        with pytest.raises(StoreError, match=r"run\.db' is damaged") as caught:
+            Run.open(path)
+        assert "\n" not in str(caught.value)

@@ -138,3 +138,11 @@ def test_the_terminal_says_that_there_was_nothing() -> None:
 def test_an_interval_without_bounds_is_open_on_both_sides() -> None:
     text = compare_files.markdown([row("INCONCLUSIVE", shift_ci99=(-1.0, float("inf")))])
     assert "| open to open |" in text
+
+
+@pytest.mark.parametrize("verdict", ["REGRESSED", "EQUIVALENT"])
+def test_names_that_xml_and_utf_8_have_not_still_give_files(verdict: str) -> None:
+    rows = [row(verdict, workload="a\x01\x1b[2J\udcff.onnx", reason="\x00", **FIGURES)]
+    (case,) = ElementTree.fromstring(compare_files.junit(rows).encode())
+    assert case.get("name") == "a  [2J .onnx"
+    assert "\x1b" not in compare_files.markdown(rows).encode().decode()

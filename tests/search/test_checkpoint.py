@@ -75,6 +75,12 @@ class TestCheckpoint:
         with pytest.raises(DataError, match="no checkpoint"):
             load_checkpoint(path)
 
+    @pytest.mark.parametrize("meta", [{}, {"meta": "[1]"}, {"meta": "{}", "weights": {}}])
+    def test_a_torch_file_that_only_names_the_format(self, meta: dict, tmp_path: Path):
+        torch.save({"format": 1, **meta}, tmp_path / "x.pt")
+        with pytest.raises(DataError, match="no checkpoint"):
+            load_checkpoint(tmp_path / "x.pt")
+
     def test_a_torch_file_of_a_tensor(self, tmp_path: Path):
         torch.save(torch.zeros(2), tmp_path / "x.pt")
         with pytest.raises(DataError, match="no checkpoint"):
