@@ -1,7 +1,8 @@
 """The devices that hwprof can measure on, by name; importing this imports no runtime.
 
 Another package adds a device with an entry point in the group ``hwprof.devices``:
-``my-npu = "my_package.adapter:MyNpuAdapter"``.
+``my-npu = "my_package.adapter:MyNpuAdapter"``. Called, the package is the command:
+``help(hwprof.api.devices)``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """hwprof: what every block of a family of networks costs on a device, and which to keep.
 
 Every command is a function of the same name (``hwprof.profile(...)``, ``hwprof.search(...)``;
-``import`` is :func:`import_`). Importing the package imports no heavy dependency; names are
+``import`` is :func:`import_`). ``search`` and ``devices`` are packages as well: what they take is
+shown by ``help(hwprof.api.search)``. Importing the package imports no heavy dependency; names are
 resolved on first use.
 """
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         compare,
         compare_effects,
         cost,
+        devices,
         effects,
         export,
         import_,
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
         reduce,
         report,
         retime,
+        search,
         selftest,
         spaces,
         suite_compare,

@@ -258,6 +258,7 @@ class SessionHistory(Protocol):
         ...
 
 
+@runtime_checkable
 class AccuracySource(Protocol):
     """Something that gives a network's top-1 accuracy in percent.
 

@@ -3,7 +3,7 @@
 :mod:`~hwprof.search.strategy` is the interface of a strategy, :mod:`~hwprof.search.runner` runs one.
 ``strategies`` and ``proxyless`` decide, ``scoring`` judges networks, ``learning`` trains them,
 ``supernets`` and ``data`` are what is trained and on what; ``reducing`` makes spaces smaller.
-Importing the package imports no torch.
+Importing the package imports no torch. Called, it is the command: ``help(hwprof.api.search)``.
 """
 
 from hwprof._callable import make_callable

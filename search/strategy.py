@@ -7,7 +7,8 @@ checkpoints.
 
 Requests are a closed union, each with its own outcome, and the runner knows how to carry out
 every one of them. A strategy's file registers under its name in :data:`STRATEGIES`; the contract
-tests run over all of them.
+tests run over all of them. Another package adds one with an entry point in the group
+``hwprof.strategies``: ``my-way = "my_package.strategy:MyWay"``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import importlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from hwprof.errors import PlanError, SpaceError
@@ -79,7 +81,7 @@ class Strategy(Protocol):
 
     @property
     def name(self) -> str:
-        """The name in :data:`STRATEGIES`."""
+        """The name that it is registered under."""
         ...
 
     @property
@@ -135,9 +137,16 @@ STRATEGIES: Mapping[str, str] = {
     "random": "hwprof.search.strategies.random_search:RandomSearch",
 }
 """Name to ``module:Class``; the class is opened as :func:`make_strategy` says."""
+ENTRY_POINTS = "hwprof.strategies"
 
 APART: Mapping[str, str] = {"proxyless": "which trains", "te-nas": "which judges no accuracy"}
 """Strategies that run a search of their own, and why."""
+
+
+def registered() -> dict[str, str]:
+    """Return name to ``module:Class`` of every strategy: those here, then of other packages."""
+    others = {entry.name: entry.value for entry in metadata.entry_points(group=ENTRY_POINTS)}
+    return {**STRATEGIES, **{name: others[name] for name in others if name not in STRATEGIES}}
 
 
 def require_strategy(name: str) -> None:
@@ -146,7 +155,7 @@ def require_strategy(name: str) -> None:
     Raises:
         PlanError: there is none.
     """
-    known = [*STRATEGIES, *APART]
+    known = [*registered(), *APART]
     if name in known:
         return
     close = difflib.get_close_matches(name, known, n=1)
@@ -157,24 +166,31 @@ def require_strategy(name: str) -> None:
 def make_strategy(
     name: str, space: DesignSpace, rng: np.random.Generator, *, target_s: float | None = None
 ) -> Strategy:
-    """Return a registered strategy with its default settings.
+    """Return a registered strategy: its class called as ``Class(space, rng, target_s=target_s)``.
 
     Args:
-        name: one of :data:`STRATEGIES`.
+        name: one of :func:`registered`.
         space: where to search; reductions are respected.
         rng: the only source of chance.
         target_s: slower networks are not wanted.
 
     Raises:
-        PlanError: the name is unknown, or of a strategy that is :data:`APART`.
+        PlanError: the name is unknown, or of a strategy that is :data:`APART`, or its class is not
+            where its package says.
     """
     require_strategy(name)
     if name in APART:
         raise PlanError(f"{name}, {APART[name]}, runs a search of its own; expected another name")
-    module, _, attribute = STRATEGIES[name].partition(":")
-    made: Strategy = getattr(importlib.import_module(module), attribute)(
-        space, rng, target_s=target_s
-    )
+    target = registered()[name]
+    module, _, attribute = target.partition(":")
+    try:
+        opened = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise PlanError(
+            f"cannot load the strategy {name!r} from {target!r} ({error}): expected "
+            "package.module:Class; mend or reinstall its package"
+        ) from error
+    made: Strategy = opened(space, rng, target_s=target_s)
     return made
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from hwprof.api.files import write_file
 from hwprof.api.runs import scored_samples
 from hwprof.progress import ProgressCallback
+from hwprof.protocols import AccuracySource
 from hwprof.store import Run
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 def effects(
     run: str | Path,
     *,
-    accuracy: str | None = None,
+    accuracy: str | AccuracySource | None = None,
     data: str | None = None,
     csv: str | Path | None = None,
     progress: ProgressCallback | None = None,
@@ -32,8 +33,9 @@ def effects(
 
     Args:
         run: a run folder.
-        accuracy: an accuracy source (``supernet:``, ``table:``, ``predictor:``, ``proxy:``); without one
-            imported accuracies are used where the run has them.
+        accuracy: an accuracy source: ``supernet:``, ``table:``, ``predictor:``, ``proxy:``, or an
+            :class:`hwprof.protocols.AccuracySource` of your own; without one imported accuracies
+            are used where the run has them.
         data: images for ``supernet:``, where the checkpoint's own cannot be found.
         csv: also write the effects to this file.
         progress: called while networks are scored.
@@ -50,7 +52,7 @@ def effects(
 def compare_effects(
     runs: Sequence[str | Path],
     *,
-    accuracy: str | None = None,
+    accuracy: str | AccuracySource | None = None,
     data: str | None = None,
     csv: str | Path | None = None,
     progress: ProgressCallback | None = None,

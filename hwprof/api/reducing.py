@@ -16,6 +16,7 @@ from hwprof.api.tables import Table
 from hwprof.errors import PlanError
 from hwprof.measure.records import DeviceOptions, Precision
 from hwprof.progress import ProgressCallback
+from hwprof.protocols import AccuracySource
 from hwprof.space import Architecture, DesignSpace, get_space, reduction_to_yaml
 from hwprof.space.reduction import Reduction
 from hwprof.store import Run
@@ -87,7 +88,7 @@ def predict(
 def reduce(
     run: str | Path | None = None,
     *,
-    accuracy: str | None = None,
+    accuracy: str | AccuracySource | None = None,
     data: str | None = None,
     max_accuracy_drop_pp: float | None = None,
     target_ms: float | tuple[float, float] | None = None,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hwprof.errors import PlanError, StoreError
 from hwprof.progress import Pace, Progress, ProgressCallback
+from hwprof.protocols import AccuracySource
 from hwprof.results import Sample
 from hwprof.store import Run
 
@@ -39,7 +41,7 @@ def refuse_untrained(folder: Path) -> None:
 
 def scored_samples(
     run: Run,
-    accuracy: str | None,
+    accuracy: str | AccuracySource | None,
     data: str | None = None,
     progress: ProgressCallback | None = None,
 ) -> list[Sample]:
@@ -69,6 +71,8 @@ def scored_samples(
     for start in range(0, len(missing), SCORED_AT_ONCE):
         part = missing[start : start + SCORED_AT_ONCE]
         for arch, value in zip(part, source.score(part), strict=True):
+            if value is not None and not math.isfinite(value):
+                value = None
             known[arch.arch_id] = value
             if value is not None and run.writable:
                 run.put_accuracy(source.digest, source.name, arch, value)

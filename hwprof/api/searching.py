@@ -25,6 +25,7 @@ from hwprof.api.runs import refuse_untrained
 from hwprof.errors import PlanError, StoreError, needs_torch
 from hwprof.measure.records import DeviceOptions, Fingerprint, Precision
 from hwprof.progress import ProgressCallback
+from hwprof.protocols import AccuracySource
 from hwprof.results import SearchResult, TargetOutcome, Trial
 from hwprof.space import Architecture, DesignSpace, space_of
 
@@ -91,7 +92,7 @@ def search(
     *,
     space: str | DesignSpace,
     latency: str | Path,
-    accuracy: str | None = None,
+    accuracy: str | AccuracySource | None = None,
     out: str | Path | None = None,
     strategy: str = "nsga2",
     target_ms: float | None = None,
@@ -116,12 +117,11 @@ def search(
     Args:
         space: a space, its name, or the file of a reduced one.
         latency: a run folder (its latency model is used) or a CSV with ``arch`` and a latency.
-        accuracy: an accuracy source: ``supernet:``, ``table:``, ``predictor:`` or ``proxy:``;
-            ``proxyless`` trains instead.
+        accuracy: an accuracy source, as in :func:`hwprof.effects`; ``proxyless`` trains instead.
         out: a folder that keeps events, checkpoint, measurements and ``search.json``;
             called again it goes on.
-        strategy: ``model-guided``, ``nsga2``, ``evolution``, ``ddpnas``, ``random``, or
-            ``proxyless``, which trains on ``data`` and takes ``proxyless`` in place of
+        strategy: ``model-guided``, ``nsga2``, ``evolution``, ``ddpnas``, ``random``, one of another
+            package (entry point in the group ``hwprof.strategies``), or ``proxyless``, which trains on ``data`` and takes ``proxyless`` in place of
             ``accuracy``, ``max_evals`` and ``max_time_s``.
         target_ms: networks slower than this are not wanted; a ``proxyless`` network comes to within
             5 % of it (a ceiling under ``hinge``; beside latency weights their reference T).
@@ -251,7 +251,7 @@ def _finished(
 def _require_meaning(
     strategy: str,
     *,
-    accuracy: str | None,
+    accuracy: str | AccuracySource | None,
     max_evals: int | None,
     max_time_s: float | None,
     target_ms: float | None,

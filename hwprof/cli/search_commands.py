@@ -61,8 +61,9 @@ def search(
         str,
         typer.Option(
             "--strategy",
-            help="model-guided, nsga2, evolution, ddpnas, random; proxyless, which trains on --data; "
-            "or te-nas, which needs no training and comes to one network of nasbench201.",
+            help="model-guided, nsga2, evolution, ddpnas, random, or one of another package; "
+            "proxyless, which trains on --data; or te-nas, which needs no training and comes to "
+            "one network of nasbench201.",
         ),
     ] = "nsga2",
     target_ms: Annotated[

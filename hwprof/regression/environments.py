@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 
 import hwprof
@@ -57,9 +58,12 @@ def interpreter_of(python: str, packages: Sequence[str]) -> Iterator[Interpreter
             f"{'.'.join(map(str, OLDEST))} or newer"
         )
     if missing:
+        # They are here, where the new side runs: what pip calls them need not be what Python does.
+        known = metadata.packages_distributions()
+        named = dict.fromkeys(known.get(name, [name])[0] for name in missing)
         raise PlanError(
             f"--base-python {python!r} lacks {', '.join(missing)}: "
-            f"run {python} -m pip install {' '.join(missing)}"
+            f"run {python} -m pip install {' '.join(named)}"
         )
     with tempfile.TemporaryDirectory(prefix="hwprof-base-") as folder:
         (Path(folder) / "hwprof").symlink_to(Path(hwprof.__file__).resolve().parent)

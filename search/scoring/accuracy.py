@@ -31,12 +31,12 @@ log = logging.getLogger(__name__)
 KINDS = "supernet:CHECKPOINT, table:FILE.csv, predictor:FILE.npz or proxy:NAME"
 
 
-def open_accuracy(spec: str, *, data: str | None = None) -> AccuracySource:
-    """Open what ``--accuracy`` names.
+def open_accuracy(spec: str | AccuracySource, *, data: str | None = None) -> AccuracySource:
+    """Open what ``--accuracy`` names; a source of the caller's own is returned as it is.
 
     Args:
         spec: ``supernet:CHECKPOINT``, ``table:FILE.csv[.gz]``, ``predictor:FILE.npz`` or
-            ``proxy:NAME``, which gives percentiles instead.
+            ``proxy:NAME``, which gives percentiles instead; or a source.
         data: where the images of a supernet lie now; by default where they lay in training. A
             published once-for-all supernet does not say: it needs them.
 
@@ -44,6 +44,15 @@ def open_accuracy(spec: str, *, data: str | None = None) -> AccuracySource:
         DataError: no such kind of source or proxy, or its file or images cannot be used.
         MissingExtraError: a supernet or a proxy of weights, and torch is not installed.
     """
+    if not isinstance(spec, str):
+        if not isinstance(spec, AccuracySource):
+            raise DataError(
+                f"{spec!r} is no accuracy source: it lacks name, digest or score "
+                "(hwprof.protocols.AccuracySource)"
+            )
+        if data is not None:
+            raise DataError(f"--data {data!r} means nothing to {spec.name!r}; leave it out")
+        return spec
     kind, colon, path = spec.partition(":")
     if not colon or not path or kind not in _OPENERS:
         raise DataError(f"{spec!r} is no accuracy source; expected {KINDS}")

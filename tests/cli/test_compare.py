@@ -13,6 +13,7 @@ import pytest
 
 from hwprof import api
 from hwprof.errors import PlanError
+from hwprof.regression.environments import interpreter_of
 from hwprof.space import NAMED_ARCHITECTURES
 from tests.cli.running import hwprof
 
@@ -128,8 +129,13 @@ class TestBaseInterpreter:
         subprocess.run(
             [sys.executable, "-m", "venv", "--without-pip", str(bare)], check=True, timeout=120
         )
+        python = str(bare / "bin" / "python")
         with pytest.raises(PlanError, match="lacks numpy, onnxruntime, onnx"):
-            api.compare(BASE, NEW, base_python=str(bare / "bin" / "python"))
+            api.compare(BASE, NEW, base_python=python)
+        # The package of another's adapter, say: pip knows it by the name of its distribution.
+        lacks = pytest.raises(PlanError, match=r"lacks numpy, yaml: run .* install numpy PyYAML$")
+        with lacks, interpreter_of(python, ["yaml"]):
+            pass
 
 
 @pytest.fixture(scope="module")

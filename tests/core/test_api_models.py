@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,15 @@ def test_every_command_of_the_api_is_one_of_the_package() -> None:
     assert all(callable(getattr(hwprof, name)) for name in hwprof.__all__)
     commands = {n for n in api.__all__ if inspect.isfunction(getattr(api, n))}
     assert commands - set(hwprof.__all__) == {"search_te_nas"}  # of another type than a search's
+
+
+# mypy reads this as well: a package would be no callable to it.
+PACKAGES: dict[str, Callable[..., object]] = {"devices": hwprof.devices, "search": hwprof.search}
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_a_package_that_is_a_command_shows_what_it_takes(name: str) -> None:
+    assert inspect.signature(PACKAGES[name]) == inspect.signature(getattr(api, name))
 
 
 @pytest.mark.parametrize("name", ["net.onnx", "package.module:function", "proxyless-gpu"])

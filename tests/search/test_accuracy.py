@@ -12,9 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import hwprof
+from hwprof.api.runs import scored_samples
 from hwprof.errors import DataError
 from hwprof.search.scoring.accuracy import TableAccuracy, open_accuracy
-from hwprof.space import Architecture, get_space
+from hwprof.space import Architecture, Slot, get_space
+from hwprof.store import Run
 from tests.search.mini import K3, K5, mini
 
 
@@ -33,6 +36,55 @@ class TestOpenAccuracy:
         monkeypatch.chdir(tmp_path)
         with pytest.raises(DataError, match=spec.partition(":")[2]):
             open_accuracy(spec)
+
+
+class Kernels:
+    """A source of the caller's own: three points more for every wide kernel, one network unknown."""
+
+    name, digest = "kernels", "own-1"
+
+    def score(self, archs: Sequence[Architecture]) -> list[float | None]:
+        wide = [sum(unit == K5 for unit in a.units) for a in archs]
+        return [float("nan") if n == 3 else 60.0 + 3.0 * n for n in wide]
+
+
+class TestOwnSource:
+    ARCHS = tuple(mini(a, b, c) for a in (K3, K5) for b in (K3, K5) for c in (K3, K5))
+
+    @pytest.fixture
+    def table(self, tmp_path: Path) -> Path:
+        quoted = [json.dumps(a.to_json()).replace('"', '""') for a in self.ARCHS]
+        rows = [f'"{arch}",{1e-3 * (8 - i)}' for i, arch in enumerate(quoted)]
+        file = tmp_path / "t.csv"
+        file.write_text("\n".join(["arch,latency_s", *rows]) + "\n")
+        return file
+
+    def test_a_search_takes_it(self, table: Path):
+        alive = {Slot(unit, 0): (*K3, *K5) for unit in range(3)}
+        space = get_space("mobile-mini").restrict(alive, max_depth=(1, 1, 1))
+        found = hwprof.search(
+            space=space, latency=table, accuracy=Kernels(), strategy="random", max_evals=8
+        )
+        assert sorted(t.accuracy_pct for t in found.trials) == [60.0, *[63.0] * 3, *[66.0] * 3]
+        assert {t.accuracy_source for t in found.trials} == {"kernels"}
+
+    def test_effects_leave_out_what_it_does_not_know(self, table: Path, tmp_path: Path):
+        hwprof.import_(table, space="mobile-mini", device_name="bench", out=tmp_path / "run")
+        with Run.open(tmp_path / "run") as run:
+            scored = {s.arch: s.accuracy_pct for s in scored_samples(run, Kernels())}
+            known = run.accuracies("own-1")
+        assert sorted(v for v in scored.values() if v is not None) == [
+            60.0,
+            *[63.0] * 3,
+            *[66.0] * 3,
+        ]
+        assert len(known) == 7
+
+    def test_something_else_is_refused(self):
+        with pytest.raises(DataError, match=r"lacks name, digest or score .*AccuracySource"):
+            open_accuracy(len)  # type: ignore[arg-type]
+        with pytest.raises(DataError, match="--data 'digits' means nothing to 'kernels'"):
+            open_accuracy(Kernels(), data="digits")
 
 
 class TestTable:

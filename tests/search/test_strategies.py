@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -168,6 +169,31 @@ def test_an_unknown_name_is_refused_with_a_hint() -> None:
     listed = "Expected one of model-guided, evolution, nsga2, ddpnas, random, proxyless, te-nas"
     with pytest.raises(PlanError, match=rf"did you mean 'nsga2'\? {listed}$"):
         make_strategy("nsga-2", MINI, np.random.default_rng(0))
+
+
+@pytest.fixture
+def packaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another package is installed, with a strategy, one that is gone, and a name that is taken."""
+    (tmp_path / "packaged_strategy.py").write_text(
+        "from hwprof.search.strategies.random_search import RandomSearch\n\n\n"
+        "class Mine(RandomSearch):\n    name = 'mine'\n"
+    )
+    info = tmp_path / "packaged-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: packaged\nVersion: 1\n")
+    (info / "entry_points.txt").write_text(
+        "[hwprof.strategies]\nmine = packaged_strategy:Mine\n"
+        "gone = packaged_strategy:Gone\nrandom = packaged_strategy:Mine\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+@pytest.mark.usefixtures("packaged")
+def test_a_strategy_of_another_package_is_one() -> None:
+    assert [made(name, MINI).name for name in ("mine", "random")] == ["mine", "random"]
+    assert len(list(run(made("mine", MINI), MINI, 20))) == 20
+    with pytest.raises(PlanError, match=r"'gone' from 'packaged_strategy:Gone'.*reinstall"):
+        made("gone", MINI)
 
 
 def test_new_networks_keep_to_a_reduced_space() -> None:
