@@ -31,12 +31,14 @@ from hwprof.measure.records import (
 from hwprof.measure.timing import calls_per_sample, estimate_call_s, timed_burst
 from hwprof.measure.worker import open_adapter
 from hwprof.protocols import (
+    CanBeLost,
     Check,
     DeviceAdapter,
     Disturbance,
     Executable,
     OpTrace,
     ReportsDisturbance,
+    ReportsWarnings,
     Support,
 )
 from hwprof.workload import Workload
@@ -121,6 +123,15 @@ class _ProbingAdapter:
         if not self.fingerprint().is_scripted or isinstance(what, str):
             raise CompileError("an injection cannot be put into the calls of this device")
         return _Lengthened(executable, what)
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What the wrapped adapter has to say beside every result."""
+        return self._inner.warnings if isinstance(self._inner, ReportsWarnings) else ()
+
+    def is_lost(self) -> bool:
+        """Return whether the wrapped adapter's device has ended for this process."""
+        return isinstance(self._inner, CanBeLost) and self._inner.is_lost()
 
     def close(self) -> None:
         """Close the wrapped adapter."""
