@@ -20,7 +20,7 @@ A message names the value, what was expected and the next step, in one line.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 
@@ -32,6 +32,12 @@ def is_disk_full(error: OSError) -> bool:
 def next_step(error: OSError, otherwise: str) -> str:
     """Return what to do after ``error``: free space where the disk is full, else ``otherwise``."""
     return "free some space and run the same command again" if is_disk_full(error) else otherwise
+
+
+def either(choices: Iterable[object]) -> str:
+    """Return what was expected as a message names it: ``a, b or c``."""
+    *others, last = map(str, choices)
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 class HwprofError(Exception):

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 
-from hwprof.errors import SpaceError
+from hwprof.errors import SpaceError, either
 from hwprof.space.architecture import Architecture
 from hwprof.space.mbconv import MBConvLayout, MBConvSpace, UnitLayout, mbconv_names
 from hwprof.space.nasbench201 import CellSpace
@@ -216,7 +216,7 @@ def _named(name: str, resolution_px: int | None) -> DesignSpace:
     if space is None:
         known = space_names()
         close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"expected one of {list(known)}"
+        hint = f"did you mean {close[0]!r}?" if close else f"expected {either(known)}"
         raise SpaceError(
             f"unknown design space {name!r}: {hint} (a reduced space is given as a .yaml file; "
             f"one of your own too, or by {ENVIRONMENT}=my_space.yaml)"

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal, TypeVar
 
-from hwprof.errors import SpaceError
+from hwprof.errors import SpaceError, either
 from hwprof.space.architecture import Slot
 
 Activation = Literal["relu", "relu6", "hswish", "none"]
@@ -255,7 +255,7 @@ def piece_from_json(data: Mapping[str, Any]) -> Piece:
     cls = PIECES.get(str(data.get("kind"))) or _own_kind(str(data.get("kind")))
     if cls is None:
         raise SpaceError(
-            f"unknown kind of block {data.get('kind')!r}; expected one of {sorted(PIECES)}"
+            f"unknown kind of block {data.get('kind')!r}; expected {either(sorted(PIECES))}"
         )
     names = {f.name for f in fields(cls)}
     given: dict[str, Any] = {
@@ -263,7 +263,8 @@ def piece_from_json(data: Mapping[str, Any]) -> Piece:
     }
     if set(given) != names:
         raise SpaceError(
-            f"a {cls.kind!r} block has the fields {sorted(names)}, not {sorted(given)}"
+            f"a {cls.kind!r} block has the fields {', '.join(sorted(names))}, not "
+            f"{', '.join(sorted(given)) or 'none'}"
         )
     return cls(**given)
 

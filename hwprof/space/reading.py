@@ -216,7 +216,7 @@ def _read_architecture_file(path: str) -> str:
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise SpaceError(
             f"no architecture {path!r}: {hint}expected a JSON file, '-' for standard input, or "
-            f"one of {list(NAMED_ARCHITECTURES)}"
+            f"one of {', '.join(NAMED_ARCHITECTURES)}"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise SpaceError(
@@ -301,9 +301,9 @@ def _drop_to_data(drop: Drop) -> dict[str, Any]:
 
 
 def _read_drop(data: object) -> Drop:
-    known = {"rule", "unit", "layer", "block", "depth", "latency_s", "accuracy_pct", "why"}
-    if not isinstance(data, dict) or "rule" not in data or set(data) - known:
-        raise SpaceError(f"a drop is {data!r}; expected the fields {sorted(known)}")
+    known = ("rule", "unit", "layer", "block", "depth", "latency_s", "accuracy_pct", "why")
+    if not isinstance(data, dict) or "rule" not in data or set(data) - set(known):
+        raise SpaceError(f"a drop is {data!r}; expected the fields {', '.join(known)}")
     return Drop(
         rule=data["rule"],
         unit=data.get("unit"),
@@ -325,5 +325,5 @@ def _read_interval(data: object) -> Interval | None:
         or set(data) != set(names)
         or not all(map(_is_number, data.values()))
     ):
-        raise SpaceError(f"an interval is {data!r}; expected the numbers {list(names)}")
+        raise SpaceError(f"an interval is {data!r}; expected the numbers {', '.join(names)}")
     return Interval(**data)
