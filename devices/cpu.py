@@ -72,6 +72,17 @@ _DAMAGED = (
 )
 
 
+def refuses(workload: Workload, options: DeviceOptions) -> str:
+    """Return why a workload is not taken; nothing where it is."""
+    if reason := callable_refusal(workload, "cpu-torch"):
+        return reason
+    if workload.path is not None and not workload.path.endswith(".onnx"):
+        name = Path(workload.path).name
+        hint = ": use --device tflite" if name.endswith(".tflite") else ""
+        return f"{name!r} is no .onnx file, which cpu reads{hint}"
+    return only_fp32(options, "cpu")
+
+
 class CpuAdapter:
     """Opens ONNX Runtime with its CPU provider.
 
@@ -104,13 +115,8 @@ class CpuAdapter:
 
     def supports(self, workload: Workload) -> Support:
         """Take networks and blocks of a space and ``.onnx`` files, in fp32."""
-        if reason := callable_refusal(workload, "cpu-torch"):
-            return Support(ok=False, reason=reason)
-        if workload.path is not None and not workload.path.endswith(".onnx"):
-            name = Path(workload.path).name
-            hint = ": use --device tflite" if name.endswith(".tflite") else ""
-            return Support(ok=False, reason=f"{name!r} is no .onnx file, which cpu reads{hint}")
-        return only_fp32(self._options, "cpu") or Support(ok=True)
+        reason = refuses(workload, self._options)
+        return Support(ok=not reason, reason=reason)
 
     def compile(self, workload: Workload, plan: MeasurePlan) -> CpuExecutable:
         """Load the workload into a session and bind its inputs and outputs.

@@ -15,6 +15,7 @@ from hwprof.measure import machine, wire
 from hwprof.measure.process import LINK, Interpreter, Worker, WorkerFault
 from hwprof.measure.records import PROTOCOL_VERSION, DeviceRef, Fingerprint
 from hwprof.measure.worker import load_factory
+from hwprof.workload import Workload
 
 START_TIMEOUT_S = 120.0
 """Importing a runtime from a cold disk may take long; nothing is measured meanwhile."""
@@ -91,6 +92,17 @@ def launcher_for(ref: DeviceRef) -> Launcher:
         return HostLauncher(memory=ref.memory)
     launcher: Launcher = load_factory(ref.name, ref.launcher)(ref)
     return launcher
+
+
+def refusal(ref: DeviceRef, workload: Workload) -> str:
+    """Return why a device does not take a workload, as far as shows before workers start.
+
+    What it returns nothing for is asked of the worker, which has the runtime.
+    """
+    if not ref.refuses:
+        return ""
+    reason: str = load_factory(f"the rules of {ref.name}", ref.refuses)(workload, ref.options)
+    return reason
 
 
 class Pool:

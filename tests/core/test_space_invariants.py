@@ -274,7 +274,7 @@ def test_depth_limits() -> None:
 
 
 def test_skip_spaces_have_no_depth_to_cap() -> None:
-    with pytest.raises(SpaceError, match="max_depth of unit 0 is 3; expected 4$"):
+    with pytest.raises(SpaceError, match=r"max_depth of unit 0 is 3; expected 4$"):
         get_space("proxylessnas").restrict({}, (3, 4, 4, 4, 4, 1))
 
 

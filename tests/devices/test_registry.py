@@ -9,13 +9,42 @@ import pytest
 
 import hwprof.devices as registry
 from hwprof.errors import DeviceUnavailableError, PlanError
-from hwprof.measure.records import DeviceOptions, DeviceRef
+from hwprof.measure.engine import measure
+from hwprof.measure.records import DeviceOptions, DeviceRef, Failure, Precision, plan_for
+from hwprof.workload import Workload
 
 
 def test_reference_is_inert_data() -> None:
     options = DeviceOptions(threads=2)
     ref = registry.device_ref("cpu", options)
-    assert ref == DeviceRef(name="cpu", factory="hwprof.devices.cpu:CpuAdapter", options=options)
+    assert ref == DeviceRef(
+        name="cpu",
+        factory="hwprof.devices.cpu:CpuAdapter",
+        options=options,
+        refuses="hwprof.devices.cpu:refuses",
+    )
+
+
+@pytest.mark.parametrize(
+    ("device", "file", "precision", "reason"),
+    [
+        ("cpu", "m.tflite", "fp32", "'m.tflite' is no .onnx file, which cpu reads"),
+        ("cpu", "m.onnx", "int8", "cpu runs fp32 only, not 'int8'"),
+        ("cpu-torch", "m.onnx", "fp32", "'m.onnx' is a model file, which torch does not run"),
+        ("openvino", "m.pt", "fp32", "'m.pt' is neither of the files that openvino reads"),
+        ("tflite@ssh://pi@board", "m.onnx", "fp32", "'m.onnx' is no .tflite file"),
+        ("tflite", "m.tflite", "int8", "'m.tflite' is run as it is, not as 'int8'"),
+    ],
+)
+def test_what_a_device_never_takes_is_told_before_workers_start(
+    device: str, file: str, precision: Precision, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hwprof.measure.engine.Pool", None)
+    workload = Workload(role="model", label=file, path=file)
+    ref = registry.device_ref(device, DeviceOptions(precision=precision))
+    (result,) = measure([workload], ref, plan_for("quick"))
+    assert isinstance(result, Failure)
+    assert result.why.startswith(f"supports failed (unsupported): {reason}")
 
 
 def test_unknown_device_names_the_nearest() -> None:
