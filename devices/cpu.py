@@ -211,22 +211,37 @@ def safe_inputs(
     return wide if is_taken else random_inputs(specs, workload.seed, NARROW_INTEGERS)
 
 
-def model_inputs(session: Any, given: Sequence[InputSpec]) -> list[ModelInput]:
+def model_inputs(session: Any, given: Sequence[InputSpec], source: Source) -> list[ModelInput]:
     """Return what a session says about its inputs, symbolic dimensions included.
 
     It tells the same of a scalar as of an input with an open number of dimensions, and takes any
-    for both: so are those that are given.
+    for both: so are those that are given. Of the others the file says which they are.
     """
-    named = {spec.name for spec in given}
+    nodes = session.get_inputs()
+    open_ranks = {spec.name for spec in given}
+    if not all(node.shape or node.name in open_ranks for node in nodes):
+        open_ranks |= _without_shape(source)
     return [
         ModelInput(
             name=node.name,
-            shape=tuple(node.shape) if node.shape or node.name not in named else None,
+            shape=tuple(node.shape) if node.shape or node.name not in open_ranks else None,
             type_name=node.type,
             dtype=_DTYPES.get(node.type),
         )
-        for node in session.get_inputs()
+        for node in nodes
     ]
+
+
+def _without_shape(source: Source) -> set[str]:
+    """Return the inputs of which a model says not even how many dimensions they have."""
+    import onnx
+
+    model = (
+        onnx.load_model_from_string(source)
+        if isinstance(source, bytes)
+        else onnx.load(source, load_external_data=False)
+    )
+    return {i.name for i in model.graph.input if not i.type.tensor_type.HasField("shape")}
 
 
 def output_names(session: Any) -> list[str]:
@@ -261,7 +276,7 @@ class CpuExecutable(HostExecutable):
     ) -> None:
         super().__init__(load_s=load_s, artifact_bytes=artifact_bytes)
         self._adapter, self._session, self._source = adapter, session, source
-        specs = bind_inputs(model_inputs(session, workload.inputs), workload.inputs)
+        specs = bind_inputs(model_inputs(session, workload.inputs, source), workload.inputs)
         self._names = output_names(session)
         self._inputs = accepted_inputs(specs, workload.seed, self._run)
         self._binding = self._bound(session)
