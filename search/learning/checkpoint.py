@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -30,6 +29,7 @@ from hwprof.errors import (
     StoreError,
     next_step,
 )
+from hwprof.files import write_whole
 from hwprof.search.data.tasks import ImageTask, load_task
 from hwprof.search.learning import parallel
 from hwprof.search.supernets.ofa_weights import is_published
@@ -164,15 +164,9 @@ def save_checkpoint(
     # Into memory first: torch makes a RuntimeError of its own of a disk that is full.
     whole = io.BytesIO()
     torch.save(content, whole)
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("wb") as file:
-            file.write(whole.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        write_whole(path, whole.getbuffer(), alone=True)  # :func:`only_writer`
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise _refused(path, error) from error
 
 
