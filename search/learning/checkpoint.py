@@ -32,6 +32,7 @@ from hwprof.errors import (
 from hwprof.files import write_whole
 from hwprof.search.data.tasks import ImageTask, load_task
 from hwprof.search.learning import parallel
+from hwprof.search.learning.memory import refuse_too_large
 from hwprof.search.supernets.ofa_weights import is_published
 from hwprof.space import DesignSpace, get_space
 
@@ -189,6 +190,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         ) from error
     # On a file that is none, or none any more, the unpickler raises whatever its bytes lead it to.
     except Exception as error:
+        refuse_too_large(path, error)
         if is_published(path):
             raise DataError(
                 f"{str(path)!r} is a published once-for-all supernet, which needs no training; take "
