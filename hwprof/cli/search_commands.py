@@ -13,7 +13,13 @@ from hwprof.cli.progress import ProgressLine
 
 
 def train(
-    out: Annotated[str, opt.named("--out", "Checkpoint to write; called again, training goes on.")],
+    out: Annotated[
+        str,
+        opt.named(
+            "--out",
+            "Checkpoint to write, every 10 s and when interrupted; called again, training goes on.",
+        ),
+    ],
     space: Annotated[
         str | None, typer.Option("--space", help="Train the supernet of this space.")
     ] = None,
