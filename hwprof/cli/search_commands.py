@@ -10,6 +10,7 @@ from hwprof.cli import options as opt
 from hwprof.cli import proxyless_options as own
 from hwprof.cli.output import print_json, print_text, say
 from hwprof.cli.progress import ProgressLine
+from hwprof.search.strategy import APART, STRATEGIES
 
 
 def train(
@@ -67,8 +68,8 @@ def search(
         str,
         typer.Option(
             "--strategy",
-            help="model-guided, nsga2, evolution, ddpnas, random; proxyless, which trains on --data; "
-            "or te-nas, which needs no training and comes to one network of nasbench201.",
+            help=f"{', '.join(STRATEGIES)}; "
+            f"or {'; or '.join(f'{name}, {why}' for name, why in APART.items())}.",
         ),
     ] = "nsga2",
     target_ms: Annotated[
