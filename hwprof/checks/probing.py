@@ -31,14 +31,13 @@ from hwprof.measure.records import (
 from hwprof.measure.timing import calls_per_sample, estimate_call_s, timed_burst
 from hwprof.measure.worker import open_adapter
 from hwprof.protocols import (
-    CanBeLost,
+    AdapterAround,
     Check,
     DeviceAdapter,
     Disturbance,
     Executable,
     OpTrace,
     ReportsDisturbance,
-    ReportsWarnings,
     Support,
 )
 from hwprof.workload import Workload
@@ -92,11 +91,12 @@ def open_probing(options: DeviceOptions) -> DeviceAdapter:
     return _ProbingAdapter(adapter, told["probing"])
 
 
-class _ProbingAdapter:
+class _ProbingAdapter(AdapterAround):
     """Passes everything on but what it compiles."""
 
     def __init__(self, inner: DeviceAdapter, probing: Probing) -> None:
-        self._inner, self._probing = inner, probing
+        super().__init__(inner)
+        self._probing = probing
 
     def fingerprint(self) -> Fingerprint:
         """Return the wrapped adapter's facts."""
@@ -123,19 +123,6 @@ class _ProbingAdapter:
         if not self.fingerprint().is_scripted or isinstance(what, str):
             raise CompileError("an injection cannot be put into the calls of this device")
         return _Lengthened(executable, what)
-
-    @property
-    def warnings(self) -> Sequence[str]:
-        """What the wrapped adapter has to say beside every result."""
-        return self._inner.warnings if isinstance(self._inner, ReportsWarnings) else ()
-
-    def is_lost(self) -> bool:
-        """Return whether the wrapped adapter's device has ended for this process."""
-        return isinstance(self._inner, CanBeLost) and self._inner.is_lost()
-
-    def close(self) -> None:
-        """Close the wrapped adapter."""
-        self._inner.close()
 
 
 class _DisturbedProbingAdapter(_ProbingAdapter):
