@@ -90,19 +90,12 @@ def measure(
     )
     next_worker = _first_free_number({*taken, *(b.worker for b in before)})
     is_fit = False
-    refused = {w.key: why for w in distinct if (why := refusal(device, w))}
-    for workload in distinct:
-        if workload.key in refused:
-            failure = Failure(
-                workload=workload,
-                stage="supports",
-                kind="unsupported",
-                message=refused[workload.key],
-            )
-            if sink is not None:
-                sink.failed(failure)
-            report.finished(failure)
-            yield failure
+    refused = {w.key: why for w in distinct if (why := refusal(device, w)) is not None}
+    for failure in refused.values():
+        if sink is not None:
+            sink.failed(failure)
+        report.finished(failure)
+        yield failure
     if not (distinct := [w for w in distinct if w.key not in refused]):
         return
     for turn in turns(groups(distinct, device, plan), plan.sessions):

@@ -13,7 +13,7 @@ from typing import Protocol, Self
 from hwprof.errors import DeviceUnavailableError, PlanError
 from hwprof.measure import machine, wire
 from hwprof.measure.process import LINK, Interpreter, Worker, WorkerFault
-from hwprof.measure.records import PROTOCOL_VERSION, DeviceRef, Fingerprint
+from hwprof.measure.records import PROTOCOL_VERSION, DeviceRef, Failure, Fingerprint
 from hwprof.measure.worker import load_factory
 from hwprof.workload import Workload
 
@@ -94,15 +94,17 @@ def launcher_for(ref: DeviceRef) -> Launcher:
     return launcher
 
 
-def refusal(ref: DeviceRef, workload: Workload) -> str:
+def refusal(ref: DeviceRef, workload: Workload) -> Failure | None:
     """Return why a device does not take a workload, as far as shows before workers start.
 
-    What it returns nothing for is asked of the worker, which has the runtime.
+    What it returns None for is asked of the worker, which has the runtime.
     """
     if not ref.refuses:
-        return ""
+        return None
     reason: str = load_factory(f"the rules of {ref.name}", ref.refuses)(workload, ref.options)
-    return reason
+    if not reason:
+        return None
+    return Failure(workload=workload, stage="supports", kind="unsupported", message=reason)
 
 
 class Pool:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
 import pytest
 
 import hwprof.devices as registry
-from hwprof.errors import DeviceUnavailableError, PlanError
+from hwprof.errors import CompileError, DeviceUnavailableError, PlanError
 from hwprof.measure.engine import measure
 from hwprof.measure.records import DeviceOptions, DeviceRef, Failure, Precision, plan_for
+from hwprof.parts.tracing import trace_workloads
+from hwprof.regression.gate import Gate
+from hwprof.regression.side_by_side import Pair, PairFailed, side_by_side
 from hwprof.workload import Workload
 
 
@@ -39,12 +43,19 @@ def test_reference_is_inert_data() -> None:
 def test_what_a_device_never_takes_is_told_before_workers_start(
     device: str, file: str, precision: Precision, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hwprof.measure.engine.Pool", None)
+    for module in ("measure.engine", "parts.tracing", "regression.side_by_side"):
+        monkeypatch.setattr(f"hwprof.{module}.Pool", None)
     workload = Workload(role="model", label=file, path=file)
     ref = registry.device_ref(device, DeviceOptions(precision=precision))
     (result,) = measure([workload], ref, plan_for("quick"))
     assert isinstance(result, Failure)
     assert result.why.startswith(f"supports failed (unsupported): {reason}")
+    pair = Pair(label=file, base=workload, new=workload)
+    found = side_by_side(pair, ref, Gate())
+    assert isinstance(found, PairFailed)
+    assert found.failure == result
+    with pytest.raises(CompileError, match=re.escape(reason)):
+        trace_workloads([workload], ref, plan_for("quick"))
 
 
 def test_unknown_device_names_the_nearest() -> None:
