@@ -54,6 +54,9 @@ class Registration:
     memory: str | None = None
     """``package.module:function`` that tells the free bytes of the device's own memory, without
     importing a runtime; None where it works in the host's."""
+    refuses: str = ""
+    """``package.module:function`` that says of a workload and options, without importing a runtime,
+    why they are not taken; empty where only the runtime knows."""
     converter: str = ""
     """Import name of what hwprof writes the runtime's models with, where that is needed."""
 
@@ -66,6 +69,7 @@ class Registration:
 BUILTIN: Mapping[str, Registration] = {
     "cpu": Registration(
         factory="hwprof.devices.cpu:CpuAdapter",
+        refuses="hwprof.devices.cpu:refuses",
         runtime="onnxruntime",
         hardware=THIS_CPU,
         package="onnxruntime",
@@ -76,6 +80,7 @@ BUILTIN: Mapping[str, Registration] = {
     ),
     "cpu-torch": Registration(
         factory="hwprof.devices.cpu_torch:CpuTorchAdapter",
+        refuses="hwprof.devices.cpu_torch:refuses",
         runtime="torch",
         hardware=THIS_CPU,
         package="torch",
@@ -84,6 +89,7 @@ BUILTIN: Mapping[str, Registration] = {
     ),
     "openvino": Registration(
         factory="hwprof.devices.openvino:OpenvinoAdapter",
+        refuses="hwprof.devices.openvino:refuses",
         runtime="openvino",
         hardware=THIS_CPU,
         package="openvino",
@@ -94,6 +100,7 @@ BUILTIN: Mapping[str, Registration] = {
     ),
     "tflite": Registration(
         factory="hwprof.devices.litert.tflite:TfliteAdapter",
+        refuses="hwprof.devices.litert.tflite:refuses",
         runtime="ai-edge-litert",
         hardware=THIS_CPU,
         package="ai_edge_litert",
@@ -215,6 +222,7 @@ def device_ref(device: str, options: DeviceOptions) -> DeviceRef:
             options=options,
             memory=known[name].memory,
             check=known[name].check,
+            refuses=known[name].refuses,
         )
     from hwprof.devices.remote.remembered import address_of
 
@@ -225,6 +233,7 @@ def device_ref(device: str, options: DeviceOptions) -> DeviceRef:
         launcher=REMOTE_LAUNCHER,
         address=address_of(place).url,
         memory=known[name].memory,
+        refuses=known[name].refuses,
     )
 
 

@@ -72,6 +72,17 @@ _DAMAGED = (
 )
 
 
+def refuses(workload: Workload, options: DeviceOptions) -> str:
+    """Return why a workload is not taken; nothing where it is."""
+    if reason := callable_refusal(workload, "cpu-torch"):
+        return reason
+    if workload.path is not None and not workload.path.endswith(".onnx"):
+        name = Path(workload.path).name
+        hint = ": use --device tflite" if name.endswith(".tflite") else ""
+        return f"{name!r} is no .onnx file, which cpu reads{hint}"
+    return only_fp32(options, "cpu")
+
+
 class CpuAdapter:
     """Opens ONNX Runtime with its CPU provider.
 
@@ -104,13 +115,8 @@ class CpuAdapter:
 
     def supports(self, workload: Workload) -> Support:
         """Take networks and blocks of a space and ``.onnx`` files, in fp32."""
-        if reason := callable_refusal(workload, "cpu-torch"):
-            return Support(ok=False, reason=reason)
-        if workload.path is not None and not workload.path.endswith(".onnx"):
-            name = Path(workload.path).name
-            hint = ": use --device tflite" if name.endswith(".tflite") else ""
-            return Support(ok=False, reason=f"{name!r} is no .onnx file, which cpu reads{hint}")
-        return only_fp32(self._options, "cpu") or Support(ok=True)
+        reason = refuses(workload, self._options)
+        return Support(ok=not reason, reason=reason)
 
     def compile(self, workload: Workload, plan: MeasurePlan) -> CpuExecutable:
         """Load the workload into a session and bind its inputs and outputs.
@@ -205,22 +211,37 @@ def safe_inputs(
     return wide if is_taken else random_inputs(specs, workload.seed, NARROW_INTEGERS)
 
 
-def model_inputs(session: Any, given: Sequence[InputSpec]) -> list[ModelInput]:
+def model_inputs(session: Any, given: Sequence[InputSpec], source: Source) -> list[ModelInput]:
     """Return what a session says about its inputs, symbolic dimensions included.
 
     It tells the same of a scalar as of an input with an open number of dimensions, and takes any
-    for both: so are those that are given.
+    for both: so are those that are given. Of the others the file says which they are.
     """
-    named = {spec.name for spec in given}
+    nodes = session.get_inputs()
+    open_ranks = {spec.name for spec in given}
+    if not all(node.shape or node.name in open_ranks for node in nodes):
+        open_ranks |= _without_shape(source)
     return [
         ModelInput(
             name=node.name,
-            shape=tuple(node.shape) if node.shape or node.name not in named else None,
+            shape=tuple(node.shape) if node.shape or node.name not in open_ranks else None,
             type_name=node.type,
             dtype=_DTYPES.get(node.type),
         )
-        for node in session.get_inputs()
+        for node in nodes
     ]
+
+
+def _without_shape(source: Source) -> set[str]:
+    """Return the inputs of which a model says not even how many dimensions they have."""
+    import onnx
+
+    model = (
+        onnx.load_model_from_string(source)
+        if isinstance(source, bytes)
+        else onnx.load(source, load_external_data=False)
+    )
+    return {i.name for i in model.graph.input if not i.type.tensor_type.HasField("shape")}
 
 
 def output_names(session: Any) -> list[str]:
@@ -255,7 +276,7 @@ class CpuExecutable(HostExecutable):
     ) -> None:
         super().__init__(load_s=load_s, artifact_bytes=artifact_bytes)
         self._adapter, self._session, self._source = adapter, session, source
-        specs = bind_inputs(model_inputs(session, workload.inputs), workload.inputs)
+        specs = bind_inputs(model_inputs(session, workload.inputs, source), workload.inputs)
         self._names = output_names(session)
         self._inputs = accepted_inputs(specs, workload.seed, self._run)
         self._binding = self._bound(session)

@@ -45,6 +45,11 @@ PROVIDER = "torch eager CPU"
 TRACE_S, TRACE_CALLS, TRACE_ROUNDS = 0.05, 5, 4
 
 
+def refuses(workload: Workload, options: DeviceOptions) -> str:
+    """Return why a workload is not taken; nothing where it is."""
+    return no_model_files(workload, "cpu") or only_fp32(options, "cpu-torch")
+
+
 class CpuTorchAdapter:
     """Opens torch on the CPU.
 
@@ -81,11 +86,8 @@ class CpuTorchAdapter:
 
     def supports(self, workload: Workload) -> Support:
         """Take networks and blocks of a space and torch callables, in fp32."""
-        return (
-            no_model_files(workload, "cpu")
-            or only_fp32(self._options, "cpu-torch")
-            or Support(ok=True)
-        )
+        reason = refuses(workload, self._options)
+        return Support(ok=not reason, reason=reason)
 
     def compile(self, workload: Workload, plan: MeasurePlan) -> CpuTorchExecutable:
         """Make the module and run it once on seeded inputs.

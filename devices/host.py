@@ -21,7 +21,7 @@ from hwprof.measure.timing import (
     estimate_call_s,
     timed_burst,
 )
-from hwprof.protocols import Check, OpTrace, Support
+from hwprof.protocols import Check, OpTrace
 from hwprof.workload import InputSpec
 
 if TYPE_CHECKING:
@@ -71,14 +71,13 @@ def allocator() -> str:
     return machine.MEMORY_KEPT if kept else machine.MEMORY_GIVEN_BACK
 
 
-def only_fp32(options: DeviceOptions, device: str) -> Support | None:
-    """Return why another precision is not taken; None for fp32."""
+def only_fp32(options: DeviceOptions, device: str) -> str:
+    """Return why another precision is not taken; nothing for fp32."""
     if options.precision == "fp32":
-        return None
-    return Support(
-        ok=False,
-        reason=f"{device} runs fp32 only, not {options.precision!r}: leave --precision out, or "
-        "give a model file that holds the precision itself",
+        return ""
+    return (
+        f"{device} runs fp32 only, not {options.precision!r}: leave --precision out, or give a "
+        "model file that holds the precision itself"
     )
 
 

@@ -70,6 +70,18 @@ _MISSING = re.compile(r"No conversion rule found for operations: ([^\n]*)")
 _PLACE = re.compile(r"(Exception from|Check '.*' failed at) \S+:\d+:")
 
 
+def refuses(workload: Workload, options: DeviceOptions) -> str:
+    """Return why a workload is not taken, as far as that shows without reading it."""
+    if reason := callable_refusal(workload, "cpu-torch"):
+        return reason
+    if workload.path is not None and not workload.path.endswith(SUFFIXES):
+        return (
+            f"{Path(workload.path).name!r} is neither of the files that openvino reads here: "
+            f"{', '.join(SUFFIXES)}"
+        )
+    return only_fp32(options, "openvino")
+
+
 class OpenvinoAdapter:
     """Opens OpenVINO's CPU plugin.
 
@@ -106,16 +118,8 @@ class OpenvinoAdapter:
 
     def supports(self, workload: Workload) -> Support:
         """Take networks and blocks of a space, ``.onnx`` and ``.tflite`` files, in fp32."""
-        if reason := callable_refusal(workload, "cpu-torch"):
+        if reason := refuses(workload, self._options):
             return Support(ok=False, reason=reason)
-        if workload.path is not None and not workload.path.endswith(SUFFIXES):
-            return Support(
-                ok=False,
-                reason=f"{Path(workload.path).name!r} is neither of the files that openvino "
-                f"reads here: {', '.join(SUFFIXES)}",
-            )
-        if refusal := only_fp32(self._options, "openvino"):
-            return refusal
         if workload.path is not None:
             try:
                 self._read(workload.path, workload)

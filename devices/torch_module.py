@@ -13,7 +13,6 @@ from hwprof.devices.host import Array, load_callable, random_inputs
 from hwprof.errors import ModelError
 from hwprof.graph import to_torch, workload_graph
 from hwprof.measure.machine import usable_cpus
-from hwprof.protocols import Support
 from hwprof.workload import InputSpec, Workload
 
 if TYPE_CHECKING:
@@ -21,14 +20,13 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def no_model_files(workload: Workload, other: str) -> Support | None:
-    """Return why a model file is not taken; None for anything else."""
+def no_model_files(workload: Workload, other: str) -> str:
+    """Return why a model file is not taken; nothing for anything else."""
     if workload.path is None:
-        return None
-    return Support(
-        ok=False,
-        reason=f"{workload.label!r} is a model file, which torch does not run: use "
-        f"--device {other}, or name the module as package.module:callable",
+        return ""
+    return (
+        f"{workload.label!r} is a model file, which torch does not run: use --device {other}, or "
+        "name the module as package.module:callable"
     )
 
 

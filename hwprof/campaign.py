@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hwprof.errors import PlanError
+from hwprof.errors import PlanError, either
 from hwprof.estimate.design_matrix import n_coefficients
 from hwprof.estimate.favouring import acceptance
 from hwprof.estimate.pinning import DEFAULT_PER_PIN, in_rounds, pinned_networks
@@ -180,7 +180,7 @@ def plan_campaign(
             more than ``MOST_NETWORKS``.
     """
     if design not in DESIGNS:
-        raise PlanError(f"unknown design {design!r}; expected {' or '.join(map(repr, DESIGNS))}")
+        raise PlanError(f"unknown design {design!r}; expected {either(DESIGNS)}")
     if favour_depth and design != "shared":
         raise PlanError(f"the {design} design draws its own depths; leave out --favour-depth")
     if n_networks is None:

@@ -20,8 +20,11 @@ A message names the value, what was expected and the next step, in one line.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+
+SPINS = "GOMP_SPINCOUNT"
 
 
 def is_disk_full(error: OSError) -> bool:
@@ -32,6 +35,12 @@ def is_disk_full(error: OSError) -> bool:
 def next_step(error: OSError, otherwise: str) -> str:
     """Return what to do after ``error``: free space where the disk is full, else ``otherwise``."""
     return "free some space and run the same command again" if is_disk_full(error) else otherwise
+
+
+def either(choices: Iterable[object]) -> str:
+    """Return what was expected as a message names it: ``a, b or c``."""
+    *others, last = map(str, choices)
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 class HwprofError(Exception):
@@ -80,13 +89,36 @@ class MissingExtraError(HwprofError):
 
 @contextmanager
 def needs_torch(purpose: str) -> Iterator[None]:
-    """Say how to install torch where an import inside finds that it is missing."""
+    """Say how to install torch where an import inside finds that it is missing.
+
+    Imported here, its threads wait for each other asleep where another process has their core.
+    """
     try:
-        yield
+        with _short_spins():
+            yield
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
         raise MissingExtraError("torch", "search", purpose) from error
+
+
+@contextmanager
+def _short_spins() -> Iterator[None]:
+    """Make libgomp, which torch brings, spin for microseconds before it sleeps.
+
+    By default a thread spins for milliseconds at the end of every operator, on a core that the
+    one it waits for may need: beside busy processes a step takes twice as long. What is computed
+    stays the same. libgomp reads the variable once, when it is loaded; it is not for workers, which
+    are started later and measure.
+    """
+    if SPINS in os.environ or "OMP_WAIT_POLICY" in os.environ:  # as the user says
+        yield
+        return
+    os.environ[SPINS] = "1000"
+    try:
+        yield
+    finally:
+        os.environ.pop(SPINS, None)
 
 
 class DeviceError(HwprofError, RuntimeError):

@@ -218,6 +218,26 @@ class ReportsWarnings(Protocol):
         ...
 
 
+class AdapterAround:
+    """Base of an adapter round another one: passes on what that says of itself."""
+
+    def __init__(self, inner: DeviceAdapter) -> None:
+        self._inner = inner
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What the adapter has to say beside every result."""
+        return self._inner.warnings if isinstance(self._inner, ReportsWarnings) else ()
+
+    def is_lost(self) -> bool:
+        """Return whether the adapter's device has ended for this process."""
+        return isinstance(self._inner, CanBeLost) and self._inner.is_lost()
+
+    def close(self) -> None:
+        """Free the device."""
+        self._inner.close()
+
+
 class Sink(Protocol):
     """Where results go as soon as they exist (a run folder, or memory)."""
 

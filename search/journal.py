@@ -20,6 +20,7 @@ from typing import IO, Any, Self
 from filelock import FileLock, Timeout
 
 from hwprof.errors import FormatVersionError, IncompatibleRunError, StoreError, next_step
+from hwprof.files import write_whole
 from hwprof.results import Trial
 from hwprof.search.events import ArchRefused, Event
 from hwprof.search.strategy import Refusal
@@ -110,12 +111,7 @@ class Journal:
                 "ledger": dict(ledger),
                 "strategy": dict(strategy),
             }
-            partial = self._folder / f".{CHECKPOINT_FILE}.partial"
-            with partial.open("w", encoding="utf-8") as file:
-                json.dump(data, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, self._folder / CHECKPOINT_FILE)
+            write_whole(self._folder / CHECKPOINT_FILE, json.dumps(data).encode(), alone=True)
 
     def _open(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -22,11 +22,12 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from hwprof.errors import PlanError, SpaceError
-from hwprof.results import Trial
-from hwprof.space import Architecture, DesignSpace
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from hwprof.results import Trial
+    from hwprof.space import Architecture, DesignSpace
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +117,7 @@ class Strategy(Protocol):
         ...
 
 
-Foresight = Callable[[Sequence[Architecture]], Sequence[float | None]]
+Foresight = Callable[[Sequence["Architecture"]], Sequence[float | None]]
 """Predicts the latency of networks in seconds without judging them; None where it cannot."""
 
 
@@ -139,7 +140,10 @@ STRATEGIES: Mapping[str, str] = {
 """Name to ``module:Class``; the class is opened as :func:`make_strategy` says."""
 ENTRY_POINTS = "hwprof.strategies"
 
-APART: Mapping[str, str] = {"proxyless": "which trains", "te-nas": "which judges no accuracy"}
+APART: Mapping[str, str] = {
+    "proxyless": "which trains on --data",
+    "te-nas": "which needs no training and comes to one network of nasbench201",
+}
 """Strategies that run a search of their own, and why."""
 
 

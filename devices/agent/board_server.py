@@ -23,7 +23,7 @@ from hwprof.measure.load import LoadMonitor, check_threads
 from hwprof.measure.records import Burst, Cache, Fingerprint, Loaded, MeasurePlan
 from hwprof.measure.worker import AdapterServer, open_adapter
 from hwprof.protocols import (
-    CanBeLost,
+    AdapterAround,
     Check,
     CountsProcesses,
     DeviceAdapter,
@@ -31,7 +31,6 @@ from hwprof.protocols import (
     Executable,
     OpTrace,
     ReportsDisturbance,
-    ReportsWarnings,
     Support,
 )
 from hwprof.workload import Workload
@@ -166,7 +165,7 @@ def android_model() -> str | None:
     return " ".join(filter(None, map(str.strip, found))) or None
 
 
-class BoardAdapter:
+class BoardAdapter(AdapterAround):
     """An adapter whose device is the board it runs on, not the host that asks."""
 
     def __init__(
@@ -177,7 +176,8 @@ class BoardAdapter:
         models: ModelFolder,
         facts: Mapping[str, Mapping[str, machine.Fact]],
     ) -> None:
-        self._inner, self._conditions, self._load = inner, conditions, load
+        super().__init__(inner)
+        self._conditions, self._load = conditions, load
         self._models, self._facts = models, facts
 
     def fingerprint(self) -> Fingerprint:
@@ -211,19 +211,6 @@ class BoardAdapter:
             known = self._inner.disturbance()
             return replace(known, readings={**seen.readings, **known.readings})
         return seen
-
-    @property
-    def warnings(self) -> Sequence[str]:
-        """What the adapter has to say beside every result."""
-        return self._inner.warnings if isinstance(self._inner, ReportsWarnings) else ()
-
-    def is_lost(self) -> bool:
-        """Return whether the adapter's device has ended for this process."""
-        return isinstance(self._inner, CanBeLost) and self._inner.is_lost()
-
-    def close(self) -> None:
-        """Free the device."""
-        self._inner.close()
 
     def _placed(self, workload: Workload) -> Workload:
         """Return the workload with the path its model has here: only its name came over."""

@@ -29,8 +29,12 @@ from hwprof.measure.framing import (
 )
 from hwprof.measure.machine import oom_kills
 
-IDLE_LIMIT_S = 3600.0
-"""A link that is silent for so long is taken for dead: the worker ends and frees the device."""
+IDLE_LIMIT_S = 86400.0
+"""A link that is silent for so long is taken for dead: the worker ends and frees the device.
+
+A worker is told nothing while it compiles, or is parked while others compile: hours, on a board that
+builds engines of 31 networks. The next campaign ends what is left over at once.
+"""
 
 _SIGNALS = {"stop": signal.SIGSTOP, "go_on": signal.SIGCONT}
 

@@ -54,6 +54,23 @@ _UNSUPPORTED = ("Didn't find op", "builtin_code out of range")
 """What the runtime says of operators that came after it."""
 
 
+def refuses(workload: Workload, options: DeviceOptions) -> str:
+    """Return why a workload is not taken, wherever the runtime is."""
+    precision = options.precision
+    if reason := callable_refusal(workload, "cpu-torch", "convert it to .tflite"):
+        return reason
+    if workload.path is not None and not workload.path.endswith(".tflite"):
+        name = Path(workload.path).name
+        hint = ": use --device cpu" if name.endswith(".onnx") else ""
+        return f"{name!r} is no .tflite file, which tflite reads{hint}"
+    if workload.path is not None and precision != "fp32":
+        return (
+            f"{workload.label!r} is run as it is, not as {precision!r}: leave --precision out, and "
+            "give a .tflite file that holds the precision itself"
+        )
+    return _not_written(precision)
+
+
 class TfliteAdapter:
     """Opens LiteRT with its default delegate, XNNPACK.
 
@@ -86,8 +103,8 @@ class TfliteAdapter:
         The model is loaded for it, which takes milliseconds: only the runtime knows which
         operators it lacks and how many pieces its delegate makes of the rest.
         """
-        if refusal := self._refusal(workload):
-            return Support(ok=False, reason=refusal)
+        if reason := self._refusal(workload):
+            return Support(ok=False, reason=reason)
         try:
             interpreter, _ = self._loaded(self._model(workload), workload)
         except CompileError as error:
@@ -104,8 +121,8 @@ class TfliteAdapter:
             ModelError: the file is damaged, was edited, or its inputs cannot be bound.
             CompileError: the runtime refuses it.
         """
-        if refusal := self._refusal(workload):
-            raise CompileError(refusal)
+        if reason := self._refusal(workload):
+            raise CompileError(reason)
         model = self._model(workload)
         if isinstance(model, bytes):
             # The interpreter works in these bytes. What `supports` wrote was there before the
@@ -127,21 +144,9 @@ class TfliteAdapter:
         """Nothing to free: interpreters belong to executables."""
 
     def _refusal(self, workload: Workload) -> str:
-        """Return why the workload is not taken, as far as that shows without loading it."""
-        precision = self._options.precision
-        if reason := callable_refusal(workload, "cpu-torch", "convert it to .tflite"):
+        """Return why the workload is not taken here, as far as that shows without loading it."""
+        if reason := refuses(workload, self._options):
             return reason
-        if workload.path is not None and not workload.path.endswith(".tflite"):
-            name = Path(workload.path).name
-            hint = ": use --device cpu" if name.endswith(".onnx") else ""
-            return f"{name!r} is no .tflite file, which tflite reads{hint}"
-        if workload.path is not None and precision != "fp32":
-            return (
-                f"{workload.label!r} is run as it is, not as {precision!r}: leave --precision "
-                "out, and give a .tflite file that holds the precision itself"
-            )
-        if refusal := _not_written(precision):
-            return refusal
         if workload.path is None and util.find_spec("ai_edge_litert") is None:
             return (
                 "tflite-runtime runs .tflite files but cannot write them: run "
@@ -201,8 +206,8 @@ def write_model(workload: Workload, options: DeviceOptions) -> bytes:
         CompileError: there is no such file in that precision, or the quantizer refuses it.
     """
     # Here too: for another machine the file is written without asking an adapter.
-    if refusal := _not_written(options.precision):
-        raise CompileError(refusal)
+    if reason := _not_written(options.precision):
+        raise CompileError(reason)
     graph = workload_graph(workload)
     model = to_tflite(graph, seed=workload.seed, batch=options.batch)
     if options.precision == "fp32":

@@ -119,7 +119,8 @@ class CudaAdapter(GpuAdapter):
                 reason=f"{self.device} runs {', '.join(DTYPES)}, not {precision!r}: give one of "
                 "them with --precision",
             )
-        return no_model_files(workload, "cuda-ort") or Support(ok=True)
+        reason = no_model_files(workload, "cuda-ort")
+        return Support(ok=not reason, reason=reason)
 
     def compile(self, workload: Workload, plan: MeasurePlan) -> CudaExecutable:
         """Put the module on the GPU, run it once on seeded inputs, and capture it.

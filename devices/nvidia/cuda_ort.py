@@ -203,7 +203,7 @@ class CudaOrtExecutable(GpuExecutable):
         refused = self._open()
         load_s = time.perf_counter() - start_s
         self._device_id = cuda.current_device()
-        specs = bind_inputs(model_inputs(self._session, workload.inputs), workload.inputs)
+        specs = bind_inputs(model_inputs(self._session, workload.inputs, source), workload.inputs)
         self._names = output_names(self._session)
         self._seeded = safe_inputs(specs, workload, plan)
         self._plain_outputs, self._on_cpu = self._probed()

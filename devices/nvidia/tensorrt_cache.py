@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hwprof.devices.model_source import Source
+from hwprof.files import PARTIAL, write_whole
 from hwprof.workload import model_files
 
 FOLDER_VARIABLE = "HWPROF_TENSORRT_CACHE"
@@ -23,7 +24,6 @@ MOST_BYTES = 8 * 2**30
 
 _MAGIC = b"hwprof-tensorrt 1\n"
 _SUFFIX = ".trt"
-_PART = ".part"
 _LONGEST_WRITE_S = 3600.0
 """What is half written for longer was left behind by a process that was ended."""
 
@@ -97,17 +97,12 @@ class DiskCache:
         """
         path = self.path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}{_PART}")
-        try:
-            part.write_bytes(_encode(entry))
-            os.replace(part, path)
-        finally:  # a full disk must not keep half an engine that nothing would ever remove
-            part.unlink(missing_ok=True)
+        write_whole(path, _encode(entry))
         self._trim(kept=path)
 
     def _trim(self, kept: Path) -> None:
         oldest_s = time.time() - _LONGEST_WRITE_S
-        for part in self._folder.glob(f"*{_PART}"):
+        for part in self._folder.glob(f"*{PARTIAL}"):
             with suppress(FileNotFoundError):  # another process was faster
                 if part.stat().st_mtime < oldest_s:
                     part.unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from hwprof.devices.remote.transport import LinkLostError
 from hwprof.errors import DeviceUnavailableError
 from hwprof.measure.process import last_words
 
+OWN = re.compile(r"adb: (error: )?|error: ")
 LINK_ENDED = 255
 """What ``adb shell`` returns where the session ended without a status of its own."""
 
@@ -42,8 +44,9 @@ class AdbTransport:
     def complaint(self, status: int, log: str) -> DeviceUnavailableError | None:
         """Tell what adb itself complained about."""
         url = self._address.url
-        said = next((line for line in log.splitlines() if "error: " in line), log)
-        said = last_words(said).rpartition("error: ")[2]
+        # What runs on the phone writes there too: only adb begins a line with these words.
+        own = next((line for line in map(str.strip, log.splitlines()) if OWN.match(line)), "")
+        said = last_words(OWN.sub("", own))
         if "unauthorized" in said:
             return DeviceUnavailableError(
                 f"{url}: the phone has not allowed this computer: unlock it and accept the "
@@ -51,9 +54,9 @@ class AdbTransport:
             )
         if "more than one" in said or "no permissions" in said:
             return DeviceUnavailableError(f"{url}: {said}")
-        if said.startswith("device ") or "closed" in said or status == LINK_ENDED:
+        if said.startswith("device ") or said.endswith("closed") or status == LINK_ENDED:
             return LinkLostError(
-                f"{url} does not answer ({said or 'the session ended'}): "
+                f"{url} does not answer ({said or last_words(log) or 'the session ended'}): "
                 "is it plugged in and listed by `adb devices`?"
             )
         return None

@@ -101,6 +101,7 @@ def adapt(
 
     from hwprof.campaign import Campaign, run_campaign
     from hwprof.devices import device_ref
+    from hwprof.estimate.latency_model_file import write_model
     from hwprof.estimate.run_analysis import ADAPTED_MODEL
     from hwprof.estimate.transfer import Donors, adapt_model, choose_networks
 
@@ -124,7 +125,7 @@ def adapt(
     with Run.create_or_resume(Path(out), "adapt", request) as run:
         summary = run_campaign(run, campaign, ref, plan, progress=progress)
         model = adapt_model(donors, run.networks(), run.fingerprint)
-        model.save(run.path / ADAPTED_MODEL)
+        write_model(model, run.path / ADAPTED_MODEL)
     return Adaptation(
         out=Path(out),
         device=device,

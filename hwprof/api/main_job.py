@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,16 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from hwprof.api.device_checks import device_fingerprint
-from hwprof.api.files import make_folder, write_file
+from hwprof.api.files import make_folder, refuse_search_folder, write_file
 from hwprof.api.friendliness import effects
 from hwprof.api.profiling import profile
 from hwprof.api.reducing import reduce
 from hwprof.api.reporting import front_hypervolume, hypervolume_reference, report
 from hwprof.api.searching import load_search, search, train
-from hwprof.errors import StoreError
+from hwprof.errors import IncompatibleRunError, StoreError
 from hwprof.measure.records import DeviceOptions
 from hwprof.progress import Progress, ProgressCallback
 from hwprof.results import SearchResult
+from hwprof.store.folder import RUN_FILE, RunFile
 
 STAGES = ("train", "profile", "effects", "reduce", "search", "report")
 STRATEGIES = ("random", "nsga2")
@@ -122,11 +124,18 @@ def quickstart(
         PlanError: there is no such device.
         DeviceUnavailableError: it is not there; nothing has been trained then.
         StoreError: the folder cannot be used, or holds a quickstart that was asked otherwise.
+        IncompatibleRunError: it is that of another run, or of a search.
     """
     from hwprof.devices import device_ref
 
     chosen = settings or QuickstartSettings()
     folder = Path(out)
+    refuse_search_folder(folder)
+    if os.path.exists(folder / RUN_FILE):
+        raise IncompatibleRunError(
+            f"{str(folder)!r} is a run of {RunFile.read(folder).kind!r}, not of a quickstart; name "
+            "another --out"
+        )
     make_folder(folder)
     journal = _Journal(folder, {**asdict(chosen), "device": device, "data": data, "seed": seed})
     # Before minutes of training, not behind them.

@@ -31,6 +31,7 @@ from hwprof.measure.records import (
 from hwprof.measure.timing import calls_per_sample, estimate_call_s, timed_burst
 from hwprof.measure.worker import open_adapter
 from hwprof.protocols import (
+    AdapterAround,
     Check,
     DeviceAdapter,
     Disturbance,
@@ -90,11 +91,12 @@ def open_probing(options: DeviceOptions) -> DeviceAdapter:
     return _ProbingAdapter(adapter, told["probing"])
 
 
-class _ProbingAdapter:
+class _ProbingAdapter(AdapterAround):
     """Passes everything on but what it compiles."""
 
     def __init__(self, inner: DeviceAdapter, probing: Probing) -> None:
-        self._inner, self._probing = inner, probing
+        super().__init__(inner)
+        self._probing = probing
 
     def fingerprint(self) -> Fingerprint:
         """Return the wrapped adapter's facts."""
@@ -121,10 +123,6 @@ class _ProbingAdapter:
         if not self.fingerprint().is_scripted or isinstance(what, str):
             raise CompileError("an injection cannot be put into the calls of this device")
         return _Lengthened(executable, what)
-
-    def close(self) -> None:
-        """Close the wrapped adapter."""
-        self._inner.close()
 
 
 class _DisturbedProbingAdapter(_ProbingAdapter):

@@ -10,10 +10,17 @@ from hwprof.cli import options as opt
 from hwprof.cli import proxyless_options as own
 from hwprof.cli.output import print_json, print_text, say
 from hwprof.cli.progress import ProgressLine
+from hwprof.search.strategy import APART, STRATEGIES
 
 
 def train(
-    out: Annotated[str, opt.named("--out", "Checkpoint to write; called again, training goes on.")],
+    out: Annotated[
+        str,
+        opt.named(
+            "--out",
+            "Checkpoint to write, every 10 s and when interrupted; called again, training goes on.",
+        ),
+    ],
     space: Annotated[
         str | None, typer.Option("--space", help="Train the supernet of this space.")
     ] = None,
@@ -61,9 +68,8 @@ def search(
         str,
         typer.Option(
             "--strategy",
-            help="model-guided, nsga2, evolution, ddpnas, random, or one of another package; "
-            "proxyless, which trains on --data; or te-nas, which needs no training and comes to "
-            "one network of nasbench201.",
+            help=f"{', '.join(STRATEGIES)}, or one of another package; "
+            f"or {'; or '.join(f'{name}, {why}' for name, why in APART.items())}.",
         ),
     ] = "nsga2",
     target_ms: Annotated[

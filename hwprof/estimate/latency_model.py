@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -321,25 +320,6 @@ class AdditiveLatencyModel:
         found = self.fingerprint.differences(other)
         what = "; ".join(f"{name} {mine!r}, not {yours!r}" for name, (mine, yours) in found.items())
         raise IncompatibleRunError(f"the latency model was fitted for {what}: {ways}")
-
-    def save(self, path: str | Path) -> None:
-        """Write the model as ``.npz``: plain arrays, and its metadata as JSON."""
-        from hwprof.estimate.latency_model_file import write_model
-
-        write_model(self, Path(path))
-
-    @classmethod
-    def load(cls, path: str | Path, space: DesignSpace | None = None) -> AdditiveLatencyModel:
-        """Read a model; ``space`` is needed where its name is not a registered one.
-
-        Raises:
-            FormatVersionError: the file is of another version.
-            StoreError: it cannot be read.
-            IncompatibleRunError: ``space`` is not the one of the file.
-        """
-        from hwprof.estimate.latency_model_file import read_model
-
-        return read_model(Path(path), space)
 
     @cached_property
     def _levels(self) -> list[Floats]:

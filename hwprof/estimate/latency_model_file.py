@@ -28,7 +28,11 @@ READABLE = (1, FORMAT)
 
 
 def write_model(model: AdditiveLatencyModel, path: Path) -> None:
-    """Write the model so that the same model gives the same bytes; replaces the file at once."""
+    """Write the model so that the same model gives the same bytes; replaces the file at once.
+
+    Raises:
+        StoreError: the folder is missing, read-only or full.
+    """
     meta = {
         "format": FORMAT,
         "kind": "additive_latency_model",
@@ -61,8 +65,18 @@ def write_model(model: AdditiveLatencyModel, path: Path) -> None:
         ) from error
 
 
-def read_model(path: Path, space: DesignSpace | None) -> AdditiveLatencyModel:
-    """Read a model that :func:`write_model` wrote."""
+def read_model(path: Path, space: DesignSpace | None = None) -> AdditiveLatencyModel:
+    """Read a model that :func:`write_model` wrote.
+
+    Args:
+        path: the file.
+        space: the model's; needed where its name is not a registered one.
+
+    Raises:
+        FormatVersionError: the file is of another version.
+        StoreError: it cannot be read.
+        IncompatibleRunError: ``space`` is not the one of the file.
+    """
     meta, arrays = _read_file(path)
     facts = meta["space"]
     space = _named_space(facts) if space is None else space
@@ -98,7 +112,9 @@ def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     except (ValueError, KeyError, RecursionError) as error:
         raise StoreError(f"cannot read {str(path)!r} as a latency model: {error}") from error
     if not isinstance(meta, dict) or meta.get("kind") != "additive_latency_model":
-        raise StoreError(f"{str(path)!r} is no latency model; expected a file of the model's save")
+        raise StoreError(
+            f"{str(path)!r} is no latency model; expected one that `hwprof adapt` wrote"
+        )
     if meta.get("format") not in READABLE:
         raise FormatVersionError(
             f"{str(path)!r} has format {meta.get('format')!r}; this version reads {READABLE[0]} and {FORMAT}: "

@@ -24,6 +24,7 @@ from hwprof.estimate.block_table import (
 from hwprof.estimate.design_matrix import DesignMatrix
 from hwprof.estimate.friendliness import fit_friendliness
 from hwprof.estimate.latency_model import AdditiveLatencyModel
+from hwprof.estimate.latency_model_file import read_model
 from hwprof.estimate.pinned_effects import fit_pinned
 from hwprof.estimate.prior import directions
 from hwprof.isolated import isolated_table
@@ -140,7 +141,7 @@ def run_latency_model(run: Run) -> AdditiveLatencyModel:
                 f"{str(run.path)!r} holds an interrupted transfer, without its model; call the same "
                 "`hwprof adapt` again to finish it"
             )
-        return AdditiveLatencyModel.load(run.path / ADAPTED_MODEL, space)
+        return read_model(run.path / ADAPTED_MODEL, space)
     blocks = _table(run)
     if blocks:
         if not has_constant(blocks):

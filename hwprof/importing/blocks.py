@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from hwprof.errors import DataError, SpaceError
+from hwprof.errors import DataError, SpaceError, either
 from hwprof.importing import pace
 from hwprof.importing.tables import LatencyColumns, Row, Table, latency_columns
 from hwprof.space import SKIP, DesignSpace, Slot
@@ -104,6 +104,6 @@ def require_resolution(table: Table, space: DesignSpace, found: set[int]) -> Non
     """Refuse a table that has no line for the input size that was asked for."""
     if space.resolution_px not in found:
         raise table.wrong(
-            f"has no line for {space.resolution_px} px; it has {sorted(found)}: "
+            f"has no line for {space.resolution_px} px; it has {either(sorted(found))}: "
             "choose one of those with --resolution"
         )

@@ -21,7 +21,7 @@ from hwprof.measure.group import Campaign, Group
 from hwprof.measure.labelling import Labeller
 from hwprof.measure.level import rounds_done
 from hwprof.measure.load import LoadMonitor, check_quiet, check_threads
-from hwprof.measure.pool import Pool
+from hwprof.measure.pool import Pool, refusal
 from hwprof.measure.process import living_pids
 from hwprof.measure.records import (
     DeviceRef,
@@ -90,6 +90,14 @@ def measure(
     )
     next_worker = _first_free_number({*taken, *(b.worker for b in before)})
     is_fit = False
+    refused = {w.key: why for w in distinct if (why := refusal(device, w)) is not None}
+    for failure in refused.values():
+        if sink is not None:
+            sink.failed(failure)
+        report.finished(failure)
+        yield failure
+    if not (distinct := [w for w in distinct if w.key not in refused]):
+        return
     for turn in turns(groups(distinct, device, plan), plan.sessions):
         looks, is_last = plan.looks_in(turn.session), turn.session == plan.sessions - 1
         members = [

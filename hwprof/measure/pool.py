@@ -13,8 +13,9 @@ from typing import Protocol, Self
 from hwprof.errors import DeviceUnavailableError, PlanError
 from hwprof.measure import machine, wire
 from hwprof.measure.process import LINK, Interpreter, Worker, WorkerFault
-from hwprof.measure.records import PROTOCOL_VERSION, DeviceRef, Fingerprint
+from hwprof.measure.records import PROTOCOL_VERSION, DeviceRef, Failure, Fingerprint
 from hwprof.measure.worker import load_factory
+from hwprof.workload import Workload
 
 START_TIMEOUT_S = 120.0
 """Importing a runtime from a cold disk may take long; nothing is measured meanwhile."""
@@ -91,6 +92,19 @@ def launcher_for(ref: DeviceRef) -> Launcher:
         return HostLauncher(memory=ref.memory)
     launcher: Launcher = load_factory(ref.name, ref.launcher)(ref)
     return launcher
+
+
+def refusal(ref: DeviceRef, workload: Workload) -> Failure | None:
+    """Return why a device does not take a workload, as far as shows before workers start.
+
+    What it returns None for is asked of the worker, which has the runtime.
+    """
+    if not ref.refuses:
+        return None
+    reason: str = load_factory(f"the rules of {ref.name}", ref.refuses)(workload, ref.options)
+    if not reason:
+        return None
+    return Failure(workload=workload, stage="supports", kind="unsupported", message=reason)
 
 
 class Pool:

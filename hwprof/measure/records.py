@@ -61,6 +61,8 @@ class DeviceRef:
     """``package.module:function`` that tells the free bytes of the device's own memory, if any."""
     check: str = ""
     """``package.module:function`` that says, before workers start, what it lacks here, if anything."""
+    refuses: str = ""
+    """The same of a workload and the options: why they are not taken, as far as they alone tell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +84,7 @@ class MeasurePlan:
     """A slow mode of a shared machine lasts seconds: this is beyond it."""
     round_s: float = 0.0
     """Shortest time from the start of one round to the next, of what a host times and no sustained
-    load warms. A single workload's rounds would
-    else all fall into one slow mode of the machine, and no interval could know."""
+    load warms. A single workload's rounds would else all fall into one slow mode of the machine."""
     min_calls: int = 5
     warmup_calls: int = 3
     warmup_s: float = 0.05

@@ -9,7 +9,7 @@ import numpy as np
 
 from hwprof.errors import CompileError, DeviceError, MeasurementError
 from hwprof.measure.kinds import error_class
-from hwprof.measure.pool import Pool
+from hwprof.measure.pool import Pool, refusal
 from hwprof.measure.process import Worker, WorkerFault
 from hwprof.measure.records import DeviceRef, MeasurePlan
 from hwprof.parts.tracer import LOWEST_BURSTS, lowest
@@ -32,6 +32,9 @@ def trace_workloads(
         DeviceError: the device has no operator trace, or a process did not survive it.
         ModelError: a model cannot be used.
     """
+    for workload in workloads:
+        if (failure := refusal(device, workload)) is not None:
+            raise CompileError(f"{workload.label}: {failure.message}")
     found: list[list[OpTrace]] = [[] for _ in workloads]
     with Pool(device, 0) as pool:
         workers, _ = pool.start(plan.workers)

@@ -23,7 +23,7 @@ from hwprof.measure.labelling import Labeller
 from hwprof.measure.load import LoadMonitor
 from hwprof.measure.measurement import measurement_from
 from hwprof.measure.paired import log_ratios
-from hwprof.measure.pool import Hello, Pool
+from hwprof.measure.pool import Hello, Pool, refusal
 from hwprof.measure.process import Interpreter, Worker, living_pids
 from hwprof.measure.records import (
     DeviceRef,
@@ -138,6 +138,9 @@ def side_by_side(
         PlanError: the machine grants fewer cores than threads are asked for.
         ValueError: the sides need a process each, so they cannot share ``workers``.
     """
+    for side, workload in (("base", pair.base), ("new", pair.new)):
+        if (failure := refusal(device, workload)) is not None:
+            return PairFailed(side=side, failure=failure)
     if workers is not None:
         return _timed(_Race(pair, device, plan, workers.pool, workers), gate, cap_s, tell, clock)
     with Pool(device, 0) as pool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from hwprof.errors import SpaceError
+from hwprof.errors import SpaceError, either
 from hwprof.space.fields import is_whole
 
 SKIP = "skip"
@@ -88,11 +88,11 @@ class Architecture:
         """
         if not isinstance(data, Mapping):
             raise SpaceError(f"an architecture is a JSON object, not {type(data).__name__}")
-        known = {"space", "resolution_px", "units", "stem_depth", "widths", "cell", "channels"}
-        unknown = sorted(set(data) - known)
+        known = ("space", "resolution_px", "units", "cell", "stem_depth", "widths", "channels")
+        unknown = sorted(set(data) - set(known))
         if unknown:
             raise SpaceError(
-                f"unknown field {unknown[0]!r} in the architecture; known are {sorted(known)}"
+                f"unknown field {unknown[0]!r} in the architecture; expected {either(known)}"
             )
         space = data.get("space")
         if not isinstance(space, str):

@@ -67,7 +67,7 @@ def _read_architecture_file(path: str) -> str:
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise SpaceError(
             f"no architecture {path!r}: {hint}expected a JSON file, '-' for standard input, or "
-            f"one of {list(NAMED_ARCHITECTURES)}"
+            f"one of {', '.join(NAMED_ARCHITECTURES)}"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise SpaceError(

@@ -77,5 +77,5 @@ def make_piece(name: str, place: Place) -> Piece:
         return piece
     raise SpaceError(
         f"{name!r} is no block; expected 'mbconv_k5_e3' with an odd kernel, or a name of a family "
-        f"of your own (known patterns: {list(FAMILIES)})"
+        f"of your own (known patterns: {', '.join(FAMILIES)})"
     )

@@ -8,7 +8,7 @@ from dataclasses import fields
 from functools import lru_cache
 from typing import Any
 
-from hwprof.errors import SpaceError
+from hwprof.errors import SpaceError, either
 from hwprof.space.architecture import Architecture
 from hwprof.space.catalog import CATALOG
 from hwprof.space.own import ENVIRONMENT, load_all, own_space, own_space_names
@@ -46,7 +46,7 @@ def named_space(name: str, resolution_px: int | None = None) -> DesignSpace:
     if space is None:
         known = space_names()
         close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"expected one of {list(known)}"
+        hint = f"did you mean {close[0]!r}?" if close else f"expected {either(known)}"
         raise SpaceError(
             f"unknown design space {name!r}: {hint} (a reduced space is given as a .yaml file; "
             f"one of your own too, or by {ENVIRONMENT}=my_space.yaml)"
@@ -71,7 +71,7 @@ def piece_from_json(data: Mapping[str, Any]) -> Piece:
         load_all()
     if kind not in PIECES:
         raise SpaceError(
-            f"unknown kind of block {data.get('kind')!r}; expected one of {sorted(PIECES)}"
+            f"unknown kind of block {data.get('kind')!r}; expected {either(sorted(PIECES))}"
         )
     cls = PIECES[kind]
     names = {f.name for f in fields(cls)}
@@ -81,5 +81,8 @@ def piece_from_json(data: Mapping[str, Any]) -> Piece:
     if cls is ChainPiece:
         given["pieces"] = tuple(map(piece_from_json, given.get("pieces", ())))
     if set(given) != names:
-        raise SpaceError(f"a {kind!r} block has the fields {sorted(names)}, not {sorted(given)}")
+        raise SpaceError(
+            f"a {kind!r} block has the fields {', '.join(sorted(names))}, not "
+            f"{', '.join(sorted(given)) or 'none'}"
+        )
     return cls(**given)

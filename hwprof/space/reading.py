@@ -198,9 +198,9 @@ def _drop_to_data(drop: Drop) -> dict[str, Any]:
 
 
 def _read_drop(data: object) -> Drop:
-    known = {"rule", "unit", "layer", "block", "depth", "latency_s", "accuracy_pct", "why"}
-    if not isinstance(data, dict) or "rule" not in data or set(data) - known:
-        raise SpaceError(f"a drop is {data!r}; expected the fields {sorted(known)}")
+    known = ("rule", "unit", "layer", "block", "depth", "latency_s", "accuracy_pct", "why")
+    if not isinstance(data, dict) or "rule" not in data or set(data) - set(known):
+        raise SpaceError(f"a drop is {data!r}; expected the fields {', '.join(known)}")
     return Drop(
         rule=data["rule"],
         unit=data.get("unit"),
@@ -222,5 +222,5 @@ def _read_interval(data: object) -> Interval | None:
         or set(data) != set(names)
         or not all(map(_is_number, data.values()))
     ):
-        raise SpaceError(f"an interval is {data!r}; expected the numbers {list(names)}")
+        raise SpaceError(f"an interval is {data!r}; expected the numbers {', '.join(names)}")
     return Interval(**data)

@@ -13,7 +13,7 @@ from functools import cached_property, partial
 from math import prod
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from hwprof.errors import SpaceError
+from hwprof.errors import SpaceError, either
 from hwprof.space.architecture import Architecture, Slot
 from hwprof.space.pieces import BlockPlace, Piece
 from hwprof.space.space import Alive, DesignSpace
@@ -171,8 +171,7 @@ class SlottedSpace(DesignSpace):
         for unit, depth in enumerate(depths):
             if depth not in self.depths(unit):
                 raise SpaceError(
-                    f"max_depth of unit {unit} is {depth}; expected one of "
-                    f"{list(self.depths(unit))}"
+                    f"max_depth of unit {unit} is {depth}; expected {either(self.depths(unit))}"
                 )
         for slot in alive:
             self.choices(Slot(*slot))
@@ -285,7 +284,7 @@ class SlottedSpace(DesignSpace):
         for factor, level in zip(self.factors, self.factor_levels(arch), strict=True):
             if level not in factor.levels:
                 raise SpaceError(
-                    f"{factor.name} is {level}; {self.name} expects one of {list(factor.levels)}"
+                    f"{factor.name} is {level}; {self.name} expects {either(factor.levels)}"
                 )
 
     def _check_unit(self, unit: int, blocks: tuple[str, ...]) -> None:
@@ -307,7 +306,7 @@ class SlottedSpace(DesignSpace):
         if not wanted:
             raise SpaceError(
                 f"unit {slot.unit} layer {slot.layer} would have no block left; "
-                f"keep at least one of {list(choices)}"
+                f"keep {either(choices)}"
             )
         return tuple(block for block in choices if block in wanted)
 
@@ -319,8 +318,8 @@ class SlottedSpace(DesignSpace):
     def _wrong_block(self, slot: Slot, block: str) -> str:
         dropped = " (dropped by the reduction)" if block in self.candidates[slot] else ""
         return (
-            f"unit {slot.unit} layer {slot.layer} holds {block!r}{dropped}; expected one of "
-            f"{list(self.choices(slot))}"
+            f"unit {slot.unit} layer {slot.layer} holds {block!r}{dropped}; expected "
+            f"{either(self.choices(slot))}"
         )
 
     @cached_property

@@ -87,7 +87,7 @@ class DesignSpace(ABC):
         if slot not in self.alive or slot.layer >= self.max_depth[slot.unit]:
             raise SpaceError(
                 f"{self.name} has no layer {slot.layer} in unit {slot.unit}; "
-                f"its units have up to {list(self.max_depth)} layers"
+                f"its units have up to {', '.join(map(str, self.max_depth))} layers"
             )
         return self.alive[slot]
 

@@ -52,7 +52,7 @@ class RunFile:
             "request": self.request,
         }
         with explained(folder):
-            write_whole(folder / RUN_FILE, f"{json.dumps(data, indent=1)}\n".encode())
+            write_whole(folder / RUN_FILE, f"{json.dumps(data, indent=1)}\n".encode(), alone=True)
 
     @classmethod
     def read(cls, folder: Path) -> RunFile:

@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from hwprof.errors import DataError, MissingExtraError
+from hwprof.errors import DataError, MissingExtraError, either
 from hwprof.npz import MEMORY_SHARE, load_arrays
 
 if TYPE_CHECKING:
@@ -145,14 +145,14 @@ def read_archive(path: Path, wanted: Wanted) -> RawImages:
         return _read_jpegs(path, arrays, wanted)
     if not {"images", "labels"} <= set(arrays):
         raise DataError(
-            f"{str(path)!r} holds the arrays {sorted(arrays)}; expected images and labels, or "
+            f"{str(path)!r} holds the arrays {', '.join(sorted(arrays))}; expected images and labels, or "
             "data, offset and label (JPEG)"
         )
     for prefix in SPLIT_PREFIXES:
         lacking = [n for n in (f"{prefix}images", f"{prefix}labels") if n not in arrays]
         if len(lacking) == 1:
             raise DataError(
-                f"{str(path)!r} holds the arrays {sorted(arrays)} but no {lacking[0]}; expected "
+                f"{str(path)!r} holds the arrays {', '.join(sorted(arrays))} but no {lacking[0]}; expected "
                 "images and labels of a split, or neither"
             )
     labels = {
@@ -188,7 +188,8 @@ def _read_classes(folder: Path, classes: Sequence[str], wanted: Wanted) -> RawSp
     for found in _folders(folder):
         if found.name not in classes:
             raise DataError(
-                f"{str(found)!r} is a class that the training images lack; expected {list(classes)}"
+                f"{str(found)!r} is a class that the training images lack; expected "
+                f"{either(classes)}"
             )
         files = sorted(p for p in found.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
         if not files:

@@ -179,8 +179,8 @@ def _read(source: str, wanted: Wanted) -> RawImages:
     extra = _read_path(Path(second), wanted)
     if extra.classes != raw.classes:
         raise DataError(
-            f"{second!r} has the classes {list(extra.classes)}; expected those of {first!r}: "
-            f"{list(raw.classes)}"
+            f"{second!r} has the classes {', '.join(extra.classes)}; expected those of {first!r}: "
+            f"{', '.join(raw.classes)}"
         )
     return RawImages(classes=raw.classes, splits={**raw.splits, "test": extra.splits["train"]})
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -30,8 +29,10 @@ from hwprof.errors import (
     StoreError,
     next_step,
 )
+from hwprof.files import write_whole
 from hwprof.search.data.tasks import ImageTask, load_task
 from hwprof.search.learning import parallel
+from hwprof.search.learning.memory import refuse_too_large
 from hwprof.search.supernets.ofa_weights import is_published
 from hwprof.space import DesignSpace, get_space
 
@@ -164,15 +165,9 @@ def save_checkpoint(
     # Into memory first: torch makes a RuntimeError of its own of a disk that is full.
     whole = io.BytesIO()
     torch.save(content, whole)
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("wb") as file:
-            file.write(whole.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        write_whole(path, whole.getbuffer(), alone=True)  # :func:`only_writer`
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise _refused(path, error) from error
 
 
@@ -195,6 +190,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         ) from error
     # On a file that is none, or none any more, the unpickler raises whatever its bytes lead it to.
     except Exception as error:
+        refuse_too_large(path, error)
         if is_published(path):
             raise DataError(
                 f"{str(path)!r} is a published once-for-all supernet, which needs no training; take "

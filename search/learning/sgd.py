@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -171,7 +174,8 @@ class Training:
             with only_writer(self.out):
                 # Another training may have gone on between the look and the lock.
                 if not self._take_up(resume):
-                    self._train(progress)
+                    with signals_held() as held:
+                        self._train(progress, held)
         return self.meta
 
     def _take_up(self, resume: bool) -> bool:
@@ -182,7 +186,7 @@ class Training:
         parallel.wait()
         return parallel.decided_by_first(self.meta.finished)
 
-    def _train(self, progress: ProgressCallback | None) -> None:
+    def _train(self, progress: ProgressCallback | None, held: list[int]) -> None:
         self.module.train()
         clock = _Clock(before_s=self.meta.seconds)
         pace = Pace(total=self.meta.n_steps, done_before=self.meta.step)
@@ -193,8 +197,17 @@ class Training:
                 self._step(batch)
                 if clock.due("progress", PROGRESS_INTERVAL_S) and progress is not None:
                     progress(self._progress(pace))
-                if clock.due("checkpoint", CHECKPOINT_INTERVAL_S):
+                interrupted = parallel.decided_by_first(bool(held))
+                if interrupted or clock.due("checkpoint", CHECKPOINT_INTERVAL_S):
                     self._save(clock)
+                if interrupted:
+                    log.warning(
+                        "interrupted: the checkpoint of step %d in %r is written; the same "
+                        "command goes on with it",
+                        self.meta.step,
+                        str(self.out),
+                    )
+                    raise KeyboardInterrupt
             first_step = 0
             parallel.average_statistics(self.module)
             if self._out_of_time(clock, epoch):
@@ -310,6 +323,37 @@ class Training:
             f"(epoch {epoch} of {self.settings.epochs}); {kept}; train anew, into another --out, "
             f"with {remedy}"
         )
+
+
+@contextmanager
+def signals_held() -> Iterator[list[int]]:
+    """Collect Ctrl-C and SIGTERM, and deliver the first at the end: a step is not to be torn.
+
+    A second one acts at once. Signals that are ignored stay so; outside of the main thread, which
+    alone may do this, nothing is held.
+    """
+    held: list[int] = []
+    before: dict[int, Any] = {}
+
+    def hold(number: int, frame: object) -> None:
+        held.append(number)
+        give_back()
+
+    def give_back() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if (handler := signal.getsignal(number)) not in (signal.SIG_IGN, None):
+                before[number] = handler
+                signal.signal(number, hold)
+    try:
+        yield held
+    finally:
+        give_back()
+        for number in held:
+            signal.raise_signal(number)
 
 
 @dataclass(kw_only=True)

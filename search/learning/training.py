@@ -118,7 +118,8 @@ def train_supernet(
 ) -> TrainSummary:
     """Train all networks of ``space`` at once: every step runs one path, drawn uniformly.
 
-    The checkpoint at ``out`` is written as training goes on. Called again, an interrupted
+    The checkpoint at ``out`` is written every ten seconds, and before Ctrl-C or SIGTERM ends
+    training: what is killed otherwise loses ten seconds at most. Called again, an interrupted
     training goes on from it, and comes to the same weights; a finished one is returned.
 
     Args:

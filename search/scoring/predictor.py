@@ -188,7 +188,7 @@ def _layers(
     expected = {f"{n}.{part}" for n in numbers for part in ("weight", "bias")}
     if not numbers or set(arrays) != expected:
         raise DataError(
-            f"{str(path)!r} holds the arrays {sorted(arrays)}; expected a weight and a bias of "
+            f"{str(path)!r} holds the arrays {', '.join(sorted(arrays))}; expected a weight and a bias of "
             "every layer: 0.weight, 0.bias, 2.weight, 2.bias and so on"
         )
     layers = []

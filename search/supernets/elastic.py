@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hwprof.errors import SpaceError
+from hwprof.errors import SpaceError, either
 from hwprof.graph import piece_graph
 from hwprof.graph.torch_net import function_of, last_uses, module_path
 from hwprof.search.supernets.gates import GatePlan, Mix, mixed
@@ -70,7 +70,7 @@ class ElasticSupernet(Supernet):
         for factor in self.space.factors:
             if factor.name not in plan.factors:
                 raise SpaceError(
-                    f"the plan says nothing of {factor.name}; expected one of {list(factor.levels)}"
+                    f"the plan says nothing of {factor.name}; expected {either(factor.levels)}"
                 )
 
     def _enter(self, plan: GatePlan, x: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from hwprof.errors import DataError, IncompatibleRunError
 from hwprof.graph import Graph, network_graph, to_torch
 from hwprof.graph.ir import Node
 from hwprof.graph.torch_net import module_path
+from hwprof.search.learning.memory import refuse_too_large
 from hwprof.space import Architecture, DesignSpace, Slot, get_space
 
 SHRINKS = ((7, 5), (5, 3))
@@ -153,7 +154,7 @@ def _read(path: Path) -> Mapping[str, Tensor] | None:
     """Return the tensors of a file; None where it is not a plain dict of them.
 
     Raises:
-        DataError: the file cannot be opened.
+        DataError: the file cannot be opened, or does not fit into memory.
     """
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
@@ -162,7 +163,8 @@ def _read(path: Path) -> Mapping[str, Tensor] | None:
             f"cannot read the checkpoint {str(path)!r}: {error.strerror or error}; expected a "
             "file of `hwprof train --out` or a published once-for-all supernet"
         ) from error
-    except Exception:  # noqa: BLE001 - on other files the unpickler raises whatever it comes to
+    except Exception as error:  # noqa: BLE001 - on other files the unpickler raises anything
+        refuse_too_large(path, error)
         return None
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]

@@ -17,7 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from hwprof.errors import SpaceError
+from hwprof.errors import SpaceError, either
 from hwprof.graph import network_graph, piece_graph, to_torch
 from hwprof.search.supernets.gates import GatePlan, mixed, norms_in
 from hwprof.search.supernets.initial import Branched, initialise, start_alike
@@ -172,7 +172,7 @@ class Supernet(nn.Module):
         if stray := sorted(set(plan.blocks) - set(self.space.slots)):
             raise SpaceError(
                 f"the supernet has no layer {stray[0].layer} in unit {stray[0].unit}; its units "
-                f"have up to {list(self.space.max_depth)} layers"
+                f"have up to {', '.join(map(str, self.space.max_depth))} layers"
             )
 
     def _initialise(self, generator: torch.Generator) -> None:
@@ -203,7 +203,7 @@ class Supernet(nn.Module):
         if _block_key(block) not in choices:
             raise SpaceError(
                 f"the supernet has no {block!r} in unit {slot.unit} layer {slot.layer}; expected "
-                f"one of {list(self.space.choices(slot))}"
+                f"{either(self.space.choices(slot))}"
             )
         return choices[_block_key(block)]
 

@@ -6,8 +6,20 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Collection
+from typing import Any, get_args
 
 import pytest
+import typer
+
+from hwprof.api.exporting import EXPORT_FORMATS
+from hwprof.campaign import DESIGNS
+from hwprof.cli.app import app
+from hwprof.measure.records import PRESETS
+from hwprof.search.proxyless.penalties import PenaltyKind
+from hwprof.search.proxyless.steps import MODES
+from hwprof.search.scoring.proxies import PROXIES
+from hwprof.search.strategy import APART, STRATEGIES
 
 HEAVY = {"numpy", "onnx", "onnxruntime", "pandas", "matplotlib", "scipy", "torch", "sklearn"}
 COMMANDS = (
@@ -42,6 +54,26 @@ def test_help_imports_no_heavy_package() -> None:
 
 def test_help_of_a_command_imports_no_heavy_package() -> None:
     assert not HEAVY & loaded_modules("search", "--help")
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "known"),
+    [
+        ("search", "strategy", [*STRATEGIES, *APART]),
+        ("search", "mode", MODES),
+        ("search", "penalty", get_args(PenaltyKind)),
+        ("search", "accuracy", PROXIES),
+        ("search", "preset", PRESETS),
+        ("bench", "preset", PRESETS),
+        ("export", "format_", EXPORT_FORMATS),
+        ("profile", "design", DESIGNS),
+    ],
+)
+def test_help_names_all_that_is_known(command: str, option: str, known: Collection[str]) -> None:
+    # Most of what knows the names imports numpy, which help must not: so the text repeats them.
+    group: Any = typer.main.get_command(app)
+    (help_,) = [p.help for p in group.commands[command].params if p.name == option]
+    assert [name for name in known if name not in help_] == []
 
 
 def test_import_hwprof_imports_no_heavy_package() -> None:

@@ -22,7 +22,7 @@ from hwprof.estimate.block_table import (
 )
 from hwprof.estimate.design_matrix import DesignMatrix
 from hwprof.estimate.friendliness import fit_friendliness
-from hwprof.estimate.latency_model import AdditiveLatencyModel
+from hwprof.estimate.latency_model_file import read_model, write_model
 from hwprof.importing import import_csv
 from hwprof.results import Sample
 from hwprof.space import DesignSpace, get_space, space_names
@@ -187,8 +187,8 @@ def test_an_imported_table_serves_every_command(tmp_path: Path) -> None:
     assert reduction.device == "npu"
     model, device = latency_model(run)
     assert device == "npu"
-    model.save(tmp_path / "model.npz")
-    again = AdditiveLatencyModel.load(tmp_path / "model.npz")
+    write_model(model, tmp_path / "model.npz")
+    again = read_model(tmp_path / "model.npz")
     np.testing.assert_array_equal(again.predict_many(archs), model.predict_many(archs))
 
 

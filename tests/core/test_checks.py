@@ -36,7 +36,7 @@ from hwprof.measure.records import (
 )
 from hwprof.measure.session_spread import FEW_SESSIONS
 from hwprof.measure.worker import open_adapter
-from hwprof.protocols import DeviceAdapter
+from hwprof.protocols import CanBeLost, DeviceAdapter, ReportsWarnings
 from hwprof.workload import Workload
 
 Script = dict[str, Any]
@@ -274,6 +274,21 @@ class TestProbing:
         assert burst.n_samples >= 4
         assert len(host.events) > burst.n_samples  # the batch is chosen by timing a few first
         assert host.events == ["call", 0.125] * (len(host.events) // 2)
+
+    def test_what_the_wrapped_adapter_says_of_itself_is_passed_on(self) -> None:
+        class Lost(HostCalls):
+            warnings = ("a doubt",)
+
+            def is_lost(self) -> bool:
+                return True
+
+        lost, sound = self.open(Lost(), {}), self.open(HostCalls(), {})
+        assert isinstance(lost, CanBeLost)
+        assert isinstance(lost, ReportsWarnings)
+        assert isinstance(sound, CanBeLost)
+        assert lost.is_lost()
+        assert list(lost.warnings) == ["a doubt"]
+        assert not sound.is_lost()
 
     def test_other_workloads_stay_as_they_are(self) -> None:
         host = HostCalls()

@@ -31,3 +31,10 @@ def test_a_full_disk_leaves_the_old_file_alone(tmp_path: Path) -> None:
 def test_a_folder_that_is_missing_is_what_is_told(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere"):
         write_whole(tmp_path / "nowhere" / "x.json", b"new")
+
+
+def test_under_a_lock_what_a_killed_writer_left_is_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    (tmp_path / ".x.json.partial").write_bytes(b"half of a longer")
+    write_whole(path, b"new", alone=True)
+    assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"new"]

@@ -42,6 +42,18 @@ def test_a_search_does_not_hide_another_run(tmp_path: Path) -> None:
         api.search(space="mobile-mini", latency=tmp_path, accuracy="table:a.csv", out=tmp_path)
 
 
+def test_a_quickstart_does_not_write_beside_another_run(tmp_path: Path) -> None:
+    profile, search = tmp_path / "profile", tmp_path / "search"
+    Run.create(profile, "profile", {"space": "mobile-mini"}).close()
+    search.mkdir()
+    (search / "checkpoint.json").write_text("{}")
+    for folder, why in ((profile, "a run of 'profile', not of a quickstart"), (search, "a search")):
+        before = sorted(folder.iterdir())
+        with pytest.raises(IncompatibleRunError, match=why):
+            api.quickstart(folder, device="no-device")
+        assert sorted(folder.iterdir()) == before
+
+
 def test_another_question_is_refused_before_the_search_begins(tmp_path: Path) -> None:
     FinalistMeasurer(tmp_path, "null", DeviceOptions(), "quick", 0, None)([arch()])
     with pytest.raises(IncompatibleRunError, match=r"options\.batch 1, not 2"):

@@ -14,6 +14,7 @@ from hwprof.estimate.design_matrix import DesignMatrix
 from hwprof.estimate.interactions import Interactions
 from hwprof.estimate.latency_fit import additive, with_interactions
 from hwprof.estimate.latency_model import AdditiveLatencyModel
+from hwprof.estimate.latency_model_file import read_model, write_model
 from hwprof.estimate.least_squares import partial_ridge_fit
 from hwprof.results import Sample
 from hwprof.space import Architecture, get_space
@@ -223,8 +224,8 @@ def test_gradients_flow_through_pairs() -> None:
 
 def test_terms_survive_a_file(tmp_path: Path) -> None:
     found = model(0.4e-3)
-    found.save(tmp_path / "model.npz")
-    again = AdditiveLatencyModel.load(tmp_path / "model.npz")
+    write_model(found, tmp_path / "model.npz")
+    again = read_model(tmp_path / "model.npz")
     assert again.tested == found.tested
     archs = draw(20, 6)
     np.testing.assert_array_equal(again.predict_many(archs), found.predict_many(archs))

@@ -221,7 +221,7 @@ def test_restricting_keeps_the_base_order_and_reports_itself(name: str) -> None:
         small.restrict({slot: (choices[1],)})
     with pytest.raises(SpaceError, match="would have no block left"):
         space.restrict({slot: ()})
-    with pytest.raises(SpaceError, match="'conv9'; expected one of"):
+    with pytest.raises(SpaceError, match=r"'conv9'; expected [\w.]+, .* or [\w.]+$"):
         space.restrict({slot: ("conv9",)})
     with pytest.raises(SpaceError, match="no layer 9 in unit 0"):
         space.restrict({Slot(0, 9): choices})
@@ -274,7 +274,7 @@ def test_depth_limits() -> None:
 
 
 def test_skip_spaces_have_no_depth_to_cap() -> None:
-    with pytest.raises(SpaceError, match="max_depth of unit 0 is 3; expected one of \\[4\\]"):
+    with pytest.raises(SpaceError, match=r"max_depth of unit 0 is 3; expected 4$"):
         get_space("proxylessnas").restrict({}, (3, 4, 4, 4, 4, 1))
 
 

@@ -82,7 +82,7 @@ def test_blocks_come_expansion_by_expansion() -> None:
     ("name", "message"),
     [
         ("proxylesnas", "unknown design space 'proxylesnas': did you mean 'proxylessnas'"),
-        ("nothing-like-it", "expected one of"),
+        ("nothing-like-it", r"expected proxylessnas, .* or mobile-mini"),
         ("nowhere.yaml", "cannot read the space 'nowhere.yaml'"),
     ],
 )
@@ -150,7 +150,7 @@ def test_a_folder_is_no_architecture(tmp_path: Path) -> None:
         (replace(MINI, units=((), *MINI.units[1:])), "unit 0 has 0 layers; .* expects 1 to 3"),
         (replace(MINI, units=MINI.units[:2]), "has 2 units; mobile-mini has 3"),
         (replace(MINI, stem_depth=2), "neither cell, stem_depth nor widths"),
-        (replace(RESNET, stem_depth=1), r"stem_depth is 1; .* one of \[0, 2\]"),
+        (replace(RESNET, stem_depth=1), r"stem_depth is 1; .* expects 0 or 2"),
         (replace(RESNET, stem_depth=None), '"stem_depth": 0 or 2'),
         (replace(RESNET, widths=(0, 0, 0, 0, 3, 0)), "width_u2 is 3"),
         (replace(RESNET, widths=(0, 0)), r"widths are \[0, 0\]; .* six indices"),

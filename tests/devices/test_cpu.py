@@ -215,6 +215,8 @@ def test_an_open_number_of_dimensions_is_bound(tmp_path: Path) -> None:
     )
     (found,) = compiled(Workload.from_file(path, (spec("x", 2, 3),))).outputs()
     assert found.shape == (2, 3)
+    with pytest.raises(ModelError, match="'x' has an open number of dimensions: give its shape"):
+        compiled(Workload.from_file(path))
 
 
 def test_inputs_are_seeded_and_never_zero() -> None:

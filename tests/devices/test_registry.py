@@ -2,20 +2,60 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
 import pytest
 
 import hwprof.devices as registry
-from hwprof.errors import DeviceUnavailableError, PlanError
-from hwprof.measure.records import DeviceOptions, DeviceRef
+from hwprof.errors import CompileError, DeviceUnavailableError, PlanError
+from hwprof.measure.engine import measure
+from hwprof.measure.records import DeviceOptions, DeviceRef, Failure, Precision, plan_for
+from hwprof.parts.tracing import trace_workloads
+from hwprof.regression.gate import Gate
+from hwprof.regression.side_by_side import Pair, PairFailed, side_by_side
+from hwprof.workload import Workload
 
 
 def test_reference_is_inert_data() -> None:
     options = DeviceOptions(threads=2)
     ref = registry.device_ref("cpu", options)
-    assert ref == DeviceRef(name="cpu", factory="hwprof.devices.cpu:CpuAdapter", options=options)
+    assert ref == DeviceRef(
+        name="cpu",
+        factory="hwprof.devices.cpu:CpuAdapter",
+        options=options,
+        refuses="hwprof.devices.cpu:refuses",
+    )
+
+
+@pytest.mark.parametrize(
+    ("device", "file", "precision", "reason"),
+    [
+        ("cpu", "m.tflite", "fp32", "'m.tflite' is no .onnx file, which cpu reads"),
+        ("cpu", "m.onnx", "int8", "cpu runs fp32 only, not 'int8'"),
+        ("cpu-torch", "m.onnx", "fp32", "'m.onnx' is a model file, which torch does not run"),
+        ("openvino", "m.pt", "fp32", "'m.pt' is neither of the files that openvino reads"),
+        ("tflite@ssh://pi@board", "m.onnx", "fp32", "'m.onnx' is no .tflite file"),
+        ("tflite", "m.tflite", "int8", "'m.tflite' is run as it is, not as 'int8'"),
+    ],
+)
+def test_what_a_device_never_takes_is_told_before_workers_start(
+    device: str, file: str, precision: Precision, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("measure.engine", "parts.tracing", "regression.side_by_side"):
+        monkeypatch.setattr(f"hwprof.{module}.Pool", None)
+    workload = Workload(role="model", label=file, path=file)
+    ref = registry.device_ref(device, DeviceOptions(precision=precision))
+    (result,) = measure([workload], ref, plan_for("quick"))
+    assert isinstance(result, Failure)
+    assert result.why.startswith(f"supports failed (unsupported): {reason}")
+    pair = Pair(label=file, base=workload, new=workload)
+    found = side_by_side(pair, ref, Gate())
+    assert isinstance(found, PairFailed)
+    assert found.failure == result
+    with pytest.raises(CompileError, match=re.escape(reason)):
+        trace_workloads([workload], ref, plan_for("quick"))
 
 
 def test_unknown_device_names_the_nearest() -> None:

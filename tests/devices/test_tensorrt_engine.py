@@ -176,7 +176,7 @@ def test_a_failed_write_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 def test_what_a_process_left_half_written_goes_in_time(tmp_path: Path) -> None:
-    left, writing = tmp_path / "engine-a.7.part", tmp_path / "engine-b.8.part"
+    left, writing = tmp_path / ".a.trt.7.partial", tmp_path / ".b.trt.8.partial"
     for part in (left, writing):
         part.write_bytes(bytes(10))
     os.utime(left, (100.0, 100.0))

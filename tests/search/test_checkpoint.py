@@ -18,6 +18,7 @@ from hwprof.search.learning.checkpoint import (
 )
 from hwprof.search.learning.sgd import TrainSettings
 from hwprof.search.learning.training import train_supernet
+from hwprof.search.supernets.ofa_weights import is_published
 from hwprof.space import MBConvSpace, UnitLayout
 from hwprof.space.pieces import Activation
 from tests.made import own_space
@@ -62,6 +63,24 @@ class TestCheckpoint:
         path.write_bytes(content)
         with pytest.raises(DataError, match="no checkpoint or is damaged"):
             load_checkpoint(path)
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            MemoryError(),
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9"),
+        ],
+    )
+    @pytest.mark.parametrize("read", [load_checkpoint, is_published])
+    def test_a_sound_file_that_does_not_fit_is_not_called_damaged(
+        self, read, error: Exception, finished: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        def load(*_: object, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr(torch, "load", load)
+        with pytest.raises(DataError, match="does not fit into the memory that is free"):
+            read(finished)
 
     def test_a_file_cut_short(self, finished: Path, tmp_path: Path):
         short = tmp_path / "x.pt"

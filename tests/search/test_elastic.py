@@ -241,7 +241,7 @@ def test_extreme_networks_bound_the_costs(thin):
 class TestRefusals:
     def test_a_plan_without_widths(self, thin):
         net = supernet_of(thin, seed=0)
-        with pytest.raises(SpaceError, match="says nothing of stem_depth; expected one of"):
+        with pytest.raises(SpaceError, match="says nothing of stem_depth; expected 0 or 2"):
             net(IMAGES, GatePlan(blocks={}))
 
     def test_a_block_that_a_reduction_dropped_is_named(self, thin):

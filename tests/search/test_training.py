@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -58,6 +59,32 @@ class TestSupernetTraining:
         assert_same_weights(whole, broken)
         assert second.meta.figures == first.meta.figures
         assert second.meta.loss == first.meta.loss
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_a_signal_ends_it_between_steps_with_all_of_them_saved(
+        self, number: int, space, task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog
+    ):
+        ordinary = sgd.Training._step
+
+        def step(self, batch):
+            if self.meta.step == 2:
+                signal.raise_signal(number)
+            ordinary(self, batch)
+
+        def end(number: int, frame: object) -> None:
+            raise Killed
+
+        monkeypatch.setattr(sgd.Training, "_step", step)
+        monkeypatch.setattr(sgd, "CHECKPOINT_INTERVAL_S", math.inf)
+        path, before = tmp_path / "s.pt", signal.signal(number, end)
+        try:
+            with pytest.raises(Killed):
+                train_supernet(space, task, SETTINGS, path)
+            assert signal.getsignal(number) is end
+        finally:
+            signal.signal(number, before)
+        assert load_checkpoint(path).meta.step == 3
+        assert f"the checkpoint of step 3 in {str(path)!r} is written" in caplog.text
 
     def test_the_seed_decides(self, space, task, tmp_path: Path):
         paths = [tmp_path / f"{i}.pt" for i in range(3)]

@@ -18,8 +18,11 @@ from hwprof.devices.agent.board_server import (
 )
 from hwprof.devices.agent.conditions import CampaignLoad, Conditions, Cooling, SustainedLoad
 from hwprof.devices.agent.sensors import Sensors
+from hwprof.devices.agent.supervisor import IDLE_LIMIT_S
 from hwprof.devices.null import NullAdapter
 from hwprof.measure.load import LoadMonitor
+from hwprof.measure.records import PRESETS
+from hwprof.measure.room import GROUP_SIZE
 
 TICKS = 100
 """Of the system's clock, in a second."""
@@ -282,3 +285,8 @@ def test_a_board_tells_that_its_adapter_has_lost_the_device() -> None:
     ):
         adapter: Any = inner
         assert BoardAdapter(adapter, nothing, nothing, nothing, {}).is_lost() is is_lost
+
+
+def test_a_worker_that_waits_for_a_slow_group_is_not_taken_for_left_over() -> None:
+    longest_s = max(GROUP_SIZE * p.workers * p.timeout_s for p in PRESETS.values())
+    assert longest_s < IDLE_LIMIT_S

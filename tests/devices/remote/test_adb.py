@@ -144,3 +144,21 @@ def test_arguments_reach_the_phone_s_shell_whole() -> None:
     assert command[:5] == ["adb", "-s", "PHONE123", "shell", "-T"]
     (line,) = command[5:]
     assert shlex.split(line) == nasty
+
+
+@pytest.mark.parametrize(
+    ("status", "log", "lost"),
+    [
+        (1, "error: closed", True),
+        (1, "* daemon not running\nadb: error: connect failed: closed", True),
+        (1, "error: device offline", True),
+        (255, "", True),
+        (1, "ValueError: I/O operation on closed file.", False),
+        (1, "the model says error: a closed set of classes", False),
+        (1, "device memory is too small for this model", False),
+        (1, "adb: error: failed to copy 'closed.tflite' to '/x': No space left", False),
+    ],
+)
+def test_only_adb_itself_tells_of_a_lost_link(status: int, log: str, lost: bool) -> None:
+    found = AdbTransport(parse_address(URL)).complaint(status, log)
+    assert isinstance(found, LinkLostError) is lost
