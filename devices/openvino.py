@@ -67,6 +67,8 @@ _DTYPES: Mapping[str, str] = {
 """Not all that OpenVINO itself calls equal: it takes numpy's float16 for its bfloat16."""
 _PASSING_ON = frozenset({"Convert", "Reshape", "Squeeze", "Unsqueeze"})
 _MISSING = re.compile(r"No conversion rule found for operations: ([^\n]*)")
+_UNCONVERTED = "OpConversionFailure"
+"""What it says of operators that it has, but not in the way that a sound file uses them."""
 _PLACE = re.compile(r"(Exception from|Check '.*' failed at) \S+:\d+:")
 
 
@@ -176,6 +178,10 @@ class OpenvinoAdapter:
             if missing := _MISSING.search(str(error)):
                 raise CompileError(
                     f"openvino {self._openvino.__version__} lacks the operators {missing[1]}"
+                ) from error
+            if _UNCONVERTED in str(error):
+                raise CompileError(
+                    f"openvino {self._openvino.__version__} cannot convert the model: {_line(error)}"
                 ) from error
             raise ModelError(
                 f"{workload.label!r} is no model that openvino can read ({_line(error)}); "
