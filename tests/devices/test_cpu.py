@@ -121,6 +121,21 @@ def test_open_dimension_is_named_with_what_to_give(two_inputs: Path) -> None:
         compiled(Workload.from_file(two_inputs, (spec("x", 3, 4),)))
 
 
+def test_an_output_of_another_rank_than_the_model_declares_is_run(tmp_path: Path) -> None:
+    # Of a shape that is an input no rank is inferred that a wrong one would be refused for.
+    nodes = [onnx.helper.make_node("Reshape", ["x", "shape"], ["y"])]
+    path = save(
+        tmp_path / "m.onnx",
+        nodes,
+        [("x", FLOAT, [1]), ("shape", INT64, ["rank"])],
+        [("y", FLOAT, [1, "length"])],
+    )
+    executable = compiled(Workload.from_file(path, (spec("shape", 3, dtype="int64"),)))
+    executable.call()
+    assert executable.outputs()[0].ndim == 3
+    assert executable.trace().ops[0].op_type == "Reshape"
+
+
 def test_outputs_that_are_no_tensors_of_numbers_are_named(tmp_path: Path) -> None:
     helper, types = onnx.helper, onnx.TensorProto
     shape = [2, 4]
