@@ -14,7 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwprof.devices.binding import ModelInput, accepted_inputs, bind_inputs
+from hwprof.devices.binding import (
+    ModelInput,
+    accepted_inputs,
+    bind_inputs,
+    drawn_switches,
+)
 from hwprof.devices.host import (
     NARROW_INTEGERS,
     WIDE_INTEGERS,
@@ -259,6 +264,7 @@ class CpuExecutable(HostExecutable):
         specs = bind_inputs(model_inputs(session, workload.inputs), workload.inputs)
         self._names = output_names(session)
         self._inputs = accepted_inputs(specs, workload.seed, self._run)
+        self.warnings = drawn_switches(specs, self._inputs)
         self._call = self._bound(session)
 
     def call(self) -> object:

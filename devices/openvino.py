@@ -18,7 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hwprof.devices.binding import ModelInput, accepted_inputs, bind_inputs
+from hwprof.devices.binding import (
+    ModelInput,
+    accepted_inputs,
+    bind_inputs,
+    drawn_switches,
+)
 from hwprof.devices.host import (
     Array,
     HostExecutable,
@@ -261,6 +266,7 @@ class OpenvinoExecutable(HostExecutable):
         self._n_outputs = len(compiled.outputs)
         self._table_rows = table_rows
         self._inputs = accepted_inputs(specs, workload.seed, self._run)
+        self.warnings = drawn_switches(specs, self._inputs)
         self._run(self._inputs)
 
     def call(self) -> object:

@@ -346,6 +346,7 @@ class Measurement:
             "n_samples": self.n_samples,
             "verdict": self.verdict,
             "evidence": list(self.evidence),
+            "warnings": list(self.loaded.warnings),
             "peak_memory_bytes": self.loaded.peak_memory_bytes,
             "load_s": self.loaded.load_s,
             "artifact_bytes": self.loaded.artifact_bytes,
