@@ -268,9 +268,8 @@ class Loaded:
     load_s: float
     artifact_bytes: int
     peak_memory_bytes: int | None
-    """Memory at its highest while the workload was loaded and run: the device's own where it has
-    some, else resident memory of the process without what its other workloads hold
-    (:mod:`hwprof.measure.memory`). None where it cannot be told."""
+    """At its highest while the workload was loaded and run: the device's own where it has some, else
+    resident memory without what other workloads hold (:mod:`hwprof.measure.memory`), or None."""
     warnings: tuple[str, ...] = ()
 
     @classmethod
