@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from hwprof.devices.host import (
     NARROW_INTEGERS,
@@ -45,6 +48,8 @@ def bind_inputs(model_inputs: Sequence[ModelInput], given: Sequence[InputSpec]) 
     for name in by_name:
         if name not in known:
             raise ModelError(f"the model has no input {name!r}; its inputs are {known}")
+    if unbound := [node for node in model_inputs if node.name not in by_name and _is_open(node)]:
+        raise ModelError(_open_inputs(unbound))
     return [_bind(node, by_name.get(node.name)) for node in model_inputs]
 
 
@@ -73,18 +78,41 @@ def accepted_inputs(
         if all_finite(run(wide)):
             return wide
     narrow = random_inputs(specs, seed, NARROW_INTEGERS)
-    run(narrow)
+    try:
+        run(narrow)
+    except (MeasurementError, ModelError) as error:
+        if not (told := drawn_switches(specs, narrow)):
+            raise
+        raise type(error)(f"{error}; {'; '.join(told)}") from error
     return narrow
+
+
+def drawn_switches(specs: Sequence[InputSpec], arrays: Mapping[str, Array]) -> tuple[str, ...]:
+    """Return what must be said of single numbers that were drawn at random.
+
+    A sampling rate, a flag or a number of rounds may decide what a model does, and so its latency.
+    """
+    return tuple(
+        f"the input {s.name!r} was drawn at random as {arrays[s.name].item()}, which may decide what "
+        f"the model does: give the value that you use, --input {s.text}=VALUE"
+        for s in specs
+        if s.value is None
+        and len(s.shape) <= 1
+        and math.prod(s.shape) == 1
+        and np.dtype(s.dtype).kind in "iub"
+    )
 
 
 def _bind(node: ModelInput, given: InputSpec | None) -> InputSpec:
     dtype = node.dtype
     if dtype is None:
         raise ModelError(
-            f"input {node.name!r} is of type {node.type_name}, which cannot be drawn at random"
+            f"input {node.name!r} is of type {node.type_name}, which cannot be drawn at random: "
+            "export the model with inputs that are tensors of numbers"
         )
     if given is None:
-        return InputSpec(name=node.name, shape=_fixed_shape(node, dtype), dtype=dtype)
+        shape = tuple(d for d in node.shape or () if isinstance(d, int))
+        return InputSpec(name=node.name, shape=shape, dtype=dtype)
     fits = node.shape is None or (
         len(given.shape) == len(node.shape)
         and all(
@@ -98,25 +126,38 @@ def _bind(node: ModelInput, given: InputSpec | None) -> InputSpec:
             f"{list(node.shape or ())}"
         )
     if given.dtype != dtype:
-        shape = "x".join(map(str, given.shape))
         raise ModelError(
             f"input {node.name!r} was given as {given.dtype}; the model expects {dtype}: use "
-            f"--input {node.name}={shape}:{dtype}"
+            f"--input {replace(given, dtype=dtype).text}"
         )
     return given
 
 
-def _fixed_shape(node: ModelInput, dtype: str) -> tuple[int, ...]:
-    if node.shape is None:
-        raise ModelError(
-            f"input {node.name!r} has an open number of dimensions: give its shape, e.g. "
-            f"--input {node.name}=1x3x224x224:{dtype}"
-        )
-    open_dims = [d for d in node.shape if not isinstance(d, int)]
-    if open_dims:
-        example = "x".join(str(d) if isinstance(d, int) else "1" for d in node.shape)
-        raise ModelError(
-            f"input {node.name!r} has the open dimension {str(open_dims[0])!r} in "
-            f"{list(node.shape)}: give its shape, e.g. --input {node.name}={example}:{dtype}"
-        )
-    return tuple(d for d in node.shape if isinstance(d, int))
+def _is_open(node: ModelInput) -> bool:
+    return node.dtype is not None and (
+        node.shape is None or not all(isinstance(d, int) for d in node.shape)
+    )
+
+
+def _open_inputs(nodes: Sequence[ModelInput]) -> str:
+    """Say of all inputs whose shape must be given what to give: one try is enough."""
+    told, examples = [], []
+    for node in nodes:
+        if node.shape is None:
+            told.append(f"input {node.name!r} has an open number of dimensions")
+            sizes = ["1", "3", "224", "224"]
+        else:
+            first = next(d for d in node.shape if not isinstance(d, int))
+            told.append(
+                f"input {node.name!r} has the open dimension {str(first)!r} in {[*node.shape]}"
+            )
+            # A batch of one is what most want; of a length or of pixels any number would mislead.
+            sizes = [
+                str(d) if isinstance(d, int) else "N" if place else "1"
+                for place, d in enumerate(node.shape)
+            ]
+        examples.append(f"--input {node.name}={'x'.join(sizes)}:{node.dtype}")
+    is_asked = any("N" in text.rpartition("=")[2] for text in examples)
+    which = ", with a size of yours for every N" if is_asked else ""
+    its = "its shape" if len(nodes) == 1 else "their shapes"
+    return f"{', '.join(told)}: give {its}, e.g. {' '.join(examples)}{which}"

@@ -10,10 +10,16 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwprof.devices.binding import ModelInput, accepted_inputs, bind_inputs
+from hwprof.devices.binding import (
+    ModelInput,
+    accepted_inputs,
+    bind_inputs,
+    drawn_switches,
+)
 from hwprof.devices.host import (
     NARROW_INTEGERS,
     WIDE_INTEGERS,
@@ -279,11 +285,12 @@ class CpuExecutable(HostExecutable):
         specs = bind_inputs(model_inputs(session, workload.inputs, source), workload.inputs)
         self._names = output_names(session)
         self._inputs = accepted_inputs(specs, workload.seed, self._run)
-        self._binding = self._bound(session)
+        self.warnings = drawn_switches(specs, self._inputs)
+        self._call = self._bound(session)
 
     def call(self) -> object:
         """Run once on the bound inputs."""
-        return self._session.run_with_iobinding(self._binding)
+        return self._call()
 
     def outputs(self, inputs: Arrays | None = None) -> list[Array]:
         """Run once and return the outputs."""
@@ -291,17 +298,12 @@ class CpuExecutable(HostExecutable):
 
     def trace(self) -> OpTrace:
         """Time the operators with the runtime's profiler, in a session of its own."""
-
-        def bind(session: Any) -> Callable[[], object]:
-            binding = self._bound(session)
-            return lambda: session.run_with_iobinding(binding)
-
-        return self._adapter.tracer().trace(self._source, self.call, bind)
+        return self._adapter.tracer().trace(self._source, self.call, self._bound)
 
     def close(self) -> None:
         """Free the session and its buffers."""
         super().close()
-        self._binding = self._session = None
+        self._call = self._session = None
 
     def _run(self, inputs: Arrays) -> list[Array]:
         try:
@@ -311,12 +313,21 @@ class CpuExecutable(HostExecutable):
         return found
 
     def _bound(self, session: Any) -> Any:
-        """Return a binding of the seeded inputs, and of outputs of the shapes they give."""
-        ort = self._adapter._ort
+        """Return what runs a session once on the seeded inputs, into outputs that are kept.
+
+        A binding holds a model to the ranks that it declares for its outputs, which a plain run only
+        warns of: where they are wrong every call makes its outputs anew.
+        """
+        make = self._adapter._ort.OrtValue
+        inputs = {name: make.ortvalue_from_numpy(array) for name, array in self._inputs.items()}
         binding = session.io_binding()
-        for name, array in self._inputs.items():
-            binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
+        for name, value in inputs.items():
+            binding.bind_ortvalue_input(name, value)
         for name, output in zip(self._names, self._run(self._inputs), strict=True):
-            value = ort.OrtValue.ortvalue_from_shape_and_type(output.shape, output.dtype.type)
+            value = make.ortvalue_from_shape_and_type(output.shape, output.dtype.type)
             binding.bind_ortvalue_output(name, value)
-        return binding
+        try:
+            session.run_with_iobinding(binding)
+        except RuntimeError:
+            return partial(session.run_with_ort_values, self._names, inputs)
+        return partial(session.run_with_iobinding, binding)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hwprof.devices.binding import accepted_inputs
+from hwprof.devices.binding import accepted_inputs, drawn_switches
 from hwprof.devices.host import (
     Array,
     HostExecutable,
@@ -129,6 +129,7 @@ class CpuTorchExecutable(HostExecutable):
         self._module = module
         self._label = workload.label
         arrays = accepted_inputs(specs, workload.seed, self.outputs)
+        self.warnings = drawn_switches(specs, arrays)
         self._inputs = tensors_of(arrays)
         self.outputs(arrays)
 

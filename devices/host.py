@@ -115,9 +115,14 @@ def random_array(
 def random_inputs(
     specs: Sequence[InputSpec], seed: int, integers: int = WIDE_INTEGERS
 ) -> dict[str, Array]:
-    """Return one array for every input, in order, drawn from ``seed``."""
+    """Return one array for every input, in order: of the value given, else drawn from ``seed``."""
     rng = np.random.default_rng([seed, 1])
-    return {s.name: random_array(s.shape, np.dtype(s.dtype), rng, integers) for s in specs}
+    return {
+        s.name: random_array(s.shape, np.dtype(s.dtype), rng, integers)
+        if s.value is None
+        else np.full(s.shape, s.value, np.dtype(s.dtype))
+        for s in specs
+    }
 
 
 def load_callable(target: str) -> object:
@@ -151,6 +156,8 @@ class HostExecutable(ABC):
     """
 
     provider: str
+    warnings: tuple[str, ...] = ()
+    """What must be said beside every result of it."""
 
     def __init__(self, *, load_s: float, artifact_bytes: int) -> None:
         self._load_s = load_s
@@ -178,7 +185,10 @@ class HostExecutable(ABC):
     def loaded(self) -> Loaded:
         """Load time and artifact size; the process that it runs in meters its memory."""
         return Loaded(
-            load_s=self._load_s, artifact_bytes=self._artifact_bytes, peak_memory_bytes=None
+            load_s=self._load_s,
+            artifact_bytes=self._artifact_bytes,
+            peak_memory_bytes=None,
+            warnings=self.warnings,
         )
 
     def check(self, reference: Sequence[Array] | None = None) -> Check:

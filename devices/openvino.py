@@ -18,7 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hwprof.devices.binding import ModelInput, accepted_inputs, bind_inputs
+from hwprof.devices.binding import (
+    ModelInput,
+    accepted_inputs,
+    bind_inputs,
+    drawn_switches,
+)
 from hwprof.devices.host import (
     Array,
     HostExecutable,
@@ -67,6 +72,8 @@ _DTYPES: Mapping[str, str] = {
 """Not all that OpenVINO itself calls equal: it takes numpy's float16 for its bfloat16."""
 _PASSING_ON = frozenset({"Convert", "Reshape", "Squeeze", "Unsqueeze"})
 _MISSING = re.compile(r"No conversion rule found for operations: ([^\n]*)")
+_UNCONVERTED = "OpConversionFailure"
+"""What it says of operators that it has, but not in the way that a sound file uses them."""
 _PLACE = re.compile(r"(Exception from|Check '.*' failed at) \S+:\d+:")
 
 
@@ -181,6 +188,10 @@ class OpenvinoAdapter:
                 raise CompileError(
                     f"openvino {self._openvino.__version__} lacks the operators {missing[1]}"
                 ) from error
+            if _UNCONVERTED in str(error):
+                raise CompileError(
+                    f"openvino {self._openvino.__version__} cannot convert the model: {_line(error)}"
+                ) from error
             raise ModelError(
                 f"{workload.label!r} is no model that openvino can read ({_line(error)}); "
                 "expected an .onnx or .tflite file, export it again"
@@ -259,6 +270,7 @@ class OpenvinoExecutable(HostExecutable):
         self._n_outputs = len(compiled.outputs)
         self._table_rows = table_rows
         self._inputs = accepted_inputs(specs, workload.seed, self._run)
+        self.warnings = drawn_switches(specs, self._inputs)
         self._run(self._inputs)
 
     def call(self) -> object:

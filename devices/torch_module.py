@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,7 @@ def module_of(workload: Workload, batch: int) -> tuple[nn.Module, list[InputSpec
                 f"{workload.target!r} needs its inputs' shapes: give each in order, e.g. "
                 "--input x=1x3x224x224:float32"
             )
+        _require_order(module, specs)
         return module, specs
     graph = workload_graph(workload)
     first = graph.inputs[0]
@@ -140,6 +142,25 @@ def not_taken(label: str, shapes: list[list[int]], error: Exception) -> ModelErr
         f"{label!r} does not take inputs of the shapes {shapes}: "
         f"{type(error).__name__}: {error}; give them in order with --input"
     )
+
+
+def _require_order(module: nn.Module, specs: Sequence[InputSpec]) -> None:
+    """Refuse inputs that are named after other arguments than those that they would be given for.
+
+    Raises:
+        ModelError: one has the name of an argument that stands in another place.
+    """
+    try:
+        names = list(inspect.signature(module.forward).parameters)
+    except (TypeError, ValueError):  # compiled, it may not tell
+        return
+    for place, spec in enumerate(specs):
+        if spec.name in names and names.index(spec.name) != place:
+            raise ModelError(
+                f"inputs are given in order, and {spec.name!r} is number {place + 1} of them but "
+                f"number {names.index(spec.name) + 1} of the module's arguments ({', '.join(names)}): give "
+                "those before it too, or wrap the module in one that takes what you give"
+            )
 
 
 def _user_module(target: str) -> nn.Module:

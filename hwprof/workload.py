@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from hwprof.errors import ModelError
 from hwprof.space.architecture import Architecture
@@ -28,11 +28,30 @@ _LONGEST_ENTRY_BYTES = 2**8
 
 @dataclass(frozen=True, kw_only=True)
 class InputSpec:
-    """One input of a user's model: ``--input NAME=1x3x224x224:float32``."""
+    """One input of a user's model: ``--input NAME=1x3x224x224:float32``, ``--input NAME=:int64=8``."""
 
     name: str
     shape: tuple[int, ...]
     dtype: str = "float32"
+    value: float | None = None
+    """What every entry of it is; None draws them at random."""
+
+    @property
+    def text(self) -> str:
+        """The input as ``--input`` takes it."""
+        given = "" if self.value is None else f"={self.value}"
+        return f"{self.name}={'x'.join(map(str, self.shape))}:{self.dtype}{given}"
+
+    def to_json(self) -> list[Any]:
+        """Return the input as plain data; without a value as it was before there were values."""
+        given = () if self.value is None else (self.value,)
+        return [self.name, list(self.shape), self.dtype, *given]
+
+    @classmethod
+    def from_json(cls, data: Sequence[Any]) -> Self:
+        """Read an input from plain data."""
+        name, shape, dtype, *given = data
+        return cls(name=name, shape=tuple(shape), dtype=dtype, value=given[0] if given else None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +122,7 @@ class Workload:
             "path": self.path,
             "target": self.target,
             "content": self.content,
-            "inputs": [[i.name, list(i.shape), i.dtype] for i in self.inputs],
+            "inputs": [spec.to_json() for spec in self.inputs],
             "seed": self.seed,
         }
 
@@ -118,7 +137,7 @@ class Workload:
             path=data["path"],
             target=data["target"],
             content=data["content"],
-            inputs=tuple(InputSpec(name=n, shape=tuple(s), dtype=d) for n, s, d in data["inputs"]),
+            inputs=tuple(map(InputSpec.from_json, data["inputs"])),
             seed=data["seed"],
         )
 

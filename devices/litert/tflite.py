@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hwprof.devices.binding import accepted_inputs, bind_inputs
+from hwprof.devices.binding import accepted_inputs, bind_inputs, drawn_switches
 from hwprof.devices.host import Array, HostExecutable, host_fingerprint
 from hwprof.devices.litert.tflite_int8 import from_levels, quantized, quantizer_facts, to_levels
 from hwprof.devices.litert.tflite_interpreter import (
@@ -252,6 +252,7 @@ class TfliteExecutable(HostExecutable):
         if self._ours:
             specs = [replace(s, shape=_nchw_shape(s.shape), dtype="float32") for s in specs]
         self._inputs = accepted_inputs(specs, workload.seed, self._run)
+        self.warnings = drawn_switches(specs, self._inputs)
         self._run(self._inputs)
 
     @property
@@ -260,7 +261,7 @@ class TfliteExecutable(HostExecutable):
         loaded = super().loaded
         if not self._quantized_here:
             return loaded
-        return replace(loaded, peak_memory_bytes=None, warnings=(NO_PEAK,))
+        return replace(loaded, peak_memory_bytes=None, warnings=(*loaded.warnings, NO_PEAK))
 
     def call(self) -> object:
         """Run once on the inputs that are set."""

@@ -110,7 +110,8 @@ def bench(
         model: an ``.onnx`` or ``.tflite`` file, a torch module as ``package.module:callable``, or a network
             of a space (an architecture, its JSON file, a named one).
         device: a name that ``hwprof devices`` lists.
-        inputs: shapes and types of a user model's inputs, ``NAME=1x3x224x224:float32``.
+        inputs: shapes and types of a user model's inputs, ``NAME=1x3x224x224:float32``; with
+            ``=VALUE`` behind it that is what every entry is, else they are drawn at random.
         preset: ``quick``, ``standard`` or ``strict``.
         cache: ``hot`` (back to back) or ``cold`` (caches flushed before every call).
         threads: threads of the runtime.
@@ -243,7 +244,9 @@ def as_workload(
 
 
 def parse_input(text: str) -> InputSpec:
-    """Read ``NAME=1x3x224x224:float32`` (``:float32`` may be left out).
+    """Read ``NAME=1x3x224x224:float32`` (``:float32`` may be left out), or ``NAME=1x128:int64=1``.
+
+    A size may be 0: what a model keeps of earlier calls is empty in its first.
 
     Raises:
         ModelError: the text is not of that form.
@@ -251,15 +254,22 @@ def parse_input(text: str) -> InputSpec:
     import numpy as np
 
     name, equals, rest = text.partition("=")
-    shape, _, dtype = rest.partition(":")
+    layout, has_value, given = rest.partition("=")
+    shape, _, dtype = layout.partition(":")
     try:
         sizes = tuple(int(n) for n in shape.split("x")) if shape else ()
         kind = np.dtype(dtype or "float32")
-        if not (name and equals and rest) or any(n <= 0 for n in sizes) or kind.kind not in "fiub":
+        if not (name and equals and rest) or any(n < 0 for n in sizes) or kind.kind not in "fiub":
             raise ValueError(text)
-    except (ValueError, TypeError) as error:
+        value = None
+        if has_value:
+            value = float(given) if kind.kind == "f" else int(given)
+            held = np.array(value, kind)
+            if not np.isfinite(held) or (kind.kind != "f" and held.item() != value):
+                raise ValueError(text)
+    except (ValueError, TypeError, OverflowError) as error:
         raise ModelError(
-            f"cannot read the input {text!r}; expected NAME=SHAPE:TYPE, "
-            "for example ids=1x128:int64 or image=1x3x224x224"
+            f"cannot read the input {text!r}; expected NAME=SHAPE:TYPE or NAME=SHAPE:TYPE=VALUE, "
+            "for example ids=1x128:int64, image=1x3x224x224 or rate=:int64=16000"
         ) from error
-    return InputSpec(name=name, shape=sizes, dtype=kind.name)
+    return InputSpec(name=name, shape=sizes, dtype=kind.name, value=value)

@@ -110,7 +110,11 @@ Timeout = Annotated[
 ]
 Inputs = Annotated[
     list[str] | None,
-    typer.Option("--input", help="Of a model of yours: NAME=1x3x224x224:float32, once for each."),
+    typer.Option(
+        "--input",
+        help="Of a model of yours: NAME=1x3x224x224:float32, once for each; =VALUE behind it "
+        "fills it, else it is drawn at random.",
+    ),
 ]
 Resolution = Annotated[
     int | None,

@@ -269,9 +269,8 @@ class Loaded:
     load_s: float
     artifact_bytes: int
     peak_memory_bytes: int | None
-    """Memory at its highest while the workload was loaded and run: the device's own where it has
-    some, else resident memory of the process without what its other workloads hold
-    (:mod:`hwprof.measure.memory`). None where it cannot be told."""
+    """At its highest while the workload was loaded and run: the device's own where it has some, else
+    resident memory without what other workloads hold (:mod:`hwprof.measure.memory`), or None."""
     warnings: tuple[str, ...] = ()
 
     @classmethod
@@ -347,6 +346,7 @@ class Measurement:
             "n_samples": self.n_samples,
             "verdict": self.verdict,
             "evidence": list(self.evidence),
+            "warnings": list(self.loaded.warnings),
             "peak_memory_bytes": self.loaded.peak_memory_bytes,
             "load_s": self.loaded.load_s,
             "artifact_bytes": self.loaded.artifact_bytes,

@@ -142,9 +142,12 @@ def without_waits(calls: TracedCalls) -> TracedCalls:
     """Take run-queue waits out of the calls and of the operators they fell into.
 
     The system tells how long a call waited but not where, so its wait is taken from the
-    operators (or gaps) that exceed their own median most.
+    operators (or gaps, or what is before and behind them all) that exceed their own median most.
+    Where most calls wait the median does so too: what is left is taken from all alike, or operators
+    would take longer than the call that they are of.
     """
-    cells = np.hstack([calls.op_s, calls.gap_s])
+    around_s = calls.call_s - calls.op_s.sum(axis=1) - calls.gap_s.sum(axis=1)
+    cells = np.column_stack([calls.op_s, calls.gap_s, np.maximum(around_s, 0.0)])
     excess = np.maximum(cells - np.median(cells, axis=0), 0.0)
     for row in np.flatnonzero(calls.wait_s > 0):
         left_s = calls.wait_s[row]
@@ -154,10 +157,12 @@ def without_waits(calls: TracedCalls) -> TracedCalls:
                 break
             cells[row, cell] -= taken_s
             left_s -= taken_s
+        if left_s > 0:  # a call takes no less than it waits
+            cells[row] *= 1.0 - left_s / cells[row].sum()
     n_ops = calls.op_s.shape[1]
     return TracedCalls(
         op_s=cells[:, :n_ops],
-        gap_s=cells[:, n_ops:],
+        gap_s=cells[:, n_ops:-1],
         call_s=calls.call_s - calls.wait_s,
         wait_s=np.zeros_like(calls.wait_s),
         burst=calls.burst,

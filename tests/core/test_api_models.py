@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import hwprof
 from hwprof import api
 from hwprof.api.models import as_workload, check_inputs, require_batch
 from hwprof.errors import ModelError, PlanError
+from hwprof.workload import Workload
 
 
 def test_every_command_of_the_api_is_one_of_the_package() -> None:
@@ -64,6 +66,33 @@ def test_an_input_that_is_given_twice_is_refused() -> None:
 def test_a_type_of_which_no_input_is_drawn_is_refused(dtype: str) -> None:
     with pytest.raises(ModelError, match="cannot read the input"):
         as_workload("package.module:function", [f"x=1x3:{dtype}"])
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("r=:int64=16000", 16000), ("f=1:bool=1", 1), ("x=2x3=0.5", 0.5), ("x=2x3", None)],
+)
+def test_an_input_may_bring_its_value(text: str, value: float | None) -> None:
+    workload = as_workload("package.module:function", [text])
+    assert workload.inputs[0].value == value
+    assert Workload.from_json(json.loads(json.dumps(workload.to_json()))) == workload
+
+
+@pytest.mark.parametrize(
+    "text", ["r=:int8=300", "r=:int64=0.5", "r=:int64=", "f=:bool=2", "x=2=inf"]
+)
+def test_a_value_that_its_type_does_not_hold_is_refused(text: str) -> None:
+    with pytest.raises(ModelError, match="cannot read the input"):
+        as_workload("package.module:function", [text])
+
+
+def test_an_input_may_be_empty() -> None:
+    assert as_workload("package.module:function", ["past=1x8x0x64"]).inputs[0].shape == (
+        1,
+        8,
+        0,
+        64,
+    )
 
 
 def test_no_batch_size_at_all_is_refused() -> None:

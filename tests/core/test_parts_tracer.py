@@ -134,6 +134,35 @@ def test_waits_leave_the_operators_they_fell_into() -> None:
     assert not clean.wait_s.any()
 
 
+def test_where_every_call_waits_operators_take_no_longer_than_the_call() -> None:
+    op_s = np.tile([1.0, 30.0], (4, 1))
+    op_s[3, 1] = 31.0
+    calls = TracedCalls(
+        op_s=op_s,
+        gap_s=np.full((4, 2), 0.5),
+        call_s=op_s.sum(axis=1) + 1.0 + 2.0,
+        wait_s=np.array([20.0, 20.0, 20.0, 0.0]),
+        burst=np.zeros(4, dtype=np.int64),
+    )
+    clean = without_waits(calls)
+    assert clean.op_s[0].sum() + clean.gap_s[0].sum() <= clean.call_s[0]
+    np.testing.assert_allclose(clean.op_s[0], np.array([1.0, 30.0]) * 14 / 34)
+    np.testing.assert_array_equal(clean.op_s[3], op_s[3])
+
+
+def test_a_wait_before_the_first_operator_is_taken_from_none() -> None:
+    calls = TracedCalls(
+        op_s=np.full((5, 2), 10.0),
+        gap_s=np.full((5, 2), 1.0),
+        call_s=np.array([27.0, 27.0, 27.0, 27.0, 327.0]),
+        wait_s=np.array([0.0, 0.0, 0.0, 0.0, 300.0]),
+        burst=np.zeros(5, dtype=np.int64),
+    )
+    clean = without_waits(calls)
+    np.testing.assert_array_equal(clean.op_s, calls.op_s)
+    assert clean.call_s[4] == 27.0
+
+
 def test_floor_ignores_a_slow_spell() -> None:
     quiet = [np.full(20, 1.0) for _ in range(4)]
     assert floor_s([*quiet, np.full(20, 1.4), np.full(20, 1.4)]) == 1.0

@@ -121,6 +121,66 @@ def test_open_dimension_is_named_with_what_to_give(two_inputs: Path) -> None:
         compiled(Workload.from_file(two_inputs, (spec("x", 3, 4),)))
 
 
+def test_all_open_inputs_are_named_at_once(two_inputs: Path) -> None:
+    with pytest.raises(
+        ModelError, match=r"input 'x' .* --input x=1x4:float32 --input y=1x4:float32"
+    ):
+        compiled(Workload.from_file(two_inputs))
+
+
+def test_of_an_open_length_no_number_is_proposed(tmp_path: Path) -> None:
+    node = onnx.helper.make_node("Relu", ["x"], ["y"])
+    shape = ["batch", 3, "height", "width"]
+    path = save(tmp_path / "m.onnx", [node], [("x", FLOAT, shape)], [("y", FLOAT, shape)])
+    with pytest.raises(ModelError, match=r"--input x=1x3xNxN:float32, with a size of yours for"):
+        compiled(Workload.from_file(path))
+
+
+def test_an_output_of_another_rank_than_the_model_declares_is_run(tmp_path: Path) -> None:
+    # Of a shape that is an input no rank is inferred that a wrong one would be refused for.
+    nodes = [onnx.helper.make_node("Reshape", ["x", "shape"], ["y"])]
+    path = save(
+        tmp_path / "m.onnx",
+        nodes,
+        [("x", FLOAT, [1]), ("shape", INT64, ["rank"])],
+        [("y", FLOAT, [1, "length"])],
+    )
+    shape = InputSpec(name="shape", shape=(3,), dtype="int64", value=1)
+    executable = compiled(Workload.from_file(path, (shape,)))
+    executable.call()
+    assert executable.outputs()[0].shape == (1, 1, 1)
+    assert executable.trace().ops[0].op_type == "Reshape"
+
+
+def switched(path: Path) -> Path:
+    """Rows of x, ``rows`` times over: what a model does follows from a single number."""
+    nodes = [onnx.helper.make_node("Tile", ["x", "rows"], ["y"])]
+    return save(path, nodes, [("x", FLOAT, [4]), ("rows", INT64, [1])], [("y", FLOAT, ["n"])])
+
+
+def test_a_single_number_that_is_drawn_is_told(tmp_path: Path) -> None:
+    executable = compiled(Workload.from_file(switched(tmp_path / "m.onnx")))
+    (told,) = executable.loaded.warnings
+    assert "input 'rows' was drawn at random as" in told
+    assert "--input rows=1:int64=VALUE" in told
+
+
+def test_a_number_that_is_given_is_taken(tmp_path: Path) -> None:
+    given = InputSpec(name="rows", shape=(1,), dtype="int64", value=7)
+    executable = compiled(Workload.from_file(switched(tmp_path / "m.onnx"), (given,)))
+    assert executable.outputs()[0].shape == (28,)
+    assert executable.loaded.warnings == ()
+
+
+def test_a_refusal_tells_what_was_drawn(tmp_path: Path) -> None:
+    nodes = [onnx.helper.make_node("Reshape", ["x", "rows"], ["y"])]
+    ends = [("x", FLOAT, [2, 3]), ("rows", INT64, [1])]
+    path = save(tmp_path / "m.onnx", nodes, ends, [("y", FLOAT, ["n"])])
+    words = r"'rows' was drawn at random as .* --input rows=1:int64"
+    with pytest.raises(MeasurementError, match=words):
+        compiled(Workload.from_file(path))
+
+
 def test_outputs_that_are_no_tensors_of_numbers_are_named(tmp_path: Path) -> None:
     helper, types = onnx.helper, onnx.TensorProto
     shape = [2, 4]

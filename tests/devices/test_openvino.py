@@ -65,6 +65,25 @@ def test_open_dimension_is_named_with_what_to_give(tmp_path: Path) -> None:
         compiled(Workload.from_file(path, bound()[:1]))
 
 
+def test_a_sound_file_that_it_cannot_convert_is_not_called_damaged(tmp_path: Path) -> None:
+    helper, float32 = onnx.helper, onnx.TensorProto.FLOAT
+    ends = [helper.make_tensor_value_info(name, float32, None) for name in "xy"]
+    weight = onnx.numpy_helper.from_array(np.ones((1, 1, 1), np.float32), "w")
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w"], ["y"])], "g", *[[e] for e in ends], [weight]
+    )
+    model = helper.make_model(graph, ir_version=9, opset_imports=[helper.make_opsetid("", 20)])
+    path = tmp_path / "conv.onnx"
+    path.write_bytes(model.SerializeToString())
+    workload = Workload.from_file(path, (InputSpec(name="x", shape=(1, 1, 8)),))
+    found = OpenvinoAdapter(DeviceOptions()).supports(workload)
+    assert not found.ok
+    assert "cannot convert the model" in found.reason
+    assert "Conv" in found.reason
+    with pytest.raises(CompileError, match="cannot convert the model"):
+        compiled(workload)
+
+
 def gather(path: Path, rows: int) -> Path:
     """Write rows of a table by ids, times a scalar."""
     helper, kinds = onnx.helper, onnx.TensorProto
