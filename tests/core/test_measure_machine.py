@@ -100,12 +100,77 @@ def test_quota_of_both_control_group_versions(
     assert machine.cpu_quota(tmp_path / "cg", tmp_path / "proc") == expected
 
 
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        # What the innermost limit leaves, with the cache that can be dropped.
+        (
+            {
+                "proc/self/cgroup": "0::/a/b\n",
+                "cg/a/b/memory.max": "1000000",
+                "cg/a/b/memory.current": "700000",
+                "cg/a/b/memory.stat": "anon 500000\ninactive_file 50000\n",
+                "cg/a/memory.max": "max",
+                "cg/a/memory.current": "700000",
+            },
+            350_000,
+        ),
+        # Of a parent; a soft limit counts, for beyond it a process hardly goes on.
+        (
+            {
+                "proc/self/cgroup": "0::/a/b\n",
+                "cg/a/b/memory.max": "900000",
+                "cg/a/b/memory.current": "100000",
+                "cg/a/memory.high": "800000",
+                "cg/a/memory.current": "700000",
+            },
+            100_000,
+        ),
+        (
+            {
+                "proc/self/cgroup": "3:memory:/x\n",
+                "cg/memory/x/memory.limit_in_bytes": "600000",
+                "cg/memory/x/memory.usage_in_bytes": "700000",
+                "cg/memory/memory.limit_in_bytes": "9223372036854771712",
+                "cg/memory/memory.usage_in_bytes": "1",
+            },
+            0,
+        ),
+        ({"proc/self/cgroup": "0::/\n"}, 1_024_000),
+        ({}, 1_024_000),
+    ],
+)
+def test_free_memory_is_what_control_groups_leave_of_it(
+    tmp_path: Path, files: dict[str, str], expected: int
+) -> None:
+    write(tmp_path / "proc/meminfo", "MemTotal: 9999 kB\nMemAvailable: 1000 kB\n")
+    for name, text in files.items():
+        write(tmp_path / name, text)
+    assert machine.available_memory_bytes(tmp_path / "cg", tmp_path / "proc") == expected
+
+
+def test_stops_for_a_spent_quota_are_counted_where_there_is_one(tmp_path: Path) -> None:
+    for name, text in {
+        "proc/self/cgroup": "0::/pod/me\n4:cpu:/pod/me\n",
+        "cg/pod/me/cpu.max": "max 100000",
+        "cg/pod/me/cpu.stat": "usage_usec 5\nnr_throttled 9\n",
+    }.items():
+        write(tmp_path / name, text)
+    assert machine.quota_stops(tmp_path / "cg", tmp_path / "proc") is None
+    write(tmp_path / "cg/pod/cpu.max", "50000 100000")
+    write(tmp_path / "cg/pod/cpu.stat", "nr_periods 8\nnr_throttled 3\nthrottled_usec 70000\n")
+    assert machine.quota_stops(tmp_path / "cg", tmp_path / "proc") == 3
+
+
 def test_refuses_more_threads_than_granted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load, "usable_cpus", lambda: frozenset(range(4)))
     monkeypatch.setattr(load, "cpu_quota", lambda: 1.5)
     load.check_threads(1)
-    with pytest.raises(PlanError, match=r"grants 1\.5 cores"):
+    with pytest.raises(PlanError, match=r"grants 1\.5 cores.* or use fewer threads"):
         load.check_threads(2)
+    monkeypatch.setattr(load, "cpu_quota", lambda: 0.5)
+    with pytest.raises(PlanError, match=r"raise the quota to 1 or more \(docker.*limits\.cpu\)$"):
+        load.check_threads(1)
     with pytest.raises(PlanError, match="this process may use 4 CPUs"):
         load.check_threads(5)
     with pytest.raises(PlanError, match="expected 1 or more"):
