@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ENTRY_POINTS = "hwprof.devices"
 THIS_CPU = "this CPU"
 NVIDIA_GPU = "NVIDIA GPU"
-GPU_MEMORY = "hwprof.devices.gpu_memory:free_bytes"
+GPU_MEMORY = "hwprof.devices.nvidia.gpu_memory:free_bytes"
 REMOTE_LAUNCHER = "hwprof.devices.remote.launcher:launch"
 
 
@@ -92,7 +92,7 @@ BUILTIN: Mapping[str, Registration] = {
         converter="onnx",
     ),
     "tflite": Registration(
-        factory="hwprof.devices.tflite:TfliteAdapter",
+        factory="hwprof.devices.litert.tflite:TfliteAdapter",
         runtime="ai-edge-litert",
         hardware=THIS_CPU,
         package="ai_edge_litert",
@@ -103,13 +103,13 @@ BUILTIN: Mapping[str, Registration] = {
     ),
     **{
         name: Registration(
-            factory=f"hwprof.devices.cuda:{adapter}",
+            factory=f"hwprof.devices.nvidia.cuda:{adapter}",
             runtime="torch",
             hardware=NVIDIA_GPU,
             package="torch",
             distribution="torch",
             install="pip install 'hwprof[search,cuda]'",
-            check="hwprof.devices.cuda_presence:torch_lacks",
+            check="hwprof.devices.nvidia.cuda_presence:torch_lacks",
             memory=GPU_MEMORY,
         )
         for name, adapter in (
@@ -119,25 +119,25 @@ BUILTIN: Mapping[str, Registration] = {
         )
     },
     "cuda-ort": Registration(
-        factory="hwprof.devices.cuda_ort:CudaOrtAdapter",
+        factory="hwprof.devices.nvidia.cuda_ort:CudaOrtAdapter",
         runtime="onnxruntime",
         hardware=NVIDIA_GPU,
         package="onnxruntime",
         distribution="onnxruntime-gpu",
         install="pip install onnxruntime-gpu",
-        check="hwprof.devices.cuda_presence:onnxruntime_lacks",
+        check="hwprof.devices.nvidia.cuda_presence:onnxruntime_lacks",
         memory=GPU_MEMORY,
         model_format="onnx",
         converter="onnx",
     ),
     "tensorrt": Registration(
-        factory="hwprof.devices.tensorrt:TensorrtAdapter",
+        factory="hwprof.devices.nvidia.tensorrt:TensorrtAdapter",
         runtime="tensorrt",
         hardware=NVIDIA_GPU,
         package="tensorrt",
         distribution="tensorrt",
         install="pip install 'hwprof[tensorrt]'",
-        check="hwprof.devices.cuda_presence:timing_lacks",
+        check="hwprof.devices.nvidia.cuda_presence:timing_lacks",
         memory=GPU_MEMORY,
         converter="onnx",
     ),

@@ -287,7 +287,7 @@ FIGURES = {
     "validation_pct": "validation accuracy",
     "test_pct": "test accuracy",
 }
-"""What the accuracies of :class:`hwprof.search.training.TrainSummary` are called."""
+"""What the accuracies of :class:`hwprof.search.learning.training.TrainSummary` are called."""
 
 
 def training_text(row: Row) -> RenderableType:

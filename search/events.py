@@ -122,7 +122,7 @@ class ChoicesUpdated:
 class ChoicesPruned:
     """A round of a search that does not train dropped candidates.
 
-    ``candidates`` are rows of :class:`hwprof.search.te_nas.Removal`: what the indicators said of
+    ``candidates`` are rows of :class:`hwprof.search.strategies.te_nas.Removal`: what the indicators said of
     every candidate, and whether it was dropped.
     """
 

@@ -128,11 +128,11 @@ class UsesForesight(Protocol):
 
 
 STRATEGIES: Mapping[str, str] = {
-    "model-guided": "hwprof.search.model_guided:ModelGuided",
-    "evolution": "hwprof.search.evolution:Evolution",
-    "nsga2": "hwprof.search.nsga2:Nsga2",
-    "ddpnas": "hwprof.search.ddpnas:Ddpnas",
-    "random": "hwprof.search.random_search:RandomSearch",
+    "model-guided": "hwprof.search.strategies.model_guided:ModelGuided",
+    "evolution": "hwprof.search.strategies.evolution:Evolution",
+    "nsga2": "hwprof.search.strategies.nsga2:Nsga2",
+    "ddpnas": "hwprof.search.strategies.ddpnas:Ddpnas",
+    "random": "hwprof.search.strategies.random_search:RandomSearch",
 }
 """Name to ``module:Class``; the class is opened as :func:`make_strategy` says."""
 

@@ -11,11 +11,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hwprof.devices import gpu_memory
 from hwprof.devices.agent.board_server import hardware_name
 from hwprof.devices.agent.leases import end_leftover_workers, take_lease
 from hwprof.devices.agent.models import ModelFolder
 from hwprof.devices.agent.sensors import Sensors, is_emulated
+from hwprof.devices.nvidia import gpu_memory
 from hwprof.measure import machine, wire
 from hwprof.measure.load import LoadMonitor
 from hwprof.measure.worker import Server, run

@@ -29,7 +29,7 @@ def _write_onnx(workload: Workload, options: DeviceOptions) -> bytes:
 
 
 def _write_tflite(workload: Workload, options: DeviceOptions) -> bytes:
-    from hwprof.devices.tflite import write_model
+    from hwprof.devices.litert.tflite import write_model
 
     return write_model(workload, options)
 
@@ -73,7 +73,7 @@ class Artifacts:
         """What the files are made with here and the device cannot know, for its key."""
         if self._format != "tflite":
             return {}
-        from hwprof.devices.tflite_int8 import quantizer_facts
+        from hwprof.devices.litert.tflite_int8 import quantizer_facts
 
         return quantizer_facts(self._options.precision)
 

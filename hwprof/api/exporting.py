@@ -58,7 +58,7 @@ def export(
             "it out"
         )
     if checkpoint is not None:
-        from hwprof.search.accuracy import network_from_checkpoint
+        from hwprof.search.scoring.accuracy import network_from_checkpoint
 
         module: Any = network_from_checkpoint(checkpoint, network, data=data)
         # The task may have another number of classes than the space.
@@ -78,7 +78,7 @@ def export(
 def _writer(format: str) -> Callable[..., bytes]:
     if format == "onnx":
         return to_onnx
-    from hwprof.devices.tflite_writer import to_tflite
+    from hwprof.devices.litert.tflite_writer import to_tflite
 
     return to_tflite
 

@@ -26,7 +26,7 @@ STRATEGY = "proxyless"
 class ProxylessOptions:
     """What a ProxylessNAS search takes beside what every search takes.
 
-    None stands for the published value (:class:`hwprof.search.proxyless.ProxylessConfig`).
+    None stands for the published value (:class:`hwprof.search.proxyless.steps.ProxylessConfig`).
 
     Attributes:
         mode: ``recompute``, ``two-path`` or ``reinforce``.
@@ -104,10 +104,10 @@ def search_proxyless(
     ``accept`` is given a run's model and its device, and raises where it must not be used.
     """
     with needs_torch("a search that trains"):
-        from hwprof.search.proxyless_front import Sweep, search_front
-    from hwprof.search.parallel import process_group
-    from hwprof.search.proxyless import ProxylessConfig
-    from hwprof.search.tasks import load_task
+        from hwprof.search.proxyless.front import Sweep, search_front
+    from hwprof.search.data.tasks import load_task
+    from hwprof.search.learning.parallel import process_group
+    from hwprof.search.proxyless.steps import ProxylessConfig
 
     model, device_name = additive_model(latency, space, folder)
     if not is_table(latency):

@@ -118,7 +118,7 @@ def reduce(
     """
     from hwprof.estimate.effects_csv import friendliness_from_csv
     from hwprof.estimate.run_analysis import run_space
-    from hwprof.search.reducer import reduce_space
+    from hwprof.search.reducing.reducer import reduce_space
 
     if goal not in ("front", "accuracy"):
         raise PlanError(f"the goal is {goal!r}; expected 'front' or 'accuracy'")

@@ -60,7 +60,7 @@ def scored_samples(
                 "add --accuracy supernet:FILE, or leave it out"
             )
         return samples
-    from hwprof.search.accuracy import open_accuracy
+    from hwprof.search.scoring.accuracy import open_accuracy
 
     source = open_accuracy(accuracy, data=data)
     known = run.accuracies(source.digest)

@@ -29,7 +29,7 @@ from hwprof.results import SearchResult, TargetOutcome, Trial
 from hwprof.space import Architecture, DesignSpace, space_of
 
 if TYPE_CHECKING:
-    from hwprof.search.training import TrainSummary
+    from hwprof.search.learning.training import TrainSummary
 
 DEFAULT_EVALS = 200
 TE_NAS = "te-nas"
@@ -66,10 +66,10 @@ def train(
         CompileError: torch does not compile the network.
         StoreError: another training is writing ``out``, or it cannot be written.
     """
-    from hwprof.search.tasks import load_task
+    from hwprof.search.data.tasks import load_task
 
     with needs_torch("training"):
-        from hwprof.search.training import default_settings, train_network, train_supernet
+        from hwprof.search.learning.training import default_settings, train_network, train_supernet
     if (space is None) == (arch is None):
         raise PlanError("train takes either --space (a supernet) or --arch (one network)")
     network = as_architecture(arch) if arch is not None else None
@@ -152,8 +152,8 @@ def search(
     """
     import numpy as np
 
-    from hwprof.search.accuracy import open_accuracy
     from hwprof.search.runner import run_search
+    from hwprof.search.scoring.accuracy import open_accuracy
     from hwprof.search.strategy import make_strategy, require_strategy
 
     require_strategy(strategy)
@@ -259,7 +259,7 @@ def _require_meaning(
     proxyless: ProxylessOptions | None,
 ) -> None:
     """Refuse options that would change nothing, and a search that lacks what it needs."""
-    from hwprof.search.accuracy import KINDS
+    from hwprof.search.scoring.accuracy import KINDS
 
     if strategy == PROXYLESS:
         if accuracy is not None:

@@ -141,9 +141,9 @@ def search_te_nas(
         SpaceError: the space is another one.
     """
     with needs_torch("indicators of untrained networks"):
-        from hwprof.search.indicators import TeNasConfig, Untrained
-    from hwprof.search import te_nas
-    from hwprof.search.tasks import load_task
+        from hwprof.search.strategies.indicators import TeNasConfig, Untrained
+    from hwprof.search.data.tasks import load_task
+    from hwprof.search.strategies import te_nas
 
     design, folder, target_s = as_space(space), Path(out), target_seconds(target_ms)
     te_nas.require_cells(design)

@@ -80,7 +80,7 @@ def benchmark_app_s(workload: Workload) -> float:
 
 def litert_benchmark_s(workload: Workload) -> float:
     """Return the fifth percentile of LiteRT's tool on one thread; it wants a count of calls."""
-    to_tflite = importlib.import_module("hwprof.devices.tflite_writer").to_tflite
+    to_tflite = importlib.import_module("hwprof.devices.litert.tflite_writer").to_tflite
     with tempfile.TemporaryDirectory() as folder:
         model, result = Path(folder) / "model.tflite", Path(folder) / "result.json"
         model.write_bytes(to_tflite(workload_graph(workload), seed=workload.seed))

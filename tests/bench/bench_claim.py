@@ -34,8 +34,8 @@ from hwprof.estimate.least_squares import t_quantile, two_sided_p
 from hwprof.estimate.run_analysis import run_space
 from hwprof.pareto import hypervolume
 from hwprof.results import Sample, Trial
-from hwprof.search.accuracy import open_accuracy
-from hwprof.search.reducer import reduce_space
+from hwprof.search.reducing.reducer import reduce_space
+from hwprof.search.scoring.accuracy import open_accuracy
 from hwprof.search.strategy import Evaluated, make_strategy
 from hwprof.space import Architecture, DesignSpace, get_space, reduced_space
 from hwprof.space.reduction import Reduction

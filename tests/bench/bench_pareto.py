@@ -29,7 +29,7 @@ from hwprof.api.runs import latency_model
 from hwprof.importing import import_csv
 from hwprof.pareto import hypervolume
 from hwprof.results import Trial
-from hwprof.search.predictor import PredictorAccuracy
+from hwprof.search.scoring.predictor import PredictorAccuracy
 from hwprof.search.strategy import STRATEGIES, Evaluated, UsesForesight, make_strategy
 from hwprof.space import Architecture, DesignSpace, get_space
 

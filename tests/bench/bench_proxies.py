@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from hwprof.search.proxies import OF_WEIGHTS, PROXIES, ProxyAccuracy
+from hwprof.search.scoring.proxies import OF_WEIGHTS, PROXIES, ProxyAccuracy
 from hwprof.space import Architecture, get_space
 
 RESAMPLES = 2000

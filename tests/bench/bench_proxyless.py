@@ -39,14 +39,14 @@ from torch.nn import functional
 
 from hwprof.api import ProxylessOptions, search
 from hwprof.api.runs import latency_model
-from hwprof.search.choices import Choices
-from hwprof.search.elastic import supernet_of
-from hwprof.search.expected_latency import ExpectedLatency
-from hwprof.search.gates import GatePlan, Mix, frozen
-from hwprof.search.memory import saved_bytes
-from hwprof.search.plans import full_plan, pair_plan, run_plan
-from hwprof.search.supernet import Supernet
-from hwprof.search.target import latency_range_s
+from hwprof.search.learning.memory import saved_bytes
+from hwprof.search.proxyless.choices import Choices
+from hwprof.search.proxyless.expected_latency import ExpectedLatency
+from hwprof.search.proxyless.plans import full_plan, pair_plan, run_plan
+from hwprof.search.proxyless.target import latency_range_s
+from hwprof.search.supernets.elastic import supernet_of
+from hwprof.search.supernets.gates import GatePlan, Mix, frozen
+from hwprof.search.supernets.supernet import Supernet
 from hwprof.space import get_space
 
 MIB = 2**20

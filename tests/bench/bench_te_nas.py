@@ -29,9 +29,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.stats import kendalltau
 
-from hwprof.search.indicators import TeNasConfig, Untrained
-from hwprof.search.tasks import ImageTask, Split
-from hwprof.search.te_nas import dense_ranks, search_te_nas
+from hwprof.search.data.tasks import ImageTask, Split
+from hwprof.search.strategies.indicators import TeNasConfig, Untrained
+from hwprof.search.strategies.te_nas import dense_ranks, search_te_nas
 from hwprof.space import Slot, get_space
 from hwprof.space.nasbench201 import parse_cell
 

@@ -24,8 +24,8 @@ import numpy as np
 import torch
 
 from hwprof.devices.cpu import CpuAdapter
-from hwprof.devices.tflite import TfliteAdapter
-from hwprof.devices.tflite_writer import to_tflite
+from hwprof.devices.litert.tflite import TfliteAdapter
+from hwprof.devices.litert.tflite_writer import to_tflite
 from hwprof.graph import to_torch, workload_graph
 from hwprof.measure.records import DeviceOptions, plan_for
 from hwprof.space import get_space, space_names

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hwprof.graph import network_graph, to_torch
-from hwprof.search.compiled import CompiledNetwork
-from hwprof.search.initial import initialise
-from hwprof.search.sgd import MOMENTUM
-from hwprof.search.supernet import channels_last
+from hwprof.search.learning.compiled import CompiledNetwork
+from hwprof.search.learning.sgd import MOMENTUM
+from hwprof.search.supernets.initial import initialise
+from hwprof.search.supernets.supernet import channels_last
 from hwprof.space import get_space
 from tests.bench.common import bootstrap, markdown
 

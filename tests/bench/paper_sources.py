@@ -28,8 +28,8 @@ from hwprof.estimate.pinned_effects import equivalent_effects
 from hwprof.estimate.pinning import PinnedForm
 from hwprof.estimate.responses import Friendliness, Response
 from hwprof.results import Sample
-from hwprof.search.accuracy import open_accuracy
-from hwprof.search.predictor import PredictorAccuracy
+from hwprof.search.scoring.accuracy import open_accuracy
+from hwprof.search.scoring.predictor import PredictorAccuracy
 from hwprof.space import get_space
 from hwprof.store import Run
 

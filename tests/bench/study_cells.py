@@ -17,25 +17,25 @@ from filelock import FileLock, Timeout
 import hwprof.api as hwprof
 from hwprof.api.runs import latency_model
 from hwprof.results import Trial
-from hwprof.search.checkpoint import load_checkpoint
-from hwprof.search.choices import Choices
-from hwprof.search.evaluation import RECALIBRATION_IMAGES, Judge
-from hwprof.search.expected_latency import ExpectedLatency
-from hwprof.search.penalties import Penalty
-from hwprof.search.proxyless import ProxylessConfig
-from hwprof.search.proxyless_search import (
+from hwprof.search.data.tasks import ImageTask, load_task
+from hwprof.search.learning.checkpoint import load_checkpoint
+from hwprof.search.learning.evaluation import RECALIBRATION_IMAGES, Judge
+from hwprof.search.learning.training import train_network, train_supernet
+from hwprof.search.proxyless.choices import Choices
+from hwprof.search.proxyless.expected_latency import ExpectedLatency
+from hwprof.search.proxyless.penalties import Penalty
+from hwprof.search.proxyless.search import (
     batches_of,
     retrain_settings,
     search_network,
     warmup_settings,
 )
+from hwprof.search.proxyless.steps import ProxylessConfig
+from hwprof.search.proxyless.target import WITHIN, Multiplier, derive, latency_range_s
 from hwprof.search.runner import run_search
+from hwprof.search.scoring.supernet_accuracy import SupernetAccuracy
 from hwprof.search.strategy import make_strategy
-from hwprof.search.supernet import Supernet
-from hwprof.search.supernet_accuracy import SupernetAccuracy
-from hwprof.search.target import WITHIN, Multiplier, derive, latency_range_s
-from hwprof.search.tasks import ImageTask, load_task
-from hwprof.search.training import train_network, train_supernet
+from hwprof.search.supernets.supernet import Supernet
 from hwprof.space import Architecture, DesignSpace, get_space
 from tests.bench.common import say
 from tests.bench.study_jobs import Jobs, Size, total, write_whole

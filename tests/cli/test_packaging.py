@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("hwprof/devices/cpu.py", "hwprof/search/nsga2.py", "hwprof/reports/html.py")
+PARTS = ("hwprof/devices/cpu.py", "hwprof/search/strategies/nsga2.py", "hwprof/reports/html.py")
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ import pytest
 from hwprof.api import cost, report, retime, search, search_te_nas
 from hwprof.errors import DataError, PlanError, StoreError
 from hwprof.reports.untrained_text import untrained_text
-from hwprof.search import indicators
-from hwprof.search.indicators import Indicators
+from hwprof.search.strategies import indicators
+from hwprof.search.strategies.indicators import Indicators
 from hwprof.space import Slot, get_space
 from hwprof.space.nasbench201 import cell_string
 from tests.cli.running import hwprof

@@ -14,6 +14,18 @@ PLOTTING = ("matplotlib", "plotly", "jinja2")
 TORCH_IN_CORE = [ROOT / "hwprof" / "graph" / f"{name}.py" for name in ("torch_net", "from_torch")]
 
 
+SEARCH_ROOMS = {
+    "data": (),
+    "supernets": (),
+    "learning": ("data", "supernets"),
+    "scoring": ("data", "supernets", "learning"),
+    "strategies": ("data", "supernets", "learning", "scoring"),
+    "proxyless": ("data", "supernets", "learning", "scoring"),
+    "reducing": (),
+}
+"""Which folders of ``search/`` each of them may import; what drives a search stands above them."""
+
+
 def layer_of(path: Path) -> str:
     top = path.relative_to(ROOT).parts
     if top[0] != "hwprof":
@@ -67,6 +79,20 @@ def test_import_direction(path: Path) -> None:
         else:
             others = tuple(s for s in SIBLINGS if s != layer)
             assert not starts(name, others), f"{layer} imports its sibling {name}"
+
+
+@pytest.mark.parametrize("room", SEARCH_ROOMS)
+def test_import_direction_inside_search(room: str) -> None:
+    others = tuple(
+        f"hwprof.search.{r}" for r in SEARCH_ROOMS if r not in (room, *SEARCH_ROOMS[room])
+    )
+    for path in (ROOT / "search" / room).rglob("*.py"):
+        for name, _ in imports(ast.parse(path.read_text())):
+            assert not starts(name, others), f"{path.name} imports {name}"
+
+
+def test_the_rooms_of_search_are_all_known() -> None:
+    assert {p.parent.name for p in (ROOT / "search").glob("*/__init__.py")} == set(SEARCH_ROOMS)
 
 
 def test_the_check_sees_the_whole_tree() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hwprof.devices.cuda import CudaAdapter, CudaExecutable
+from hwprof.devices.nvidia.cuda import CudaAdapter, CudaExecutable
 from hwprof.measure.records import DeviceOptions, plan_for
 from hwprof.testing import block
 from hwprof.workload import Workload

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hwprof.devices.cuda_device import GpuExecutable
 from hwprof.devices.host import max_rel_error
+from hwprof.devices.nvidia.cuda_device import GpuExecutable
 from hwprof.errors import ModelError
 from hwprof.testing import TOLERANCE, block, reference_outputs
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from hwprof.devices.cuda_timing import GpuTimer
-from hwprof.devices.tensorrt import TensorrtAdapter
-from hwprof.devices.tensorrt_run import TensorrtExecutable
+from hwprof.devices.nvidia.cuda_timing import GpuTimer
+from hwprof.devices.nvidia.tensorrt import TensorrtAdapter
+from hwprof.devices.nvidia.tensorrt_run import TensorrtExecutable
 from hwprof.measure.records import DeviceOptions, plan_for
 from hwprof.testing import block
 from hwprof.workload import Workload
@@ -30,7 +30,7 @@ def install(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Script:
     monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt)
     monkeypatch.setenv("HWPROF_TENSORRT_CACHE", str(folder / "engines"))
     timer = partial(GpuTimer, clock_ns=gpu.clock_ns)
-    monkeypatch.setattr("hwprof.devices.tensorrt_run.GpuTimer", timer)
+    monkeypatch.setattr("hwprof.devices.nvidia.tensorrt_run.GpuTimer", timer)
     return script
 
 

@@ -42,7 +42,7 @@ class TestContract(DeviceContract):
 
 
 def _nan_tflite() -> bytes:
-    from hwprof.devices.tflite_writer import to_tflite
+    from hwprof.devices.litert.tflite_writer import to_tflite
 
     graph = piece_graph(PIECES["mbconv strided"])
     weights = {n: np.full_like(a, np.nan) for n, a in random_weights(graph).items()}

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from hwprof.devices import torch_module
-from hwprof.devices.cuda import CudaAdapter, CudaCompiledAdapter, CudaEagerAdapter
-from hwprof.devices.nvml import GpuConditions
+from hwprof.devices.nvidia.cuda import CudaAdapter, CudaCompiledAdapter, CudaEagerAdapter
+from hwprof.devices.nvidia.nvml import GpuConditions
 from hwprof.errors import CompileError, DeviceUnavailableError, ModelError
 from hwprof.measure.records import DeviceOptions
 from hwprof.measure.room import GROUP_SIZE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hwprof.devices.cuda import CudaAdapter, CudaCompiledAdapter
+from hwprof.devices.nvidia.cuda import CudaAdapter, CudaCompiledAdapter
 from hwprof.measure.records import DeviceOptions
 from hwprof.testing import block
 from tests.devices.cuda_adapters import PLAN, READINGS, adapter

@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from hwprof.devices.cuda_ort import (
+from hwprof.devices.nvidia.cuda_ort import (
     CPU_PROVIDER,
     PROVIDER,
     CudaOrtAdapter,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hwprof.devices import cuda_presence
-from hwprof.devices.cuda_presence import no_gpu, onnxruntime_lacks, torch_lacks
+from hwprof.devices.nvidia import cuda_presence
+from hwprof.devices.nvidia.cuda_presence import no_gpu, onnxruntime_lacks, torch_lacks
 
 
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **folders: Path | None) -> None:

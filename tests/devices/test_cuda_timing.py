@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hwprof.devices.cuda_timing import GpuTimer, calls_between_events, hold_clock
+from hwprof.devices.nvidia.cuda_timing import GpuTimer, calls_between_events, hold_clock
 from hwprof.errors import MeasurementError
 from tests.devices.fake_cuda import EVENT_NS, FakeGpu, fake_torch, network
 

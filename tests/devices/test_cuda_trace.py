@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from hwprof.campaign import plan_campaign
-from hwprof.devices.cuda import CudaEagerAdapter
-from hwprof.devices.cuda_trace import kernel_times_s
+from hwprof.devices.nvidia.cuda import CudaEagerAdapter
+from hwprof.devices.nvidia.cuda_trace import kernel_times_s
 from hwprof.errors import DeviceError
 from hwprof.parts.assembly import written_nodes
 from hwprof.parts.grouping import group_operators

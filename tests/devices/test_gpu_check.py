@@ -15,7 +15,7 @@ import pytest
 
 from hwprof.campaign import plan_campaign
 from hwprof.devices import open_device
-from hwprof.devices.cuda_presence import torch_lacks
+from hwprof.devices.nvidia.cuda_presence import torch_lacks
 from hwprof.graph import piece_graph
 from hwprof.measure.records import DeviceRef
 from hwprof.protocols import DeviceAdapter

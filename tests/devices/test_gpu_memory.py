@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hwprof.devices import BUILTIN, NVIDIA_GPU, device_ref
-from hwprof.devices.gpu_memory import free_bytes
+from hwprof.devices.nvidia.gpu_memory import free_bytes
 from hwprof.measure.records import DeviceOptions
 from hwprof.measure.worker import load_factory
 from tests.devices.fake_nvml import FakeNvml

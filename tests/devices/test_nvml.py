@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from hwprof.devices import gpu_memory
-from hwprof.devices import nvml as nvml_module
-from hwprof.devices.cuda_presence import no_gpu
-from hwprof.devices.nvml import (
+from hwprof.devices.nvidia import gpu_memory
+from hwprof.devices.nvidia import nvml as nvml_module
+from hwprof.devices.nvidia.cuda_presence import no_gpu
+from hwprof.devices.nvidia.nvml import (
     COOL_LIMIT_S,
     REASONS,
     GpuConditions,

@@ -212,7 +212,7 @@ def test_trace_is_refused_with_the_reason() -> None:
 def test_it_reads_our_tflite_as_the_standard_reads_our_onnx(tmp_path: Path, name: str) -> None:
     """A second reader of the written files: LiteRT might forgive what another does not."""
     pytest.importorskip("ai_edge_litert")
-    from hwprof.devices.tflite_writer import nchw, nhwc, to_tflite
+    from hwprof.devices.litert.tflite_writer import nchw, nhwc, to_tflite
 
     graph = piece_graph(PIECES[name])
     (tmp_path / "m.tflite").write_bytes(to_tflite(graph))

@@ -48,7 +48,7 @@ def test_listing_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_listing_tells_first_what_no_package_would_mend(
     monkeypatch: pytest.MonkeyPatch, gpu: str, reason: str
 ) -> None:
-    monkeypatch.setattr("hwprof.devices.cuda_presence.timing_lacks", lambda: gpu)
+    monkeypatch.setattr("hwprof.devices.nvidia.cuda_presence.timing_lacks", lambda: gpu)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     status = {s.name: s for s in registry.list_devices()}["tensorrt"]
     assert not status.available

@@ -12,8 +12,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from hwprof.devices.host import max_rel_error
-from hwprof.devices.tensorrt import TensorrtAdapter
-from hwprof.devices.tensorrt_layers import engine_layers, layer_times
+from hwprof.devices.nvidia.tensorrt import TensorrtAdapter
+from hwprof.devices.nvidia.tensorrt_layers import engine_layers, layer_times
 from hwprof.errors import (
     CompileError,
     DeviceUnavailableError,

@@ -11,8 +11,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from hwprof.devices.tensorrt_cache import DiskCache, Entry, model_digest
-from hwprof.devices.tensorrt_engine import collecting_logger
+from hwprof.devices.nvidia.tensorrt_cache import DiskCache, Entry, model_digest
+from hwprof.devices.nvidia.tensorrt_engine import collecting_logger
 from hwprof.errors import (
     PlanError,
 )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hwprof.devices.tensorrt_layers import (
+from hwprof.devices.nvidia.tensorrt_layers import (
     engine_layers,
     layer_times,
     metadata_members,

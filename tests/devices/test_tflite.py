@@ -13,11 +13,11 @@ import pytest
 
 pytest.importorskip("ai_edge_litert")
 
-from hwprof.devices import tflite
-from hwprof.devices.tflite import TfliteAdapter, TfliteExecutable
-from hwprof.devices.tflite_file import TfliteFile
-from hwprof.devices.tflite_interpreter import Runtime, load_runtime
-from hwprof.devices.tflite_writer import nhwc, to_tflite
+from hwprof.devices.litert import tflite
+from hwprof.devices.litert.tflite import TfliteAdapter, TfliteExecutable
+from hwprof.devices.litert.tflite_file import TfliteFile
+from hwprof.devices.litert.tflite_interpreter import Runtime, load_runtime
+from hwprof.devices.litert.tflite_writer import nhwc, to_tflite
 from hwprof.errors import (
     CompileError,
     DeviceError,

@@ -12,9 +12,9 @@ pytest.importorskip("ai_edge_quantizer")
 schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
 
 from hwprof.devices import device_ref
+from hwprof.devices.litert.tflite import TfliteAdapter, write_model
+from hwprof.devices.litert.tflite_int8 import from_levels, to_levels
 from hwprof.devices.remote.artifacts import Artifacts
-from hwprof.devices.tflite import TfliteAdapter, write_model
-from hwprof.devices.tflite_int8 import from_levels, to_levels
 from hwprof.errors import MissingExtraError
 from hwprof.measure.engine import measure
 from hwprof.measure.records import DeviceOptions, Measurement, Precision, plan_for

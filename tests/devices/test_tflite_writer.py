@@ -13,8 +13,8 @@ onnxruntime = pytest.importorskip("onnxruntime")
 interpreter = pytest.importorskip("ai_edge_litert.interpreter")
 schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
 
-from hwprof.devices.tflite_file import ALIGNMENT
-from hwprof.devices.tflite_writer import _Writer, nchw, nhwc, to_tflite
+from hwprof.devices.litert.tflite_file import ALIGNMENT
+from hwprof.devices.litert.tflite_writer import _Writer, nchw, nhwc, to_tflite
 from hwprof.errors import MissingExtraError, ModelError
 from hwprof.graph import (
     Graph,

@@ -31,7 +31,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwprof.devices.cuda_presence import timing_lacks
+from hwprof.devices.nvidia.cuda_presence import timing_lacks
 from hwprof.errors import HwprofError
 
 if TYPE_CHECKING:

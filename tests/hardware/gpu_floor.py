@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from hwprof.devices.cuda_timing import GpuTimer
-from hwprof.devices.cuda_trace import profiler
+from hwprof.devices.nvidia.cuda_timing import GpuTimer
+from hwprof.devices.nvidia.cuda_trace import profiler
 from hwprof.graph import Graph, workload_graph
 from tests.hardware.gpu_sections import Row, compiled, network
 
@@ -98,10 +98,10 @@ def search_steps() -> Iterator[Row]:
     import torch
     from torch.nn import functional
 
-    from hwprof.search.choices import Choices
-    from hwprof.search.gates import GatePlan, frozen
-    from hwprof.search.plans import full_plan, run_plan
-    from hwprof.search.supernet import Supernet
+    from hwprof.search.proxyless.choices import Choices
+    from hwprof.search.proxyless.plans import full_plan, run_plan
+    from hwprof.search.supernets.gates import GatePlan, frozen
+    from hwprof.search.supernets.supernet import Supernet
     from hwprof.space import get_space
 
     # What a section before has set is not what a search computes in: torch's own defaults.

@@ -13,11 +13,11 @@ import numpy as np
 
 import hwprof
 from hwprof.devices import device_ref, list_devices, open_device
-from hwprof.devices.cuda import CudaAdapter, CudaExecutable
-from hwprof.devices.cuda_memory import one_line
-from hwprof.devices.cuda_timing import GpuTimer
-from hwprof.devices.cuda_trace import profiled_blocks_s
 from hwprof.devices.host import max_rel_error, random_inputs
+from hwprof.devices.nvidia.cuda import CudaAdapter, CudaExecutable
+from hwprof.devices.nvidia.cuda_memory import one_line
+from hwprof.devices.nvidia.cuda_timing import GpuTimer
+from hwprof.devices.nvidia.cuda_trace import profiled_blocks_s
 from hwprof.errors import HwprofError
 from hwprof.graph import to_torch, workload_graph
 from hwprof.measure.records import DeviceOptions, Precision, plan_for

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hwprof.search.choices import Choices
+from hwprof.search.proxyless.choices import Choices
 from hwprof.space import SKIP, Architecture, DesignSpace, Slot, get_space
 
 SKEWED = (0.70, 0.20, 0.10)

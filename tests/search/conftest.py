@@ -11,10 +11,10 @@ import torch
 
 from hwprof.estimate.block_table import table_model
 from hwprof.estimate.latency_model import AdditiveLatencyModel
-from hwprof.search import training
-from hwprof.search.proxyless_search import warmup_settings
-from hwprof.search.tasks import DIGITS, ImageTask, load_task
-from hwprof.search.training import train_supernet
+from hwprof.search.data.tasks import DIGITS, ImageTask, load_task
+from hwprof.search.learning import training
+from hwprof.search.learning.training import train_supernet
+from hwprof.search.proxyless.search import warmup_settings
 from hwprof.space import DesignSpace, get_space, resnet50
 from hwprof.store import ImportedBlock
 from tests.search.kills import CONFIG

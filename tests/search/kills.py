@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from hwprof.estimate.latency_model import AdditiveLatencyModel
-from hwprof.search import sgd
-from hwprof.search.checkpoint import load_checkpoint
-from hwprof.search.penalties import Penalty
-from hwprof.search.proxyless import ProxylessConfig
+from hwprof.search.learning import sgd
+from hwprof.search.learning.checkpoint import load_checkpoint
+from hwprof.search.proxyless.penalties import Penalty
+from hwprof.search.proxyless.steps import ProxylessConfig
 from hwprof.space import Architecture
 
 CONFIG = ProxylessConfig(

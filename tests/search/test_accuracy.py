@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from hwprof.errors import DataError
-from hwprof.search.accuracy import TableAccuracy, open_accuracy
+from hwprof.search.scoring.accuracy import TableAccuracy, open_accuracy
 from hwprof.space import Architecture, get_space
 from tests.search.mini import K3, K5, mini
 

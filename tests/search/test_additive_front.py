@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hwprof.estimate.design_matrix import DesignMatrix
-from hwprof.search.additive_front import Alternatives, PriceSweep
+from hwprof.search.reducing.additive_front import Alternatives, PriceSweep
 from hwprof.space import get_space
 from hwprof.space.slotted import SlottedSpace
 from tests.search.planted import BLOCKS, MINI, coefficients

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hwprof.search import augmentation
-from hwprof.search.augmentation import LARGE_PX, augmented
+from hwprof.search.data import augmentation
+from hwprof.search.data.augmentation import LARGE_PX, augmented
 
 SIDE = LARGE_PX
 

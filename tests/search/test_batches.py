@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from hwprof.search import parallel
-from hwprof.search.batches import TrainingBatches, normalised, plain_batches
-from hwprof.search.tasks import ImageTask
+from hwprof.search.data.tasks import ImageTask
+from hwprof.search.learning import parallel
+from hwprof.search.learning.batches import TrainingBatches, normalised, plain_batches
 
 
 class TestBatches:
@@ -49,7 +49,7 @@ class TestBatches:
     def test_plain_batches_are_in_order_and_complete(
         self, task: ImageTask, monkeypatch: pytest.MonkeyPatch
     ):
-        monkeypatch.setattr("hwprof.search.batches.PLAIN_PIXELS", 20 * 32 * 32)
+        monkeypatch.setattr("hwprof.search.learning.batches.PLAIN_PIXELS", 20 * 32 * 32)
         batches = list(plain_batches(task, task.train))
         assert [len(b.labels) for b in batches] == [16, 16, 16]
         assert torch.equal(

@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from hwprof.errors import DataError, FormatVersionError, IncompatibleRunError, StoreError
-from hwprof.search import checkpoint
-from hwprof.search.checkpoint import (
+from hwprof.search.learning import checkpoint
+from hwprof.search.learning.checkpoint import (
     load_checkpoint,
     save_checkpoint,
     space_from_json,
     space_to_json,
     task_from_json,
 )
-from hwprof.search.sgd import TrainSettings
-from hwprof.search.training import train_supernet
+from hwprof.search.learning.sgd import TrainSettings
+from hwprof.search.learning.training import train_supernet
 from hwprof.space import MBConvSpace, UnitLayout
 from hwprof.space.pieces import Activation
 from tests.made import own_space

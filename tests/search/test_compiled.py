@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from hwprof.api import train
 from hwprof.errors import CompileError, PlanError
 from hwprof.graph import network_graph, to_torch
-from hwprof.search.checkpoint import load_checkpoint
-from hwprof.search.compiled import SILENCERS, CompiledNetwork
-from hwprof.search.proxyless import ProxylessConfig
-from hwprof.search.proxyless_front import Sweep, search_front
-from hwprof.search.proxyless_search import retrain_settings, warmup_settings
-from hwprof.search.sgd import TrainSettings
-from hwprof.search.training import train_network, train_supernet
+from hwprof.search.learning.checkpoint import load_checkpoint
+from hwprof.search.learning.compiled import SILENCERS, CompiledNetwork
+from hwprof.search.learning.sgd import TrainSettings
+from hwprof.search.learning.training import train_network, train_supernet
+from hwprof.search.proxyless.front import Sweep, search_front
+from hwprof.search.proxyless.search import retrain_settings, warmup_settings
+from hwprof.search.proxyless.steps import ProxylessConfig
 from hwprof.space import Architecture, get_space
 from tests.search.test_target import Planted
 

@@ -13,7 +13,7 @@ import pytest
 
 from hwprof.errors import PlanError
 from hwprof.results import Trial
-from hwprof.search.ddpnas import (
+from hwprof.search.strategies.ddpnas import (
     BARREN_ROUNDS,
     BUDGETS,
     DRAWS,
@@ -22,7 +22,7 @@ from hwprof.search.ddpnas import (
     pruned,
     updated,
 )
-from hwprof.search.decisions import Decisions
+from hwprof.search.strategies.decisions import Decisions
 from hwprof.search.strategy import Evaluated, Refusal
 from hwprof.space import Architecture, get_space
 

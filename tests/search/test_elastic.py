@@ -18,15 +18,15 @@ from torch.nn import functional
 
 from hwprof.errors import SpaceError
 from hwprof.graph import architecture_cost
-from hwprof.search.choices import Choices, Path
-from hwprof.search.elastic import ElasticSupernet, supernet_of
-from hwprof.search.evaluation import Judge, recalibrate, runner_of
-from hwprof.search.gates import GatePlan, frozen
-from hwprof.search.ofa_weights import OfaSupernet
-from hwprof.search.plans import full_plan
-from hwprof.search.supernet import Supernet, norms_of, private_statistics
-from hwprof.search.tasks import ImageTask
-from hwprof.search.training import extreme_network
+from hwprof.search.data.tasks import ImageTask
+from hwprof.search.learning.evaluation import Judge, recalibrate, runner_of
+from hwprof.search.learning.training import extreme_network
+from hwprof.search.proxyless.choices import Choices, Path
+from hwprof.search.proxyless.plans import full_plan
+from hwprof.search.supernets.elastic import ElasticSupernet, supernet_of
+from hwprof.search.supernets.gates import GatePlan, frozen
+from hwprof.search.supernets.ofa_weights import OfaSupernet
+from hwprof.search.supernets.supernet import Supernet, norms_of, private_statistics
 from hwprof.space import Architecture, DesignSpace, Factor, Slot, get_space, resnet50
 from tests.search.ofa_reference import run_resnet, write_resnet
 from tests.search.thin import IMAGES, THIN, assert_same_state, shaken, state_of

@@ -12,15 +12,15 @@ import pytest
 import torch
 from torch.nn import functional
 
-from hwprof.search.batches import Batch
-from hwprof.search.choices import Choices, Path
-from hwprof.search.expected_latency import ExpectedLatency
-from hwprof.search.penalties import Penalty
-from hwprof.search.proxyless import MODES, ArchitectureSteps, Mode, ProxylessConfig
-from hwprof.search.proxyless_search import search_network, warmup_settings
-from hwprof.search.target import WITHIN, Multiplier, derive, latency_range_s
-from hwprof.search.tasks import ImageTask
-from hwprof.search.training import train_supernet
+from hwprof.search.data.tasks import ImageTask
+from hwprof.search.learning.batches import Batch
+from hwprof.search.learning.training import train_supernet
+from hwprof.search.proxyless.choices import Choices, Path
+from hwprof.search.proxyless.expected_latency import ExpectedLatency
+from hwprof.search.proxyless.penalties import Penalty
+from hwprof.search.proxyless.search import search_network, warmup_settings
+from hwprof.search.proxyless.steps import MODES, ArchitectureSteps, Mode, ProxylessConfig
+from hwprof.search.proxyless.target import WITHIN, Multiplier, derive, latency_range_s
 from hwprof.space import Architecture, DesignSpace, Slot
 from tests.search.additive import AdditiveTable
 from tests.search.thin import IMAGES, assert_same_state, shaken, state_of

@@ -14,9 +14,9 @@ from hwprof.errors import IncompatibleRunError, SpaceError
 from hwprof.estimate.crossval import spearman
 from hwprof.estimate.latency_model import AdditiveLatencyModel
 from hwprof.results import Sample
-from hwprof.search.choices import Choices, Path
-from hwprof.search.expected_latency import ExpectedLatency
-from hwprof.search.plans import pair_probabilities
+from hwprof.search.proxyless.choices import Choices, Path
+from hwprof.search.proxyless.expected_latency import ExpectedLatency
+from hwprof.search.proxyless.plans import pair_probabilities
 from hwprof.space import SKIP, Architecture, DesignSpace, Slot, get_space
 from tests.search.additive import COSTS, EDGES, PlantedTable, set_probabilities, toy_space
 

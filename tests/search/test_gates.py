@@ -15,18 +15,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hwprof.search.choices import Choices, Path
-from hwprof.search.elastic import supernet_of
-from hwprof.search.gates import (
+from hwprof.search.learning.memory import saved_bytes
+from hwprof.search.proxyless.choices import Choices, Path
+from hwprof.search.proxyless.plans import full_plan, pair_plan, run_plan
+from hwprof.search.supernets.elastic import supernet_of
+from hwprof.search.supernets.gates import (
     GatePlan,
     Mix,
     frozen,
     mixed,
     straight_through,
 )
-from hwprof.search.memory import saved_bytes
-from hwprof.search.plans import full_plan, pair_plan, run_plan
-from hwprof.search.supernet import Supernet
+from hwprof.search.supernets.supernet import Supernet
 from hwprof.space import SKIP, DesignSpace, Slot, get_space
 
 FIRST = Slot(0, 1)

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from hwprof.errors import DataError
-from hwprof.search.image_files import stratified_order
-from hwprof.search.tasks import load_task
+from hwprof.search.data.image_files import stratified_order
+from hwprof.search.data.tasks import load_task
 
 
 def save_images(folder: Path, n: int, *, side: int = 8, seed: int = 0) -> None:

@@ -17,17 +17,17 @@ import torch
 from torch import Tensor
 
 from hwprof.errors import DataError, DeviceUnavailableError, PlanError
-from hwprof.search import mixed_precision, parallel, sgd
-from hwprof.search.batches import Batch
-from hwprof.search.checkpoint import load_checkpoint
-from hwprof.search.choices import Choices
-from hwprof.search.expected_latency import ExpectedLatency
-from hwprof.search.mixed_precision import autocast, require_precision, scaler
-from hwprof.search.penalties import Penalty
-from hwprof.search.proxyless import ArchitectureSteps, ProxylessConfig
-from hwprof.search.sgd import TrainSettings
-from hwprof.search.supernet import Supernet
-from hwprof.search.training import train_network, train_supernet
+from hwprof.search.learning import mixed_precision, parallel, sgd
+from hwprof.search.learning.batches import Batch
+from hwprof.search.learning.checkpoint import load_checkpoint
+from hwprof.search.learning.mixed_precision import autocast, require_precision, scaler
+from hwprof.search.learning.sgd import TrainSettings
+from hwprof.search.learning.training import train_network, train_supernet
+from hwprof.search.proxyless.choices import Choices
+from hwprof.search.proxyless.expected_latency import ExpectedLatency
+from hwprof.search.proxyless.penalties import Penalty
+from hwprof.search.proxyless.steps import ArchitectureSteps, ProxylessConfig
+from hwprof.search.supernets.supernet import Supernet
 from hwprof.space import Architecture
 from tests.search.kills import Killed, assert_same_weights, killed_after
 from tests.search.test_target import Planted

@@ -11,11 +11,16 @@ import torch
 from PIL import Image
 
 from hwprof.errors import DataError, IncompatibleRunError, SpaceError
-from hwprof.search import ofa_weights
-from hwprof.search.accuracy import network_from_checkpoint, open_accuracy
-from hwprof.search.checkpoint import load_checkpoint
-from hwprof.search.ofa_accuracy import IMAGENET_MEAN, IMAGENET_STD, OfaAccuracy, imagenet_task
-from hwprof.search.ofa_weights import OfaSupernet, is_published
+from hwprof.search.learning.checkpoint import load_checkpoint
+from hwprof.search.scoring.accuracy import network_from_checkpoint, open_accuracy
+from hwprof.search.scoring.ofa_accuracy import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    OfaAccuracy,
+    imagenet_task,
+)
+from hwprof.search.supernets import ofa_weights
+from hwprof.search.supernets.ofa_weights import OfaSupernet, is_published
 from hwprof.space import Architecture, get_space
 from hwprof.space.mbconv import parse_mbconv
 from tests.search.ofa_reference import (

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from hwprof.errors import PlanError
-from hwprof.search.choices import Choices
-from hwprof.search.gates import straight_through
-from hwprof.search.plans import pair_plan, pair_update
-from hwprof.search.proxyless import ProxylessConfig, alpha_adam
+from hwprof.search.proxyless.choices import Choices
+from hwprof.search.proxyless.plans import pair_plan, pair_update
+from hwprof.search.proxyless.steps import ProxylessConfig, alpha_adam
+from hwprof.search.supernets.gates import straight_through
 from tests.search.additive import EDGES, SKEWED, set_probabilities, skewed_choices, toy_space
 
 pytestmark = pytest.mark.usefixtures("one_thread")

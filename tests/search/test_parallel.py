@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch import nn
 
-from hwprof.search import parallel
+from hwprof.search.learning import parallel
 
 PRELUDE = """
 import sys, torch
 torch.set_num_threads(1)
-from hwprof.search import parallel
+from hwprof.search.learning import parallel
 """
 
 AVERAGES = """
@@ -40,14 +40,14 @@ with parallel.process_group("cpu"):
 SEARCH = """
 from pathlib import Path
 from hwprof.estimate.block_table import table_model
-from hwprof.search import training
-from hwprof.search.checkpoint import load_checkpoint
-from hwprof.search.expected_latency import ExpectedLatency
-from hwprof.search.penalties import Penalty
-from hwprof.search.proxyless import ProxylessConfig
-from hwprof.search.proxyless_search import search_network, warmup_settings
-from hwprof.search.sgd import Training
-from hwprof.search.tasks import load_task
+from hwprof.search.learning import training
+from hwprof.search.learning.checkpoint import load_checkpoint
+from hwprof.search.proxyless.expected_latency import ExpectedLatency
+from hwprof.search.proxyless.penalties import Penalty
+from hwprof.search.proxyless.steps import ProxylessConfig
+from hwprof.search.proxyless.search import search_network, warmup_settings
+from hwprof.search.learning.sgd import Training
+from hwprof.search.data.tasks import load_task
 from hwprof.space import get_space
 from hwprof.store import ImportedBlock
 

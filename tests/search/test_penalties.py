@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hwprof.errors import PlanError
-from hwprof.search.penalties import Penalty, PenaltyKind
+from hwprof.search.proxyless.penalties import Penalty, PenaltyKind
 
 CE, E, T = 2.0, 0.012, 0.010
 

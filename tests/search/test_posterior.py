@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hwprof.search.posterior import draw_effects
+from hwprof.search.reducing.posterior import draw_effects
 from tests.search.planted import noisy, random_truth
 
 

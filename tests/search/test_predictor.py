@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from hwprof.errors import DataError, SpaceError
-from hwprof.search.accuracy import open_accuracy
-from hwprof.search.predictor import N_INPUTS, PredictorAccuracy, encode
+from hwprof.search.scoring.accuracy import open_accuracy
+from hwprof.search.scoring.predictor import N_INPUTS, PredictorAccuracy, encode
 from hwprof.space import Architecture, get_space
 
 DATA = Path(__file__).resolve().parents[2] / ".." / "shared/data"
@@ -82,7 +82,7 @@ class TestPredictor:
         archs = [ofa(seed=s) for s in range(12)]
         together = source.score(archs)
         alone = [source.score([a])[0] for a in archs]
-        monkeypatch.setattr("hwprof.search.predictor.CHUNK", 5)
+        monkeypatch.setattr("hwprof.search.scoring.predictor.CHUNK", 5)
         assert together == pytest.approx(alone, rel=1e-4)
         assert source.score(archs) == pytest.approx(alone, rel=1e-4)
         assert len(set(together)) == 12

@@ -15,9 +15,9 @@ from torch.nn import functional
 
 from hwprof.errors import DataError
 from hwprof.graph import architecture_cost
-from hwprof.search.accuracy import open_accuracy
-from hwprof.search.proxies import N_REFERENCE, PROXIES, ProxyAccuracy
-from hwprof.search.zero_cost import pattern_overlap, synaptic_flow
+from hwprof.search.scoring.accuracy import open_accuracy
+from hwprof.search.scoring.proxies import N_REFERENCE, PROXIES, ProxyAccuracy
+from hwprof.search.scoring.zero_cost import pattern_overlap, synaptic_flow
 from hwprof.space import Architecture, get_space, space_names
 from hwprof.units import only_ranked
 from tests.search.mini import K3, K5, mini
@@ -149,7 +149,7 @@ class TestPercentiles:
         def score(space, arch):
             return math.nan if arch == mini(K3, K3, K3) else float(len(str(arch)))
 
-        monkeypatch.setattr("hwprof.search.proxies.PROXIES", {**PROXIES, "macs": score})
+        monkeypatch.setattr("hwprof.search.scoring.proxies.PROXIES", {**PROXIES, "macs": score})
         found = ProxyAccuracy("macs").score([mini(K3, K3, K3), mini(K5, K5, K5)])
         assert found[0] is None
         assert found[1] is not None
@@ -161,7 +161,7 @@ class TestPercentiles:
 
     def test_a_space_whose_networks_are_all_alike_is_refused(self, monkeypatch) -> None:
         alike = {**PROXIES, "macs": lambda space, arch: 1.0}
-        monkeypatch.setattr("hwprof.search.proxies.PROXIES", alike)
+        monkeypatch.setattr("hwprof.search.scoring.proxies.PROXIES", alike)
         with pytest.raises(DataError, match=rf"proxy:macs gives most of {N_REFERENCE} random"):
             ProxyAccuracy("macs").score([mini(K3, K3, K3)])
 

@@ -17,12 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from hwprof.errors import PlanError, SpaceError
-from hwprof.search.batches import Batch
-from hwprof.search.choices import Choices, Path, Where
-from hwprof.search.expected_latency import ExpectedLatency
-from hwprof.search.gates import GatePlan, mixed
-from hwprof.search.penalties import Penalty
-from hwprof.search.proxyless import (
+from hwprof.search.learning.batches import Batch
+from hwprof.search.proxyless.choices import Choices, Path, Where
+from hwprof.search.proxyless.expected_latency import ExpectedLatency
+from hwprof.search.proxyless.penalties import Penalty
+from hwprof.search.proxyless.steps import (
     MODES,
     ArchitectureSteps,
     Baseline,
@@ -31,6 +30,7 @@ from hwprof.search.proxyless import (
     reinforce_loss,
     reward,
 )
+from hwprof.search.supernets.gates import GatePlan, mixed
 from hwprof.space import SKIP, Architecture, DesignSpace, Slot, get_space
 from tests.search.additive import BLOCKS, COSTS, EDGES, PlantedTable, set_probabilities, toy_space
 

@@ -12,10 +12,10 @@ from hwprof.api import ProxylessOptions, export
 from hwprof.api.courses import read_courses
 from hwprof.api.searching import load_search, search
 from hwprof.errors import DataError, IncompatibleRunError, PlanError
-from hwprof.search import proxyless_front
-from hwprof.search.checkpoint import load_checkpoint
 from hwprof.search.events import ChoicesUpdated
-from hwprof.search.proxyless_front import Sweep, names_of, search_front
+from hwprof.search.learning.checkpoint import load_checkpoint
+from hwprof.search.proxyless import front
+from hwprof.search.proxyless.front import Sweep, names_of, search_front
 from tests.made import block_table
 from tests.search.kills import CONFIG, Killed, assert_same, killed_after, predictions
 
@@ -158,7 +158,7 @@ class TestFromPython:
             sweeps.append(sweep)
             raise Killed
 
-        monkeypatch.setattr(proxyless_front, "search_front", stop)
+        monkeypatch.setattr(front, "search_front", stop)
         table = block_table(tmp_path / "table.csv")
         for number, options in enumerate(
             (

@@ -10,22 +10,23 @@ import pytest
 import torch
 
 from hwprof.errors import DataError, DeviceUnavailableError, IncompatibleRunError, PlanError
-from hwprof.search import proxyless, sgd
-from hwprof.search.checkpoint import load_checkpoint
-from hwprof.search.expected_latency import ExpectedLatency
-from hwprof.search.mixed_precision import Precision, require_precision
-from hwprof.search.proxyless import MODES, ArchitectureSteps, Mode, StepOutcome
-from hwprof.search.proxyless_front import Sweep, search_front
-from hwprof.search.proxyless_search import (
+from hwprof.search.data.tasks import DIGITS, Split, load_task
+from hwprof.search.learning import sgd
+from hwprof.search.learning.checkpoint import load_checkpoint
+from hwprof.search.learning.mixed_precision import Precision, require_precision
+from hwprof.search.learning.training import train_supernet
+from hwprof.search.proxyless import steps
+from hwprof.search.proxyless.expected_latency import ExpectedLatency
+from hwprof.search.proxyless.front import Sweep, search_front
+from hwprof.search.proxyless.search import (
     COURSE_IMAGES,
     Derived,
     course_images,
     search_network,
     warmup_settings,
 )
-from hwprof.search.supernet_accuracy import SupernetAccuracy
-from hwprof.search.tasks import DIGITS, Split, load_task
-from hwprof.search.training import train_supernet
+from hwprof.search.proxyless.steps import MODES, ArchitectureSteps, Mode, StepOutcome
+from hwprof.search.scoring.supernet_accuracy import SupernetAccuracy
 from tests.search.kills import CONFIG, PENALTY, Killed, assert_same, killed_after, predictions
 
 pytestmark = pytest.mark.usefixtures("small_and_quick")
@@ -110,7 +111,7 @@ class TestOneSearch:
                 next(iter(self.choices.alpha.values())).fill_(float("nan"))
             return outcome
 
-        monkeypatch.setitem(proxyless._STEPS, "recompute", step)
+        monkeypatch.setitem(steps._STEPS, "recompute", step)
         out = tmp_path / "s.pt"
         latency = ExpectedLatency(model, space)
         with pytest.raises(

@@ -16,10 +16,10 @@ from hwprof.estimate.design_matrix import DesignMatrix, Term
 from hwprof.estimate.effects_csv import friendliness_from_csv
 from hwprof.estimate.responses import Friendliness, Response
 from hwprof.interval import Interval
-from hwprof.search.additive_front import Alternatives, PriceSweep
-from hwprof.search.evidence import Evidence
-from hwprof.search.reducer import reduce_space
-from hwprof.search.reduction_rules import dominated_in_slot
+from hwprof.search.reducing.additive_front import Alternatives, PriceSweep
+from hwprof.search.reducing.evidence import Evidence
+from hwprof.search.reducing.reducer import reduce_space
+from hwprof.search.reducing.reduction_rules import dominated_in_slot
 from hwprof.space import (
     SKIP,
     DesignSpace,

@@ -11,9 +11,9 @@ import pytest
 from hwprof.errors import PlanError
 from hwprof.estimate.design_matrix import DesignMatrix
 from hwprof.estimate.responses import Friendliness
-from hwprof.search.additive_front import Alternatives, PriceSweep
-from hwprof.search.evidence import Evidence
-from hwprof.search.reducer import reduce_space
+from hwprof.search.reducing.additive_front import Alternatives, PriceSweep
+from hwprof.search.reducing.evidence import Evidence
+from hwprof.search.reducing.reducer import reduce_space
 from hwprof.space import DesignSpace, Slot, get_space
 from tests.search.planted import coefficients, measured
 

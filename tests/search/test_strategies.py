@@ -13,10 +13,10 @@ import pytest
 from hwprof.errors import PlanError
 from hwprof.pareto import hypervolume
 from hwprof.results import Trial
-from hwprof.search.evolution import Evolution, EvolutionSettings, tournament
-from hwprof.search.members import Member
-from hwprof.search.model_guided import ModelGuided, ModelGuidedSettings
-from hwprof.search.nsga2 import Nsga2, Nsga2Settings
+from hwprof.search.strategies.evolution import Evolution, EvolutionSettings, tournament
+from hwprof.search.strategies.members import Member
+from hwprof.search.strategies.model_guided import ModelGuided, ModelGuidedSettings
+from hwprof.search.strategies.nsga2 import Nsga2, Nsga2Settings
 from hwprof.search.strategy import (
     STRATEGIES,
     Evaluated,

@@ -11,12 +11,12 @@ import torch
 
 from hwprof.errors import DataError, IncompatibleRunError, SpaceError
 from hwprof.graph import network_graph, weights_from_torch
-from hwprof.search.accuracy import network_from_checkpoint, open_accuracy
-from hwprof.search.batches import normalised
-from hwprof.search.sgd import TrainSettings
-from hwprof.search.supernet_accuracy import SupernetAccuracy
-from hwprof.search.tasks import DIGITS, load_task
-from hwprof.search.training import train_network, train_supernet
+from hwprof.search.data.tasks import DIGITS, load_task
+from hwprof.search.learning.batches import normalised
+from hwprof.search.learning.sgd import TrainSettings
+from hwprof.search.learning.training import train_network, train_supernet
+from hwprof.search.scoring.accuracy import network_from_checkpoint, open_accuracy
+from hwprof.search.scoring.supernet_accuracy import SupernetAccuracy
 from hwprof.space import DesignSpace, get_space
 from tests.search.mini import K3, K5, K7, mini
 

@@ -7,9 +7,9 @@ import pytest
 from scipy.optimize import approx_fprime
 
 from hwprof.pareto import hypervolume
-from hwprof.search import surrogate
-from hwprof.search.improvement import Staircase
-from hwprof.search.surrogate import Coding, Features, Surrogate
+from hwprof.search.strategies import surrogate
+from hwprof.search.strategies.improvement import Staircase
+from hwprof.search.strategies.surrogate import Coding, Features, Surrogate
 from hwprof.space import get_space
 
 

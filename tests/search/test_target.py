@@ -13,11 +13,11 @@ import torch
 
 from hwprof.errors import PlanError
 from hwprof.results import TargetOutcome
-from hwprof.search.choices import Choices, Path, Where
-from hwprof.search.expected_latency import ExpectedLatency
-from hwprof.search.penalties import Penalty
-from hwprof.search.proxyless_front import Sweep
-from hwprof.search.target import (
+from hwprof.search.proxyless.choices import Choices, Path, Where
+from hwprof.search.proxyless.expected_latency import ExpectedLatency
+from hwprof.search.proxyless.front import Sweep
+from hwprof.search.proxyless.penalties import Penalty
+from hwprof.search.proxyless.target import (
     CELLS,
     RHO,
     WITHIN,

@@ -13,7 +13,7 @@ from hwprof.api.courses import read_courses
 from hwprof.api.searching import load_search, search
 from hwprof.errors import PlanError
 from hwprof.reports.sentences import target_sentence
-from hwprof.search.target import WITHIN
+from hwprof.search.proxyless.target import WITHIN
 from tests.made import block_table
 
 pytestmark = pytest.mark.usefixtures("one_thread")

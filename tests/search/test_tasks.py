@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from hwprof.errors import DataError
-from hwprof.search.tasks import DIGITS, ImageTask, load_task
+from hwprof.search.data.tasks import DIGITS, ImageTask, load_task
 
 CIFAR = Path(__file__).resolve().parents[2] / ".." / "shared/data"
 

@@ -10,9 +10,16 @@ from pathlib import Path
 import pytest
 
 from hwprof.errors import IncompatibleRunError, PlanError, SpaceError
-from hwprof.search.indicators import Indicators, TeNasConfig, Untrained
-from hwprof.search.tasks import ImageTask
-from hwprof.search.te_nas import Pruned, Reach, dense_ranks, judge_removals, prune, search_te_nas
+from hwprof.search.data.tasks import ImageTask
+from hwprof.search.strategies.indicators import Indicators, TeNasConfig, Untrained
+from hwprof.search.strategies.te_nas import (
+    Pruned,
+    Reach,
+    dense_ranks,
+    judge_removals,
+    prune,
+    search_te_nas,
+)
 from hwprof.space import Architecture, DesignSpace, Slot, get_space
 from hwprof.space.nasbench201 import OPERATORS, parse_cell
 

@@ -21,11 +21,11 @@ from hwprof.errors import (
     StoreError,
 )
 from hwprof.progress import Progress
-from hwprof.search import sgd
-from hwprof.search.checkpoint import load_checkpoint, only_writer
-from hwprof.search.sgd import TrainSettings
-from hwprof.search.tasks import DIGITS, load_task
-from hwprof.search.training import default_settings, train_network, train_supernet
+from hwprof.search.data.tasks import DIGITS, load_task
+from hwprof.search.learning import sgd
+from hwprof.search.learning.checkpoint import load_checkpoint, only_writer
+from hwprof.search.learning.sgd import TrainSettings
+from hwprof.search.learning.training import default_settings, train_network, train_supernet
 from hwprof.space import Architecture, Slot, get_space
 from tests.search.kills import Killed, assert_same_weights, killed_after, weights
 from tests.search.mini import FEW
@@ -246,7 +246,7 @@ class TestFromPython:
 
     def test_without_torch_the_missing_package_is_named(self, tmp_path: Path, monkeypatch):
         monkeypatch.setitem(sys.modules, "torch", None)
-        monkeypatch.delitem(sys.modules, "hwprof.search.training")
+        monkeypatch.delitem(sys.modules, "hwprof.search.learning.training")
         with pytest.raises(MissingExtraError, match=r"training needs .*'hwprof\[search\]'"):
             train(out=tmp_path / "n.pt", arch=ARCH)
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from hwprof.search.cell_supernet import CellSupernet, MixedCell, Planned, even_plan
-from hwprof.search.indicators import TeNasConfig, Untrained, patches
-from hwprof.search.initial import initialise
-from hwprof.search.tasks import ImageTask
-from hwprof.search.zero_cost import linear_regions, ntk_condition
+from hwprof.search.data.tasks import ImageTask
+from hwprof.search.scoring.zero_cost import linear_regions, ntk_condition
+from hwprof.search.strategies.indicators import TeNasConfig, Untrained, patches
+from hwprof.search.supernets.cell_supernet import CellSupernet, MixedCell, Planned, even_plan
+from hwprof.search.supernets.initial import initialise
 from hwprof.space import DesignSpace, Slot, get_space
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -1,0 +1,1 @@
+"""LiteRT (TensorFlow Lite): the adapter, and the writer of its files."""

@@ -1,0 +1,1 @@
+"""NVIDIA GPUs: torch, ONNX Runtime's CUDA provider and TensorRT."""

@@ -1,0 +1,1 @@
+"""Training: batches, steps, checkpoints, and how good what was trained is."""

@@ -1,0 +1,1 @@
+"""The reducer: from effects to a smaller space, with the evidence beside every cut."""

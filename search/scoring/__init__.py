@@ -1,0 +1,1 @@
+"""Accuracy sources: supernets, tables, predictors, and proxies that need no training."""

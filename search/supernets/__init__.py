@@ -1,0 +1,1 @@
+"""Networks that hold many networks: supernets, their gates, and published weights."""
