@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +19,9 @@ Fact = str | int | float | bool | None
 
 MEMORY_KEPT, MEMORY_GIVEN_BACK = "malloc, memory kept", "malloc, system default"
 """How malloc treats large buffers; the words are part of the key of what was measured."""
+
+EQUAL_SPEED = 1.2
+"""Cores whose speeds lie further apart than this ratio are of unequal speed."""
 
 _CPU = Path("/sys/devices/system/cpu")
 _NODES = Path("/sys/devices/system/node")
@@ -57,7 +63,18 @@ def cpu_model() -> str:
     for name in ("model name", "Model", "Hardware", "cpu model"):
         if info.get(name):
             return info[name]
-    return platform.processor() or platform.machine() or "unknown CPU"
+    # macOS calls every chip of Apple's "arm" otherwise, and two of them must not pass for one.
+    return _sysctl("machdep.cpu.brand_string") or platform.processor() or platform.machine()
+
+
+def _sysctl(name: str) -> str | None:
+    """Return what macOS says of itself; None elsewhere."""
+    if sys.platform != "darwin":
+        return None
+    with suppress(OSError):
+        done = subprocess.run(["/usr/sbin/sysctl", "-n", name], capture_output=True, check=False)
+        return done.stdout.decode(errors="replace").strip() or None
+    return None
 
 
 @cache
@@ -296,6 +313,19 @@ def thermal_throttle_count(cpu: Path = _CPU) -> int | None:
     return sum(numbers) if numbers else None
 
 
+def fast_cpus(cpus: frozenset[int], root: Path = _CPU) -> tuple[int, ...]:
+    """Return the faster ones of ``cpus``; none where all are of one speed, or nothing tells."""
+    speeds = {
+        cpu: int(read_text(root / f"cpu{cpu}/cpu_capacity") or "0")
+        or int(read_text(root / f"cpu{cpu}/cpufreq/cpuinfo_max_freq") or "0")
+        for cpu in cpus
+    }
+    # Cores of one design differ by a few percent where each has a top clock of its own.
+    limit = max(speeds.values()) / EQUAL_SPEED
+    fast = sorted(cpu for cpu, speed in speeds.items() if speed >= limit)
+    return tuple(fast) if len(fast) < len(cpus) else ()
+
+
 def warnings() -> tuple[str, ...]:
     """Return what about this machine makes numbers less repeatable, with what would mend it."""
     facts = stable_facts()
@@ -311,5 +341,15 @@ def warnings() -> tuple[str, ...]:
             "clock boost is on, so the clock depends on temperature and on other cores: switch it "
             "off for repeatable clocks (echo 0 > /sys/devices/system/cpu/cpufreq/boost, or 1 > "
             "/sys/devices/system/cpu/intel_pstate/no_turbo)"
+        )
+    if fast := fast_cpus(usable_cpus()):
+        out.append(
+            "the cores differ in speed, and which of them a call meets is left to the system: keep "
+            f"to the fast ones (taskset -c {','.join(map(str, fast))} hwprof ...), or to the others"
+        )
+    if read_text("/proc/stat") is None:
+        out.append(
+            "this system does not tell what other programs do, nor whether a call waited for a core "
+            "(it has no /proc/stat), so neither shows in the verdict: close them while you measure"
         )
     return tuple(out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -220,6 +221,35 @@ def test_warns_of_a_governor_that_moves_the_clock(monkeypatch: pytest.MonkeyPatc
     assert "boost" in boost
     monkeypatch.setattr(machine, "stable_facts", lambda: {"governor": None, "boost": None})
     assert machine.warnings() == ()
+
+
+def test_warns_where_the_load_of_others_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "stable_facts", lambda: {"governor": None, "boost": None})
+    monkeypatch.setattr(machine, "read_text", lambda path: None)  # a system without /proc
+    (line,) = machine.warnings()
+    assert "does not tell what other programs do" in line
+
+
+@pytest.mark.parametrize("file", ["cpu_capacity", "cpufreq/cpuinfo_max_freq"])
+def test_cores_of_unequal_speed(tmp_path: Path, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for cpu, speed in enumerate((1000, 980, 620, 620)):
+        write(tmp_path / f"cpu{cpu}" / file, str(speed))
+    assert machine.fast_cpus(frozenset(range(4)), tmp_path) == (0, 1)
+    assert machine.fast_cpus(frozenset({0, 1}), tmp_path) == ()
+    assert machine.fast_cpus(frozenset({2, 3}), tmp_path) == ()
+    assert machine.fast_cpus(frozenset({7, 8}), tmp_path) == ()
+    monkeypatch.setattr(machine, "stable_facts", lambda: {"governor": None, "boost": None})
+    monkeypatch.setattr(machine, "fast_cpus", lambda cpus: (0, 1))
+    assert "taskset -c 0,1 hwprof" in machine.warnings()[0]
+
+
+def test_two_chips_of_apple_are_two_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = subprocess.CompletedProcess([], 0, stdout=b"Apple M4 Pro\n")
+    monkeypatch.setattr("sys.platform", "darwin")
+    monkeypatch.setattr("platform.processor", lambda: "arm")
+    monkeypatch.setattr(machine, "_cpuinfo", dict)
+    monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: told)
+    assert machine.cpu_model.__wrapped__() == "Apple M4 Pro"
 
 
 def test_pressure_of_the_last_ten_seconds(tmp_path: Path) -> None:
