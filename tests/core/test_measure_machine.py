@@ -215,6 +215,7 @@ def test_stable_facts_hold_the_power_mode(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_warns_of_a_governor_that_moves_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "fast_cpus", lambda cpus: ())
     monkeypatch.setattr(machine, "stable_facts", lambda: {"governor": "powersave", "boost": True})
     governor, boost = machine.warnings()
     assert "'powersave'" in governor
