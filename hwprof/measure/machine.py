@@ -64,16 +64,18 @@ def cpu_model() -> str:
         if info.get(name):
             return info[name]
     # macOS calls every chip of Apple's "arm" otherwise, and two of them must not pass for one.
-    return _sysctl("machdep.cpu.brand_string") or platform.processor() or platform.machine()
+    named = _sysctl("machdep.cpu.brand_string") or platform.processor() or platform.machine()
+    return named or "unknown CPU"
 
 
 def _sysctl(name: str) -> str | None:
     """Return what macOS says of itself; None elsewhere."""
-    if sys.platform != "darwin":
-        return None
-    with suppress(OSError):
-        done = subprocess.run(["/usr/sbin/sysctl", "-n", name], capture_output=True, check=False)
-        return done.stdout.decode(errors="replace").strip() or None
+    if sys.platform == "darwin":
+        with suppress(OSError):
+            done = subprocess.run(
+                ["/usr/sbin/sysctl", "-n", name], capture_output=True, check=False
+            )
+            return done.stdout.decode(errors="replace").strip() or None
     return None
 
 
