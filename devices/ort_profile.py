@@ -83,7 +83,7 @@ def profile_calls(
     with tempfile.TemporaryDirectory() as folder:
         session = open_session(source, lambda o: _switch_on(o, Path(folder), source))
         pairs = list(_alternate(plain, bind(session)))
-        profile = read_profile(json.loads(Path(session.end_profiling()).read_text()))
+        profile = read_profile(_written(Path(session.end_profiling())))
         outputs = _optimized_outputs(Path(folder) / OPTIMIZED)
     calls = _kept_calls(profile, [burst for _, burst in pairs], threads)
     return ProfiledRun(
@@ -92,6 +92,17 @@ def profile_calls(
         plain_s=floor_s([corrected_s(burst, threads) for burst, _ in pairs[1:]]),
         outputs=outputs,
     )
+
+
+def _written(path: Path) -> Any:
+    """Return what the profiler wrote: it says nothing where it lacked the space."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise MeasurementError(
+            f"onnxruntime's profile is not whole ({error}): free some space in "
+            f"{tempfile.gettempdir()!r}, or name another folder by TMPDIR"
+        ) from error
 
 
 def _switch_on(options: Any, folder: Path, source: Source) -> None:

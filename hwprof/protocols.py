@@ -174,6 +174,8 @@ class Disturbance:
     steal_share: float = 0.0
     foreign_cores: float = 0.0
     throttled: bool = False
+    over_quota: bool = False
+    """Whether a control group that had spent its CPU quota stood still meanwhile."""
     foreign_processes: tuple[ForeignProcess, ...] = ()
     """Who else was on the device. On one that processes use in turn (a GPU) every one of them may
     have held a call up, whatever the host's load."""

@@ -26,7 +26,7 @@ VERDICT_MEANINGS = {
     "contaminated": (
         "other work took more than 0.2 of a core, or was on the GPU, or the hypervisor took over 2 %"
     ),
-    "throttled": "the device slowed itself down (heat or power)",
+    "throttled": "the device slowed itself down (heat or power), or a container's CPU quota stopped it",
 }
 
 SOUND = ("clean", "noisy")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import sys
 from typing import NoReturn
 
@@ -13,6 +14,8 @@ INTERRUPTED = 130
 """What a shell reports of a program that SIGINT ended."""
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)
 """What the system says of a path that the user named: no defect, wherever it comes up."""
+LIMITS = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
+"""What it says where the user, the session or a container may have no more files or processes."""
 
 
 def main() -> None:
@@ -21,6 +24,17 @@ def main() -> None:
 
     open_streams()
     from hwprof.errors import HwprofError
+
+    if sys.platform == "win32":
+        told = "hwprof: Windows itself cannot run it; install and run it inside WSL (wsl --install)"
+        _end(told, HwprofError.exit_code)
+    try:
+        os.getcwd()
+    except OSError:
+        _end(
+            "hwprof: the working directory was removed: change to another one",
+            HwprofError.exit_code,
+        )
 
     try:
         from hwprof.cli.app import app
@@ -45,6 +59,8 @@ def _refusal(error: Exception) -> str | None:
 
     if not isinstance(error, OSError):
         return None
+    if error.errno in LIMITS:
+        return f"the system refuses: {error.strerror}; raise that limit (ulimit -a shows all)"
     if not is_disk_full(error) and (error.errno not in REFUSED or error.filename is None):
         return None
     place = "the disk" if error.filename is None else repr(str(error.filename))

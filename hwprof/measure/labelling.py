@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from hwprof.measure.level import WAITING_SHARE, waiting_share
 from hwprof.measure.load import FOREIGN_CORES_LIMIT, STEAL_LIMIT, Load, LoadMonitor
-from hwprof.measure.machine import thermal_throttle_count
+from hwprof.measure.machine import quota_stops, thermal_throttle_count
 from hwprof.measure.records import Burst, LabelledBurst
 from hwprof.protocols import Disturbance
 
@@ -28,17 +28,19 @@ class Labeller:
     def __init__(self, earlier: Iterable[LabelledBurst] = ()) -> None:
         probes = (b.burst.probe_ns for b in earlier)
         self._probes_ns = sorted(p for p in probes if p is not None)
-        self._throttle_count = thermal_throttle_count()
+        self._throttle_count, self._stops = thermal_throttle_count(), quota_stops()
 
     def host_disturbance(self, load: Load | None) -> Disturbance:
         """Return what disturbed a burst that was timed on this host's CPU."""
         count = thermal_throttle_count() if self._throttle_count is not None else None
-        throttled = count != self._throttle_count
-        self._throttle_count = count
-        if load is None:
-            return Disturbance(throttled=throttled)
+        stops = quota_stops() if self._stops is not None else None
+        throttled, over_quota = count != self._throttle_count, stops != self._stops
+        self._throttle_count, self._stops = count, stops
         return Disturbance(
-            steal_share=load.steal_share, foreign_cores=load.foreign_cores, throttled=throttled
+            steal_share=load.steal_share if load else 0.0,
+            foreign_cores=load.foreign_cores if load else 0.0,
+            throttled=throttled,
+            over_quota=over_quota,
         )
 
     def label(
@@ -74,6 +76,7 @@ class Labeller:
             "foreign_load": disturbance.foreign_cores > FOREIGN_CORES_LIMIT,
             "foreign_process": bool(disturbance.foreign_processes),
             "throttled": disturbance.throttled,
+            "over_quota": disturbance.over_quota,
         }
         return tuple(name for name, applies in found.items() if applies)
 

@@ -139,7 +139,8 @@ def check_threads(threads: int) -> None:
     if quota is not None and quota < threads:
         raise PlanError(
             f"threads is {threads}, but the control group grants {quota:.2g} cores: a throttled "
-            f"thread cannot be timed; raise the quota or use fewer threads"
+            f"thread cannot be timed; raise the quota to {threads} or more (docker --cpus, "
+            f"Kubernetes limits.cpu){' or use fewer threads' if quota >= 1 else ''}"
         )
 
 

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -17,8 +20,18 @@ Fact = str | int | float | bool | None
 MEMORY_KEPT, MEMORY_GIVEN_BACK = "malloc, memory kept", "malloc, system default"
 """How malloc treats large buffers; the words are part of the key of what was measured."""
 
+EQUAL_SPEED = 1.2
+"""Cores whose speeds lie further apart than this ratio are of unequal speed."""
+
 _CPU = Path("/sys/devices/system/cpu")
 _NODES = Path("/sys/devices/system/node")
+_CONTROL_GROUPS = Path("/sys/fs/cgroup")
+_MEMORY_LIMITS = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.high", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+"""Limit, use, and what of that can be dropped, of control groups of version 2 and of version 1."""
 
 
 def read_text(path: str | Path) -> str | None:
@@ -50,7 +63,20 @@ def cpu_model() -> str:
     for name in ("model name", "Model", "Hardware", "cpu model"):
         if info.get(name):
             return info[name]
-    return platform.processor() or platform.machine() or "unknown CPU"
+    # macOS calls every chip of Apple's "arm" otherwise, and two of them must not pass for one.
+    named = _sysctl("machdep.cpu.brand_string") or platform.processor() or platform.machine()
+    return named or "unknown CPU"
+
+
+def _sysctl(name: str) -> str | None:
+    """Return what macOS says of itself; None elsewhere."""
+    if sys.platform == "darwin":
+        with suppress(OSError):
+            done = subprocess.run(
+                ["/usr/sbin/sysctl", "-n", name], capture_output=True, check=False
+            )
+            return done.stdout.decode(errors="replace").strip() or None
+    return None
 
 
 @cache
@@ -77,10 +103,22 @@ def memory_bytes() -> int | None:
         return None
 
 
-def available_memory_bytes() -> int | None:
-    """Return the memory that can be had without swapping."""
-    available = bytes_in("/proc/meminfo", "MemAvailable")
-    return memory_bytes() if available is None else available
+def available_memory_bytes(root: Path = _CONTROL_GROUPS, proc: Path = Path("/proc")) -> int | None:
+    """Return the memory that can be had without swapping or passing a control group's limit."""
+    available = bytes_in(proc / "meminfo", "MemAvailable")
+    whole = memory_bytes() if available is None else available
+    left = [n for group in _control_groups("memory", root, proc) for n in _memory_left(group)]
+    return min([n for n in (whole, *left) if n is not None], default=None)
+
+
+def _memory_left(folder: Path) -> Iterator[int]:
+    """Yield what each limit of a control group leaves; caches that nothing uses give way."""
+    for limit_file, used_file, spare in _MEMORY_LIMITS:
+        limit, used = read_text(folder / limit_file), read_text(folder / used_file)
+        if limit and used and limit != "max":
+            lines = (read_text(folder / "memory.stat") or "").splitlines()
+            stat = dict(line.split() for line in lines)
+            yield max(0, int(limit) - int(used) + int(stat.get(spare, 0)))
 
 
 def bytes_in(path: str | Path, field: str) -> int | None:
@@ -117,24 +155,23 @@ def _size(text: str | None) -> int:
     return int(text.rstrip("KMG")) * unit
 
 
-def cpu_quota(root: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc")) -> float | None:
+def cpu_quota(root: Path = _CONTROL_GROUPS, proc: Path = Path("/proc")) -> float | None:
     """Return the cores that control groups grant this process; None where nothing limits it."""
-    limits: list[float] = []
+    groups = _control_groups("cpu", root, proc)
+    return min((limit for group in groups for limit in _quota_at(group)), default=None)
+
+
+def _control_groups(controller: str, root: Path, proc: Path) -> Iterator[Path]:
+    """Yield the folders of the groups that hold this process, of version 2 and of version 1."""
     for line in (read_text(proc / "self/cgroup") or "").splitlines():
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
-        bases = _cgroup_bases(root, number, controllers)
+        if number != "0" and controller not in controllers.split(","):
+            continue
         relative = path.strip("/")
-        for base in bases:
+        for base in ("", "unified") if number == "0" else (controller, controllers):
             for level in (relative, *map(str, Path(relative).parents)):
-                limits += _quota_at(base / level)
-    return min(limits, default=None)
-
-
-def _cgroup_bases(root: Path, number: str, controllers: str) -> tuple[Path, ...]:
-    if number == "0":
-        return (root, root / "unified")
-    return (root / "cpu", root / "cpu,cpuacct") if "cpu" in controllers.split(",") else ()
+                yield root / base / level
 
 
 def _quota_at(folder: Path) -> list[float]:
@@ -147,6 +184,21 @@ def _quota_at(folder: Path) -> list[float]:
     if len(fields) != 2 or fields[0] in ("max", "-1"):
         return []
     return [int(fields[0]) / int(fields[1])]
+
+
+def quota_stops(root: Path = _CONTROL_GROUPS, proc: Path = Path("/proc")) -> int | None:
+    """Return how often a quota stopped what runs in this process's control groups; None without.
+
+    A group that has spent its quota stands still until the next period, up to 100 ms.
+    """
+    counts = [
+        int(line.split()[1])
+        for group in _control_groups("cpu", root, proc)
+        if any(_quota_at(group))
+        for line in (read_text(group / "cpu.stat") or "").splitlines()
+        if line.startswith("nr_throttled ")
+    ]
+    return sum(counts) if counts else None
 
 
 def _hypervisor() -> str | None:
@@ -263,6 +315,19 @@ def thermal_throttle_count(cpu: Path = _CPU) -> int | None:
     return sum(numbers) if numbers else None
 
 
+def fast_cpus(cpus: frozenset[int], root: Path = _CPU) -> tuple[int, ...]:
+    """Return the faster ones of ``cpus``; none where all are of one speed, or nothing tells."""
+    speeds = {
+        cpu: int(read_text(root / f"cpu{cpu}/cpu_capacity") or "0")
+        or int(read_text(root / f"cpu{cpu}/cpufreq/cpuinfo_max_freq") or "0")
+        for cpu in cpus
+    }
+    # Cores of one design differ by a few percent where each has a top clock of its own.
+    limit = max(speeds.values()) / EQUAL_SPEED
+    fast = sorted(cpu for cpu, speed in speeds.items() if speed >= limit)
+    return tuple(fast) if len(fast) < len(cpus) else ()
+
+
 def warnings() -> tuple[str, ...]:
     """Return what about this machine makes numbers less repeatable, with what would mend it."""
     facts = stable_facts()
@@ -278,5 +343,15 @@ def warnings() -> tuple[str, ...]:
             "clock boost is on, so the clock depends on temperature and on other cores: switch it "
             "off for repeatable clocks (echo 0 > /sys/devices/system/cpu/cpufreq/boost, or 1 > "
             "/sys/devices/system/cpu/intel_pstate/no_turbo)"
+        )
+    if fast := fast_cpus(usable_cpus()):
+        out.append(
+            "the cores differ in speed, and which of them a call meets is left to the system: keep "
+            f"to the fast ones (taskset -c {','.join(map(str, fast))} hwprof ...), or to the others"
+        )
+    if read_text("/proc/stat") is None:
+        out.append(
+            "this system does not tell what other programs do, nor whether a call waited for a core "
+            "(it has no /proc/stat), so neither shows in the verdict: close them while you measure"
         )
     return tuple(out)

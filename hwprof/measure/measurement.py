@@ -85,6 +85,7 @@ def _signs(
         drift=found.trend.drift,
         reference_drift=telemetry.get("reference_drift"),
         throttled_share=_share(used, "throttled"),
+        over_quota_share=_share(used, "over_quota"),
         full_clock_share=1.0 - _share(used, "slow_clock"),
         steal_share=telemetry["steal_share"],
         foreign_cores=telemetry["foreign_cores"],

@@ -227,8 +227,10 @@ class Worker:
         """
         unread = self._unread
         while len(unread) < size:
-            left_ms = 1000.0 * (deadline_s - time.monotonic())
-            if left_ms <= 0 or not self._poller.poll(left_ms):
+            left_ms = max(0.0, 1000.0 * (deadline_s - time.monotonic()))
+            # Looked at once more: where this process was itself stopped past the deadline (Ctrl-Z
+            # and fg), the answer lies there.
+            if not self._poller.poll(left_ms) and not self._poller.poll(0):
                 raise TimeoutError
             part = os.read(self._out_fd, max(_READ_BYTES, size - len(unread)))
             if not part:

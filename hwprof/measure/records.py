@@ -241,8 +241,8 @@ class LabelledBurst:
 
     ``causes`` may hold ``first`` (warm-up), ``preempted``, ``faulted``, ``slow_clock``,
     ``stolen``, ``foreign_load``, ``foreign_process`` (another on the device), ``throttled``,
-    ``superseded`` (timed again). Nothing is deleted for its value; bursts whose cause is in
-    :data:`EXCLUDING_CAUSES` are kept but leave the level.
+    ``over_quota`` (a control group's), ``superseded`` (timed again). Nothing is deleted for its
+    value; bursts whose cause is in :data:`EXCLUDING_CAUSES` are kept but leave the level.
     """
 
     burst: Burst

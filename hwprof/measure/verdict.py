@@ -48,6 +48,8 @@ class Signs:
     foreign_cores: float
     n_cpus: int | None
     faulted_share: float
+    over_quota_share: float = 0.0
+    """Of bursts in which a control group's CPU quota stopped what runs in it."""
     shared_device_share: float = 0.0
     """Of bursts beside another process on the device."""
     foreign_processes: tuple[str, ...] = ()
@@ -80,6 +82,15 @@ def _throttled(signs: Signs) -> Iterator[tuple[Verdict, str]]:
             (
                 f"the device throttled its clock in {signs.throttled_share:.0%} of the bursts: let it "
                 "cool, improve cooling, or lock the clock lower"
+            ),
+        )
+    if signs.over_quota_share > THROTTLED_SHARE:
+        yield (
+            "throttled",
+            (
+                f"the CPU quota of this process's control group was spent in "
+                f"{signs.over_quota_share:.0%} of the bursts, so that it stood still: raise the quota "
+                "(docker --cpus, Kubernetes limits.cpu) or run nothing else in the container"
             ),
         )
     if signs.full_clock_share < FULL_CLOCK_SHARE:

@@ -71,7 +71,7 @@ def _trace(worker: Worker, workload: Workload, plan: MeasurePlan, device: str) -
         header = worker.request("trace", timeout_s, key=workload.key).header["trace"]
         worker.request("drop", timeout_s, key=workload.key)
     except WorkerFault as fault:
-        if fault.lost:
+        if fault.lost or device.partition("@")[0] in TRACING_DEVICES:
             raise MeasurementError(f"{workload.label}: tracing failed: {fault}") from fault
         raise DeviceError(
             f"{device!r} gives no operator trace ({fault}); devices that do: "

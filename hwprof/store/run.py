@@ -253,6 +253,12 @@ class Run(Reading):
                 f"the run {str(self.path)!r} is open for reading; "
                 "Run.create_or_resume opens it for writing"
             )
+        if not (self.path / DATABASE).exists():
+            # SQLite would go on, into a file that has no name any more.
+            raise StoreError(
+                f"the run folder {str(self.path)!r} was moved or removed while it was written to: "
+                "move it back and run the same command again"
+            )
         return self._db
 
     @contextmanager

@@ -51,6 +51,21 @@ def test_closed_streams_cost_no_result(closed: str, tmp_path: Path) -> None:
     assert (tmp_path / "net.onnx").stat().st_size > 0
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it may not be removed")
+def test_in_a_folder_that_is_gone(tmp_path: Path) -> None:
+    command = 'mkdir gone && cd gone && rmdir ../gone && exec "$0" -P -m hwprof bench x'
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == "hwprof: the working directory was removed: change to another one\n"
+
+
 def test_a_terminal_without_a_character_shows_the_rest(tmp_path: Path) -> None:
     arch = json.loads(hwprof("cost", "proxyless-mobile", "--json").stdout)["arch"]
     (tmp_path / "réseau.json").write_text(json.dumps(arch))
@@ -170,6 +185,8 @@ def test_a_defect_is_no_regression(error: str) -> None:
     [
         ("PermissionError(13, 'Permission denied', 'a')", "'a': Permission denied; name another"),
         ("OSError(30, 'Read-only file system', 'a')", "'a': Read-only file system; name another"),
+        ("OSError(24, 'Too many open files')", "Too many open files; raise that limit (ulimit -a"),
+        ("BlockingIOError(11, 'Try again')", "the system refuses: Try again; raise that limit"),
         ("OSError(28, 'No space left on device')", "No space left on device; free some space"),
     ],
 )

@@ -112,3 +112,11 @@ def test_every_command_is_described_in_full(group: list[str], one: str) -> None:
     commands = done.stdout.partition("Commands:")[2]
     assert f" {one} " in commands
     assert "..." not in commands
+
+
+def test_on_windows_one_line_names_wsl() -> None:
+    code = "import sys, hwprof.cli; sys.platform = 'win32'; hwprof.cli.main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("hwprof: Windows itself cannot run it; install and run it inside")
+    assert len(done.stderr.splitlines()) == 1

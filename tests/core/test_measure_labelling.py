@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from hwprof.measure import labelling
 from hwprof.measure.labelling import Labeller
 from hwprof.measure.records import Burst, LabelledBurst
 from hwprof.protocols import Disturbance
@@ -44,3 +46,17 @@ def test_five_percent_is_the_limit() -> None:
 def test_earlier_bursts_count() -> None:
     earlier = [LabelledBurst(burst=burst(33_000), worker="w0", round_index=0)] * 20
     assert "slow_clock" in Labeller(earlier).causes(burst(36_000), Disturbance())
+
+
+@pytest.mark.parametrize(
+    ("stops", "found"), [([4, 4, 7, 7], [False, True, False]), ([None], [False] * 3)]
+)
+def test_a_group_that_spent_its_quota_labels_the_burst(
+    stops: list[int | None], found: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = iter(stops)
+    monkeypatch.setattr(labelling, "quota_stops", lambda: next(told))
+    labeller = Labeller()
+    for expected in found:
+        causes = labeller.causes(burst(33_000), labeller.host_disturbance(None))
+        assert ("over_quota" in causes) == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -100,12 +101,77 @@ def test_quota_of_both_control_group_versions(
     assert machine.cpu_quota(tmp_path / "cg", tmp_path / "proc") == expected
 
 
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        # What the innermost limit leaves, with the cache that can be dropped.
+        (
+            {
+                "proc/self/cgroup": "0::/a/b\n",
+                "cg/a/b/memory.max": "1000000",
+                "cg/a/b/memory.current": "700000",
+                "cg/a/b/memory.stat": "anon 500000\ninactive_file 50000\n",
+                "cg/a/memory.max": "max",
+                "cg/a/memory.current": "700000",
+            },
+            350_000,
+        ),
+        # Of a parent; a soft limit counts, for beyond it a process hardly goes on.
+        (
+            {
+                "proc/self/cgroup": "0::/a/b\n",
+                "cg/a/b/memory.max": "900000",
+                "cg/a/b/memory.current": "100000",
+                "cg/a/memory.high": "800000",
+                "cg/a/memory.current": "700000",
+            },
+            100_000,
+        ),
+        (
+            {
+                "proc/self/cgroup": "3:memory:/x\n",
+                "cg/memory/x/memory.limit_in_bytes": "600000",
+                "cg/memory/x/memory.usage_in_bytes": "700000",
+                "cg/memory/memory.limit_in_bytes": "9223372036854771712",
+                "cg/memory/memory.usage_in_bytes": "1",
+            },
+            0,
+        ),
+        ({"proc/self/cgroup": "0::/\n"}, 1_024_000),
+        ({}, 1_024_000),
+    ],
+)
+def test_free_memory_is_what_control_groups_leave_of_it(
+    tmp_path: Path, files: dict[str, str], expected: int
+) -> None:
+    write(tmp_path / "proc/meminfo", "MemTotal: 9999 kB\nMemAvailable: 1000 kB\n")
+    for name, text in files.items():
+        write(tmp_path / name, text)
+    assert machine.available_memory_bytes(tmp_path / "cg", tmp_path / "proc") == expected
+
+
+def test_stops_for_a_spent_quota_are_counted_where_there_is_one(tmp_path: Path) -> None:
+    for name, text in {
+        "proc/self/cgroup": "0::/pod/me\n4:cpu:/pod/me\n",
+        "cg/pod/me/cpu.max": "max 100000",
+        "cg/pod/me/cpu.stat": "usage_usec 5\nnr_throttled 9\n",
+    }.items():
+        write(tmp_path / name, text)
+    assert machine.quota_stops(tmp_path / "cg", tmp_path / "proc") is None
+    write(tmp_path / "cg/pod/cpu.max", "50000 100000")
+    write(tmp_path / "cg/pod/cpu.stat", "nr_periods 8\nnr_throttled 3\nthrottled_usec 70000\n")
+    assert machine.quota_stops(tmp_path / "cg", tmp_path / "proc") == 3
+
+
 def test_refuses_more_threads_than_granted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load, "usable_cpus", lambda: frozenset(range(4)))
     monkeypatch.setattr(load, "cpu_quota", lambda: 1.5)
     load.check_threads(1)
-    with pytest.raises(PlanError, match=r"grants 1\.5 cores"):
+    with pytest.raises(PlanError, match=r"grants 1\.5 cores.* or use fewer threads"):
         load.check_threads(2)
+    monkeypatch.setattr(load, "cpu_quota", lambda: 0.5)
+    with pytest.raises(PlanError, match=r"raise the quota to 1 or more \(docker.*limits\.cpu\)$"):
+        load.check_threads(1)
     with pytest.raises(PlanError, match="this process may use 4 CPUs"):
         load.check_threads(5)
     with pytest.raises(PlanError, match="expected 1 or more"):
@@ -149,12 +215,42 @@ def test_stable_facts_hold_the_power_mode(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_warns_of_a_governor_that_moves_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "fast_cpus", lambda cpus: ())
     monkeypatch.setattr(machine, "stable_facts", lambda: {"governor": "powersave", "boost": True})
     governor, boost = machine.warnings()
     assert "'powersave'" in governor
     assert "boost" in boost
     monkeypatch.setattr(machine, "stable_facts", lambda: {"governor": None, "boost": None})
     assert machine.warnings() == ()
+
+
+def test_warns_where_the_load_of_others_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "stable_facts", lambda: {"governor": None, "boost": None})
+    monkeypatch.setattr(machine, "read_text", lambda path: None)  # a system without /proc
+    (line,) = machine.warnings()
+    assert "does not tell what other programs do" in line
+
+
+@pytest.mark.parametrize("file", ["cpu_capacity", "cpufreq/cpuinfo_max_freq"])
+def test_cores_of_unequal_speed(tmp_path: Path, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for cpu, speed in enumerate((1000, 980, 620, 620)):
+        write(tmp_path / f"cpu{cpu}" / file, str(speed))
+    assert machine.fast_cpus(frozenset(range(4)), tmp_path) == (0, 1)
+    assert machine.fast_cpus(frozenset({0, 1}), tmp_path) == ()
+    assert machine.fast_cpus(frozenset({2, 3}), tmp_path) == ()
+    assert machine.fast_cpus(frozenset({7, 8}), tmp_path) == ()
+    monkeypatch.setattr(machine, "stable_facts", lambda: {"governor": None, "boost": None})
+    monkeypatch.setattr(machine, "fast_cpus", lambda cpus: (0, 1))
+    assert "taskset -c 0,1 hwprof" in machine.warnings()[0]
+
+
+def test_two_chips_of_apple_are_two_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = subprocess.CompletedProcess([], 0, stdout=b"Apple M4 Pro\n")
+    monkeypatch.setattr("sys.platform", "darwin")
+    monkeypatch.setattr("platform.processor", lambda: "arm")
+    monkeypatch.setattr(machine, "_cpuinfo", dict)
+    monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: told)
+    assert machine.cpu_model.__wrapped__() == "Apple M4 Pro"
 
 
 def test_pressure_of_the_last_ten_seconds(tmp_path: Path) -> None:

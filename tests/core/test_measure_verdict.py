@@ -83,6 +83,12 @@ def test_clean_says_what_agreed() -> None:
             "throttled its clock in 11%",
         ),
         (
+            {"over_quota_share": 0.1},
+            {"over_quota_share": 0.11},
+            "throttled",
+            "CPU quota of this process's control group was spent in 11% of the bursts",
+        ),
+        (
             {"full_clock_share": 0.25},
             {"full_clock_share": 0.2},
             "throttled",

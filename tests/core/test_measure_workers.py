@@ -176,6 +176,19 @@ def test_a_worker_that_was_ended_is_asked_nothing() -> None:
     worker.close()
 
 
+def test_an_answer_that_came_while_the_engine_was_stopped_counts() -> None:
+    """After Ctrl-Z and fg the deadline lies behind, and the answer in the pipe."""
+    worker = Worker(0)
+    try:
+        worker.send("open", device=asdict(REF))
+        assert worker._poller.poll(1000 * PATIENCE_S)
+        assert "fingerprint" in worker.receive("open", timeout_s=-1.0).header
+        with pytest.raises(WorkerFault, match="no answer to 'burst'"):
+            worker.receive("burst", timeout_s=0.0)
+    finally:
+        worker.kill()
+
+
 class RefusingWorker(Worker):
     """A real process that, once asked, meets a fault instead of its device."""
 

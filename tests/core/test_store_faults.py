@@ -75,6 +75,18 @@ def kill_while_writing(path: Path, after: int) -> int:
     return int(lines[-1])
 
 
+def test_a_folder_that_is_moved_away_under_a_run_is_missed_at_once(tmp_path: Path) -> None:
+    run = Run.create_or_resume(tmp_path / "run", "profile", REQUEST)
+    run.burst(workload(), burst(0))
+    (tmp_path / "run").rename(tmp_path / "moved")
+    for ending in (lambda: run.burst(workload(), burst(1)), run.close):
+        with pytest.raises(StoreError, match="was moved or removed while it was written to"):
+            ending()
+    (tmp_path / "moved").rename(tmp_path / "run")
+    with Run.create_or_resume(tmp_path / "run", "profile", REQUEST) as run:
+        assert len(run.partial_bursts()[workload().key]) == 1
+
+
 def test_a_killed_writer_loses_no_acknowledged_burst(tmp_path: Path) -> None:
     path = tmp_path / "run"
     acknowledged = kill_while_writing(path, after=30)

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 
 from hwprof.devices import device_ref, open_device, ort_calibration
-from hwprof.devices.ort_profile import read_profile
-from hwprof.errors import MeasurementError
+from hwprof.devices.ort_profile import _written, read_profile
+from hwprof.errors import DeviceError, MeasurementError
 from hwprof.graph import network_graph, piece_graph, to_onnx
+from hwprof.measure import wire
+from hwprof.measure.process import Worker, WorkerFault
 from hwprof.measure.records import DeviceOptions, plan_for
 from hwprof.parts.grouping import group_operators, part_times
 from hwprof.parts.model_nodes import nodes_of_file, nodes_of_graph
+from hwprof.parts.tracing import _trace
 from hwprof.protocols import OpTrace
 from hwprof.space import get_space
 from hwprof.space.pieces import MBConvPiece
 from hwprof.workload import Workload
+from tests.core.scripted import block
 
 BLOCK = MBConvPiece(
     in_channels=16,
@@ -131,3 +136,25 @@ def test_a_profile_is_read_call_by_call() -> None:
 def test_an_empty_profile_is_no_trace() -> None:
     with pytest.raises(MeasurementError, match="no operators"):
         read_profile([])
+
+
+def test_a_profile_for_which_there_was_no_space(tmp_path: Path) -> None:
+    profile = tmp_path / "profile.json"
+    profile.write_text('[{"name": "cut of')
+    with pytest.raises(MeasurementError, match="free some space in"):
+        _written(profile)
+
+
+@pytest.mark.parametrize(
+    ("device", "told"),
+    [("cpu", "^a: tracing failed: full$"), ("tflite", "gives no operator trace")],
+)
+def test_a_device_that_traces_is_not_said_to_be_unable(device: str, told: str) -> None:
+    class Full:
+        def request(self, op: str, timeout_s: float, **fields: object) -> wire.Frame:
+            if op == "trace":
+                raise WorkerFault("refused", "full", lost=False)
+            return wire.Frame(header={"ok": True})
+
+    with pytest.raises(DeviceError, match=told):
+        _trace(cast("Worker", Full()), block("a"), plan_for("quick"), device)
