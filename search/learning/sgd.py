@@ -352,8 +352,8 @@ def signals_held() -> Iterator[list[int]]:
         yield held
     finally:
         give_back()
-        for number in held:
-            signal.raise_signal(number)
+        for received in held:
+            signal.raise_signal(received)
 
 
 @dataclass(kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -95,7 +96,7 @@ class TestCheckpoint:
             load_checkpoint(path)
 
     @pytest.mark.parametrize("meta", [{}, {"meta": "[1]"}, {"meta": "{}", "weights": {}}])
-    def test_a_torch_file_that_only_names_the_format(self, meta: dict, tmp_path: Path):
+    def test_a_torch_file_that_only_names_the_format(self, meta: dict[str, Any], tmp_path: Path):
         torch.save({"format": 1, **meta}, tmp_path / "x.pt")
         with pytest.raises(DataError, match="no checkpoint"):
             load_checkpoint(tmp_path / "x.pt")
