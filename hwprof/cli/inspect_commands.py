@@ -46,7 +46,7 @@ def export(
     arch: opt.Arch,
     out: opt.FileOut,
     format_: Annotated[
-        str, typer.Option("--format", help="onnx, tflite (NHWC) or torch.")
+        str, typer.Option("--format", metavar="FORMAT", help="onnx, tflite (NHWC) or torch.")
     ] = "onnx",
     checkpoint: Annotated[
         str | None,
