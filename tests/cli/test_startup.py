@@ -106,16 +106,3 @@ def test_every_option_names_the_kind_of_its_value(command: str) -> None:
     assert re.findall(r"--[a-z-]+ <", options) == []
     # A limit that no one meets is in the message of who does.
     assert not re.search(r"\d{9}", options)
-
-
-@pytest.mark.parametrize("option", ["--seed", "--batch"])
-def test_what_is_too_large_is_told_with_its_limit(option: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "hwprof", "export", "x", "--out", "y", option, str(2**70)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert "expected" in done.stderr
-    assert "at most" in done.stderr
