@@ -31,7 +31,7 @@ def compare_text(rows: Sequence[Row]) -> RenderableType:
     """Show rows of ``hwprof compare --json``: a table, then the reasons, and of several the count."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for head in HEADS:
-        table.add_column(head, overflow="fold", no_wrap=head == "verdict")
+        table.add_column(head, overflow="fold", no_wrap=head in ("verdict", "detectable"))
     for row in rows:
         first, verdict, *rest = cells(row)
         table.add_row(Text(first), Text(verdict, style=STYLES[verdict]), *map(Text, rest))

@@ -14,8 +14,19 @@ READER_GONE = 141
 """What a shell reports of a program that SIGPIPE ended."""
 
 
+ORDER = (
+    *("quickstart", "devices", "selftest", "bench", "compare", "suite", "spaces", "cost"),
+    *("profile", "import", "adapt", "effects", "predict", "reduce", "train", "search", "retime"),
+    *("report", "export"),
+)
+
+
 class _Commands(TyperGroup):
     """Ends where Typer would end without a word, or with 1, which here is a regression."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the commands in the order in which a newcomer needs them."""
+        return sorted(super().list_commands(ctx), key=ORDER.index)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -37,6 +48,10 @@ app = typer.Typer(
         "Measure what every block of a family of networks costs on a device, "
         "cut the design space down to what suits it, and find the networks that are "
         "the best trade of accuracy against latency."
+    ),
+    epilog=(
+        "Begin with `hwprof quickstart`, or with a model of your own: `hwprof bench model.onnx`. "
+        "`hwprof COMMAND --help` explains a command."
     ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -22,7 +22,7 @@ def selftest(
         bool, typer.Option("--quick", help="Only the checks that take seconds: 1-4, 10, 12.")
     ] = False,
     checks: Annotated[
-        str | None, typer.Option("--checks", help="Only these, by number: 1,2,5.")
+        str | None, typer.Option("--checks", metavar="LIST", help="Only these, by number: 1,2,5.")
     ] = None,
     inject: Annotated[
         bool,
@@ -32,7 +32,12 @@ def selftest(
     ] = False,
     trials: Annotated[
         int | None,
-        typer.Option("--trials", min=1, help="With --inject: comparisons of every size (4)."),
+        typer.Option(
+            "--trials",
+            min=1,
+            metavar="N",
+            help="With --inject: comparisons of every slowdown; by default 4.",
+        ),
     ] = None,
     threads: opt.Threads = 1,
     batch: opt.Batch = 1,

@@ -41,7 +41,10 @@ def add(
     name: Annotated[str, typer.Argument(help="What to call it, as in --device cpu@NAME.")],
     url: Annotated[str, typer.Argument(help="ssh://user@host:port or adb://SERIAL.")],
 ) -> None:
-    """Remember a device on another machine by a name."""
+    """Remember a device on another machine by a name.
+
+    Called again with the same name it replaces the address.
+    """
     from hwprof import api
 
     address = api.add_device(name, url)

@@ -13,7 +13,7 @@ from hwprof.cli.progress import ProgressLine
 
 def spaces(
     name: Annotated[
-        str | None, typer.Argument(help="A space, or the file of a reduced one.")
+        str | None, typer.Argument(help="One space in detail: its name, or its YAML file.")
     ] = None,
     json_: opt.Json = False,
 ) -> None:
@@ -46,11 +46,11 @@ def export(
     arch: opt.Arch,
     out: opt.FileOut,
     format_: Annotated[
-        str, typer.Option("--format", help="onnx, tflite (NHWC) or torch.")
+        str, typer.Option("--format", metavar="FORMAT", help="onnx, tflite (NHWC) or torch.")
     ] = "onnx",
     checkpoint: Annotated[
         str | None,
-        typer.Option("--checkpoint", help="Weights of this supernet or network; else random."),
+        opt.named("--checkpoint", "Take the weights from this supernet or network; else random."),
     ] = None,
     data: opt.SupernetImages = None,
     batch: opt.Batch = 1,
@@ -69,13 +69,21 @@ def bench(
     model: Annotated[
         str,
         typer.Argument(
-            help="model.onnx, model.tflite, package.module:callable (torch), or a network."
+            help="model.onnx, model.tflite, package.module:callable (torch), or a network of a "
+            "space: a JSON file, or a name such as proxyless-gpu."
         ),
     ],
     device: opt.Device = "cpu",
     input_: opt.Inputs = None,
     preset: opt.Preset = "standard",
-    cache: Annotated[str, typer.Option("--cache", help="hot or cold.")] = "hot",
+    cache: Annotated[
+        str,
+        typer.Option(
+            "--cache",
+            metavar="MODE",
+            help="hot: calls back to back. cold: caches flushed before each.",
+        ),
+    ] = "hot",
     threads: opt.Threads = 1,
     batch: opt.Batches = "1",
     precision: opt.Precision = "fp32",
@@ -85,7 +93,7 @@ def bench(
         bool,
         typer.Option(
             "--sustained",
-            help="Time after five minutes of load; for a device on another machine.",
+            help="Time what the device keeps up, after five minutes of load; for one on another machine.",
         ),
     ] = False,
     parts: Annotated[
@@ -97,7 +105,7 @@ def bench(
             "--isolated",
             help=(
                 "With --parts, for a network of a space: also time each block alone, and the "
-                "network without it."
+                "network without each block that may be absent."
             ),
         ),
     ] = False,
@@ -105,14 +113,16 @@ def bench(
         list[str] | None,
         typer.Option(
             "--cut",
-            help="With --parts: a tensor of the model at which a part ends; once for each.",
+            metavar="TENSOR",
+            help="With --parts: a tensor of the model at which a part ends. Repeat it for more.",
         ),
     ] = None,
     prefixes: Annotated[
         bool,
         typer.Option(
             "--prefixes",
-            help="For a network of a space, on any device: what each block adds to it.",
+            help="For a network of a space, on devices that cannot do --parts: what each block adds "
+            "to those before it.",
         ),
     ] = False,
     json_: opt.Json = False,

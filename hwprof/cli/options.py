@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, cast, get_args
 
 import typer
@@ -66,90 +67,156 @@ def not_empty(value: str | None) -> str | None:
     return value
 
 
-def named(option: str, text: str) -> Any:
+def named(option: str, text: str, *, kind: str = "FILE") -> Any:
     """Return an option that names a file, a folder or a device, which may not be empty."""
-    return typer.Option(option, help=text, callback=not_empty)
+    return typer.Option(option, help=text, callback=not_empty, metavar=kind)
+
+
+def at_most(limit: int) -> Callable[[int], int]:
+    """Return a check for what has a limit so large that help need not show it."""
+
+    def check(value: int) -> int:
+        if value > limit:
+            raise typer.BadParameter(f"it is {value}; expected {limit} at most")
+        return value
+
+    return check
 
 
 Space = Annotated[
     str,
     typer.Option(
         "--space",
+        metavar="SPACE",
         help="A name that `hwprof spaces` lists, a reduced.yaml, or the YAML of your own space.",
     ),
 ]
 Arch = Annotated[str, typer.Argument(help="JSON file, '-', or a name such as proxyless-gpu.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
-RunOut = Annotated[str, named("--out", "Run folder to write; called again, it goes on there.")]
-FolderOut = Annotated[str, named("--out", "Folder to write.")]
+RunOut = Annotated[
+    str,
+    named("--out", "Run folder to write; called again, it goes on there.", kind="FOLDER"),
+]
+FolderOut = Annotated[str, named("--out", "Folder to write.", kind="FOLDER")]
 FileOut = Annotated[str, named("--out", "File to write.")]
 Device = Annotated[
     str,
     typer.Option(
         "--device",
+        metavar="DEVICE",
         help="A device of `hwprof devices`, or NAME@ssh://user@host:port, NAME@adb://SERIAL.",
     ),
 ]
 Seed = Annotated[
-    int, typer.Option("--seed", min=0, max=MOST_SEED, help="Same seed, same random choices.")
+    int,
+    typer.Option(
+        "--seed",
+        min=0,
+        callback=at_most(MOST_SEED),
+        metavar="N",
+        help="Same seed, same random choices.",
+    ),
 ]
 Preset = Annotated[
-    str, typer.Option("--preset", help="How much measuring: quick, standard or strict.")
+    str,
+    typer.Option(
+        "--preset",
+        metavar="PRESET",
+        help="How long to measure each workload: quick, standard or strict.",
+    ),
 ]
-Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads of the runtime.")]
-Batch = Annotated[int, typer.Option("--batch", min=1, max=MOST_BATCH, help="Batch size.")]
+Threads = Annotated[
+    int, typer.Option("--threads", min=1, metavar="N", help="Threads of the runtime.")
+]
+Batch = Annotated[
+    int,
+    typer.Option("--batch", min=1, callback=at_most(MOST_BATCH), metavar="N", help="Batch size."),
+]
 Batches = Annotated[
-    str, typer.Option("--batch", help="Batch size, or several of them: 1,8,32,128.")
+    str,
+    typer.Option("--batch", metavar="N", help="Batch size, or several of them: 1,8,32,128."),
 ]
-Precision = Annotated[str, typer.Option("--precision", help=f"{', '.join(PRECISIONS)}.")]
+Precision = Annotated[
+    str, typer.Option("--precision", metavar="TYPE", help=f"{', '.join(PRECISIONS)}.")
+]
 MaxTime = Annotated[
-    str | None, typer.Option("--max-time", help="Stop after this long, e.g. 30m; resumable.")
+    str | None,
+    typer.Option(
+        "--max-time",
+        metavar="TIME",
+        help="Stop after this long, e.g. 90s, 30m, 2h; the same command goes on later.",
+    ),
 ]
 Timeout = Annotated[
-    str, typer.Option("--timeout", help="End a step that gives no answer for so long, e.g. 10m.")
+    str,
+    typer.Option(
+        "--timeout", metavar="TIME", help="End a step that has not answered after this long."
+    ),
 ]
 Inputs = Annotated[
     list[str] | None,
     typer.Option(
         "--input",
-        help="Of a model of yours: NAME=1x3x224x224:float32, once for each; =VALUE behind it "
+        metavar="NAME=SHAPE[:TYPE][=VALUE]",
+        help="Shape, and type where the file gives none, of an input of your own model: "
+        "image=1x3x224x224:float32. Repeat it for every input with open dimensions. =VALUE behind it "
         "fills it, else it is drawn at random.",
     ),
 ]
 Resolution = Annotated[
     int | None,
-    typer.Option("--resolution", help="Input size in pixels; by default the space's own."),
+    typer.Option(
+        "--resolution", metavar="PX", help="Input size in pixels; by default the space's own."
+    ),
 ]
 Accuracy = Annotated[
     str | None,
     typer.Option(
         "--accuracy",
-        help="supernet:CHECKPOINT, table:FILE.csv, predictor:FILE.npz, or without any training "
-        "proxy:NAME (naswot, synflow, macs, params), which ranks: percentiles, no accuracies.",
+        metavar="SOURCE",
+        help="Where accuracies come from: supernet:CHECKPOINT (of `hwprof train`), table:FILE.csv "
+        "or predictor:FILE.npz; or proxy:NAME (naswot, synflow, macs, params), which needs no "
+        "training but only ranks networks, in percentiles.",
     ),
 ]
 TrainingImages = Annotated[
     str | None,
-    named("--data", "Folder of class folders, an .npz, or 'digits' (the default)."),
+    named(
+        "--data",
+        "Training images: a folder with a folder for every class, an .npz, or 'digits' (the "
+        "default; small scans that come with scikit-learn).",
+        kind="IMAGES",
+    ),
 ]
 SupernetImages = Annotated[
     str | None,
-    named("--data", "Images of a supernet, as for `hwprof train`, where its own are not found."),
+    named(
+        "--data",
+        "Images of a supernet: of a published one, or where those it was trained on have moved.",
+        kind="IMAGES",
+    ),
 ]
 AllowOtherDevice = Annotated[
     bool,
     typer.Option(
-        "--allow-other-device", help="Use a latency model of another device or other options."
+        "--allow-other-device",
+        help="Use a latency model that was made for another device or other options.",
     ),
 ]
 Threshold = Annotated[
     str,
     typer.Option(
         "--threshold",
-        help="Smallest slowdown that matters; at least 1% (of stored measurements 2%).",
+        metavar="PERCENT",
+        help="Smallest slowdown that matters: 1% or more (2% between stored measurements).",
     ),
 ]
-Allow = Annotated[str | None, typer.Option("--allow", help="inconclusive: exit 0 instead of 4.")]
+Allow = Annotated[
+    str | None,
+    typer.Option(
+        "--allow", metavar="inconclusive", help="Let an inconclusive verdict pass: exit 0, not 4."
+    ),
+]
 Markdown = Annotated[str | None, named("--markdown", "Also write a Markdown table to this file.")]
 Junit = Annotated[str | None, named("--junit", "Also write a JUnit file, one test per workload.")]
 Badge = Annotated[str | None, named("--badge", "Also write an SVG badge.")]

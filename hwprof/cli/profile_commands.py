@@ -21,9 +21,10 @@ def profile(
         typer.Option(
             "--networks",
             min=1,
+            metavar="N",
             help=(
-                "Random networks to time; by default max(100, 3 x coefficients). With "
-                "--design pinned: for every block in its place; by default 100."
+                "Random networks to time; by default three for every effect to be estimated, at "
+                "least 100. With --design pinned: for every block at every slot; by default 100."
             ),
         ),
     ] = None,
@@ -31,9 +32,10 @@ def profile(
         str | None,
         typer.Option(
             "--half-width",
+            metavar="PERCENT",
             help=(
-                "Choose the number of networks so that slot effects are known to this share of "
-                "the mean latency, e.g. 1%."
+                "Instead of --networks: as many as it takes to know the effect of every block to "
+                "plus or minus this share of the mean latency, e.g. 1%."
             ),
         ),
     ] = None,
@@ -41,21 +43,23 @@ def profile(
         str,
         typer.Option(
             "--design",
-            help="shared: one sample prices all blocks. pinned: a sample per block and place.",
+            metavar="DESIGN",
+            help="shared: one sample of networks prices all blocks. pinned: a sample for every block "
+            "at every slot, as published; far slower.",
         ),
     ] = "shared",
     favour_depth: Annotated[
         bool,
         typer.Option(
             "--favour-depth",
-            help="Draw deep networks more often: blocks of last layers become known better.",
+            help="Draw deep networks more often, so that blocks of last layers become better known.",
         ),
     ] = False,
     isolated: Annotated[
         bool, typer.Option("--isolated/--no-isolated", help="Also time every block alone.")
     ] = True,
     cold: Annotated[
-        bool, typer.Option("--cold", help="Time every block alone with cold caches, too.")
+        bool, typer.Option("--cold", help="Time every block alone with flushed caches, too.")
     ] = False,
     differential: Annotated[
         bool,
@@ -76,7 +80,7 @@ def profile(
 ) -> None:
     """Time every block alone, then random networks.
 
-    Exit code 3 if all that was tried failed.
+    Interrupt it and call it again: it goes on. Exit code 3 if all that was tried failed.
     """
     from hwprof import api
     from hwprof.reports import text
@@ -115,17 +119,29 @@ def profile(
 
 
 def import_(
-    file: Annotated[str, typer.Argument(help="CSV or CSV.gz of networks or of blocks.")],
+    file: Annotated[
+        str, typer.Argument(help="Table, .csv or .csv.gz: networks or blocks, one a line.")
+    ],
     space: opt.Space,
-    device_name: Annotated[str, opt.named("--device-name", "What to call the device.")],
+    device_name: Annotated[
+        str, opt.named("--device-name", "What to call the device.", kind="NAME")
+    ],
     out: opt.FolderOut,
     latency_column: Annotated[
         str | None,
-        typer.Option("--latency-column", help="Column to read; its name ends in _ms or _s."),
+        typer.Option(
+            "--latency-column",
+            metavar="COLUMN",
+            help="Column to read, whose name ends in _ms or _s; by default latency_ms or latency_s.",
+        ),
     ] = None,
     resolution: opt.Resolution = None,
 ) -> None:
-    """Make a run from someone else's measurements."""
+    """Make a run from someone else's measurements.
+
+    Networks have the columns arch (JSON) and latency_ms, and may have sd_ms and accuracy_pct;
+    blocks have resolution_px, unit, layer, block and latency_ms.
+    """
     from hwprof import api
 
     path = api.import_(
@@ -146,7 +162,7 @@ def effects(
     ],
     accuracy: opt.Accuracy = None,
     data: opt.SupernetImages = None,
-    csv: Annotated[str | None, opt.named("--csv", "Also write the effects here.")] = None,
+    csv: Annotated[str | None, opt.named("--csv", "Also write the effects to this file.")] = None,
     json_: opt.Json = False,
 ) -> None:
     """Say how friendly every block is to a device, or to several.
@@ -175,11 +191,17 @@ def effects(
 def predict(
     run: Annotated[str, typer.Argument(help="Run folder of `hwprof profile` or `import`.")],
     archs: Annotated[
-        list[str], typer.Argument(help="Architectures (JSON files, names), or one CSV file.")
+        list[str],
+        typer.Argument(help="Networks: JSON files or names; or one CSV file with a column arch."),
     ],
     device: Annotated[
         str | None,
-        typer.Option("--device", help="Refuse unless the run is of this device and its options."),
+        typer.Option(
+            "--device",
+            metavar="DEVICE",
+            help="Refuse unless the run is of this device, as --threads, --batch and --precision "
+            "say.",
+        ),
     ] = None,
     threads: opt.Threads = 1,
     batch: opt.Batch = 1,
@@ -209,12 +231,19 @@ def predict(
 def adapt(
     runs: Annotated[
         list[str],
-        typer.Option("--from", help="Run of another device, of the same space; repeat for more."),
+        typer.Option(
+            "--from",
+            metavar="RUN",
+            help="Run of another device, of the same space. Repeat it for more.",
+        ),
     ],
     out: opt.RunOut,
     device: opt.Device = "cpu",
     networks: Annotated[
-        int, typer.Option("--networks", min=5, help="Networks to measure; they are chosen.")
+        int,
+        typer.Option(
+            "--networks", min=5, metavar="N", help="How many to measure; hwprof chooses which."
+        ),
     ] = 10,
     preset: opt.Preset = "quick",
     threads: opt.Threads = 1,
@@ -226,7 +255,7 @@ def adapt(
 ) -> None:
     """Make a latency model for a device from a few networks.
 
-    It starts from runs on other devices.
+    It starts from runs on other devices, and needs only some networks on this one.
     """
     from hwprof import api
 
@@ -251,7 +280,9 @@ def reduce(
     run: Annotated[
         str | None, typer.Argument(help="Run folder; or give --effects and --space instead.")
     ] = None,
-    out: Annotated[str | None, opt.named("--out", "Write reduced.yaml here.")] = None,
+    out: Annotated[
+        str | None, opt.named("--out", "File to write, e.g. reduced.yaml: a space for --space.")
+    ] = None,
     accuracy: opt.Accuracy = None,
     data: opt.SupernetImages = None,
     max_accuracy_drop_pp: Annotated[
@@ -259,26 +290,33 @@ def reduce(
         typer.Option(
             "--max-accuracy-drop-pp",
             min=0.0,
-            help="Percentage points of accuracy that all cuts together may cost.",
+            metavar="POINTS",
+            help="Percentage points of accuracy that all cuts together may cost; by default no limit.",
         ),
     ] = None,
     target_ms: Annotated[
         str | None,
         typer.Option(
-            "--target-ms", help="Latencies that matter, in ms: up to 20, or a range 15-20."
+            "--target-ms",
+            metavar="MS",
+            help="Latencies that matter, in ms: 20 (up to it), or a range 15-20.",
         ),
     ] = None,
     goal: Annotated[
         str,
         typer.Option(
             "--goal",
+            metavar="GOAL",
             help="front: accuracy against latency. accuracy: most accurate, whatever it costs.",
         ),
     ] = "front",
     effects: Annotated[
-        str | None, typer.Option("--effects", help="CSV that `hwprof effects --csv` wrote.")
+        str | None,
+        typer.Option("--effects", metavar="FILE", help="CSV that `hwprof effects --csv` wrote."),
     ] = None,
-    space: Annotated[str | None, typer.Option("--space", help="The space of that CSV.")] = None,
+    space: Annotated[
+        str | None, typer.Option("--space", metavar="SPACE", help="The space of that CSV.")
+    ] = None,
     json_: opt.Json = False,
 ) -> None:
     """Cut the space down to what suits the device.

@@ -18,18 +18,29 @@ def train(
         str,
         opt.named(
             "--out",
-            "Checkpoint to write, every 10 s and when interrupted; called again, training goes on.",
+            "Checkpoint to write, e.g. net.pt, every 10 s and when interrupted; called again, "
+            "training goes on.",
         ),
     ],
     space: Annotated[
-        str | None, typer.Option("--space", help="Train the supernet of this space.")
+        str | None,
+        typer.Option("--space", metavar="SPACE", help="Train the supernet of this space."),
     ] = None,
     arch: Annotated[
-        str | None, typer.Option("--arch", help="Train this one network instead.")
+        str | None,
+        typer.Option(
+            "--arch", metavar="ARCH", help="Train this one network (a JSON file) instead."
+        ),
     ] = None,
     data: opt.TrainingImages = None,
     epochs: Annotated[
-        int | None, typer.Option("--epochs", min=1, help="Passes over the training images.")
+        int | None,
+        typer.Option(
+            "--epochs",
+            min=1,
+            metavar="N",
+            help="Passes over the training images; by default 20, more where images are few.",
+        ),
     ] = None,
     max_time: opt.MaxTime = None,
     seed: opt.Seed = 0,
@@ -38,7 +49,11 @@ def train(
     ] = False,
     json_: opt.Json = False,
 ) -> None:
-    """Train a supernet to take accuracies from, or one network."""
+    """Train a supernet to take accuracies from, or one network.
+
+    A supernet holds all networks of a space in shared weights: train it once, and every one of
+    them can be judged, as --accuracy supernet:CHECKPOINT.
+    """
     from hwprof import api
     from hwprof.reports import text
 
@@ -60,7 +75,13 @@ def train(
 def search(
     space: opt.Space,
     latency: Annotated[
-        str, typer.Option("--latency", help="Run folder of a profile, or TABLE.csv.")
+        str,
+        opt.named(
+            "--latency",
+            "Where latencies are predicted from: the run folder of `hwprof profile` or `import`, or "
+            "a table for the latter.",
+            kind="RUN",
+        ),
     ],
     out: opt.RunOut,
     accuracy: opt.Accuracy = None,
@@ -68,7 +89,8 @@ def search(
         str,
         typer.Option(
             "--strategy",
-            help=f"{', '.join(STRATEGIES)}, or one of another package; "
+            metavar="NAME",
+            help=f"{', '.join(STRATEGIES)}, or one of another package, which need --accuracy; "
             f"or {'; or '.join(f'{name}, {why}' for name, why in APART.items())}.",
         ),
     ] = "nsga2",
@@ -76,29 +98,45 @@ def search(
         float | None,
         typer.Option(
             "--target-ms",
-            help="Slower networks are not wanted (proxyless: comes to within 5 % of it; with "
-            "--latency-weights it is the penalty's reference, with --penalty hinge a ceiling).",
+            metavar="MS",
+            help="Ceiling in ms: slower networks are left out. With proxyless a target to come to "
+            "within 5 % of; with --penalty hinge a ceiling again, with --latency-weights only the "
+            "reference of the penalty.",
         ),
     ] = None,
     max_evals: Annotated[
-        int | None, typer.Option("--max-evals", min=1, help="Distinct networks to judge (200).")
+        int | None,
+        typer.Option(
+            "--max-evals", min=1, metavar="N", help="Distinct networks to judge; by default 200."
+        ),
     ] = None,
     max_time: opt.MaxTime = None,
     measure_on: Annotated[
         str | None,
-        typer.Option("--measure-on", help="Measure the finalists here, so the front is confirmed."),
+        opt.named(
+            "--measure-on",
+            "Measure the finalists on this device; without it the front is only predicted.",
+            kind="DEVICE",
+        ),
     ] = None,
     allow_emulated: Annotated[
         bool, typer.Option("--allow-emulated", help="Take the times of an emulated device, too.")
     ] = False,
     finalists: Annotated[
         int | None,
-        typer.Option("--finalists", min=1, help="With --measure-on: how many, at most (16)."),
+        typer.Option(
+            "--finalists",
+            min=1,
+            metavar="N",
+            help="With --measure-on: how many networks, at most; by default 16.",
+        ),
     ] = None,
     preset: Annotated[
         str | None,
         typer.Option(
-            "--preset", help="With --measure-on: how much: quick, standard or strict (quick)."
+            "--preset",
+            metavar="PRESET",
+            help="With --measure-on: quick, standard or strict; by default quick.",
         ),
     ] = None,
     threads: opt.Threads = 1,
@@ -108,7 +146,10 @@ def search(
     data: Annotated[
         str | None,
         opt.named(
-            "--data", "Images to train on (proxyless), to look at (te-nas), or of a supernet."
+            "--data",
+            "Images to train on (proxyless), to look at (te-nas), or of a supernet (as for "
+            "`hwprof effects`); forms as for `hwprof train`.",
+            kind="IMAGES",
         ),
     ] = None,
     seed: opt.Seed = 0,
@@ -129,7 +170,10 @@ def search(
     json_: opt.Json = False,
     script: opt.Script = None,
 ) -> None:
-    """Search a space for the best trades of accuracy and latency."""
+    """Search a space for the best trades of accuracy and latency.
+
+    Options that begin "With proxyless" are for that strategy alone.
+    """
     from hwprof import api
     from hwprof.api.searching import TE_NAS
     from hwprof.api.te_nas import refuse_for_te_nas
@@ -212,7 +256,10 @@ def retime(
     json_: opt.Json = False,
     script: opt.Script = None,
 ) -> None:
-    """Time networks found for several devices on one of them."""
+    """Time networks found for several devices on one of them.
+
+    `hwprof report` then says whether each device needs a network of its own.
+    """
     from hwprof import api
     from hwprof.reports import text
 
@@ -237,7 +284,7 @@ def report(
     runs: Annotated[
         list[str],
         typer.Argument(
-            help="Folders of `hwprof profile`, `search`, `retime` or `quickstart`, reduced.yaml."
+            help="Folders of `hwprof profile`, `search`, `retime` or `quickstart`, and reduced.yaml."
         ),
     ],
     out: opt.FolderOut,
@@ -260,7 +307,11 @@ def quickstart(
     seed: opt.Seed = 0,
     json_: opt.Json = False,
 ) -> None:
-    """Do the whole job on this machine in a few minutes."""
+    """Do the whole job on this machine in a few minutes.
+
+    Trains a small supernet of the space mobile-mini, profiles, reduces, searches, measures what it
+    found, and writes one page: report/index.html in the folder of --out.
+    """
     from hwprof import api
     from hwprof.api.main_job import QuickstartSettings
     from hwprof.reports import text

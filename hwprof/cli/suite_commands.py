@@ -15,11 +15,13 @@ from hwprof.errors import DeviceError
 
 def run(
     suite: Annotated[
-        str, typer.Argument(help="A suite file, or 'stock' for the one that comes with hwprof.")
+        str,
+        typer.Argument(help="A suite file (YAML), or 'stock' for the one that comes with hwprof."),
     ],
-    out: Annotated[str, opt.named("--out", "Folder of the baseline.")],
+    out: Annotated[str, opt.named("--out", "Folder of the baseline.", kind="FOLDER")],
     sessions: Annotated[
-        int, typer.Option("--sessions", min=1, help="Sessions to add to the baseline.")
+        int,
+        typer.Option("--sessions", min=1, metavar="N", help="Sessions to add to the baseline."),
     ] = 3,
     seed: opt.Seed = 0,
     json_: opt.Json = False,
@@ -56,7 +58,9 @@ def compare(
     commit: Annotated[
         str | None,
         typer.Option(
-            "--commit", help="The commit whose baseline is meant: 4f2a91c, HEAD~1, a tag."
+            "--commit",
+            metavar="COMMIT",
+            help="The commit whose baseline is meant: 4f2a91c, HEAD~1, a tag.",
         ),
     ] = None,
     threshold: opt.Threshold = "1%",
@@ -66,7 +70,7 @@ def compare(
     badge: opt.Badge = None,
     json_: opt.Json = False,
 ) -> None:
-    """Hold a suite against a stored baseline.
+    """Hold a measured suite against a stored baseline.
 
     Exit codes are those of `hwprof compare`.
     """

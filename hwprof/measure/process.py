@@ -146,8 +146,8 @@ class Worker:
             self.kill()
             raise WorkerFault(
                 "hung",
-                f"no answer to {op!r} within {timeout_s:g} s; raise --timeout if it may "
-                "take that long",
+                f"no answer to {op!r} within {timeout_s:g} s: measure when the machine is less busy, "
+                "or raise --timeout (of profile and bench)",
                 lost=True,
             ) from None
         except wire.StreamClosedError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Collection
@@ -120,3 +121,28 @@ def test_on_windows_one_line_names_wsl() -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("hwprof: Windows itself cannot run it; install and run it inside")
     assert len(done.stderr.splitlines()) == 1
+
+
+def help_of(*command: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "hwprof", *command, "--help"],
+        env={**os.environ, "COLUMNS": "80"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+def test_commands_are_listed_in_the_order_in_which_a_newcomer_needs_them() -> None:
+    listed = re.findall(r"^  (\w+)  ", help_of().partition("Commands:")[2], re.MULTILINE)
+    assert listed[:4] == ["quickstart", "devices", "selftest", "bench"]
+    assert listed.index("profile") < listed.index("reduce") < listed.index("search")
+
+
+@pytest.mark.parametrize("command", ["search", "profile", "bench", "reduce", "train"])
+def test_every_option_names_the_kind_of_its_value(command: str) -> None:
+    options = help_of(command).partition("Options:")[2]
+    assert re.findall(r"--[a-z-]+ <", options) == []
+    # A limit that no one meets is in the message of who does.
+    assert not re.search(r"\d{9}", options)

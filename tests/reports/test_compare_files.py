@@ -101,6 +101,14 @@ def test_the_terminal_names_what_changed_and_why_no_tail() -> None:
     assert "tail not judged: too few calls" in captured.get()
 
 
+def test_no_head_of_the_table_breaks_in_a_terminal_of_80() -> None:
+    console = Console(width=80)
+    named = row("INCONCLUSIVE", workload="old.onnx -> new.onnx", **FIGURES)
+    with console.capture() as captured:
+        console.print(compare_text([named]))
+    assert "detectable" in captured.get()
+
+
 def test_what_many_lack_is_said_once() -> None:
     rows = [row("INCONCLUSIVE", workload=f"net{i}", reason="too few levels") for i in range(5)]
     rows.insert(1, row("EQUIVALENT", workload="other", reason="close enough"))
