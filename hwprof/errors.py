@@ -20,11 +20,7 @@ A message names the value, what was expected and the next step, in one line.
 from __future__ import annotations
 
 import errno
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-
-SPINS = "GOMP_SPINCOUNT"
+from collections.abc import Iterable
 
 
 def is_disk_full(error: OSError) -> bool:
@@ -85,40 +81,6 @@ class MissingExtraError(HwprofError):
             f"{purpose} needs the package {package!r}, which is not installed: "
             f"run pip install 'hwprof[{extra}]'"
         )
-
-
-@contextmanager
-def needs_torch(purpose: str) -> Iterator[None]:
-    """Say how to install torch where an import inside finds that it is missing.
-
-    Imported here, its threads wait for each other asleep where another process has their core.
-    """
-    try:
-        with _short_spins():
-            yield
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise MissingExtraError("torch", "search", purpose) from error
-
-
-@contextmanager
-def _short_spins() -> Iterator[None]:
-    """Make libgomp, which torch brings, spin for microseconds before it sleeps.
-
-    By default a thread spins for milliseconds at the end of every operator, on a core that the
-    one it waits for may need: beside busy processes a step takes twice as long. What is computed
-    stays the same. libgomp reads the variable once, when it is loaded; it is not for workers, which
-    are started later and measure.
-    """
-    if SPINS in os.environ or "OMP_WAIT_POLICY" in os.environ:  # as the user says
-        yield
-        return
-    os.environ[SPINS] = "1000"
-    try:
-        yield
-    finally:
-        os.environ.pop(SPINS, None)
 
 
 class DeviceError(HwprofError, RuntimeError):

@@ -141,7 +141,7 @@ STRATEGIES: Mapping[str, str] = {
 ENTRY_POINTS = "hwprof.strategies"
 
 APART: Mapping[str, str] = {
-    "proxyless": "which trains on --data",
+    "proxyless": "which trains on --data instead",
     "te-nas": "which needs no training and comes to one network of nasbench201",
 }
 """Strategies that run a search of their own, and why."""

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from hwprof.api.latency_sources import is_table, predictions
 from hwprof.api.runs import latency_model
-from hwprof.errors import PlanError, needs_torch
+from hwprof.errors import PlanError
 from hwprof.measure.records import Result
 from hwprof.progress import ProgressCallback
 from hwprof.results import SearchResult
 from hwprof.space import Architecture, DesignSpace, get_space
+from hwprof.torch_import import needs_torch
 
 if TYPE_CHECKING:
     from hwprof.estimate.latency_model import AdditiveLatencyModel

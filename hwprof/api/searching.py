@@ -22,12 +22,13 @@ from hwprof.api.models import as_architecture, as_space
 from hwprof.api.proxyless import STRATEGY as PROXYLESS
 from hwprof.api.proxyless import ProxylessOptions, refuse_options, search_proxyless
 from hwprof.api.runs import refuse_untrained
-from hwprof.errors import PlanError, StoreError, needs_torch
+from hwprof.errors import PlanError, StoreError
 from hwprof.measure.records import DeviceOptions, Fingerprint, Precision
 from hwprof.progress import ProgressCallback
 from hwprof.protocols import AccuracySource
 from hwprof.results import SearchResult, TargetOutcome, Trial
 from hwprof.space import Architecture, DesignSpace, space_of
+from hwprof.torch_import import needs_torch
 
 if TYPE_CHECKING:
     from hwprof.search.learning.training import TrainSummary

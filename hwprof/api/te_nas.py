@@ -15,12 +15,13 @@ from hwprof.api.models import as_space
 from hwprof.api.proxyless import ProxylessOptions, refuse_options
 from hwprof.api.runs import TE_NAS_FILE
 from hwprof.api.searching import TE_NAS, target_seconds
-from hwprof.errors import DataError, DeviceError, HwprofError, PlanError, needs_torch
+from hwprof.errors import DataError, DeviceError, HwprofError, PlanError
 from hwprof.graph import architecture_cost
 from hwprof.measure.records import DeviceOptions, Measurement, Precision
 from hwprof.progress import ProgressCallback
 from hwprof.results import LatencySource
 from hwprof.space import Architecture, DesignSpace
+from hwprof.torch_import import needs_torch
 
 NETWORK_FILE = "network.json"
 

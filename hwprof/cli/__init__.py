@@ -10,8 +10,6 @@ from typing import NoReturn
 
 DEFECT = 70
 """Exit code of an error that hwprof does not raise on purpose; Python's own, 1, is a regression."""
-INTERRUPTED = 130
-"""What a shell reports of a program that SIGINT ended."""
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)
 """What the system says of a path that the user named: no defect, wherever it comes up."""
 LIMITS = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
@@ -20,7 +18,7 @@ LIMITS = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
 
 def main() -> None:
     """Run the command line; return the documented exit codes."""
-    from hwprof.cli.output import open_streams
+    from hwprof.cli.output import INTERRUPTED, open_streams
 
     open_streams()
     from hwprof.errors import HwprofError

@@ -7,8 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from hwprof.cli import INTERRUPTED
-from hwprof.cli.output import discard_output, say
+from hwprof.cli.output import INTERRUPTED, discard_output, say
 
 READER_GONE = 141
 """What a shell reports of a program that SIGPIPE ended."""

@@ -12,6 +12,9 @@ from typing import Any
 
 from hwprof.errors import StoreError
 
+INTERRUPTED = 130
+"""What a shell reports of a program that SIGINT ended."""
+
 
 def print_json(data: Any) -> None:
     """Print plain data as JSON on stdout."""

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hwprof.errors import ModelError, needs_torch
+from hwprof.errors import ModelError
 from hwprof.graph.ir import Graph, Node
 from hwprof.graph.weights import Weights, bias_name, random_weights, weight_name
+from hwprof.torch_import import needs_torch
 
 if TYPE_CHECKING:
     import torch

@@ -32,9 +32,9 @@ from hwprof.errors import (
 from hwprof.files import write_whole
 from hwprof.search.data.tasks import ImageTask, load_task
 from hwprof.search.learning import parallel
-from hwprof.search.learning.memory import refuse_too_large
 from hwprof.search.supernets.ofa_weights import is_published
 from hwprof.space import DesignSpace, get_space
+from hwprof.torch_import import refuse_too_large
 
 FORMAT = 1
 BUILT = "built"

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hwprof.errors import DataError, SpaceError, needs_torch
+from hwprof.errors import DataError, SpaceError
 from hwprof.importing.networks import parse_architecture
 from hwprof.importing.tables import Row, Table, read_table
 from hwprof.protocols import AccuracySource
 from hwprof.search.scoring.predictor import PredictorAccuracy
 from hwprof.search.scoring.proxies import ProxyAccuracy
 from hwprof.space import Architecture, space_of
+from hwprof.torch_import import needs_torch
 
 if TYPE_CHECKING:
     from torch import nn

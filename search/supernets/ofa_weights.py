@@ -28,8 +28,8 @@ from hwprof.errors import DataError, IncompatibleRunError
 from hwprof.graph import Graph, network_graph, to_torch
 from hwprof.graph.ir import Node
 from hwprof.graph.torch_net import module_path
-from hwprof.search.learning.memory import refuse_too_large
 from hwprof.space import Architecture, DesignSpace, Slot, get_space
+from hwprof.torch_import import refuse_too_large
 
 SHRINKS = ((7, 5), (5, 3))
 """The kernels that one matrix leads from and to."""

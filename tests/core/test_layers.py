@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,28 @@ def test_import_direction_inside_search(room: str) -> None:
 
 def test_the_rooms_of_search_are_all_known() -> None:
     assert {p.parent.name for p in (ROOT / "search").glob("*/__init__.py")} == set(SEARCH_ROOMS)
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    whole = parts if parts[0] == "hwprof" else ("hwprof", *parts)
+    return ".".join(whole).removesuffix(".__init__")
+
+
+def test_no_modules_import_each_other() -> None:
+    """Late imports count, those for types alone do not; ``prepare`` names the circle."""
+    trees = {module_of(path): ast.parse(path.read_text()) for path in sources()}
+    needs: dict[str, set[str]] = {module: set() for module in trees}
+    for module, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+                node.body = []
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module in trees:
+                named = {f"{node.module}.{alias.name}" for alias in node.names}
+                modules = named & trees.keys()
+                needs[module] |= modules if modules == named else {*modules, node.module}
+    TopologicalSorter(needs).prepare()
 
 
 def test_the_check_sees_the_whole_tree() -> None:

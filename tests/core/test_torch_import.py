@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from hwprof.errors import SPINS, needs_torch
+from hwprof.torch_import import SPINS, needs_torch
 
 
 @pytest.fixture(autouse=True)
