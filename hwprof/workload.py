@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from hwprof.errors import ModelError
 from hwprof.space.architecture import Architecture
-from hwprof.space.pieces import Piece, piece_from_json
+from hwprof.space.lookup import piece_from_json
+from hwprof.space.pieces import Piece
 
 Role = Literal["network", "block", "model"]
 

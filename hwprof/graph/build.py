@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from hwprof.errors import ModelError, SpaceError
 from hwprof.graph.ir import Graph, GraphBuilder
 from hwprof.space.architecture import Architecture
-from hwprof.space.catalog import space_of
+from hwprof.space.lookup import space_of
 from hwprof.space.nasbench201 import ENDS
 from hwprof.space.pieces import (
     BottleneckPiece,

@@ -1,16 +1,17 @@
 """Design spaces as data: slots, blocks, architectures, and how many there are."""
 
 from hwprof.space.architecture import SKIP, Architecture, Channels, Slot
-from hwprof.space.catalog import get_space, space_names, space_of
+from hwprof.space.architecture_file import read_architecture
 from hwprof.space.families import Place, block_family
+from hwprof.space.lookup import piece_from_json, space_names, space_of
 from hwprof.space.mbconv import MBConvLayout, MBConvSpace, UnitLayout
 from hwprof.space.named import NAMED_ARCHITECTURES
 from hwprof.space.nasbench201 import CellSpace
-from hwprof.space.pieces import Piece, Placed, make_divisible, piece_from_json, piece_kind
+from hwprof.space.pieces import Piece, Placed, make_divisible, piece_kind
 from hwprof.space.reading import (
+    get_space,
     load_reduced,
     load_space_file,
-    read_architecture,
     reduced_space,
     reduction_from_yaml,
     reduction_to_yaml,

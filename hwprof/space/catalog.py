@@ -1,16 +1,11 @@
-"""The design spaces that ship, and how to get one by name."""
+"""The design spaces that ship."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 
-from hwprof.errors import SpaceError
-from hwprof.space.architecture import Architecture
 from hwprof.space.mbconv import MBConvLayout, MBConvSpace, UnitLayout, mbconv_names
 from hwprof.space.nasbench201 import CellSpace
-from hwprof.space.own import ENVIRONMENT, own_space, own_space_names
 from hwprof.space.pieces import Activation
 from hwprof.space.resnet50 import ResNet50Space
 from hwprof.space.space import DesignSpace
@@ -175,56 +170,3 @@ CATALOG: Mapping[str, Callable[[], DesignSpace]] = {
     "nasbench201": CellSpace.base,
     "mobile-mini": _mobile_mini,
 }
-
-
-def space_names() -> tuple[str, ...]:
-    """Return the names of the design spaces that ship, then those of the user's own."""
-    return (*CATALOG, *own_space_names())
-
-
-def get_space(name_or_path: str, resolution_px: int | None = None) -> DesignSpace:
-    """Return a design space by name, or the one of a ``.yaml`` file, reduced or the user's own.
-
-    Args:
-        name_or_path: a name that :func:`space_names` lists, or the path of a file.
-        resolution_px: side of the input; without it the space's own (224, or 32 for CIFAR).
-
-    Raises:
-        SpaceError: no such space, or a file that is none.
-    """
-    if name_or_path.endswith((".yaml", ".yml")):
-        from hwprof.space.reading import load_space_file
-
-        space = load_space_file(name_or_path)
-        return space if resolution_px is None else space.at_resolution(resolution_px)
-    return _named(name_or_path, resolution_px)
-
-
-def space_of(arch: Architecture) -> DesignSpace:
-    """Return the whole space that ``arch`` names, at its resolution.
-
-    Raises:
-        SpaceError: no such space.
-    """
-    return _named(arch.space, arch.resolution_px)
-
-
-def _named(name: str, resolution_px: int | None) -> DesignSpace:
-    if name in CATALOG:
-        return _registered(name, resolution_px)
-    space = own_space(name)
-    if space is None:
-        known = space_names()
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"expected one of {list(known)}"
-        raise SpaceError(
-            f"unknown design space {name!r}: {hint} (a reduced space is given as a .yaml file; "
-            f"one of your own too, or by {ENVIRONMENT}=my_space.yaml)"
-        )
-    return space if resolution_px is None else space.at_resolution(resolution_px)
-
-
-@lru_cache(maxsize=64)
-def _registered(name: str, resolution_px: int | None) -> DesignSpace:
-    space = CATALOG[name]()
-    return space if resolution_px is None else space.at_resolution(resolution_px)

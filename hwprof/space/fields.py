@@ -1,9 +1,10 @@
-"""Typed reading of a YAML file's fields, with errors that name file, line, field and expectation."""
+"""Reading a space's YAML: its fields by type, and errors that name file, line and expectation."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeGuard, TypeVar, cast
 
 from hwprof.errors import SpaceError
@@ -121,3 +122,52 @@ def _lines(node: Any, path: str) -> Iterator[tuple[str, int]]:
             full = f"{path}[{index}]"
             yield full, value.start_mark.line + 1
             yield from _lines(value, full)
+
+
+def parse_yaml(text: str) -> Mapping[str, Any]:
+    """Return the fields of a space's file.
+
+    Raises:
+        SpaceError: no YAML, or no mapping.
+    """
+    import yaml
+
+    try:
+        data = yaml.safe_load(text)
+    # ValueError: a date that is none.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1} " if mark else ""
+        raise SpaceError(
+            f"{where}is no YAML ({getattr(error, 'problem', None) or 'unreadable'}); mend the "
+            "file or write it again with `hwprof reduce`"
+        ) from error
+    if not isinstance(data, dict):
+        raise SpaceError(
+            f"the file holds {type(data).__name__}, not the fields of a reduced space; write it "
+            "with `hwprof reduce`"
+        )
+    return data
+
+
+def read_space_file(path: str | Path) -> tuple[str, Mapping[str, Any]]:
+    """Return the text of a space's file, and the fields that it holds.
+
+    Raises:
+        SpaceError: the file cannot be read, or holds no fields.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        return text, parse_yaml(text)
+    except SpaceError as error:
+        raise SpaceError(f"{path}: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpaceError(
+            f"cannot read the space {str(path)!r} ({reason(error)}); expected a .yaml "
+            "file that `hwprof reduce --out` wrote, or a design space of your own"
+        ) from error
+
+
+def reason(error: Exception) -> str:
+    """Return why a file could not be read, without its name."""
+    return getattr(error, "strerror", None) or str(error)

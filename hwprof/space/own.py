@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from hwprof.errors import SpaceError
-from hwprof.space.fields import Fields, is_whole
+from hwprof.space.catalog import CATALOG
+from hwprof.space.fields import Fields, is_whole, read_space_file
 from hwprof.space.mbconv import MBConvLayout, MBConvSpace, UnitLayout
 from hwprof.space.pieces import Activation
 from hwprof.space.slotted import RESOLUTIONS_PX
@@ -144,11 +145,19 @@ def _remember(space: DesignSpace, definition: Mapping[str, Any]) -> None:
 
 
 def _load_environment() -> None:
-    from hwprof.space.reading import load_listed_file
-
     for listed in os.environ.get(ENVIRONMENT, "").split(os.pathsep):
         if listed and str(Path(listed).resolve()) not in _files:
-            load_listed_file(listed)
+            _load_listed(listed)
+
+
+def _load_listed(path: str) -> None:
+    text, data = read_space_file(path)
+    if KEY not in data:
+        raise SpaceError(
+            f"{ENVIRONMENT} lists {path!r}, which is no design space of your own (no field "
+            f"{KEY!r}): give a reduced space with --space"
+        )
+    load_own_space(Path(path), data, text)
 
 
 def _from_entry_point(entry: metadata.EntryPoint) -> DesignSpace:
@@ -163,8 +172,6 @@ def _from_entry_point(entry: metadata.EntryPoint) -> DesignSpace:
 
 
 def _build(fields: Fields, folder: Path) -> MBConvSpace:
-    from hwprof.space.catalog import CATALOG
-
     fields.only(
         *("format", KEY, "resolution_px", "n_classes", "bn_eps", "stem", "first", "units"),
         *("head", "blocks"),

@@ -9,8 +9,8 @@ All sizes are those of the piece's *input* (square, ``size_px``); layout is NCHW
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, TypeVar
 
 from hwprof.errors import SpaceError
@@ -182,11 +182,6 @@ class ChainPiece(Piece):
     kind: ClassVar[str] = "chain"
     pieces: tuple[Piece, ...]
 
-    def __post_init__(self) -> None:
-        """Read pieces that are plain data."""
-        read = (p if isinstance(p, Piece) else piece_from_json(p) for p in self.pieces)
-        object.__setattr__(self, "pieces", tuple(read))
-
     @classmethod
     def of(cls, pieces: Sequence[Piece]) -> ChainPiece:
         """Return the chain of ``pieces``, at least one."""
@@ -244,36 +239,6 @@ def piece_kind(cls: type[P]) -> type[P]:
         raise SpaceError(f"two types of block have the kind {cls.kind!r}; rename one of them")
     PIECES[cls.kind] = cls
     return cls
-
-
-def piece_from_json(data: Mapping[str, Any]) -> Piece:
-    """Read a piece from plain data.
-
-    Raises:
-        SpaceError: the kind is unknown or the fields are not those of the kind.
-    """
-    cls = PIECES.get(str(data.get("kind"))) or _own_kind(str(data.get("kind")))
-    if cls is None:
-        raise SpaceError(
-            f"unknown kind of block {data.get('kind')!r}; expected one of {sorted(PIECES)}"
-        )
-    names = {f.name for f in fields(cls)}
-    given: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k != "kind"
-    }
-    if set(given) != names:
-        raise SpaceError(
-            f"a {cls.kind!r} block has the fields {sorted(names)}, not {sorted(given)}"
-        )
-    return cls(**given)
-
-
-def _own_kind(kind: str) -> type[Piece] | None:
-    """Look for a kind among the user's own spaces, whose modules register them when loaded."""
-    from hwprof.space.own import load_all
-
-    load_all()
-    return PIECES.get(kind)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Architectures and reduced spaces as files.
+"""Design spaces as files: the user's own, and reduced ones.
 
 ``reduced.yaml``, format 1: ``space``, ``resolution_px``, ``device``, ``fingerprint``, ``alive``
 (unit → layer → block names), ``max_depth`` (per unit), ``accuracy_budget_points`` and ``drops``
@@ -7,19 +7,15 @@
 
 from __future__ import annotations
 
-import difflib
-import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hwprof.errors import FormatVersionError, SpaceError
 from hwprof.interval import Interval
-from hwprof.space.architecture import Architecture, Slot
-from hwprof.space.catalog import get_space, space_names, space_of
-from hwprof.space.fields import is_whole
-from hwprof.space.named import NAMED_ARCHITECTURES
+from hwprof.space.architecture import Slot
+from hwprof.space.fields import is_whole, parse_yaml, read_space_file
+from hwprof.space.lookup import named_space, space_names
 from hwprof.space.own import ENVIRONMENT, KEY, load_own_space
 from hwprof.space.reduction import Drop, Reduction
 from hwprof.space.space import DesignSpace
@@ -31,49 +27,20 @@ _HEADER = (
 )
 
 
-def read_architecture(text_or_path: str) -> Architecture:
-    """Read an architecture and check it against its space.
+def get_space(name_or_path: str, resolution_px: int | None = None) -> DesignSpace:
+    """Return a design space by name, or the one of a ``.yaml`` file, reduced or the user's own.
 
     Args:
-        text_or_path: a named architecture (``proxyless-gpu``), ``-`` for JSON on standard
-            input, the path of a JSON file, or the JSON itself.
+        name_or_path: a name that :func:`space_names` lists, or the path of a file.
+        resolution_px: side of the input; without it the space's own (224, or 32 for CIFAR).
 
     Raises:
-        SpaceError: nothing of that name, no JSON, or not an architecture of its space.
+        SpaceError: no such space, or a file that is none.
     """
-    if text_or_path in NAMED_ARCHITECTURES:
-        return NAMED_ARCHITECTURES[text_or_path]
-    if text_or_path == "-":
-        source, text = "standard input", _read_standard_input()
-    elif text_or_path.lstrip().startswith("{"):
-        source, text = "the architecture", text_or_path
-    else:
-        source, text = text_or_path, _read_architecture_file(text_or_path)
-    try:
-        arch = Architecture.from_json(json.loads(text))
-        space_of(arch).validate(arch)
-    except json.JSONDecodeError as error:
-        raise SpaceError(
-            f"{source}: line {error.lineno} column {error.colno} is no JSON ({error.msg}); "
-            'expected {"space": …, "resolution_px": …, "units": …}'
-        ) from error
-    except RecursionError as error:
-        raise SpaceError(
-            f"{source}: lists in lists without end; expected "
-            '{"space": …, "resolution_px": …, "units": …}'
-        ) from error
-    except SpaceError as error:
-        raise SpaceError(f"{source}: {error}") from error
-    return arch
-
-
-def _read_standard_input() -> str:
-    try:
-        return sys.stdin.read()
-    except ValueError as error:
-        raise SpaceError(
-            f"standard input is no text ({error}); expected an architecture as JSON"
-        ) from error
+    if not name_or_path.endswith((".yaml", ".yml")):
+        return named_space(name_or_path, resolution_px)
+    space = load_space_file(name_or_path)
+    return space if resolution_px is None else space.at_resolution(resolution_px)
 
 
 def reduction_to_yaml(reduction: Reduction) -> str:
@@ -108,7 +75,7 @@ def reduction_from_yaml(text: str) -> Reduction:
         FormatVersionError: another version of the format.
         SpaceError: no YAML, or a field that is missing or of the wrong type.
     """
-    data = _parse_yaml(text)
+    data = parse_yaml(text)
     version = data.get("format")
     if version != FORMAT:
         raise FormatVersionError(
@@ -145,7 +112,7 @@ def reduced_space(reduction: Reduction) -> DesignSpace:
             f"space is {reduction.space!r}; expected a design space that `hwprof spaces` lists: one "
             f"of your own is named by {ENVIRONMENT}=my_space.yaml"
         )
-    base = get_space(reduction.space, reduction.resolution_px)
+    base = named_space(reduction.space, reduction.resolution_px)
     return base.restrict(reduction.alive, reduction.max_depth)
 
 
@@ -156,7 +123,7 @@ def load_reduced(path: str | Path) -> DesignSpace:
         FormatVersionError: another version of the format.
         SpaceError: the file cannot be read, is damaged, or does not fit its space.
     """
-    return _reduced_of(path, _space_file(path)[0])
+    return _reduced_of(path, read_space_file(path)[0])
 
 
 def load_space_file(path: str | Path) -> DesignSpace:
@@ -166,39 +133,10 @@ def load_space_file(path: str | Path) -> DesignSpace:
         FormatVersionError: another version of the format.
         SpaceError: the file cannot be read, is damaged, or describes no space.
     """
-    text, data = _space_file(path)
+    text, data = read_space_file(path)
     if KEY in data:
         return load_own_space(Path(path), data, text)
     return _reduced_of(path, text)
-
-
-def load_listed_file(path: str | Path) -> DesignSpace:
-    """Return the user's own space of a file that ``HWPROF_SPACES`` lists.
-
-    Raises:
-        SpaceError: as :func:`load_space_file`, or the file holds a reduced space.
-    """
-    text, data = _space_file(path)
-    if KEY not in data:
-        raise SpaceError(
-            f"{ENVIRONMENT} lists {str(path)!r}, which is no design space of your own (no field "
-            f"{KEY!r}): give a reduced space with --space"
-        )
-    return load_own_space(Path(path), data, text)
-
-
-def _space_file(path: str | Path) -> tuple[str, Mapping[str, Any]]:
-    """Return the text of a space's file, and the fields that it holds."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        return text, _parse_yaml(text)
-    except SpaceError as error:
-        raise SpaceError(f"{path}: {error}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpaceError(
-            f"cannot read the space {str(path)!r} ({_reason(error)}); expected a .yaml "
-            "file that `hwprof reduce --out` wrote, or a design space of your own"
-        ) from error
 
 
 def _reduced_of(path: str | Path, text: str) -> DesignSpace:
@@ -206,47 +144,6 @@ def _reduced_of(path: str | Path, text: str) -> DesignSpace:
         return reduced_space(reduction_from_yaml(text))
     except (FormatVersionError, SpaceError) as error:
         raise type(error)(f"{path}: {error}") from error
-
-
-def _read_architecture_file(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        close = difflib.get_close_matches(path, NAMED_ARCHITECTURES, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise SpaceError(
-            f"no architecture {path!r}: {hint}expected a JSON file, '-' for standard input, or "
-            f"one of {list(NAMED_ARCHITECTURES)}"
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpaceError(
-            f"cannot read the architecture {path!r} ({_reason(error)}); expected a JSON file"
-        ) from error
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
-
-
-def _parse_yaml(text: str) -> Mapping[str, Any]:
-    import yaml
-
-    try:
-        data = yaml.safe_load(text)
-    # ValueError: a date that is none.
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1} " if mark else ""
-        raise SpaceError(
-            f"{where}is no YAML ({getattr(error, 'problem', None) or 'unreadable'}); mend the "
-            "file or write it again with `hwprof reduce`"
-        ) from error
-    if not isinstance(data, dict):
-        raise SpaceError(
-            f"the file holds {type(data).__name__}, not the fields of a reduced space; write it "
-            "with `hwprof reduce`"
-        )
-    return data
 
 
 def _field(data: Mapping[str, Any], name: str, kind: type) -> Any:

@@ -12,7 +12,8 @@ from hwprof.errors import PlanError
 from hwprof.graph import network_graph, piece_graph
 from hwprof.parts import prefixes
 from hwprof.space import get_space, space_names
-from hwprof.space.pieces import SkipPiece, piece_from_json
+from hwprof.space.lookup import piece_from_json
+from hwprof.space.pieces import SkipPiece
 from hwprof.workload import Workload
 
 
