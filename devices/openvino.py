@@ -11,6 +11,7 @@ known.
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -97,6 +98,10 @@ class OpenvinoAdapter:
     """
 
     def __init__(self, options: DeviceOptions) -> None:
+        # Its import reports to Intel over the network, from a process beside what is timed; from
+        # Python 3.14 on that process first runs the user's script again. Without the reporter's
+        # package it reports nothing.
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
         try:
             import openvino
         except ImportError as error:

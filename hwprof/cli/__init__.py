@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import sys
@@ -68,7 +67,12 @@ def _refusal(error: Exception) -> str | None:
 
 def _end(text: str, code: int) -> NoReturn:
     """Say why and end with ``code``, which still tells it where nothing more can be written."""
-    with contextlib.suppress(OSError):
+    from hwprof.cli.output import discard_output
+
+    try:
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
+    except OSError:
+        # From Python 3.13 on what is left in the stream would change the code to 120 at exit.
+        discard_output()
     sys.exit(code)

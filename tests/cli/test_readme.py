@@ -44,3 +44,18 @@ def test_every_link_leads_somewhere(link: str) -> None:
 def test_the_two_commands_are_targets_of_make(target: str) -> None:
     assert f"make {target}" in README
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("version", ["3, 10", "3, 15"])
+def test_make_refuses_a_python_that_the_pinned_packages_do_not_know(
+    version: str, tmp_path: Path
+) -> None:
+    python = tmp_path / "python"
+    played = f'{sys.executable} -c "import sys; sys.version_info = ({version}); $2"'
+    python.write_text(f'#!/bin/sh\n[ "$1" = -V ] && exec echo {version}\nexec {played}\n')
+    python.chmod(0o755)
+    command = ["make", f"PYTHON={python}", f"VENV={tmp_path / 'venv'}", "quickstart"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f"is {version}; expected 3.11 to 3.14" in done.stdout
+    assert not (tmp_path / "venv").exists()

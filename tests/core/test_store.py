@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -182,7 +183,8 @@ def test_final_causes_replace_those_of_the_moment(path: Path) -> None:
         run.done(measurement(workload, (relabelled, late)))
         (kept,) = run.measurements()
         assert [b.causes for b in kept.bursts] == [("slow_clock", "superseded"), ()]
-    n_rows = sqlite3.connect(path / "run.db").execute("SELECT count(*) FROM bursts").fetchone()[0]
+    with closing(sqlite3.connect(path / "run.db")) as db:
+        n_rows = db.execute("SELECT count(*) FROM bursts").fetchone()[0]
     assert n_rows == 2, "no burst is kept twice"
 
 
@@ -307,7 +309,8 @@ def test_a_run_goes_on_and_its_counts_grow(path: Path) -> None:
     with Run.create_or_resume(path, "profile", {**REQUEST, "networks": 5}) as run:
         assert run.request["networks"] == 20
         assert run.request["isolated"] is True
-        rows = sqlite3.connect(path / "run.db").execute("SELECT kind FROM events ORDER BY id")
+        with closing(sqlite3.connect(path / "run.db")) as db:
+            rows = db.execute("SELECT kind FROM events ORDER BY id").fetchall()
         assert [kind for (kind,) in rows] == ["opened", "closed"] * 2 + ["opened"]
 
 

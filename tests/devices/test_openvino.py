@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -248,3 +249,20 @@ def test_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(DeviceUnavailableError, match=r"pip install 'hwprof\[openvino\]'"):
         OpenvinoAdapter(DeviceOptions())
+
+
+def test_opening_it_starts_no_process_that_reports_over_the_network(tmp_path: Path) -> None:
+    code = """
+import multiprocessing.process as process
+process.BaseProcess.start = lambda self: print("started", self)
+from hwprof.devices.openvino import OpenvinoAdapter
+from hwprof.measure.records import DeviceOptions
+OpenvinoAdapter(DeviceOptions())
+"""
+    # Whoever runs this may have opted out at home.
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == ""
+    assert not list(tmp_path.iterdir())

@@ -15,7 +15,7 @@ from tests.devices import fake_tensorrt
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = json.loads((ROOT / "tests/golden/tensorrt_api.json").read_text())
-SOURCES = sorted((ROOT / "devices").glob("tensorrt*.py"))
+SOURCES = sorted((ROOT / "devices/nvidia").glob("tensorrt*.py"))
 VERSIONS = sorted(GOLDEN["versions"])
 
 MODULE = "trt"
