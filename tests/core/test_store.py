@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sqlite3
 from contextlib import closing
@@ -12,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hwprof.errors import FormatVersionError, IncompatibleRunError, StoreError
-from hwprof.estimate.run_analysis import run_space
+from hwprof.errors import IncompatibleRunError, StoreError
 from hwprof.measure.records import (
     PRESETS,
     Burst,
@@ -370,51 +368,3 @@ def test_what_is_no_run_folder_is_said_so(tmp_path: Path) -> None:
 def test_an_empty_run_has_no_fingerprint(path: Path) -> None:
     with Run.create(path, "profile", REQUEST) as run, pytest.raises(StoreError, match="no measure"):
         _ = run.fingerprint
-
-
-def test_another_format_is_refused(path: Path) -> None:
-    Run.create(path, "profile", REQUEST).close()
-    data = json.loads((path / "run.json").read_text())
-    assert data["format"] == 1
-    (path / "run.json").write_text(json.dumps({**data, "format": 2}))
-    for opener in (Run.open, lambda p: Run.create_or_resume(p, "profile", REQUEST)):
-        with pytest.raises(FormatVersionError, match=r"format 2; this version of hwprof reads 1"):
-            opener(path)
-
-
-def test_another_schema_is_refused(path: Path) -> None:
-    Run.create(path, "profile", REQUEST).close()
-    with sqlite3.connect(path / "run.db") as db:
-        db.execute("PRAGMA user_version=9")
-    db.close()
-    for opener in (Run.open, lambda p: Run.create_or_resume(p, "profile", REQUEST)):
-        with pytest.raises(FormatVersionError, match=r"format 9"):
-            opener(path)
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": 1}', "[" * 10**5])
-def test_a_damaged_description_is_said_so(path: Path, text: str) -> None:
-    Run.create(path, "profile", REQUEST).close()
-    (path / "run.json").write_text(text)
-    with pytest.raises(StoreError, match="is damaged"):
-        Run.open(path)
-    with pytest.raises(StoreError, match="is damaged"):
-        Run.create_or_resume(path, "profile", REQUEST)
-
-
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {"resolution_px": None},
-        {"max_depth": [], "alive": {}},
-        {"max_depth": ["x"], "alive": {}},
-        {"alive": {}},
-        {"max_depth": [2, 2, 2], "alive": None},
-        {"own_space": [[1]]},
-    ],
-)
-def test_a_damaged_request_is_said_so(path: Path, changed: dict[str, object]) -> None:
-    run = Run.create(path, "profile", {**REQUEST, **changed})
-    with run, pytest.raises(StoreError, match=r"run\.json' is damaged") as caught:
-        run_space(run)
-    assert "\n" not in str(caught.value)
