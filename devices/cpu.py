@@ -6,10 +6,11 @@ pool; with more its threads spin between operators (the runtime's default, part 
 
 from __future__ import annotations
 
+import mmap
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -239,15 +240,56 @@ def model_inputs(session: Any, given: Sequence[InputSpec], source: Source) -> li
 
 
 def _without_shape(source: Source) -> set[str]:
-    """Return the inputs of which a model says not even how many dimensions they have."""
-    import onnx
+    """Return the inputs of which a model says not even how many dimensions they have.
 
-    model = (
-        onnx.load_model_from_string(source)
-        if isinstance(source, bytes)
-        else onnx.load(source, load_external_data=False)
-    )
-    return {i.name for i in model.graph.input if not i.type.tensor_type.HasField("shape")}
+    The package onnx would hold all weights meanwhile, which would count as the workload's memory,
+    and a board that runs files need not have it: only what is asked for is read, by the numbers
+    that onnx.proto gives the fields.
+    """
+    with ExitStack() as stack:
+        data: Any = source
+        if isinstance(source, str):
+            file = stack.enter_context(open(source, "rb"))
+            data = stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        whole = stack.enter_context(memoryview(data))
+        return {
+            str(whole[name], "utf-8")
+            for graph in _parts(whole, slice(0, len(whole)), 7)
+            for value in _parts(whole, graph, 11)
+            for name in _parts(whole, value, 1)
+            if not any(
+                True
+                for kind in _parts(whole, value, 2)
+                for tensor in _parts(whole, kind, 1)
+                for _ in _parts(whole, tensor, 2)
+            )
+        }
+
+
+def _parts(data: memoryview, where: slice, wanted: int) -> Iterator[slice]:
+    """Yield where the fields of a number stand in a sound protobuf message, unread."""
+    place = where.start
+    while place < where.stop:
+        key, place = _number(data, place)
+        if key & 7 in (1, 5):  # of fixed size
+            place += 8 if key & 7 == 1 else 4
+            continue
+        size, place = _number(data, place)
+        if key & 7 == 2:  # else it was a number itself
+            if key >> 3 == wanted:
+                yield slice(place, place + size)
+            place += size
+
+
+def _number(data: memoryview, place: int) -> tuple[int, int]:
+    """Return the number of seven bits a byte that begins at ``place``, and where it ends."""
+    value = shift = 0
+    while True:
+        byte, place = data[place], place + 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, place
+        shift += 7
 
 
 def output_names(session: Any) -> list[str]:

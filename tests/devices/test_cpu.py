@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -277,6 +278,33 @@ def test_an_open_number_of_dimensions_is_bound(tmp_path: Path) -> None:
     assert found.shape == (2, 3)
     with pytest.raises(ModelError, match="'x' has an open number of dimensions: give its shape"):
         compiled(Workload.from_file(path))
+
+
+def test_scalars_are_told_from_open_inputs_without_onnx_and_its_copy_of_the_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = [
+        onnx.helper.make_node("Add", ["x", "w"], ["a"]),
+        onnx.helper.make_node("Mul", ["a", "s"], ["y"]),
+    ]
+    path = save(
+        tmp_path / "scalar.onnx",
+        nodes,
+        [("x", FLOAT, [300]), ("s", FLOAT, [])],
+        [("y", FLOAT, [300])],
+        [("w", np.ones(300, np.float32))],
+    )
+    shapeless = save(
+        tmp_path / "open.onnx",
+        nodes[1:],
+        [("a", FLOAT, None), ("s", FLOAT, [])],
+        [("y", FLOAT, None)],
+    )
+    for package in ("onnx", "onnx.helper"):  # a board has only the runtime
+        monkeypatch.setitem(sys.modules, package, None)
+    assert compiled(Workload.from_file(path))._inputs["s"].shape == ()
+    with pytest.raises(ModelError, match="'a' has an open number of dimensions: give its shape"):
+        compiled(Workload.from_file(shapeless))
 
 
 def test_inputs_are_seeded_and_never_zero() -> None:
