@@ -272,7 +272,7 @@ def test_bad_blocks_are_refused(mini: DesignSpace, table: Callable[..., Path]) -
     assert f"lacks 1 blocks of mobile-mini at {resolution} px" in missing
     assert f"{good[0][3]} at u0.l0" in missing
     elsewhere = [[resolution + 32, *row[1:]] for row in good]
-    assert f"it has [{resolution + 32}]" in refusal(table(PLACES, elsewhere), mini)
+    assert f"it has {resolution + 32}:" in refusal(table(PLACES, elsewhere), mini)
 
 
 def test_latency_tables_of_a_search(
@@ -326,7 +326,7 @@ def test_note10_table_by_shape(tmp_path: Path) -> None:
 @needs_data
 def test_note10_table_of_another_space_or_size(tmp_path: Path) -> None:
     path = DATA / "note10_ofa_mbv3_w12_blocks.csv.gz"
-    with pytest.raises(DataError, match=r"it has \[192, 208, 224\]: choose .* --resolution"):
+    with pytest.raises(DataError, match=r"it has 192, 208 or 224: choose .* --resolution"):
         import_csv(path, get_space("ofa-mbv3-w1.2", 160), "note10", tmp_path / "run")
     with pytest.raises(DataError, match=r"has no line for stem of ofa-mbv3-w1\.0 at 192"):
         import_csv(path, get_space("ofa-mbv3-w1.0", 224), "note10", tmp_path / "run")

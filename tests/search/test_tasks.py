@@ -134,7 +134,7 @@ class TestArchive:
         second = save_archive(
             tmp_path / "b.npz", images=random_images(20), labels=np.tile([0, 2], 10)
         )
-        with pytest.raises(DataError, match=r"classes \['0', '2'\]"):
+        with pytest.raises(DataError, match="classes 0, 2"):
             load_task(f"{first},{second}", resolution_px=8)
 
     @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ class TestArchive:
 
     def test_missing_arrays(self, tmp_path: Path):
         source = save_archive(tmp_path / "d.npz", x=np.zeros(3))
-        with pytest.raises(DataError, match=r"\['x'\]; expected images and labels"):
+        with pytest.raises(DataError, match="arrays x; expected images and labels"):
             load_task(source, resolution_px=8)
 
     def test_pickled_objects_are_refused(self, tmp_path: Path):
