@@ -197,10 +197,13 @@ class Training:
                 self._step(batch)
                 if clock.due("progress", PROGRESS_INTERVAL_S) and progress is not None:
                     progress(self._progress(pace))
-                interrupted = parallel.decided_by_first(bool(held))
+                # Whichever process has got the signal, all end at the same step.
+                interrupted = parallel.mean(float(bool(held))) > 0.0
                 if interrupted or clock.due("checkpoint", CHECKPOINT_INTERVAL_S):
                     self._save(clock)
                 if interrupted:
+                    # torchrun ends the first, which writes, as soon as another has left.
+                    parallel.wait()
                     log.warning(
                         "interrupted: the checkpoint of step %d in %r is written; the same "
                         "command goes on with it",

@@ -75,6 +75,35 @@ with parallel.process_group("cpu"):
     print(found.arch.canonical_json(), found.validation_pct)
 """
 
+INTERRUPTED = """
+import signal, time
+from pathlib import Path
+from hwprof.search.data.tasks import load_task
+from hwprof.search.learning import sgd, training
+from hwprof.search.learning.checkpoint import load_checkpoint
+from hwprof.space import get_space
+
+training.JUDGED_NETWORKS = 2
+path, receiver = Path(sys.argv[1]), int(sys.argv[2])
+whole = get_space("mobile-mini")
+space = whole.restrict(dict.fromkeys(whole.slots, ("mbconv_k3_e3", "mbconv_k5_e3")), (2, 1, 1))
+step, save = sgd.Training._step, sgd.save_checkpoint
+def signalled(self, batch):
+    if self.meta.step == 2 and parallel.rank() == receiver:
+        signal.raise_signal(signal.SIGINT)
+    step(self, batch)
+def slowly(*args, **kwargs):
+    time.sleep(1.0)
+    save(*args, **kwargs)
+sgd.Training._step, sgd.save_checkpoint = signalled, slowly
+with parallel.process_group("cpu"):
+    try:
+        training.train_supernet(space, load_task("digits", resolution_px=32, limit_images=80),
+            sgd.TrainSettings(epochs=2, batch=16), path)
+    except KeyboardInterrupt:
+        print(load_checkpoint(path).meta.step)
+"""
+
 
 def in_two_processes(code: str, *arguments: str) -> list[str]:
     with socket.socket() as probe:
@@ -122,6 +151,11 @@ def test_a_search_is_the_same_in_both_processes(mode: str, tmp_path: Path):
     for name, alpha in a["beside"].items():
         assert torch.equal(alpha, b["beside"][name]), name
     assert a["loss"] == b["loss"]
+
+
+@pytest.mark.parametrize("receiver", [0, 1])
+def test_a_signal_to_one_ends_both_when_the_checkpoint_is_written(receiver: int, tmp_path: Path):
+    assert in_two_processes(INTERRUPTED, str(tmp_path / "s.pt"), str(receiver)) == ["3\n", "3\n"]
 
 
 def test_alone_nothing_happens():
