@@ -153,9 +153,9 @@ def test_a_search_is_the_same_in_both_processes(mode: str, tmp_path: Path):
     assert a["loss"] == b["loss"]
 
 
-@pytest.mark.parametrize("receiver", [0, 1])
-def test_a_signal_to_one_ends_both_when_the_checkpoint_is_written(receiver: int, tmp_path: Path):
-    assert in_two_processes(INTERRUPTED, str(tmp_path / "s.pt"), str(receiver)) == ["3\n", "3\n"]
+def test_a_signal_to_one_ends_both_when_the_checkpoint_is_written(tmp_path: Path):
+    # The second one gets it, which does not write.
+    assert in_two_processes(INTERRUPTED, str(tmp_path / "s.pt"), "1") == ["3\n", "3\n"]
 
 
 def test_alone_nothing_happens():
