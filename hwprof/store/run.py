@@ -57,6 +57,8 @@ class Run(Reading):
         super().__init__(path, database.db)
         self._database, self._description, self._lock = database, description, lock
         self._session = uuid.uuid4().hex[:12]
+        # Absolute: who measures may change the working directory meanwhile.
+        self._file = (path / DATABASE).absolute()
         self._side_db: sqlite3.Connection | None = None
         self._known: set[str] = set()
         """Keys of workloads that this process has kept."""
@@ -253,7 +255,7 @@ class Run(Reading):
                 f"the run {str(self.path)!r} is open for reading; "
                 "Run.create_or_resume opens it for writing"
             )
-        if not (self.path / DATABASE).exists():
+        if not self._file.exists():
             # SQLite would go on, into a file that has no name any more.
             raise StoreError(
                 f"the run folder {str(self.path)!r} was moved or removed while it was written to: "

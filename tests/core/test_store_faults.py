@@ -75,6 +75,17 @@ def kill_while_writing(path: Path, after: int) -> int:
     return int(lines[-1])
 
 
+def test_another_working_directory_does_not_end_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Run.create_or_resume("run", "profile", REQUEST) as run:
+        run.burst(workload(), burst(0))
+        monkeypatch.chdir(tmp_path.parent)
+        run.burst(workload(), burst(1))
+        assert len(run.partial_bursts()[workload().key]) == 2
+
+
 def test_a_folder_that_is_moved_away_under_a_run_is_missed_at_once(tmp_path: Path) -> None:
     run = Run.create_or_resume(tmp_path / "run", "profile", REQUEST)
     run.burst(workload(), burst(0))
