@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from hwprof.devices.binding import drawn_switches
 from hwprof.devices.host import WIDE_INTEGERS, Array
 from hwprof.devices.nvidia.cuda_device import GpuAdapter, GpuExecutable
 from hwprof.devices.nvidia.cuda_memory import is_memory_full, one_line
@@ -181,15 +182,18 @@ class CudaExecutable(GpuExecutable):
         self._replayed = self._result if self.timer.is_graph else None
         refusal = self.timer.refusal
         self.provider = f"torch {adapter.mode} CUDA{', no graph' if refusal else ''}"
+        warned = [*drawn_switches(specs, self._seeded)]
+        if refusal is not None:
+            warned.append(
+                f"no CUDA graph ({refusal}): launched kernel by kernel, host's time included"
+            )
         super().__init__(
             adapter,
             plan,
             load_s=time.perf_counter() - start_s,
             artifact_bytes=size,
             peak_memory_bytes=peak_bytes,
-            warnings=()
-            if refusal is None
-            else (f"no CUDA graph ({refusal}): launched kernel by kernel, host's time included",),
+            warnings=tuple(warned),
         )
 
     def trace(self) -> OpTrace:

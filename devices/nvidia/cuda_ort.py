@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwprof.devices.binding import bind_inputs
+from hwprof.devices.binding import bind_inputs, drawn_switches
 from hwprof.devices.cpu import (
     QUIET,
     model_inputs,
@@ -224,7 +224,10 @@ class CudaOrtExecutable(GpuExecutable):
             load_s=load_s,
             artifact_bytes=source_bytes(source),
             peak_memory_bytes=max(free_bytes - cuda.mem_get_info()[0], 0),
-            warnings=() if refused is None else (f"no CUDA graph: {refused}",),
+            warnings=(
+                *drawn_switches(specs, self._seeded),
+                *(() if refused is None else (f"no CUDA graph: {refused}",)),
+            ),
         )
 
     def check(self, reference: Sequence[Array] | None = None) -> Check:

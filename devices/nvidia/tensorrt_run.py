@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hwprof.devices.binding import bind_inputs
+from hwprof.devices.binding import bind_inputs, drawn_switches
 from hwprof.devices.cpu import safe_inputs
 from hwprof.devices.host import Array
 from hwprof.devices.model_source import Source
@@ -51,7 +51,7 @@ class TensorrtExecutable(GpuExecutable):
         self._seeded = safe_inputs(specs, workload, plan)
         self._fill(self._seeded)
         self.timer = GpuTimer(self._torch, self._launch)
-        warnings = list(built.warnings)
+        warnings = [*built.warnings, *drawn_switches(specs, self._seeded)]
         if self.timer.refusal is not None:
             warnings.append(
                 f"no CUDA graph ({self.timer.refusal}): enqueued call by call, host's time included"

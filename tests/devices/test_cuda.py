@@ -290,6 +290,15 @@ def test_the_host_tries_ids_on_all_its_cores(monkeypatch: pytest.MonkeyPatch) ->
     assert torch.get_num_threads() == before
 
 
+def test_a_single_number_that_is_drawn_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    users = ModuleType("gpu_user_rounds")
+    users.rounds = SaysItsThreads([])  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, users.__name__, users)
+    inputs = (InputSpec(name="rounds", shape=(1,), dtype="int64"),)
+    executable = adapter().compile(Workload.from_callable("gpu_user_rounds:rounds", inputs), PLAN)
+    assert "'rounds' was drawn at random as" in executable.loaded.warnings[0]
+
+
 def test_what_a_users_module_sets_does_not_outdo_the_options(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

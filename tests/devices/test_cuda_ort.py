@@ -218,18 +218,29 @@ def test_what_cannot_be_captured_runs_without_a_graph() -> None:
     np.testing.assert_array_equal(executable.outputs()[0], compiled().outputs()[0])
 
 
-def test_ids_stay_inside_the_models_table(tmp_path: Path) -> None:
-    """Beyond it the provider reads zeros without a word: the host is asked, which checks."""
+def look_up(path: Path, n_ids: int) -> Workload:
+    """Rows of a table of ten, all ones."""
     gather = helper.make_node("Gather", ["table", "ids"], ["y"], name="look up")
     table = helper.make_tensor("table", TensorProto.FLOAT, [10, 2], [1.0] * 20)
-    ids = helper.make_tensor_value_info("ids", TensorProto.INT64, [64])
-    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, [64, 2])
+    ids = helper.make_tensor_value_info("ids", TensorProto.INT64, [n_ids])
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, [n_ids, 2])
     graph = helper.make_graph([gather], "ids", [ids], [output], [table])
     model = helper.make_model(graph, ir_version=9, opset_imports=[helper.make_opsetid("", 20)])
-    onnx.save(model, str(tmp_path / "m.onnx"))
-    executable = compiled(Workload.from_file(tmp_path / "m.onnx"))
+    onnx.save(model, str(path))
+    return Workload.from_file(path)
+
+
+def test_ids_stay_inside_the_models_table(tmp_path: Path) -> None:
+    """Beyond it the provider reads zeros without a word: the host is asked, which checks."""
+    executable = compiled(look_up(tmp_path / "m.onnx", n_ids=64))
     assert executable._seeded["ids"].max() == 1
     assert np.all(executable.outputs()[0] == 1.0)
+    assert executable.loaded.warnings == ()
+
+
+def test_a_single_number_that_is_drawn_is_told(tmp_path: Path) -> None:
+    (told,) = compiled(look_up(tmp_path / "m.onnx", n_ids=1)).loaded.warnings
+    assert "'ids' was drawn at random as" in told
 
 
 def test_all_on_the_gpu_is_no_fallback() -> None:

@@ -207,6 +207,14 @@ def test_ids_stay_inside_the_models_table(tmp_path: Path, n_rows: int, most: int
     np.testing.assert_array_equal(executable.outputs()[0], table[drawn.astype(np.intp)])
 
 
+def test_a_single_number_that_is_drawn_is_told(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Gather", ["table", "id"], ["y"], name="look up")]
+    id_ = matrix("id", 1, kind=TensorProto.INT64)
+    path = save(tmp_path / "m.onnx", nodes, [id_], table=np.ones((10, 2), np.float32))
+    (told,) = compiled(Workload.from_file(path)).loaded.warnings
+    assert "'id' was drawn at random as" in told
+
+
 def test_a_refused_capture_is_said(script: Script) -> None:
     script.gpu.refuses_capture = "operation not permitted when stream is capturing"
     executable = compiled()
