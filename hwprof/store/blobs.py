@@ -57,18 +57,20 @@ def decode(data: bytes, encoding: str, n_samples: int) -> NDArray[np.int64]:
             f"raw samples are encoded as {encoding!r}; this version reads {ENCODING!r}: "
             "open the run with the version of hwprof that wrote it"
         )
+    inflater = zlib.decompressobj()
     try:
-        values = np.cumsum(np.frombuffer(zlib.decompress(data), dtype="<i8"), dtype=np.int64)
+        # No more than one beyond what was written: a few damaged bytes may inflate to gigabytes.
+        deltas = np.frombuffer(inflater.decompress(data, 8 * n_samples + 8), dtype="<i8")
     except (zlib.error, ValueError) as error:
         raise StoreError(
             f"raw samples of a burst are damaged ({error}); measure again into another folder"
         ) from error
-    if values.size != n_samples:
+    if deltas.size != n_samples or not inflater.eof:
         raise StoreError(
-            f"a burst holds {values.size} raw samples where {n_samples} were written; "
-            "measure again into another folder"
+            f"a burst does not hold the {n_samples} raw samples that were written; measure again "
+            "into another folder"
         )
-    return values
+    return np.cumsum(deltas, dtype=np.int64)
 
 
 def _encoded(values: NDArray[np.int64] | None) -> bytes | None:

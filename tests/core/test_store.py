@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
+import tracemalloc
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -131,11 +132,24 @@ def test_samples_survive_encoding_exactly() -> None:
         (b"junk", ENCODING, 1),
         (encode(np.arange(3)), "other", 3),
         (encode(np.arange(3)), ENCODING, 4),
+        (encode(np.arange(3)), ENCODING, 2),
+        (encode(np.arange(3))[:-2], ENCODING, 3),
+        (encode(np.arange(3)), ENCODING, -2),
     ],
 )
 def test_damaged_samples_are_no_samples(data: bytes, encoding: str, n: int) -> None:
     with pytest.raises(StoreError):
         decode(data, encoding, n)
+
+
+def test_a_few_bytes_inflate_to_no_more_than_was_written() -> None:
+    data = encode(np.zeros(2**22, dtype=np.int64))
+    tracemalloc.start()
+    with pytest.raises(StoreError, match="does not hold the 5 raw samples"):
+        decode(data, ENCODING, 5)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 2**20
 
 
 def test_a_measurement_comes_back_as_it_was(path: Path) -> None:
