@@ -10,8 +10,10 @@ from typing import Any
 from hwprof.api.models import as_workload, bench
 from hwprof.api.tables import Table
 from hwprof.errors import CompileError, MeasurementError, PlanError
-from hwprof.measure.records import Measurement
+from hwprof.measure.records import Cache, Measurement, Precision
+from hwprof.progress import ProgressCallback
 from hwprof.space import Architecture
+from hwprof.workload import InputSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,19 @@ class BatchRow:
 
 
 def bench_batches(
-    model: Architecture | str | Path, batches: Sequence[int], **asked: Any
+    model: Architecture | str | Path,
+    batches: Sequence[int],
+    *,
+    device: str = "cpu",
+    inputs: Sequence[InputSpec | str] = (),
+    preset: str = "standard",
+    cache: Cache = "hot",
+    threads: int = 1,
+    precision: Precision = "fp32",
+    timeout_s: float = 120.0,
+    seed: int = 0,
+    script: str | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Table[BatchRow]:
     """Time a network of a space at several batch sizes, one after another.
 
@@ -48,7 +62,16 @@ def bench_batches(
     Args:
         model: a network of a space.
         batches: the batch sizes, in the order in which they are measured.
-        **asked: the other arguments of :func:`hwprof.bench`.
+        device: this argument and the others are those of :func:`hwprof.bench`.
+        inputs: of a network of a space none.
+        preset: ``quick``, ``standard`` or ``strict``.
+        cache: ``hot`` or ``cold``.
+        threads: threads of the runtime.
+        precision: arithmetic type.
+        timeout_s: longest a single step may take before it is ended.
+        seed: of inputs, weights and the order of bursts.
+        script: steers the ``null`` device only.
+        progress: called as measuring goes on.
 
     Raises:
         PlanError: the model is a user's own, which has its batch in its inputs, or no size is given.
@@ -56,7 +79,7 @@ def bench_batches(
     """
     if not batches:
         raise PlanError("no batch size is given; expected one or more, such as 1, 8, 32")
-    workload = as_workload(model, asked.get("inputs", ()))
+    workload = as_workload(model, inputs)
     if workload.arch is None:
         raise PlanError(
             f"{workload.label!r} has its batch size in its inputs: give one batch size, and "
@@ -66,7 +89,20 @@ def bench_batches(
     errors: list[CompileError | MeasurementError | PlanError] = []
     for batch in batches:
         try:
-            found = bench(model, batch=batch, **asked)
+            found = bench(
+                model,
+                batch=batch,
+                device=device,
+                inputs=inputs,
+                preset=preset,
+                cache=cache,
+                threads=threads,
+                precision=precision,
+                timeout_s=timeout_s,
+                seed=seed,
+                script=script,
+                progress=progress,
+            )
             rows.append(BatchRow(batch=batch, measurement=found))
         except (CompileError, MeasurementError, PlanError) as error:
             errors.append(error)
