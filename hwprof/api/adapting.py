@@ -72,6 +72,7 @@ def adapt(
     threads: int = 1,
     batch: int = 1,
     precision: Precision = "fp32",
+    timeout_s: float = 120.0,
     seed: int = 0,
     script: str | None = None,
     progress: ProgressCallback | None = None,
@@ -89,6 +90,7 @@ def adapt(
         threads: threads of the runtime.
         batch: batch size.
         precision: arithmetic type.
+        timeout_s: longest a single step may take before it is ended.
         seed: fixes which networks are considered, and the order of bursts.
         script: steers the ``null`` device only.
         progress: called as measuring goes on.
@@ -110,7 +112,7 @@ def adapt(
     ref = device_ref(
         device, DeviceOptions(threads=threads, batch=batch, precision=precision, script=script)
     )
-    plan = plan_for(preset, seed=seed)
+    plan = plan_for(preset, timeout_s=timeout_s, seed=seed)
     chosen = choose_networks(donors, networks, np.random.default_rng(seed))
     campaign = Campaign(
         space=donors.space,

@@ -41,6 +41,7 @@ def compare(
     inputs: Sequence[InputSpec | str] = (),
     base_python: str | None = None,
     max_time_s: float = 60.0,
+    timeout_s: float = 120.0,
     seed: int = 0,
     script: str | None = None,
     progress: ProgressCallback | None = None,
@@ -63,6 +64,7 @@ def compare(
         base_python: the base's workers run on this Python, with another version of the runtime;
             only for devices of this machine.
         max_time_s: longest for one pair of models.
+        timeout_s: longest a single step may take before it is ended.
         seed: of inputs, weights and orders.
         script: steers the ``null`` device only.
         progress: called as measuring goes on.
@@ -118,7 +120,7 @@ def compare(
             [pair],
             ref,
             threshold=threshold,
-            plan=replace(PLAN, seed=seed),
+            plan=replace(PLAN, seed=seed, timeout_s=timeout_s),
             cap_s=max_time_s,
             progress=progress,
         )

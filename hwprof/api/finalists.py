@@ -16,7 +16,14 @@ from hwprof.api.device_checks import (
 )
 from hwprof.api.files import make_folder
 from hwprof.errors import IncompatibleRunError
-from hwprof.measure.records import DeviceOptions, Fingerprint, Measurement, Result, plan_for
+from hwprof.measure.records import (
+    DeviceOptions,
+    Fingerprint,
+    Measurement,
+    MeasurePlan,
+    Result,
+    plan_for,
+)
 from hwprof.progress import ProgressCallback
 from hwprof.space import Architecture
 from hwprof.store import Run
@@ -26,6 +33,7 @@ from hwprof.workload import Workload
 KIND = "finalists"
 """Of the run in the folder of a search."""
 PRESET = "quick"
+TIMEOUT_S = 120.0
 N_FINALISTS = 16
 
 
@@ -43,8 +51,7 @@ class FinalistMeasurer:
         folder: Path | None,
         device: str,
         options: DeviceOptions,
-        preset: str,
-        seed: int,
+        plan: MeasurePlan,
         progress: ProgressCallback | None,
     ) -> None:
         """Prepare to measure; no device is opened yet."""
@@ -54,7 +61,7 @@ class FinalistMeasurer:
         self._folder = folder
         self.ref = device_ref(device, options)
         self.device = device_label(self.ref)
-        self._plan = plan_for(preset, seed=seed)
+        self._plan = plan
         self._progress = progress
 
     @property
@@ -100,6 +107,7 @@ def open_measurer(
     options: DeviceOptions,
     *,
     preset: str | None,
+    timeout_s: float | None = None,
     n_finalists: int | None = None,
     allow_emulated: bool,
     what: str,
@@ -113,6 +121,7 @@ def open_measurer(
         device: the device.
         options: of the device.
         preset: of the measuring, :data:`PRESET` where it was not given.
+        timeout_s: longest a single step may take, :data:`TIMEOUT_S` where it was not given.
         n_finalists: as it was given; only to be refused without a device.
         allow_emulated: whether times of an emulated device count.
         what: is measured, as a refusal says it.
@@ -124,9 +133,12 @@ def open_measurer(
         PlanError: something of the measuring is given and no device is named, or it is emulated.
     """
     if device is None:
-        refuse_idle_options(options, "--measure-on", preset=preset, finalists=n_finalists)
+        refuse_idle_options(
+            options, "--measure-on", preset=preset, timeout=timeout_s, finalists=n_finalists
+        )
         return None
-    measurer = FinalistMeasurer(folder, device, options, preset or PRESET, seed, progress)
+    plan = plan_for(preset or PRESET, timeout_s=timeout_s or TIMEOUT_S, seed=seed)
+    measurer = FinalistMeasurer(folder, device, options, plan, progress)
     if not allow_emulated:
         refuse_emulated(measurer.device, what)
     device_fingerprint(measurer.ref)  # what is not there is told before the search, not behind it

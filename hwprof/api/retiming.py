@@ -77,6 +77,7 @@ def retime(
     threads: int = 1,
     batch: int = 1,
     precision: Precision = "fp32",
+    timeout_s: float = 120.0,
     allow_emulated: bool = False,
     seed: int = 0,
     script: str | None = None,
@@ -96,6 +97,7 @@ def retime(
         threads: threads of the runtime.
         batch: batch size.
         precision: arithmetic type.
+        timeout_s: longest a single step may take before it is ended.
         allow_emulated: take the times of an emulated device, which are refused otherwise.
         seed: of the order of bursts.
         script: steers the ``null`` device only.
@@ -117,7 +119,7 @@ def retime(
     ref = device_ref(device, options)
     if not allow_emulated:
         refuse_emulated(device_label(ref), "a front timed there")
-    plan = plan_for(preset, seed=seed)
+    plan = plan_for(preset, timeout_s=timeout_s, seed=seed)
     # Which networks is no part of it: with more searches a run goes on.
     request = {
         "device": device,

@@ -103,6 +103,7 @@ def search(
     allow_emulated: bool = False,
     n_finalists: int | None = None,
     preset: str | None = None,
+    timeout_s: float | None = None,
     threads: int = 1,
     batch: int = 1,
     precision: Precision = "fp32",
@@ -133,6 +134,7 @@ def search(
         allow_emulated: take the times of an emulated device, which are refused otherwise.
         n_finalists: how many are measured at most; 16 by default.
         preset: of the measuring; ``quick`` by default.
+        timeout_s: of the measuring: longest a single step may take; 120 s by default.
         threads: of the measuring.
         batch: of the measuring.
         precision: of the measuring.
@@ -176,6 +178,7 @@ def search(
         measure_on,
         options,
         preset=preset,
+        timeout_s=timeout_s,
         n_finalists=n_finalists,
         allow_emulated=allow_emulated,
         what="a front measured there",

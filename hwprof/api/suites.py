@@ -48,6 +48,7 @@ def suite_run(
     *,
     out: str | Path,
     sessions: int = 3,
+    timeout_s: float = 120.0,
     seed: int = 0,
     script: str | None = None,
     progress: ProgressCallback | None = None,
@@ -58,6 +59,7 @@ def suite_run(
         suite: a suite file, or ``stock``.
         out: the baseline's folder.
         sessions: how many to add; fewer than three in all call nothing below 10 %.
+        timeout_s: longest a single step may take before it is ended.
         seed: of inputs, weights and orders; each session draws its own order.
         script: steers the ``null`` device only.
         progress: called as measuring goes on.
@@ -89,7 +91,8 @@ def suite_run(
     for _ in range(sessions):
         session = next_session(folder)
         # By its number, not by its place in this call: one a day would draw one order for ever.
-        plan = plan_for(asked.preset, seed=seed + int(session.name) - 1)
+        order = seed + int(session.name) - 1
+        plan = plan_for(asked.preset, timeout_s=timeout_s, seed=order)
         for config, ref in refs.items():
             request = {"suite": asked.name, "config": asdict(config), "plan": plan.key_fields()}
             with Run.create(session / str(config), "suite", request) as store:

@@ -103,6 +103,7 @@ def search_te_nas(
     measure_on: str | None = None,
     allow_emulated: bool = False,
     preset: str | None = None,
+    timeout_s: float | None = None,
     threads: int = 1,
     batch: int = 1,
     precision: Precision = "fp32",
@@ -125,6 +126,7 @@ def search_te_nas(
         measure_on: measure the network on this device.
         allow_emulated: take the times of an emulated device, which are refused otherwise.
         preset: of the measuring; ``quick`` by default.
+        timeout_s: of the measuring: longest a single step may take; 120 s by default.
         threads: of the measuring.
         batch: of the measuring.
         precision: of the measuring.
@@ -154,6 +156,7 @@ def search_te_nas(
         measure_on,
         options,
         preset=preset,
+        timeout_s=timeout_s,
         allow_emulated=allow_emulated,
         what="a network measured there",
         seed=seed,

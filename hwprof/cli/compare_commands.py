@@ -41,6 +41,7 @@ def compare(
     max_time: Annotated[
         str, typer.Option("--max-time", metavar="TIME", help="Longest time for one pair of models.")
     ] = "60s",
+    timeout: opt.Timeout = "2m",
     allow: opt.Allow = None,
     markdown: opt.Markdown = None,
     junit: opt.Junit = None,
@@ -71,6 +72,7 @@ def compare(
             inputs=input_ or (),
             base_python=base_python,
             max_time_s=opt.seconds("--max-time", max_time),
+            timeout_s=opt.seconds("--timeout", timeout),
             seed=seed,
             script=script,
             progress=progress,

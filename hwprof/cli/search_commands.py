@@ -139,6 +139,14 @@ def search(
             help="With --measure-on: quick, standard or strict; by default quick.",
         ),
     ] = None,
+    timeout: Annotated[
+        str | None,
+        typer.Option(
+            "--timeout",
+            metavar="TIME",
+            help="With --measure-on: end a step that has not answered after this long; by default 2m.",
+        ),
+    ] = None,
     threads: opt.Threads = 1,
     batch: opt.Batch = 1,
     precision: opt.Precision = "fp32",
@@ -205,6 +213,7 @@ def search(
         "measure_on": measure_on,
         "allow_emulated": allow_emulated,
         "preset": preset,
+        "timeout_s": opt.parse_duration("--timeout", timeout),
         "threads": threads,
         "batch": batch,
         "precision": opt.precision_of(precision),
@@ -249,6 +258,7 @@ def retime(
     threads: opt.Threads = 1,
     batch: opt.Batch = 1,
     precision: opt.Precision = "fp32",
+    timeout: opt.Timeout = "2m",
     allow_emulated: Annotated[
         bool, typer.Option("--allow-emulated", help="Take the times of an emulated device.")
     ] = False,
@@ -272,6 +282,7 @@ def retime(
             threads=threads,
             batch=batch,
             precision=opt.precision_of(precision),
+            timeout_s=opt.seconds("--timeout", timeout),
             allow_emulated=allow_emulated,
             seed=seed,
             script=script,

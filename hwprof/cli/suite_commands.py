@@ -23,6 +23,7 @@ def run(
         int,
         typer.Option("--sessions", min=1, metavar="N", help="Sessions to add to the baseline."),
     ] = 3,
+    timeout: opt.Timeout = "2m",
     seed: opt.Seed = 0,
     json_: opt.Json = False,
     script: opt.Script = None,
@@ -35,7 +36,13 @@ def run(
 
     with ProgressLine() as progress:
         result = api.suite_run(
-            suite, out=out, sessions=sessions, seed=seed, script=script, progress=progress
+            suite,
+            out=out,
+            sessions=sessions,
+            timeout_s=opt.seconds("--timeout", timeout),
+            seed=seed,
+            script=script,
+            progress=progress,
         )
     for failure in result.failures:
         say(f"{failure.workload.label}: {failure.why}")

@@ -147,7 +147,7 @@ class Worker:
             raise WorkerFault(
                 "hung",
                 f"no answer to {op!r} within {timeout_s:g} s: measure when the machine is less busy, "
-                "or raise --timeout (of profile and bench)",
+                "or raise --timeout",
                 lost=True,
             ) from None
         except wire.StreamClosedError:

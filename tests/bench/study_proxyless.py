@@ -35,7 +35,7 @@ import numpy as np
 import torch
 
 from hwprof.api.finalists import FinalistMeasurer
-from hwprof.measure.records import DeviceOptions, Failure, Measurement
+from hwprof.measure.records import DeviceOptions, Failure, Measurement, plan_for
 from hwprof.space import Architecture
 from tests.bench.common import say
 from tests.bench.study_cells import Study
@@ -55,7 +55,7 @@ def measure(study: Study, preset: str) -> None:
     archs = {a.arch_id: a for a in map(Architecture.from_json, found)}
     order = np.random.default_rng(0).permutation(sorted(archs))
     options = DeviceOptions(script=study.script)
-    measurer = FinalistMeasurer(study.root / "times", study.device, options, preset, 0, None)
+    measurer = FinalistMeasurer(study.root / "times", study.device, options, plan_for(preset), None)
     levels: dict[str, float] = {}
     for result in measurer([archs[key] for key in order]):
         assert result.workload.arch is not None

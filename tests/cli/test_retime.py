@@ -20,7 +20,7 @@ from hwprof.api.retiming import _workloads, read_retimed, retime
 from hwprof.api.runs import latency_model
 from hwprof.api.searching import load_search, save_search, search
 from hwprof.errors import DeviceError, IncompatibleRunError, PlanError, StoreError
-from hwprof.measure.records import DeviceOptions, Failure, Fingerprint, Measurement
+from hwprof.measure.records import DeviceOptions, Failure, Fingerprint, Measurement, plan_for
 from hwprof.results import SearchResult, Trial
 from hwprof.search.journal import CHECKPOINT_FILE
 from hwprof.space import Architecture, get_space
@@ -309,7 +309,7 @@ class TestReport:
     def test_an_interrupted_search_is_named_with_the_way_on(self, tmp_path: Path) -> None:
         """Its folder is that of a run of finalists, which is of no space."""
         arch = get_space("mobile-mini").sample(np.random.default_rng(0))
-        FinalistMeasurer(tmp_path, "null", DeviceOptions(), "quick", 0, None)([arch])
+        FinalistMeasurer(tmp_path, "null", DeviceOptions(), plan_for("quick"), None)([arch])
         with pytest.raises(StoreError, match="holds an interrupted search; call the same"):
             report(tmp_path, out=tmp_path / "page")
         with pytest.raises(StoreError, match="is a run of 'finalists'; expected the --out of"):

@@ -10,7 +10,7 @@ import pytest
 from hwprof import api
 from hwprof.api.finalists import FinalistMeasurer
 from hwprof.errors import IncompatibleRunError
-from hwprof.measure.records import DeviceOptions, Measurement
+from hwprof.measure.records import DeviceOptions, Measurement, plan_for
 from hwprof.space import Architecture, get_space
 from hwprof.store import Run
 
@@ -20,7 +20,7 @@ def arch() -> Architecture:
 
 
 def test_the_same_question_is_answered_from_the_folder(tmp_path: Path) -> None:
-    measure = FinalistMeasurer(tmp_path, "null", DeviceOptions(), "quick", 0, None)
+    measure = FinalistMeasurer(tmp_path, "null", DeviceOptions(), plan_for("quick"), None)
     (first,), (again,) = measure([arch()]), measure([arch()])
     assert isinstance(first, Measurement)
     assert isinstance(again, Measurement)
@@ -31,9 +31,9 @@ def test_the_same_question_is_answered_from_the_folder(tmp_path: Path) -> None:
     ("options", "preset"), [(DeviceOptions(batch=2), "quick"), (DeviceOptions(), "standard")]
 )
 def test_another_question_is_refused(options: DeviceOptions, preset: str, tmp_path: Path) -> None:
-    FinalistMeasurer(tmp_path, "null", DeviceOptions(), "quick", 0, None)([arch()])
+    FinalistMeasurer(tmp_path, "null", DeviceOptions(), plan_for("quick"), None)([arch()])
     with pytest.raises(IncompatibleRunError):
-        FinalistMeasurer(tmp_path, "null", options, preset, 0, None)([arch()])
+        FinalistMeasurer(tmp_path, "null", options, plan_for(preset), None)([arch()])
 
 
 def test_a_search_does_not_hide_another_run(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_a_quickstart_does_not_write_beside_another_run(tmp_path: Path) -> None:
 
 
 def test_another_question_is_refused_before_the_search_begins(tmp_path: Path) -> None:
-    FinalistMeasurer(tmp_path, "null", DeviceOptions(), "quick", 0, None)([arch()])
+    FinalistMeasurer(tmp_path, "null", DeviceOptions(), plan_for("quick"), None)([arch()])
     with pytest.raises(IncompatibleRunError, match=r"options\.batch 1, not 2"):
         api.search(
             space="mobile-mini",

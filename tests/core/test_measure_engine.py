@@ -121,7 +121,7 @@ def test_a_worker_that_hangs_is_ended() -> None:
     failure = failed(found["bad"])
     assert (failure.stage, failure.kind, failure.attempts) == ("burst", "hung", 2)
     assert "no answer to 'burst' within 1 s" in failure.message
-    assert "--timeout (of profile and bench)" in failure.message
+    assert "or raise --timeout" in failure.message
     measured(found["a"])
 
 
