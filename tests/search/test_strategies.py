@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,66 +17,24 @@ from hwprof.search.strategy import (
     STRATEGIES,
     Evaluated,
     NewNetworks,
-    Refusal,
     Strategy,
     make_strategy,
 )
-from hwprof.space import Architecture, DesignSpace, get_space
-
-MINI = get_space("mobile-mini")
-NB201 = get_space("nasbench201")
-
-
-def reduced_mini() -> DesignSpace:
-    """Keep two candidates a slot (skip where there is one), so that most networks are illegal."""
-    return MINI.restrict({slot: MINI.choices(slot)[-2:] for slot in MINI.slots})
-
-
-def tiny_cells(n_free: int) -> DesignSpace:
-    """Cells in which the last ``n_free`` edges are a 1×1 or a 3×3 convolution, the others 3×3."""
-    kept = {
-        slot: ("nor_conv_3x3",) if slot.layer < 6 - n_free else ("nor_conv_1x1", "nor_conv_3x3")
-        for slot in NB201.slots
-    }
-    return NB201.restrict(kept)
+from hwprof.search.testing import (
+    CELLS,
+    MINI,
+    SPACES,
+    Opens,
+    StrategyContract,
+    opened,
+    run,
+    tiny_cells,
+)
+from hwprof.space import Architecture, DesignSpace
 
 
-SPACES = {"mini": MINI, "mini-reduced": reduced_mini(), "cells": NB201}
-
-
-def judge(space: DesignSpace, arch: Architecture) -> Trial | Refusal:
-    """Judge by a rule without meaning, and refuse some, as the runner would."""
-    code = space.encode(arch).clip(0)
-    latency_s = 1e-3 * (1.0 + float(code @ np.arange(1, code.size + 1)))
-    if int(code.sum()) % 7 == 0:
-        return Refusal(arch=arch, stage="accuracy", reason="made up", latency_s=latency_s)
-    if int(code.sum()) % 7 == 1:
-        return Refusal(arch=arch, stage="latency", reason="made up")
-    if latency_s > 0.5:
-        return Refusal(arch=arch, stage="target", reason="made up", latency_s=latency_s)
-    return Trial(
-        arch=arch,
-        accuracy_pct=50.0 + float(np.sin(code * 1.7).sum()),
-        accuracy_source="made up",
-        latency_s=latency_s,
-        latency_source="predicted",
-        macs=1,
-        params=1,
-    )
-
-
-def run(strategy: Strategy, space: DesignSpace, n: int, portion: int = 8) -> Iterator[Architecture]:
-    asked = 0
-    while asked < n and not strategy.done:
-        request = strategy.ask(min(portion, n - asked))
-        assert len(request.archs) <= min(portion, n - asked)
-        strategy.tell(Evaluated(outcomes=tuple(judge(space, a) for a in request.archs)))
-        asked += len(request.archs)
-        yield from request.archs
-
-
-def made(name: str, space: DesignSpace, seed: int = 7) -> Strategy:
-    return make_strategy(name, space, np.random.default_rng(seed), target_s=0.4)
+def made(name: str, space: DesignSpace) -> Strategy:
+    return opened(partial(make_strategy, name), space)
 
 
 @pytest.fixture(params=sorted(STRATEGIES))
@@ -85,45 +42,22 @@ def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=sorted(SPACES))
-def space(request: pytest.FixtureRequest) -> DesignSpace:
-    return SPACES[request.param]
+@pytest.fixture
+def opens(name: str) -> Opens:
+    return partial(make_strategy, name)
 
 
-def test_it_knows_its_name_and_its_settings_are_plain_data(name: str) -> None:
-    strategy = made(name, MINI)
-    assert strategy.name == name
-    assert json.loads(json.dumps(strategy.settings)) == strategy.settings
+class TestContract(StrategyContract):
+    pass
 
 
-def test_same_seed_same_networks(name: str, space: DesignSpace) -> None:
-    first = list(run(made(name, space), space, 70))
-    assert first == list(run(made(name, space), space, 70))
-    assert first != list(run(made(name, space, seed=8), space, 70))
+def test_it_is_called_as_it_is_registered(name: str) -> None:
+    assert made(name, MINI).name == name
 
 
-def test_portions_do_not_matter(name: str, space: DesignSpace) -> None:
-    whole = list(run(made(name, space), space, 70, portion=70))
-    assert whole == list(run(made(name, space), space, 70, portion=3))
-
-
-def test_networks_are_valid_and_never_come_again(name: str, space: DesignSpace) -> None:
-    archs = list(run(made(name, space), space, 150))
-    for arch in archs:
-        space.require_searchable(arch)
-        assert arch.space == space.name
-    assert len({space.canonical(a) for a in archs}) == len(archs) == 150
-
-
-@pytest.mark.parametrize("stop", [8, 50])
-def test_it_goes_on_from_its_state(name: str, space: DesignSpace, stop: int) -> None:
-    uninterrupted = list(run(made(name, space), space, 110))
-    before = made(name, space)
-    first = list(run(before, space, stop))
-    state = json.loads(json.dumps(before.state_dict()))
-    after = made(name, space, seed=12345)
-    after.load_state_dict(state)
-    assert first + list(run(after, space, 110 - stop)) == uninterrupted
+def test_it_never_ends_while_there_is_more(name: str) -> None:
+    space = SPACES["mini-reduced"]
+    assert len(list(run(made(name, space), space, 150))) == 150
 
 
 @pytest.mark.parametrize(
@@ -142,13 +76,10 @@ def test_a_state_keeps_the_keys_that_checkpoints_have(shipped: str, own: set[str
 
 
 @pytest.mark.parametrize("n_free", [0, 1, 3, 5])
-def test_a_tiny_space_is_searched_whole_and_ends(name: str, n_free: int) -> None:
+def test_a_tiny_space_is_searched_whole(name: str, n_free: int) -> None:
     tiny = tiny_cells(n_free)
     strategy = made(name, tiny)
-    archs = list(run(strategy, tiny, 1000))
-    assert len(archs) == tiny.size().n_distinct
-    assert strategy.done
-    assert strategy.ask(5).archs == ()
+    assert len(list(run(strategy, tiny, 1000))) == tiny.size().n_distinct
 
 
 def test_an_unknown_name_is_refused_with_a_hint() -> None:
@@ -184,7 +115,7 @@ def test_a_strategy_of_another_package_is_one() -> None:
 
 def test_new_networks_keep_to_a_reduced_space() -> None:
     """Where the canonical encoding was dropped, the network stands as it was drawn."""
-    conv_only = NB201.restrict(dict.fromkeys(NB201.slots, ("nor_conv_3x3", "skip_connect")))
+    conv_only = CELLS.restrict(dict.fromkeys(CELLS.slots, ("nor_conv_3x3", "skip_connect")))
     new = NewNetworks(conv_only)
     rng = np.random.default_rng(0)
     found = [new.first(lambda: conv_only.sample(rng)) for _ in range(20)]
