@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations, product
 from typing import TYPE_CHECKING
@@ -86,6 +86,12 @@ def topology(cell: Cell) -> str:
     return nodes[-1]
 
 
+@lru_cache(maxsize=16_384)
+def canonical_cell(cell: Cell) -> str:
+    """Return the string of the first cell of the same topology."""
+    return cell_string(_representatives()[topology(cell)])
+
+
 @lru_cache(maxsize=1)
 def _representatives() -> Mapping[str, Cell]:
     """Return the first cell of every topology, in the order of the operators."""
@@ -131,7 +137,8 @@ class CellSpace(SlottedSpace):
         for edge, op in enumerate(cell):
             if op not in OPERATORS:
                 raise SpaceError(self._wrong_block(Slot(0, edge), op))
-        return self.assemble((_representatives()[topology(cell)],))
+        first = canonical_cell(cell)
+        return arch if first == arch.cell else replace(arch, cell=first)
 
     @property
     def meeting_slots(self) -> tuple[tuple[Slot, Slot], ...]:
