@@ -83,6 +83,8 @@ from hwprof.search.learning import sgd, training
 from hwprof.search.learning.checkpoint import load_checkpoint
 from hwprof.space import get_space
 
+# What a shell starts in the background ignores it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 training.JUDGED_NETWORKS = 2
 path, receiver = Path(sys.argv[1]), int(sys.argv[2])
 whole = get_space("mobile-mini")
