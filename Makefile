@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 # uv does not read pip's settings: hand over the one that names a folder of local wheels.
 UV := UV_FIND_LINKS="$${UV_FIND_LINKS:-$${PIP_FIND_LINKS:-}}" $(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt
 
+# Else every process of a machine that sets it (containers often do) compiles all it imports again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: quickstart test lint types unit clean
 
 quickstart: $(VENV)/.user

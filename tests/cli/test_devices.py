@@ -5,22 +5,17 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.cli import running
 
 CONTRACT_KEYS = {"name", "available", "reason", "runtime", "runtime_version", "hardware"}
 
 
 def hwprof(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "hwprof", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "XDG_CONFIG_HOME": str(home)},
-    )
+    return running.hwprof(*arguments, env={**os.environ, "XDG_CONFIG_HOME": str(home)})
 
 
 def test_devices_alone_and_devices_list_say_the_same(tmp_path: Path) -> None:

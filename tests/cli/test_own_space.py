@@ -6,11 +6,12 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+
+from tests.cli.running import hwprof
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "own-space.md").read_text()
 
@@ -33,14 +34,7 @@ def run(
     argv: list[str], folder: Path, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     bare = {k: v for k, v in os.environ.items() if k != "HWPROF_SPACES"}
-    return subprocess.run(
-        [sys.executable, "-m", "hwprof", *argv],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**bare, **(environment or {})},
-    )
+    return hwprof(*argv, cwd=folder, env={**bare, **(environment or {})})
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hwprof.space import get_space
-from tests.cli.running import hwprof
+from tests.cli.running import hwprof, hwprof_here
 from tests.made import block_table
 
 MINI = get_space("mobile-mini")
@@ -65,7 +65,7 @@ MISTAKES = {
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_gets_one_line_and_exit_code_2(name: str, folder: Path):
     more, expected = MISTAKES[name]
-    done = hwprof(*QUICK, *more, cwd=folder)
+    done = hwprof_here(*QUICK, *more, cwd=folder)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     assert expected in " ".join(done.stderr.split())
@@ -74,7 +74,7 @@ def test_a_mistake_gets_one_line_and_exit_code_2(name: str, folder: Path):
 def test_a_folder_that_cannot_be_made_is_named(folder: Path):
     (folder / "out").mkdir()
     (folder / "out" / "training").write_text("")
-    done = hwprof(*QUICK, cwd=folder)
+    done = hwprof_here(*QUICK, cwd=folder)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     assert "cannot use the folder 'out' for a search: File exists" in done.stderr

@@ -16,7 +16,7 @@ from hwprof.search.strategies import indicators
 from hwprof.search.strategies.indicators import Indicators
 from hwprof.space import Slot, get_space
 from hwprof.space.nasbench201 import cell_string
-from tests.cli.running import hwprof
+from tests.cli.running import hwprof_here
 
 SPACE = get_space("nasbench201")
 FEW = SPACE.restrict(
@@ -119,7 +119,7 @@ MISTAKES = {
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_gets_one_line_and_exit_code_2(name: str, folder: Path) -> None:
     more, expected = MISTAKES[name]
-    done = hwprof(*COMMAND, *more, cwd=folder)
+    done = hwprof_here(*COMMAND, *more, cwd=folder)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     assert expected in " ".join(done.stderr.split())

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from typing import Any
 
 import pytest
+
+from tests.cli.running import hwprof
 
 SOUND = {"latency": {"labels": {"identity": 4e-6}}}
 
 
 def selftest(*options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "hwprof", "selftest", *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return hwprof("selftest", *options)
 
 
 def scripted(checks: str, **script: Any) -> subprocess.CompletedProcess[str]:

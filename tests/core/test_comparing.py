@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from hwprof.estimate.comparing import (
 from hwprof.estimate.design_matrix import DesignMatrix, Term
 from hwprof.estimate.friendliness import fit_friendliness
 from hwprof.results import Sample
-from hwprof.space import DesignSpace, Slot, get_space
+from hwprof.space import Architecture, DesignSpace, Slot, get_space
 
 SMALL, LARGE = "mbconv_k3_e3", "mbconv_k7_e6"
 
@@ -31,14 +32,18 @@ def tiny_space() -> DesignSpace:
     return get_space("mobile-mini").restrict(alive, (2, 1, 1))
 
 
+@cache
+def networks(n: int) -> list[Architecture]:
+    return sample_networks(tiny_space(), 0, n)
+
+
 def device(
     name: str, large_ms: dict[Slot, float], noise_ms: float = 0.01, seed: int = 0, n: int = 40
 ) -> DeviceEffects:
     """A device on which LARGE costs so many ms more than SMALL at every slot; layers cost 1 ms."""
     space, rng = tiny_space(), np.random.default_rng(seed)
-    archs = sample_networks(space, 0, n)
     samples = []
-    for arch in archs:
+    for arch in networks(n):
         total = 5.0 + rng.normal(0.0, noise_ms)
         for slot in space.slots:
             block = arch.block(slot)

@@ -83,7 +83,7 @@ def test_networks_that_fail_do_not_count(tmp_path: Path) -> None:
         space="mobile-mini",
         device="null",
         out=tmp_path / "run",
-        half_width=2e-4,
+        half_width=2.5e-4,
         isolated=False,
         script=json.dumps({"faults": [fault]}),
     )

@@ -138,7 +138,10 @@ class TestPercentiles:
         assert 90.0 < lower < high < 100.0
 
     @pytest.mark.parametrize("proxy", PROXIES)
-    def test_are_the_same_again_and_differ_between_networks(self, proxy: str) -> None:
+    def test_are_the_same_again_and_differ_between_networks(
+        self, proxy: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("hwprof.search.scoring.proxies.N_REFERENCE", 25)
         archs = [mini(K3, K3, K3), mini(K5, K5, K5)]
         found = ProxyAccuracy(proxy).score(archs)
         assert found == ProxyAccuracy(proxy).score(archs)
