@@ -27,11 +27,11 @@ def hwprof(
     )
 
 
-def hwprof_here(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run ``hwprof`` in this process, which has long imported torch: for mistakes, told at once."""
+def hwprof_here(*argv: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run ``hwprof`` in this process, which has imported all it needs: for mistakes, told at once."""
     out, told = io.StringIO(), io.StringIO()
     with (
-        chdir(cwd),
+        chdir(cwd or "."),
         redirect_stdout(out),
         redirect_stderr(told),
         pytest.MonkeyPatch.context() as patch,

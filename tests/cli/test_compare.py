@@ -15,7 +15,7 @@ from hwprof import api
 from hwprof.errors import PlanError
 from hwprof.regression.environments import interpreter_of
 from hwprof.space import NAMED_ARCHITECTURES
-from tests.cli.running import hwprof
+from tests.cli.running import hwprof, hwprof_here
 
 BASE, NEW = "proxyless-gpu", "proxyless-mobile"
 KEYS = {"workload", "verdict", "shift", "shift_ci99", "detectable"}
@@ -206,7 +206,7 @@ class TestRuns:
     ],
 )
 def test_a_users_mistake_is_one_line(argv: tuple[str, ...], message: str) -> None:
-    done = hwprof("compare", *argv)
+    done = hwprof_here("compare", *argv)
     assert done.returncode == 2
     assert message in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr

@@ -13,7 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 from hwprof.cli.app import app
-from tests.cli.running import hwprof
+from tests.cli.running import hwprof, hwprof_here
 
 CELL = "|nor_conv_3x3~0|+|skip_connect~0|nor_conv_1x1~1|+|none~0|avg_pool_3x3~1|nor_conv_3x3~2|"
 OTHER_CELL = CELL.replace("avg_pool_3x3", "nor_conv_3x3")
@@ -137,7 +137,7 @@ MISTAKES = {
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_gets_one_line(name: str, folder: Path) -> None:
     argv, expected = MISTAKES[name]
-    done = hwprof(*argv, cwd=folder)
+    done = hwprof_here(*argv, cwd=folder)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     assert expected in done.stderr

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.running import hwprof
+from tests.cli.running import hwprof, hwprof_here
 
 SOUND = {"latency": {"labels": {"identity": 4e-6}}}
 
@@ -51,7 +51,7 @@ def test_unfit_is_exit_3_with_what_to_do() -> None:
     ],
 )
 def test_a_users_mistake_is_exit_2_in_one_line(options: tuple[str, ...], message: str) -> None:
-    done = selftest(*options)
+    done = hwprof_here("selftest", *options)
     assert done.returncode == 2
     assert message in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
