@@ -10,6 +10,8 @@ from pathlib import Path
 from hwprof.errors import DataError, MissingExtraError
 
 SPINS = "GOMP_SPINCOUNT"
+FEW_SPINS = "1000"
+"""libgomp's own number where it has more threads than cores."""
 NO_MEMORY = "can't allocate memory"
 """In what torch raises, a RuntimeError, where the host gives no more."""
 
@@ -34,14 +36,15 @@ def _short_spins() -> Iterator[None]:
     """Make libgomp, which torch brings, spin for microseconds before it sleeps.
 
     By default a thread spins for milliseconds at the end of every operator, on a core that the
-    one it waits for may need: beside busy processes a step takes twice as long. What is computed
-    stays the same. libgomp reads the variable once, when it is loaded; it is not for workers, which
+    one it waits for may need: beside a busy process a step takes nearly twice as long, where
+    sleeping costs a twentieth on a quiet machine (docs/proxyless.md). What is computed stays the
+    same. libgomp reads the variable once, when it is loaded; it is not for workers, which
     are started later and measure.
     """
     if SPINS in os.environ or "OMP_WAIT_POLICY" in os.environ:  # as the user says
         yield
         return
-    os.environ[SPINS] = "1000"
+    os.environ[SPINS] = FEW_SPINS
     try:
         yield
     finally:
