@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from hwprof.estimate.responses import Friendliness
     from hwprof.measure.records import Measurement
     from hwprof.reports import ReportData
+
+MOST_EVIDENCE = 2
+"""Lines under a verdict."""
 
 
 @dataclass(kw_only=True)
@@ -325,19 +329,18 @@ def _verdicts(measurements: Sequence[Measurement]) -> tuple[Any, ...]:
     from hwprof.reports import VerdictCount
 
     counts = Counter(m.verdict for m in measurements)
-    return tuple(
-        VerdictCount(
-            verdict=verdict,
-            n=n,
-            evidence=tuple(
-                line
-                for line, _ in Counter(
-                    e for m in measurements if m.verdict == verdict for e in m.evidence
-                ).most_common(2)
-            ),
-        )
-        for verdict, n in counts.most_common()
-    )
+    rows, said = [], set[str]()
+    for verdict, n in counts.most_common():
+        lines = Counter(e for m in measurements if m.verdict == verdict for e in m.evidence)
+        evidence: list[str] = []
+        for line, _ in lines.most_common():
+            # What holds for all workloads, in other numbers maybe, would stand under every verdict.
+            words = re.sub(r"\d+", "", line)
+            if words not in said and len(evidence) < MOST_EVIDENCE:
+                said.add(words)
+                evidence.append(line)
+        rows.append(VerdictCount(verdict=verdict, n=n, evidence=tuple(evidence)))
+    return tuple(rows)
 
 
 def _interaction_notes(model: AdditiveLatencyModel) -> tuple[str, ...]:
