@@ -84,6 +84,7 @@ def run(strategy: Strategy, space: DesignSpace, n: int, portion: int = 8) -> Ite
         request = strategy.ask(min(portion, n - asked))
         assert len(request.archs) <= min(portion, n - asked)
         strategy.tell(Evaluated(outcomes=tuple(judge(space, a) for a in request.archs)))
+        assert request.archs or strategy.done, "it asks for nothing and is not done"
         asked += len(request.archs)
         yield from request.archs
 

@@ -13,6 +13,7 @@ from hwprof.results import Trial
 from hwprof.search.strategies.evolution import Evolution, EvolutionSettings, tournament
 from hwprof.search.strategies.members import Member
 from hwprof.search.strategies.nsga2 import Nsga2, Nsga2Settings
+from hwprof.search.strategies.random_search import RandomSearch
 from hwprof.search.strategy import (
     STRATEGIES,
     Evaluated,
@@ -239,3 +240,14 @@ def test_evolution_lets_the_oldest_die() -> None:
 def test_evolution_refuses_settings_without_sense(settings: dict[str, int]) -> None:
     with pytest.raises(PlanError, match=r"population|sample"):
         EvolutionSettings(**settings)
+
+
+class Endless(RandomSearch):
+    """Never done, even where it has nothing to ask for."""
+
+    done = False
+
+
+def test_the_contract_ends_with_a_strategy_that_never_does() -> None:
+    with pytest.raises(AssertionError, match="asks for nothing"):
+        list(run(opened(Endless, tiny_cells(1)), tiny_cells(1), 5))
