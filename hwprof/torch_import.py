@@ -36,8 +36,8 @@ def _short_spins() -> Iterator[None]:
     """Make libgomp, which torch brings, spin for microseconds before it sleeps.
 
     By default a thread spins for milliseconds at the end of every operator, on a core that the
-    one it waits for may need: beside a busy process a step takes nearly twice as long, where
-    sleeping costs a twentieth on a quiet machine (docs/proxyless.md). What is computed stays the
+    one it waits for may need: beside a busy process a step takes 1.6 to 1.9 times as long,
+    where sleeping costs 4 to 5 % on a quiet machine (docs/proxyless.md). What is computed stays the
     same. libgomp reads the variable once, when it is loaded; it is not for workers, which
     are started later and measure.
     """

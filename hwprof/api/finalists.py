@@ -133,11 +133,13 @@ def open_measurer(
         PlanError: something of the measuring is given and no device is named, or it is emulated.
     """
     if device is None:
+        given = None if timeout_s is None else f"{timeout_s:g}s"
         refuse_idle_options(
-            options, "--measure-on", preset=preset, timeout=timeout_s, finalists=n_finalists
+            options, "--measure-on", preset=preset, timeout=given, finalists=n_finalists
         )
         return None
-    plan = plan_for(preset or PRESET, timeout_s=timeout_s or TIMEOUT_S, seed=seed)
+    timeout_s = TIMEOUT_S if timeout_s is None else timeout_s
+    plan = plan_for(preset or PRESET, timeout_s=timeout_s, seed=seed)
     measurer = FinalistMeasurer(folder, device, options, plan, progress)
     if not allow_emulated:
         refuse_emulated(measurer.device, what)
