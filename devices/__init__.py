@@ -1,8 +1,9 @@
 """The devices that hwprof can measure on, by name; importing this imports no runtime.
 
 Another package adds a device with an entry point in the group ``hwprof.devices``:
-``my-npu = "my_package.adapter:MyNpuAdapter"``. Called, the package is the command:
-``help(hwprof.api.devices)``.
+``my-npu = "my_package.adapter:MyNpuAdapter"``, and with one of the same name in the group
+``hwprof.device_checks`` what says, without importing a runtime, what it lacks here. Called, the
+package is the command: ``help(hwprof.api.devices)``.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from hwprof.protocols import DeviceAdapter
 
 ENTRY_POINTS = "hwprof.devices"
+CHECK_ENTRY_POINTS = "hwprof.device_checks"
 THIS_CPU = "this CPU"
 NVIDIA_GPU = "NVIDIA GPU"
 GPU_MEMORY = "hwprof.devices.nvidia.gpu_memory:free_bytes"
@@ -176,6 +178,7 @@ class DeviceStatus:
 def registrations() -> dict[str, Registration]:
     """Return every registered device: the built-in ones, then those of other packages."""
     found = dict(BUILTIN)
+    checks = {entry.name: entry.value for entry in metadata.entry_points(group=CHECK_ENTRY_POINTS)}
     for entry in metadata.entry_points(group=ENTRY_POINTS):
         owner = entry.dist.name if entry.dist is not None else ""
         found.setdefault(
@@ -187,6 +190,7 @@ def registrations() -> dict[str, Registration]:
                 package=entry.module.partition(".")[0],
                 distribution=owner,
                 install=f"pip install {owner}",
+                check=checks.get(entry.name, ""),
             ),
         )
     return found
@@ -302,7 +306,10 @@ def _status(name: str, found: Registration) -> DeviceStatus:
 
 def _ask(check: str) -> str:
     module, _, name = check.partition(":")
-    reason: str = getattr(import_module(module), name)()
+    try:
+        reason: str = getattr(import_module(module), name)()
+    except Exception as error:  # noqa: BLE001 - another package's fault hides no other device
+        return f"its check {check!r} failed: {type(error).__name__}: {error}"
     return reason
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import hwprof.devices as registry
 from hwprof.errors import CompileError, DeviceUnavailableError, PlanError
 from hwprof.measure.engine import measure
+from hwprof.measure.pool import launcher_for
 from hwprof.measure.records import DeviceOptions, DeviceRef, Failure, Precision, plan_for
 from hwprof.parts.tracing import trace_workloads
 from hwprof.regression.gate import Gate
@@ -93,6 +95,33 @@ def test_listing_tells_first_what_no_package_would_mend(
     status = {s.name: s for s in registry.list_devices()}["tensorrt"]
     assert not status.available
     assert status.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("check", "reason"),
+    [
+        ("return 'no NPU is plugged in'", "no NPU is plugged in"),
+        ("return ''", ""),
+        ("raise OSError('driver')", "its check 'npu_check:lacks' failed: OSError: driver"),
+    ],
+)
+def test_another_package_says_what_its_device_lacks(
+    check: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "npu_check.py").write_text(f"def lacks():\n    {check}\n")
+    (tmp_path / "npu_check-1.dist-info").mkdir()
+    (tmp_path / "npu_check-1.dist-info" / "METADATA").write_text("Name: npu-check\nVersion: 1\n")
+    (tmp_path / "npu_check-1.dist-info" / "entry_points.txt").write_text(
+        "[hwprof.devices]\nmy-npu = npu_check:Adapter\n"
+        "[hwprof.device_checks]\nmy-npu = npu_check:lacks\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "npu_check", raising=False)
+    status = {s.name: s for s in registry.list_devices()}["my-npu"]
+    assert (status.available, status.reason) == (not reason, reason)
+    if reason and "failed" not in reason:
+        with pytest.raises(DeviceUnavailableError, match=reason):
+            launcher_for(registry.device_ref("my-npu", DeviceOptions()))
 
 
 def test_listing_imports_no_runtime() -> None:
