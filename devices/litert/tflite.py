@@ -36,7 +36,7 @@ from hwprof.devices.litert.tflite_writer import nchw, nhwc, to_tflite
 from hwprof.devices.model_source import Source, callable_refusal, model_path, source_bytes
 from hwprof.errors import CompileError, DeviceError, MeasurementError, ModelError
 from hwprof.graph import workload_graph
-from hwprof.measure.records import DeviceOptions, Fingerprint, Loaded, MeasurePlan, Precision
+from hwprof.measure.records import DeviceOptions, Fingerprint, MeasurePlan, Precision
 from hwprof.protocols import Check, OpTrace, Support
 from hwprof.workload import InputSpec, Workload
 
@@ -44,11 +44,6 @@ if TYPE_CHECKING:
     from hwprof.protocols import Arrays
 
 PRECISIONS = ("fp32", "int8", "int8-dynamic")
-
-NO_PEAK = (
-    "peak memory is left out, as the process quantised the model, which takes more than running: "
-    "for it, measure the quantised file"
-)
 
 _UNSUPPORTED = ("Didn't find op", "builtin_code out of range")
 """What the runtime says of operators that came after it."""
@@ -135,7 +130,6 @@ class TfliteAdapter:
             interpreter,
             specs,
             workload,
-            quantized_here=self._options.precision != "fp32",
             load_s=load_s,
             artifact_bytes=source_bytes(model),
         )
@@ -239,13 +233,11 @@ class TfliteExecutable(HostExecutable):
         specs: Sequence[InputSpec],
         workload: Workload,
         *,
-        quantized_here: bool,
         load_s: float,
         artifact_bytes: int,
     ) -> None:
         super().__init__(load_s=load_s, artifact_bytes=artifact_bytes)
         self._interpreter = interpreter
-        self._quantized_here = quantized_here
         self._ours = workload.path is None
         self._delegation = delegation(interpreter)
         self.provider = self._delegation.provider
@@ -254,14 +246,6 @@ class TfliteExecutable(HostExecutable):
         self._inputs = accepted_inputs(specs, workload.seed, self._run)
         self.warnings = drawn_switches(specs, self._inputs)
         self._run(self._inputs)
-
-    @property
-    def loaded(self) -> Loaded:
-        """As of any host's executable; without the peak where quantising made it."""
-        loaded = super().loaded
-        if not self._quantized_here:
-            return loaded
-        return replace(loaded, peak_memory_bytes=None, warnings=(*loaded.warnings, NO_PEAK))
 
     def call(self) -> object:
         """Run once on the inputs that are set."""
