@@ -174,14 +174,12 @@ class CpuTorchExecutable(HostExecutable):
             for row in profiler.key_averages():
                 totals_s[row.key] = totals_s.get(row.key, 0.0) + row.self_cpu_time_total * 1e-6
         n_calls = sum(part.size for part in traced_ns)
-        traced_s = 1e-9 * float(np.mean(np.concatenate(traced_ns)))
         ops = tuple(
             OpTime(name=name, op_type=name, time_s=total_s / n_calls)
             for name, total_s in totals_s.items()
         )
-        return OpTrace(
-            ops=ops,
-            outside_s=max(traced_s - sum(op.time_s for op in ops), 0.0),
-            traced_s=traced_s,
+        return OpTrace.adding_up(
+            ops,
+            traced_s=1e-9 * float(np.mean(np.concatenate(traced_ns))),
             untraced_s=1e-9 * float(np.mean(np.concatenate(plain_ns))),
         )

@@ -159,9 +159,12 @@ class HostExecutable(ABC):
     warnings: tuple[str, ...] = ()
     """What must be said beside every result of it."""
 
-    def __init__(self, *, load_s: float, artifact_bytes: int) -> None:
+    def __init__(
+        self, *, load_s: float, artifact_bytes: int, peak_memory_bytes: int | None = None
+    ) -> None:
         self._load_s = load_s
         self._artifact_bytes = artifact_bytes
+        self._peak_memory_bytes = peak_memory_bytes
         self._per_sample: int | None = None
         self._flush: CacheFlusher | None = None
 
@@ -183,11 +186,11 @@ class HostExecutable(ABC):
 
     @property
     def loaded(self) -> Loaded:
-        """Load time and artifact size; the process that it runs in meters its memory."""
+        """Load time, size and peak memory; None: the process that it runs in meters it."""
         return Loaded(
             load_s=self._load_s,
             artifact_bytes=self._artifact_bytes,
-            peak_memory_bytes=None,
+            peak_memory_bytes=self._peak_memory_bytes,
             warnings=self.warnings,
         )
 

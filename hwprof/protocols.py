@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 from hwprof.measure.records import (
     Burst,
@@ -84,6 +84,12 @@ class OpTrace:
     """A call with the tracer on."""
     untraced_s: float
     """A call without, in the same process, in turn with those."""
+
+    @classmethod
+    def adding_up(cls, ops: tuple[OpTime, ...], *, traced_s: float, untraced_s: float) -> Self:
+        """Return the trace in which all that operators leave of a traced call is outside of them."""
+        outside_s = max(traced_s - sum(op.time_s for op in ops), 0.0)
+        return cls(ops=ops, outside_s=outside_s, traced_s=traced_s, untraced_s=untraced_s)
 
     @property
     def slowdown(self) -> float:

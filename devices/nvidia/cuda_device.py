@@ -17,7 +17,7 @@ from hwprof.devices.nvidia.cuda_timing import GpuTimer, hold_clock
 from hwprof.devices.nvidia.nvml import GpuConditions, GpuSensors, NvmlError
 from hwprof.errors import DeviceUnavailableError
 from hwprof.measure import machine
-from hwprof.measure.records import Burst, Cache, DeviceOptions, Fingerprint, Loaded, MeasurePlan
+from hwprof.measure.records import Burst, Cache, DeviceOptions, Fingerprint, MeasurePlan
 from hwprof.protocols import Disturbance
 from hwprof.workload import Workload
 
@@ -211,9 +211,11 @@ class GpuExecutable(HostExecutable):
         peak_memory_bytes: int | None,
         warnings: tuple[str, ...] = (),
     ) -> None:
-        super().__init__(load_s=load_s, artifact_bytes=artifact_bytes)
+        super().__init__(
+            load_s=load_s, artifact_bytes=artifact_bytes, peak_memory_bytes=peak_memory_bytes
+        )
         self._adapter, self._is_sustained = adapter, plan.sustained_s > 0.0
-        self._peak_memory_bytes, self._warnings = peak_memory_bytes, warnings
+        self.warnings = warnings
 
     def call(self) -> object:
         """Run once on the seeded inputs, and wait."""
@@ -252,16 +254,6 @@ class GpuExecutable(HostExecutable):
         share = {"unhidden_share": self.timer.unhidden_share, "clock_held": float(held)}
         conditions.after(share)
         return burst
-
-    @property
-    def loaded(self) -> Loaded:
-        """Load time, size, and the GPU memory that the workload came to add."""
-        return Loaded(
-            load_s=self._load_s,
-            artifact_bytes=self._artifact_bytes,
-            peak_memory_bytes=self._peak_memory_bytes,
-            warnings=self._warnings,
-        )
 
     def close(self) -> None:
         """Free what the workload holds on the GPU."""

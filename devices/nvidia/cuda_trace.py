@@ -108,7 +108,9 @@ def trace_blocks(torch: Any, plain: GpuTimer, network: nn.Module, image: Any) ->
         OpTime(name=block[-1], op_type="block", time_s=float(time_s))
         for block, time_s in zip(marks.blocks, each_s, strict=True)
     )
-    return _trace(ops, float(np.median(traced_s)), float(np.median(plain_s)))
+    return OpTrace.adding_up(
+        ops, traced_s=float(np.median(traced_s)), untraced_s=float(np.median(plain_s))
+    )
 
 
 def trace_operators(torch: Any, plain: GpuTimer, launch: Launch) -> OpTrace:
@@ -133,7 +135,9 @@ def trace_operators(torch: Any, plain: GpuTimer, launch: Launch) -> OpTrace:
             "torch's profiler reports no kernels, so nothing is known of the operators: see "
             "whether another profiler holds the GPU"
         )
-    return _trace(ops, float(np.median(traced_s)), float(np.median(plain_s)))
+    return OpTrace.adding_up(
+        ops, traced_s=float(np.median(traced_s)), untraced_s=float(np.median(plain_s))
+    )
 
 
 def profiler(torch: Any) -> Any:
@@ -204,12 +208,3 @@ def _label(event: Any, scopes: Collection[str]) -> str | None:
 def _nodes(network: nn.Module) -> Any:
     graph: Any = network.graph
     return graph.live_nodes
-
-
-def _trace(ops: tuple[OpTime, ...], traced_s: float, untraced_s: float) -> OpTrace:
-    return OpTrace(
-        ops=ops,
-        outside_s=max(traced_s - sum(op.time_s for op in ops), 0.0),
-        traced_s=traced_s,
-        untraced_s=untraced_s,
-    )

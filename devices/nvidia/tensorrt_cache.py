@@ -83,10 +83,9 @@ class DiskCache:
         except OSError as error:
             raise DamagedEntryError(f"cannot read {str(path)!r}: {error.strerror}") from error
         entry = _decode(data, path)
-        try:
-            os.utime(path)  # what was used last is dropped last
-        except OSError:  # a folder that only others may write: it is still good for reading
-            return entry
+        # What was used last is dropped last. A folder that only others may write is still read.
+        with suppress(OSError):
+            os.utime(path)
         return entry
 
     def store(self, name: str, entry: Entry) -> None:

@@ -100,11 +100,9 @@ class TensorrtExecutable(GpuExecutable):
         traced.close()
         ops = layer_times(calls, engine_layers(self._information(context), self._written()))
         whole_s = np.array(traced_s)
-        middle_s = float(whole_s[middle_half(whole_s)].mean())
-        return OpTrace(
-            ops=ops,
-            outside_s=max(middle_s - sum(op.time_s for op in ops), 0.0),
-            traced_s=middle_s,
+        return OpTrace.adding_up(
+            ops,
+            traced_s=float(whole_s[middle_half(whole_s)].mean()),
             untraced_s=float(np.median(plain_s)),
         )
 
