@@ -33,11 +33,8 @@ from hwprof.torch_import import refuse_too_large
 
 SHRINKS = ((7, 5), (5, 3))
 """The kernels that one matrix leads from and to."""
-COUNTER = "num_batches_tracked"
-NEVER_USED: Mapping[str, str] = {
-    COUNTER: "counts steps of training, which inference does not need",
-}
-"""Tensors that no network takes, by the end of their names, and why."""
+COUNTER = ".num_batches_tracked"
+"""Ends the names of the tensors that no network takes: they count steps of training."""
 
 _MBCONV = {
     "expand": "inverted_bottleneck",
@@ -72,14 +69,10 @@ class _Source(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OfaSupernet:
-    """A published supernet: all its tensors, and the space whose networks it holds.
-
-    ``never_used`` names the tensors that no network takes, each with the reason.
-    """
+    """A published supernet: all its tensors, and the space whose networks it holds."""
 
     space: DesignSpace
     tensors: Mapping[str, Tensor] = field(repr=False)
-    never_used: Mapping[str, str] = field(repr=False)
 
     @classmethod
     def open(cls, path: str | Path) -> OfaSupernet:
@@ -96,7 +89,8 @@ class OfaSupernet:
             )
         named = {_spelt(name): tensor for name, tensor in tensors.items()}
         space = _space_of(path, named)
-        return cls(space=space, tensors=named, never_used=_check(path, space, named))
+        _require_layout(path, space, named)
+        return cls(space=space, tensors=named)
 
     def network(self, arch: Architecture) -> nn.Module:
         """Return ``arch`` with the supernet's weights, in evaluation mode, not recalibrated.
@@ -198,10 +192,8 @@ def _space_of(path: str | Path, tensors: Mapping[str, Tensor]) -> DesignSpace:
     return get_space(widths[width])
 
 
-def _check(
-    path: str | Path, space: DesignSpace, tensors: Mapping[str, Tensor]
-) -> Mapping[str, str]:
-    """Check that a file holds the whole layout and no more; return what is never used."""
+def _require_layout(path: str | Path, space: DesignSpace, tensors: Mapping[str, Tensor]) -> None:
+    """Check that a file holds the whole layout and no more."""
     used = set()
     for source, shape in _layout(space):
         name = _first_known(source, tensors)
@@ -216,16 +208,12 @@ def _check(
                 f"largest network of {space.name} expects {tuple(shape)}"
             )
         used.add(name)
-    never = {}
     for name in tensors.keys() - used:
-        reason = NEVER_USED.get(name.rpartition(".")[2])
-        if reason is None:
+        if not name.endswith(COUNTER):
             raise DataError(
                 f"{str(path)!r} holds {name!r}, which no network of {space.name} has; expected "
                 "the file as published"
             )
-        never[name] = reason
-    return never
 
 
 def _layout(space: DesignSpace) -> Iterator[tuple[_Source, torch.Size]]:
