@@ -1,7 +1,7 @@
 """Where images come from: bundled digits, folders of class folders, ``.npz`` archives.
 
-Every reader returns :class:`RawSplit` records: what a source holds, resized and in memory, but
-not yet divided into training, validation and test. Pillow and scikit-learn are imported where
+Every reader returns :class:`RawImages`: what a source holds, resized and in memory, but not yet
+divided into training, validation and test. Pillow and scikit-learn are imported where
 they are used: reading an ``.npz`` of the right size needs neither.
 """
 
@@ -40,11 +40,22 @@ SPLIT_PREFIXES: Mapping[str, str] = {"": "train", "val_": "validation", "test_":
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class RawSplit:
-    """Images of one origin: ``images`` uint8 [N, side, side, 3], ``labels`` int64 [N]."""
+class Split:
+    """``images`` uint8 [N, side, side, 3], ``labels`` int64 [N] in 0 … n_classes - 1."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def part(self, chosen: NDArray[np.int64]) -> Split:
+        """Return the images of these indices, in their order."""
+        return Split(images=self.images[chosen], labels=self.labels[chosen])
+
+    def sample(self, count: int, seed: int) -> Split:
+        """Return at most ``count`` images drawn from ``seed``, the classes in proportion."""
+        return self.part(stratified_order(self.labels, np.random.default_rng(seed))[:count])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,7 +63,7 @@ class RawImages:
     """What a source holds: class names, and its splits by name (``train`` is always there)."""
 
     classes: tuple[str, ...]
-    splits: Mapping[str, RawSplit]
+    splits: Mapping[str, Split]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +110,7 @@ def read_digits(wanted: Wanted) -> RawImages:
     chosen = wanted.choose(bunch.target)
     # Greys are 0 to 16.
     greys = np.rint(bunch.images[chosen] * (255.0 / 16.0)).astype(np.uint8)
-    split = RawSplit(
+    split = Split(
         images=_resized_array(np.repeat(greys[..., None], 3, axis=3), wanted),
         labels=bunch.target[chosen].astype(np.int64),
     )
@@ -167,7 +178,7 @@ def read_archive(path: Path, wanted: Wanted) -> RawImages:
             name = f"{prefix}images"
             images = _checked_images(path, name, arrays[name], len(labels[split]))
             chosen = wanted.choose(labels[split])
-            splits[split] = RawSplit(
+            splits[split] = Split(
                 images=_resized_array(images[chosen], wanted), labels=labels[split][chosen]
             )
     return RawImages(classes=classes, splits=splits)
@@ -182,7 +193,7 @@ def _folders(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
-def _read_classes(folder: Path, classes: Sequence[str], wanted: Wanted) -> RawSplit:
+def _read_classes(folder: Path, classes: Sequence[str], wanted: Wanted) -> Split:
     paths: list[Path] = []
     labels: list[int] = []
     for found in _folders(folder):
@@ -201,7 +212,7 @@ def _read_classes(folder: Path, classes: Sequence[str], wanted: Wanted) -> RawSp
         labels += [classes.index(found.name)] * len(files)
     truth = np.array(labels, dtype=np.int64)
     chosen = wanted.choose(truth)
-    return RawSplit(
+    return Split(
         images=_decoded(len(chosen), ((str(paths[i]), _opener(paths[i])) for i in chosen), wanted),
         labels=truth[chosen],
     )
@@ -290,7 +301,7 @@ def _read_jpegs(path: Path, arrays: Mapping[str, NDArray[Any]], wanted: Wanted) 
         return lambda: data[offset[i] : offset[i + 1]].tobytes()
 
     named = ((f"image {i} of {path}", reader(int(i))) for i in chosen)
-    split = RawSplit(images=_decoded(len(chosen), named, wanted), labels=labels[chosen])
+    split = Split(images=_decoded(len(chosen), named, wanted), labels=labels[chosen])
     return RawImages(classes=classes, splits={"train": split})
 
 

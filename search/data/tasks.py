@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from hwprof.errors import DataError
 from hwprof.search.data.image_files import (
     RawImages,
-    RawSplit,
+    Split,
     Wanted,
     read_archive,
     read_digits,
@@ -31,17 +31,6 @@ HELD_OUT_SHARE = 0.2
 """Share of the images that a missing validation or test split takes."""
 HELD_OUT_MOST = 5_000
 """Images in such a split at most: judging a network costs a pass over all of them."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Split:
-    """``images`` uint8 [N, side, side, 3], ``labels`` int64 [N] in 0 … n_classes - 1."""
-
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -198,22 +187,18 @@ def _read_path(path: Path, wanted: Wanted) -> RawImages:
 
 
 def _complete(
-    source: str, given: Mapping[str, RawSplit], n_classes: int, seed: int
+    source: str, given: Mapping[str, Split], n_classes: int, seed: int
 ) -> dict[str, Split]:
     """Return all three splits, taking those that are not given from the training images."""
     train = given["train"]
-    splits = {
-        name: Split(images=raw.images, labels=raw.labels)
-        for name, raw in given.items()
-        if name != "train"
-    }
+    splits = dict(given)
     order = stratified_order(train.labels, np.random.default_rng(seed))
     count = min(round(HELD_OUT_SHARE * len(order)), HELD_OUT_MOST)
     for name in ("test", "validation"):
         if name not in splits:
             taken, order = order[:count], order[count:]
-            splits[name] = Split(images=train.images[taken], labels=train.labels[taken])
-    splits["train"] = Split(images=train.images[order], labels=train.labels[order])
+            splits[name] = train.part(taken)
+    splits["train"] = train.part(order)
     if missing := sorted(set(range(n_classes)) - set(splits["train"].labels.tolist())):
         raise DataError(
             f"{source!r} leaves {len(missing)} of {n_classes} classes without a training image "

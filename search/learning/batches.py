@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hwprof.search.data.augmentation import augmented
-from hwprof.search.data.tasks import ImageTask, Split
+from hwprof.search.data.image_files import Split
+from hwprof.search.data.tasks import ImageTask
 from hwprof.search.learning import parallel
 
 PLAIN_PIXELS = 256 * 32 * 32

@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hwprof.search.data.image_files import stratified_order
-from hwprof.search.data.tasks import ImageTask, Split
+from hwprof.search.data.image_files import Split
+from hwprof.search.data.tasks import ImageTask
 from hwprof.search.learning.batches import Batch, plain_batches
 from hwprof.search.supernets.gates import GatePlan
 from hwprof.search.supernets.supernet import Supernet, norms_of, private_statistics
@@ -44,15 +43,9 @@ def runner_of(module: nn.Module) -> Callable[..., Tensor]:
     return run
 
 
-def recalibration_batches(task: ImageTask, *, seed: int = 0) -> tuple[Batch, ...]:
+def recalibration_batches(task: ImageTask) -> tuple[Batch, ...]:
     """Return the same few training batches every time, not augmented, classes in proportion."""
-    order = stratified_order(task.train.labels, np.random.default_rng(seed))
-    chosen = order[:RECALIBRATION_IMAGES]
-    return tuple(
-        plain_batches(
-            task, Split(images=task.train.images[chosen], labels=task.train.labels[chosen])
-        )
-    )
+    return tuple(plain_batches(task, task.train.sample(RECALIBRATION_IMAGES, seed=0)))
 
 
 def recalibrate(

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from hwprof.errors import IncompatibleRunError
 from hwprof.progress import ProgressCallback
-from hwprof.search.data.image_files import stratified_order
-from hwprof.search.data.tasks import ImageTask, Split
+from hwprof.search.data.image_files import Split
+from hwprof.search.data.tasks import ImageTask
 from hwprof.search.events import ChoicesUpdated
 from hwprof.search.learning.batches import TrainingBatches
 from hwprof.search.learning.checkpoint import (
@@ -296,9 +296,7 @@ def course_images(validation: Split, *, seed: int) -> Split:
     if len(validation) <= COURSE_IMAGES:
         return validation
     # Not the first ones: a folder of class folders comes sorted by class.
-    order = stratified_order(validation.labels, np.random.default_rng(seed))
-    chosen = order[:COURSE_IMAGES]
-    return Split(images=validation.images[chosen], labels=validation.labels[chosen])
+    return validation.sample(COURSE_IMAGES, seed)
 
 
 def _settings(config: ProxylessConfig, task: ImageTask, *, epochs: int, lr: float) -> TrainSettings:

@@ -15,13 +15,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
 from hwprof.errors import DataError
-from hwprof.search.data.image_files import stratified_order
-from hwprof.search.data.tasks import ImageTask, Split, load_task
+from hwprof.search.data.image_files import Split
+from hwprof.search.data.tasks import ImageTask, load_task
 from hwprof.search.learning.batches import Batch, normalised
 from hwprof.search.learning.evaluation import recalibrate, top1_pct
 from hwprof.search.supernets.ofa_weights import OfaSupernet
@@ -134,10 +133,10 @@ def imagenet_task(source: str, resolution_px: int, n_classes: int = 1000) -> Ima
 
 def _recalibration_batches(task: ImageTask) -> Iterator[Batch]:
     """Yield the same training images every time, not augmented, classes in proportion."""
-    order = stratified_order(task.train.labels, np.random.default_rng(0))[:RECALIBRATION_IMAGES]
-    for start in range(0, len(order), RECALIBRATION_BATCH):
-        chosen = order[start : start + RECALIBRATION_BATCH]
+    split = task.train.sample(RECALIBRATION_IMAGES, seed=0)
+    for start in range(0, len(split), RECALIBRATION_BATCH):
+        part = slice(start, start + RECALIBRATION_BATCH)
         yield Batch(
-            images=normalised(task.train.images[chosen], task),
-            labels=torch.from_numpy(task.train.labels[chosen]),
+            images=normalised(split.images[part], task),
+            labels=torch.from_numpy(split.labels[part]),
         )

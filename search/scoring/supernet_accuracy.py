@@ -12,7 +12,7 @@ from torch import nn
 
 from hwprof.errors import DataError, IncompatibleRunError, SpaceError
 from hwprof.graph import network_graph, to_torch
-from hwprof.search.data.tasks import Split
+from hwprof.search.data.image_files import Split
 from hwprof.search.learning.checkpoint import (
     Checkpoint,
     load_checkpoint,

@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.stats import kendalltau
 
-from hwprof.search.data.tasks import ImageTask, Split
+from hwprof.search.data.image_files import Split
+from hwprof.search.data.tasks import ImageTask
 from hwprof.search.strategies.indicators import TeNasConfig, Untrained
 from hwprof.search.strategies.te_nas import dense_ranks, search_te_nas
 from hwprof.space import Slot, get_space

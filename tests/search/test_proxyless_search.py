@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from hwprof.errors import DataError, DeviceUnavailableError, IncompatibleRunError, PlanError
-from hwprof.search.data.tasks import DIGITS, Split, load_task
+from hwprof.search.data.image_files import Split
+from hwprof.search.data.tasks import DIGITS, load_task
 from hwprof.search.learning import sgd
 from hwprof.search.learning.checkpoint import load_checkpoint
 from hwprof.search.learning.mixed_precision import Precision, require_precision
