@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from hwprof.search.data.image_files import Split
 from hwprof.search.data.tasks import ImageTask
 from hwprof.search.learning.batches import Batch, plain_batches
-from hwprof.search.supernets.gates import GatePlan
-from hwprof.search.supernets.supernet import Supernet, norms_of, private_statistics
+from hwprof.search.supernets.gates import GatePlan, norms_of
+from hwprof.search.supernets.supernet import Supernet, private_statistics
 from hwprof.space import Architecture
 
 RECALIBRATION_IMAGES = 256

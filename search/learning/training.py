@@ -31,9 +31,9 @@ from hwprof.search.learning.evaluation import (
 )
 from hwprof.search.learning.sgd import Training, TrainSettings
 from hwprof.search.supernets.elastic import supernet_of
-from hwprof.search.supernets.gates import GatePlan
+from hwprof.search.supernets.gates import GatePlan, norms_of
 from hwprof.search.supernets.initial import initialise
-from hwprof.search.supernets.supernet import channels_last, norms_of
+from hwprof.search.supernets.supernet import channels_last
 from hwprof.space import Architecture, DesignSpace, Slot, space_of
 
 JUDGED_NETWORKS = 16

@@ -77,36 +77,35 @@ class Evidence:
         mean = self.friendliness.mean_latency
         if mean is not None:
             return mean.value
-        nothing = np.zeros((1, len(self.design.terms)))
-        fastest = PriceSweep(self.design, self.latency.values, nothing).support(self.whole)
-        reached = sum(
-            depth_probability(self.space, t.unit, t.depth) * self.latency.values[i]
-            for i, t in enumerate(self.design.terms)
-            if t.kind == "depth" and t.unit is not None and t.depth is not None
-        )
-        return MEAN_OVER_HEADROOM * float(reached - fastest.fastest_s)
+        fastest_s = self._least_sum_s(self.latency.values, self.whole)
+        return MEAN_OVER_HEADROOM * (self._mean_sum_s - fastest_s)
 
     @cached_property
     def offset_s(self) -> float:
         """What is added to a sum of effects (a support's latency) for a network's latency."""
-        centring = sum(
+        return self.mean_latency_s - self._mean_sum_s
+
+    def fastest_s(self, left: Alternatives) -> float:
+        """Return the latency of the fastest network that is left."""
+        return self.offset_s + self._least_sum_s(self.latency.values, left)
+
+    def slowest_s(self, left: Alternatives) -> float:
+        """Return the latency of the slowest network that is left."""
+        return self.offset_s - self._least_sum_s(-self.latency.values, left)
+
+    @cached_property
+    def _mean_sum_s(self) -> float:
+        """Mean over random networks of the sum of effects: of depths alone, as blocks are centred."""
+        return sum(
             depth_probability(self.space, t.unit, t.depth) * float(self.latency.values[i])
             for i, t in enumerate(self.design.terms)
             if t.kind == "depth" and t.unit is not None and t.depth is not None
         )
-        return self.mean_latency_s - centring
 
-    def fastest_s(self, left: Alternatives) -> float:
-        """Return the latency of the fastest network that is left."""
+    def _least_sum_s(self, effects_s: Floats, left: Alternatives) -> float:
+        """Return the least sum of effects that a network of ``left`` has."""
         nothing = np.zeros((1, len(self.design.terms)))
-        sweep = PriceSweep(self.design, self.latency.values, nothing)
-        return self.offset_s + sweep.support(left).fastest_s
-
-    def slowest_s(self, left: Alternatives) -> float:
-        """Return the latency of the slowest network that is left."""
-        nothing = np.zeros((1, len(self.design.terms)))
-        sweep = PriceSweep(self.design, -self.latency.values, nothing)
-        return self.offset_s - sweep.support(left).fastest_s
+        return PriceSweep(self.design, effects_s, nothing).support(left).fastest_s
 
     @cached_property
     def n_active_slots(self) -> float:

@@ -81,7 +81,8 @@ def reduce_space(
     _require_plan(friendliness, max_accuracy_drop_pp, goal)
     evidence = Evidence(space=space, friendliness=friendliness, target_s=target_s)
     _require_target(evidence)
-    proposals = _propose(evidence, max_accuracy_drop_pp, goal)
+    bargains = _bargains(evidence, max_accuracy_drop_pp, goal)
+    proposals = [*bargains, *rules.too_slow(evidence)]
     losses = _Losses(evidence) if friendliness.accuracy is not None else None
     left, drops, loss, refused = _accept(
         evidence, _ordered(evidence, proposals, losses), losses, max_accuracy_drop_pp
@@ -97,10 +98,6 @@ def reduce_space(
         drops=tuple(drops),
         notes=_notes(evidence, left, loss, refused, max_accuracy_drop_pp),
     )
-
-
-def _propose(evidence: Evidence, budget: float | None, goal: Goal) -> list[Proposal]:
-    return [*_bargains(evidence, budget, goal), *rules.too_slow(evidence)]
 
 
 def _bargains(evidence: Evidence, budget: float | None, goal: Goal) -> list[Proposal]:
@@ -153,7 +150,7 @@ def _accept(
                 return left, drops, loss, len(proposals) - position
             loss = cost
         left = after
-        drops.append(_as_carried_out(evidence, proposal, left))
+        drops.append(_as_carried_out(proposal, left))
     return left, drops, loss, 0
 
 
@@ -174,7 +171,7 @@ def _apply(left: Alternatives, proposal: Proposal) -> Alternatives | None:
     return Alternatives(alive=alive, max_depth=left.max_depth) if changed else None
 
 
-def _as_carried_out(evidence: Evidence, proposal: Proposal, left: Alternatives) -> Drop:
+def _as_carried_out(proposal: Proposal, left: Alternatives) -> Drop:
     """Return the drop, saying so where some slots had to keep the block."""
     kept = [slot for slot, block in proposal.removes.items() if block in left.alive[slot]]
     if not kept:

@@ -23,8 +23,8 @@ from hwprof.search.data.image_files import Split
 from hwprof.search.data.tasks import ImageTask, load_task
 from hwprof.search.learning.batches import Batch, normalised
 from hwprof.search.learning.evaluation import recalibrate, top1_pct
+from hwprof.search.supernets.gates import norms_of
 from hwprof.search.supernets.ofa_weights import OfaSupernet
-from hwprof.search.supernets.supernet import norms_of
 from hwprof.space import Architecture
 
 RECALIBRATION_IMAGES, RECALIBRATION_BATCH = 2_000, 100

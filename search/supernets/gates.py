@@ -9,7 +9,7 @@ one-hot in value with the gradient of a softmax (:func:`straight_through`), so t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -172,9 +172,9 @@ class _Probed(torch.autograd.Function):
         return grad, None, torch.stack([torch.zeros_like(found[0]), *found]), None, None
 
 
-def norms_in(module: nn.Module) -> list[nn.BatchNorm2d]:
-    """Return every batch norm inside ``module``."""
-    return [n for n in module.modules() if isinstance(n, nn.BatchNorm2d)]
+def norms_of(modules: Iterable[nn.Module]) -> list[nn.BatchNorm2d]:
+    """Return every batch norm inside ``modules``."""
+    return [n for module in modules for n in module.modules() if isinstance(n, nn.BatchNorm2d)]
 
 
 @contextmanager
@@ -184,7 +184,7 @@ def frozen(module: nn.Module) -> Iterator[None]:
     Inside, norms use the statistics of the batch, as in training, without recording them, and no
     parameter takes a gradient. Restores both afterwards.
     """
-    norms = norms_in(module)
+    norms = norms_of([module])
     parameters = [p for p in module.parameters() if p.requires_grad]
     tracking = [n.track_running_stats for n in norms]
     modes = [n.training for n in norms]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from hwprof.errors import SpaceError, either
 from hwprof.graph import network_graph, piece_graph, to_torch
-from hwprof.search.supernets.gates import GatePlan, mixed, norms_in
+from hwprof.search.supernets.gates import GatePlan, mixed
 from hwprof.search.supernets.initial import Branched, initialise, start_alike
 from hwprof.space import SKIP, Architecture, DesignSpace, Placed, Slot
 from hwprof.space.mbconv import MBConvSpace
@@ -216,11 +216,6 @@ def channels_last(module: nn.Module) -> nn.Module:
     # The stubs of ``to`` do not know its documented ``memory_format``.
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return module
-
-
-def norms_of(modules: Iterable[nn.Module]) -> list[nn.BatchNorm2d]:
-    """Return every batch norm inside ``modules``."""
-    return [norm for module in modules for norm in norms_in(module)]
 
 
 @contextmanager

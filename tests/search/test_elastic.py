@@ -24,9 +24,9 @@ from hwprof.search.learning.training import extreme_network
 from hwprof.search.proxyless.choices import Choices, Path
 from hwprof.search.proxyless.plans import full_plan
 from hwprof.search.supernets.elastic import ElasticSupernet, supernet_of
-from hwprof.search.supernets.gates import GatePlan, frozen
+from hwprof.search.supernets.gates import GatePlan, frozen, norms_of
 from hwprof.search.supernets.ofa_weights import OfaSupernet
-from hwprof.search.supernets.supernet import Supernet, norms_of, private_statistics
+from hwprof.search.supernets.supernet import Supernet, private_statistics
 from hwprof.space import Architecture, DesignSpace, Factor, Slot, get_space, resnet50
 from tests.search.ofa_reference import run_resnet, write_resnet
 from tests.search.thin import IMAGES, THIN, assert_same_state, shaken, state_of

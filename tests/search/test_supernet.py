@@ -15,8 +15,8 @@ from hwprof.graph import architecture_cost, network_graph, to_onnx, to_torch, we
 from hwprof.search.data.tasks import DIGITS, ImageTask, load_task
 from hwprof.search.learning.evaluation import Judge, recalibrate, recalibration_batches, top1_pct
 from hwprof.search.learning.training import extreme_network
-from hwprof.search.supernets.gates import GatePlan, Mix
-from hwprof.search.supernets.supernet import Supernet, norms_of, private_statistics
+from hwprof.search.supernets.gates import GatePlan, Mix, norms_of
+from hwprof.search.supernets.supernet import Supernet, private_statistics
 from hwprof.space import SKIP, Architecture, DesignSpace, Slot, get_space
 from hwprof.space.mbconv import MBConvSpace
 

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from hwprof.search.supernets.elastic import supernet_of
-from hwprof.search.supernets.supernet import Supernet, norms_of
+from hwprof.search.supernets.gates import norms_of
+from hwprof.search.supernets.supernet import Supernet
 from hwprof.space import DesignSpace
 
 THIN = ((24, 32, 40), (40, 48, 64), (48, 64, 80), (64, 80, 96))
