@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from hwprof.errors import PlanError, SpaceError
+from hwprof.errors import PlanError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -231,14 +231,7 @@ class NewNetworks:
         canonical = self._space.canonical(drawn)
         if canonical.arch_id in self._ids:
             return None
-        return canonical if self._holds(canonical) else drawn
-
-    def _holds(self, arch: Architecture) -> bool:
-        try:
-            self._space.validate(arch)
-        except SpaceError:
-            return False
-        return True
+        return canonical if self._space.holds(canonical) else drawn
 
     def state(self) -> list[str]:
         """Return the identities of all networks let through."""

@@ -146,6 +146,14 @@ class DesignSpace(ABC):
             SpaceError: naming unit, layer, the value and what was expected.
         """
 
+    def holds(self, arch: Architecture) -> bool:
+        """Say whether ``arch`` belongs to this space, reductions included."""
+        try:
+            self.validate(arch)
+        except SpaceError:
+            return False
+        return True
+
     def require_searchable(self, arch: Architecture) -> None:
         """Check that ``arch`` is one that searches and effects may use.
 

@@ -161,7 +161,7 @@ class Training:
             nesterov=True,
         )
 
-    def run(self, progress: ProgressCallback | None, *, resume: bool) -> CheckpointMeta:
+    def run(self, progress: ProgressCallback | None) -> CheckpointMeta:
         """Train to the end, or to the end of the epoch in which time runs out.
 
         Raises:
@@ -170,17 +170,17 @@ class Training:
             StoreError: the checkpoint cannot be written, or another training is writing it.
         """
         # What is finished needs no lock: it may lie where nobody may write.
-        if not self._take_up(resume):
+        if not self._take_up():
             with only_writer(self.out):
                 # Another training may have gone on between the look and the lock.
-                if not self._take_up(resume):
+                if not self._take_up():
                     with signals_held() as held:
                         self._train(progress, held)
         return self.meta
 
-    def _take_up(self, resume: bool) -> bool:
-        """Go on from the checkpoint that is there, if so asked; return whether it is finished."""
-        if parallel.decided_by_first(resume and self.out.exists()):
+    def _take_up(self) -> bool:
+        """Go on from the checkpoint that is there, if any; return whether it is finished."""
+        if parallel.decided_by_first(self.out.exists()):
             self._restore()
         # The first writes the file only after all have looked.
         parallel.wait()

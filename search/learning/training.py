@@ -114,7 +114,6 @@ def train_supernet(
     out: Path,
     *,
     progress: ProgressCallback | None = None,
-    resume: bool = True,
 ) -> TrainSummary:
     """Train all networks of ``space`` at once: every step runs one path, drawn uniformly.
 
@@ -128,7 +127,6 @@ def train_supernet(
         settings: how to train.
         out: the checkpoint.
         progress: told the step, the running loss and accuracy, and the time left.
-        resume: False trains anew over what is there.
 
     Raises:
         SpaceError: the space is not layer-wise.
@@ -159,7 +157,6 @@ def train_supernet(
         settings,
         out,
         progress=progress,
-        resume=resume,
     )
 
 
@@ -170,7 +167,6 @@ def train_network(
     out: Path,
     *,
     progress: ProgressCallback | None = None,
-    resume: bool = True,
 ) -> TrainSummary:
     """Train one network from scratch; arguments and errors as in :func:`train_supernet`.
 
@@ -202,7 +198,6 @@ def train_network(
         settings,
         out,
         progress=progress,
-        resume=resume,
     )
 
 
@@ -267,7 +262,6 @@ def _train(
     out: Path,
     *,
     progress: ProgressCallback | None,
-    resume: bool,
 ) -> TrainSummary:
     if task.resolution_px != trainee.space.resolution_px:
         raise DataError(
@@ -292,4 +286,4 @@ def _train(
         settings=settings,
         out=out,
     )
-    return TrainSummary(out=out, meta=training.run(progress, resume=resume))
+    return TrainSummary(out=out, meta=training.run(progress))

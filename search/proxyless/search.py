@@ -143,15 +143,7 @@ def search_network(
     choices = Choices(fitted, seed=config.seed)
     settings = _settings(config, task, epochs=config.epochs, lr=config.lr)
     judge = Judge.of(supernet, task)
-    steps = ArchitectureSteps(
-        supernet,
-        choices,
-        latency,
-        penalty,
-        config,
-        device=settings.device,
-        autocast=settings.autocast,
-    )
+    steps = ArchitectureSteps(supernet, choices, latency, penalty, config)
     companion = _Search(
         name=search_name(config, penalty),
         steps=steps,
@@ -200,7 +192,7 @@ def search_network(
         out=out,
         companion=companion,
     )
-    done = training.run(progress, resume=True)
+    done = training.run(progress)
     assert done.figures is not None
     judged = [
         Judged(arch=arch, validation_pct=done.figures[kind[0]], test_pct=done.figures[kind[1]])

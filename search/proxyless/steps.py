@@ -19,7 +19,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -32,7 +31,13 @@ from torch.nn import functional
 from hwprof.errors import PlanError
 from hwprof.search.learning import parallel
 from hwprof.search.learning.batches import Batch
-from hwprof.search.learning.mixed_precision import LEAST_SCALE, PRECISIONS, Precision, scaler
+from hwprof.search.learning.mixed_precision import (
+    LEAST_SCALE,
+    PRECISIONS,
+    Precision,
+    autocast,
+    scaler,
+)
 from hwprof.search.proxyless.choices import Choices, Where
 from hwprof.search.proxyless.expected_latency import ExpectedLatency
 from hwprof.search.proxyless.penalties import Penalty
@@ -156,12 +161,7 @@ class ArchitectureSteps:
         latency: ExpectedLatency,
         penalty: Penalty,
         config: ProxylessConfig,
-        *,
-        device: str = "cpu",
-        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
-        self._device = device
-        self._autocast = autocast
         self.choices = choices
         self._supernet = supernet
         self._latency = latency
@@ -183,9 +183,10 @@ class ArchitectureSteps:
     def step(self, batch: Batch, rng: np.random.Generator) -> StepOutcome:
         """Take one step on held-out images; the loss is NaN where logits or gradients diverge."""
         self.optimizer.zero_grad(set_to_none=True)
-        batch = batch.to(self._device)
-        with frozen(self._supernet), self._autocast():
-            outcome = _STEPS[self._config.mode](self, batch, rng)
+        config = self._config
+        batch = batch.to(config.device)
+        with frozen(self._supernet), autocast(config.device, config.precision):
+            outcome = _STEPS[config.mode](self, batch, rng)
         if self.multiplier is not None:
             self.multiplier.update(outcome.expected_s)
         numbers = all(bool(alpha.isfinite().all()) for alpha in self.choices.alpha.values())

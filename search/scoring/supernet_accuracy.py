@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import nn
 
-from hwprof.errors import DataError, IncompatibleRunError, SpaceError
+from hwprof.errors import DataError, IncompatibleRunError
 from hwprof.graph import network_graph, to_torch
 from hwprof.search.data.image_files import Split
 from hwprof.search.learning.checkpoint import (
@@ -74,7 +74,7 @@ class SupernetAccuracy:
         space_of(arch).require_searchable(arch)
         # The canonical encoding may need a block that a reduced supernet lacks.
         for encoding in (self.space.canonical(arch), arch):
-            if _holds(self.space, encoding):
+            if self.space.holds(encoding):
                 return self.judge.top1_pct(encoding, [split])[0]
         return None
 
@@ -134,11 +134,3 @@ def _judge(path: Path, found: Checkpoint, data: str | None) -> Judge:
     supernet = supernet_of(space, seed=0)
     supernet.load_state_dict(found.weights)
     return Judge.of(supernet.eval(), task)
-
-
-def _holds(space: DesignSpace, arch: Architecture) -> bool:
-    try:
-        space.validate(arch)
-    except SpaceError:
-        return False
-    return True

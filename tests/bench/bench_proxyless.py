@@ -39,7 +39,6 @@ from torch.nn import functional
 
 from hwprof.api import ProxylessOptions, search
 from hwprof.api.runs import latency_model
-from hwprof.search.learning.memory import saved_bytes
 from hwprof.search.proxyless.choices import Choices
 from hwprof.search.proxyless.expected_latency import ExpectedLatency
 from hwprof.search.proxyless.plans import full_plan, pair_plan, run_plan
@@ -48,6 +47,7 @@ from hwprof.search.supernets.elastic import supernet_of
 from hwprof.search.supernets.gates import GatePlan, Mix, frozen
 from hwprof.search.supernets.supernet import Supernet
 from hwprof.space import get_space
+from tests.search.saved_bytes import saved_bytes
 
 MIB = 2**20
 BARS = {"recompute": 1.1, "two-path": 1.3}

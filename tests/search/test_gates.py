@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hwprof.search.learning.memory import saved_bytes
 from hwprof.search.proxyless.choices import Choices, Path
 from hwprof.search.proxyless.plans import full_plan, pair_plan, run_plan
 from hwprof.search.supernets.elastic import supernet_of
@@ -28,6 +27,7 @@ from hwprof.search.supernets.gates import (
 )
 from hwprof.search.supernets.supernet import Supernet
 from hwprof.space import SKIP, DesignSpace, Slot, get_space
+from tests.search.saved_bytes import saved_bytes
 
 FIRST = Slot(0, 1)
 ALL = tuple(range(4))

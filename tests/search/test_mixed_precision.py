@@ -20,7 +20,7 @@ from hwprof.errors import DataError, DeviceUnavailableError, PlanError
 from hwprof.search.learning import mixed_precision, parallel, sgd
 from hwprof.search.learning.batches import Batch
 from hwprof.search.learning.checkpoint import load_checkpoint
-from hwprof.search.learning.mixed_precision import autocast, require_precision, scaler
+from hwprof.search.learning.mixed_precision import require_precision, scaler
 from hwprof.search.learning.sgd import TrainSettings
 from hwprof.search.learning.training import train_network, train_supernet
 from hwprof.search.proxyless.choices import Choices
@@ -146,7 +146,6 @@ class TestArchitecture:
             ExpectedLatency(Planted(space), space),
             Penalty(weight=0.5, target_s=0.01),
             config,
-            autocast=lambda: autocast("cpu", config.precision),
         )
 
     def batch(self) -> Batch:

@@ -102,12 +102,6 @@ class TestSupernetTraining:
         assert path.read_bytes() == content
         assert again.to_json() == first.to_json()
 
-    def test_without_resume_it_starts_anew(self, space, task, tmp_path: Path):
-        path = tmp_path / "s.pt"
-        train_supernet(space, task, replace(SETTINGS, epochs=1), path)
-        summary = train_supernet(space, task, SETTINGS, path, resume=False)
-        assert summary.meta.n_steps == 9
-
     def test_learns(self, space, task, tmp_path: Path):
         before = train_supernet(space, task, replace(SETTINGS, epochs=1), tmp_path / "a.pt")
         after = train_supernet(space, task, replace(SETTINGS, epochs=25, lr=0.2), tmp_path / "b.pt")
