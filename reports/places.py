@@ -15,7 +15,7 @@ from typing import Any, Literal
 from hwprof.interval import Interval
 from hwprof.pareto import front_indices
 from hwprof.results import SearchResult, Trial
-from hwprof.space import space_of
+from hwprof.space import network_id
 
 USUAL_OPTIONS: Mapping[str, object] = {"batch": 1, "precision": "fp32", "threads": 1}
 """What ``hwprof retime`` takes for them where they are not named."""
@@ -54,7 +54,7 @@ class Timed:
 class Place:
     """A device with its options, the searches for it, and what was timed on it.
 
-    ``timed`` is by :func:`network_key`. It is empty where nothing was measured there.
+    ``timed`` is by :func:`hwprof.space.network_id`. It is empty where nothing was measured there.
     """
 
     label: str
@@ -125,11 +125,6 @@ class FrontPanel:
     place: Place
     measured: bool
     series: tuple[Series, ...]
-
-
-def network_key(trial: Trial) -> str:
-    """Return what identifies a network, however it is encoded."""
-    return space_of(trial.arch).canonical(trial.arch).arch_id
 
 
 def place_labels(facts: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -288,7 +283,7 @@ def _networks(place: Place) -> dict[str, Trial]:
     trials = [t for s in place.fronts for t in s.front]
     best: dict[str, Trial] = {}
     for trial in sorted(trials, key=lambda t: -t.accuracy_pct):
-        best.setdefault(network_key(trial), trial)
+        best.setdefault(network_id(trial.arch), trial)
     return best
 
 

@@ -11,7 +11,7 @@ from hwprof.api.device_checks import refuse_emulated, require_same_device
 from hwprof.api.runs import latency_model
 from hwprof.errors import DataError, IncompatibleRunError
 from hwprof.measure.records import DeviceOptions, Fingerprint
-from hwprof.space import Architecture, DesignSpace, space_of
+from hwprof.space import Architecture, DesignSpace, network_id
 
 if TYPE_CHECKING:
     from hwprof.estimate.latency_model import AdditiveLatencyModel
@@ -104,7 +104,7 @@ class _TableLatency:
     def __call__(self, archs: Sequence[Architecture]) -> list[tuple[float, float]]:
         out = []
         for arch in archs:
-            key = space_of(arch).canonical(arch).arch_id
+            key = network_id(arch)
             if key not in self.table:
                 raise DataError(f"{self.path!r} has no latency for {arch}")
             out.append((self.table[key], 0.0))

@@ -10,7 +10,7 @@ from hwprof.errors import IncompatibleRunError
 from hwprof.interval import Interval
 from hwprof.measure.records import Fingerprint, Measurement
 from hwprof.results import SearchResult
-from hwprof.space import DesignSpace
+from hwprof.space import DesignSpace, network_id
 from hwprof.space.reduction import Reduction
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def require_same_space(
 
 def _timed(gathered: _Gathered) -> dict[str, Timed]:
     """Return what was timed side by side; where nothing was, the finalists as measured."""
-    from hwprof.reports.places import Timed, network_key
+    from hwprof.reports.places import Timed
 
     found: dict[str, Timed] = {}
     for run in gathered.retimed:
@@ -182,5 +182,7 @@ def _timed(gathered: _Gathered) -> dict[str, Timed]:
         return found
     for trial in (t for s in gathered.searches for t in s.front):
         if trial.latency_source == "measured":
-            found.setdefault(network_key(trial), Timed(level=trial.latency, verdict=trial.verdict))
+            found.setdefault(
+                network_id(trial.arch), Timed(level=trial.latency, verdict=trial.verdict)
+            )
     return found

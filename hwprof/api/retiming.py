@@ -25,7 +25,7 @@ from hwprof.measure.records import (
 )
 from hwprof.progress import ProgressCallback
 from hwprof.results import SearchResult
-from hwprof.space import Architecture, space_of
+from hwprof.space import Architecture, network_id
 from hwprof.store import Run
 from hwprof.workload import Workload
 
@@ -161,7 +161,7 @@ def _read(run: Run) -> Retimed:
     return Retimed(
         out=run.path,
         fingerprint=run.fingerprint,
-        results={_key(r.workload.arch): r for r in results if r.workload.arch is not None},
+        results={network_id(r.workload.arch): r for r in results if r.workload.arch is not None},
     )
 
 
@@ -184,17 +184,13 @@ def _workloads(searches: Sequence[SearchResult], paths: Sequence[str | Path]) ->
     networks: dict[str, Architecture] = {}
     for turn in zip_longest(*(search.front for search in searches)):
         for trial in filter(None, turn):
-            networks.setdefault(_key(trial.arch), trial.arch)
+            networks.setdefault(network_id(trial.arch), trial.arch)
     if not networks:
         raise PlanError(
             f"no network stands on the fronts of {', '.join(map(str, paths))}: there is nothing "
             "to time; search with a larger --target-ms"
         )
     return [Workload.network(arch) for arch in networks.values()]
-
-
-def _key(arch: Architecture) -> str:
-    return space_of(arch).canonical(arch).arch_id
 
 
 def _row(result: Result) -> dict[str, Any]:

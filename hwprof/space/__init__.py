@@ -3,7 +3,7 @@
 from hwprof.space.architecture import SKIP, Architecture, Channels, Slot
 from hwprof.space.architecture_file import read_architecture
 from hwprof.space.families import Place, block_family
-from hwprof.space.lookup import piece_from_json, space_names, space_of
+from hwprof.space.lookup import network_id, piece_from_json, space_names, space_of
 from hwprof.space.mbconv import MBConvLayout, MBConvSpace, UnitLayout
 from hwprof.space.named import NAMED_ARCHITECTURES
 from hwprof.space.nasbench201 import CellSpace
@@ -42,6 +42,7 @@ __all__ = [
     "load_reduced",
     "load_space_file",
     "make_divisible",
+    "network_id",
     "piece_from_json",
     "piece_kind",
     "read_architecture",

@@ -30,6 +30,11 @@ def space_of(arch: Architecture) -> DesignSpace:
     return named_space(arch.space, arch.resolution_px)
 
 
+def network_id(arch: Architecture) -> str:
+    """Return what all encodings of a network have in common, and no other network."""
+    return space_of(arch).canonical(arch).arch_id
+
+
 def named_space(name: str, resolution_px: int | None = None) -> DesignSpace:
     """Return the whole space of a name that :func:`space_names` lists.
 

@@ -35,7 +35,7 @@ from hwprof.search.proxyless.steps import ProxylessConfig
 from hwprof.search.proxyless.target import require_in_range
 from hwprof.search.runner import request_of, run_search
 from hwprof.search.strategy import Evaluate, Outcome
-from hwprof.space import Architecture, DesignSpace, space_of
+from hwprof.space import Architecture, DesignSpace, network_id
 
 STRATEGY = "proxyless"
 DEFAULT_WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.4)
@@ -357,12 +357,12 @@ def _targets(
 ) -> tuple[TargetOutcome, ...]:
     """Say how near to its target each search came, as predicted and, where it was, as measured."""
     # What was measured comes last, and stays.
-    trials = {_key(t.arch): t for t in (*result.trials, *result.finalists)}
+    trials = {network_id(t.arch): t for t in (*result.trials, *result.finalists)}
     outcomes = []
     for derived, penalty in zip(found, penalties, strict=True):
         if penalty.kind != "target":
             continue
-        trial = trials.get(_key(derived.arch))
+        trial = trials.get(network_id(derived.arch))
         measured = trial if trial is not None and trial.latency_source == "measured" else None
         last = derived.course[-1]
         outcomes.append(
@@ -377,12 +377,9 @@ def _targets(
                 accuracy_pct=None if trial is None else trial.accuracy_pct,
                 measured_s=None if measured is None else measured.latency_s,
                 ci95_s=None if measured is None else measured.ci95_s,
-                faster=None if derived.faster is None else trials.get(_key(derived.faster.arch)),
+                faster=None
+                if derived.faster is None
+                else trials.get(network_id(derived.faster.arch)),
             )
         )
     return tuple(outcomes)
-
-
-def _key(arch: Architecture) -> Architecture:
-    """Return what is equal for all encodings of a network."""
-    return space_of(arch).canonical(arch)

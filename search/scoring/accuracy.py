@@ -19,7 +19,7 @@ from hwprof.importing.tables import Row, Table, read_table
 from hwprof.protocols import AccuracySource
 from hwprof.search.scoring.predictor import PredictorAccuracy
 from hwprof.search.scoring.proxies import ProxyAccuracy
-from hwprof.space import Architecture, space_of
+from hwprof.space import Architecture, network_id, space_of
 from hwprof.torch_import import needs_torch
 
 if TYPE_CHECKING:
@@ -144,16 +144,15 @@ class TableAccuracy:
     def _lookup(self, arch: Architecture) -> float | None:
         if arch.arch_id in self.own:
             return self.own[arch.arch_id]
-        return self.canonical.get(space_of(arch).canonical(arch).arch_id)
+        return self.canonical.get(network_id(arch))
 
 
 def _identified(row: Row) -> tuple[Architecture, str]:
     """Return the architecture of a row, and the ``arch_id`` of its canonical encoding."""
     try:
         arch = parse_architecture(row.text("arch"))
-        space = space_of(arch)
-        space.validate(arch)
-        return arch, space.canonical(arch).arch_id
+        space_of(arch).validate(arch)
+        return arch, network_id(arch)
     except SpaceError as error:
         raise DataError(f"{row.file} line {row.line}, arch: {error}") from error
 

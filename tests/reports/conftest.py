@@ -12,7 +12,7 @@ import pytest
 from hwprof.estimate.crossval import HeldOut
 from hwprof.interval import Interval
 from hwprof.measure.records import Failure, Fingerprint
-from hwprof.reports.places import Place, Timed, network_key
+from hwprof.reports.places import Place, Timed
 from hwprof.reports.views import (
     Campaign,
     Hypervolume,
@@ -21,7 +21,7 @@ from hwprof.reports.views import (
     VerdictCount,
 )
 from hwprof.results import CoursePoint, Effect, Holdout, SearchCourse, SearchResult, Trial
-from hwprof.space import Architecture, Slot
+from hwprof.space import Architecture, Slot, network_id
 from hwprof.space.reduction import Drop, Reduction
 from hwprof.workload import Workload
 
@@ -145,7 +145,7 @@ def make_places(rng: np.random.Generator) -> tuple[Place, ...]:
             facts={"device": "cpu", "batch": batch, "threads": 1},
             searches=(search,),
             timed={
-                network_key(t): Timed(
+                network_id(t.arch): Timed(
                     level=around(t.latency_s * batch * rng.uniform(0.9, 1.1), 1e-4), verdict="clean"
                 )
                 for t in trials

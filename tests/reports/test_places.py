@@ -15,7 +15,6 @@ from hwprof.reports.places import (
     Timed,
     crossed,
     gaps,
-    network_key,
     panels,
     place_labels,
     tallies,
@@ -23,7 +22,7 @@ from hwprof.reports.places import (
 )
 from hwprof.reports.sketches import render
 from hwprof.results import SearchResult, TargetOutcome, Trial
-from hwprof.space import get_space
+from hwprof.space import get_space, network_id
 
 SPACE = get_space("mobile-mini")
 
@@ -71,10 +70,10 @@ def two_places(**foreign: Timed | None) -> tuple[Place, Place]:
     """A host with one network of 70 % at 2 ms; a guest with networks of 60, 70 and 80 %."""
     (own,) = trials(1, 0, (70.0,))
     low, same, high = trials(3, 1, (60.0, 70.0, 80.0))
-    levels = {network_key(own): timed(2.0)}
+    levels = {network_id(own.arch): timed(2.0)}
     for trial, name in ((low, "low"), (same, "same"), (high, "high")):
         if (found := foreign.get(name)) is not None:
-            levels[network_key(trial)] = found
+            levels[network_id(trial.arch)] = found
     host = Place(label="host", digest="h", searches=(search((own,)),), timed=levels)
     guest = Place(label="guest", digest="g", searches=(search((low, same, high)),))
     return host, guest
@@ -213,7 +212,7 @@ class TestPanels:
             label="p",
             digest="d",
             searches=(search(sure), search(unsure, confirmed=False)),
-            timed={network_key(sure[0]): timed(2.0)},
+            timed={network_id(sure[0].arch): timed(2.0)},
         )
         (panel,) = panels((mixed,))
         assert [len(s.points) for s in panel.series] == [1]
