@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module, metadata, util
 from typing import TYPE_CHECKING, Any
 
@@ -219,26 +219,19 @@ def device_ref(device: str, options: DeviceOptions) -> DeviceRef:
             f"unknown device {name!r}: {hint}expected one of {', '.join(known)} "
             "(see `hwprof devices`)"
         )
+    found = known[name]
+    ref = DeviceRef(
+        name=device,
+        factory=found.factory,
+        options=options,
+        memory=found.memory,
+        refuses=found.refuses,
+    )
     if not separator:
-        return DeviceRef(
-            name=name,
-            factory=known[name].factory,
-            options=options,
-            memory=known[name].memory,
-            check=known[name].check,
-            refuses=known[name].refuses,
-        )
+        return replace(ref, check=found.check)
     from hwprof.devices.remote.remembered import address_of
 
-    return DeviceRef(
-        name=device,
-        factory=known[name].factory,
-        options=options,
-        launcher=REMOTE_LAUNCHER,
-        address=address_of(place).url,
-        memory=known[name].memory,
-        refuses=known[name].refuses,
-    )
+    return replace(ref, launcher=REMOTE_LAUNCHER, address=address_of(place).url)
 
 
 def open_device(ref: DeviceRef) -> DeviceAdapter:
@@ -299,7 +292,7 @@ def _status(name: str, found: Registration) -> DeviceStatus:
         available=available,
         reason=reason,
         runtime=runtime,
-        runtime_version=_version(distribution) if available else None,
+        runtime_version=installed_version(distribution) if available else None,
         hardware=_hardware(found),
     )
 
@@ -317,7 +310,8 @@ def _importable(package: str) -> bool:
     return not package or util.find_spec(package) is not None
 
 
-def _version(distribution: str) -> str | None:
+def installed_version(distribution: str) -> str | None:
+    """Return the version of a package by pip's name of it; None where it is not installed."""
     try:
         return metadata.version(distribution) if distribution else None
     except metadata.PackageNotFoundError:

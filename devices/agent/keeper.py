@@ -7,10 +7,10 @@ import platform
 import shutil
 import sys
 import time
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
+from hwprof.devices import installed_version
 from hwprof.devices.agent.board_server import hardware_name
 from hwprof.devices.agent.leases import end_leftover_workers, take_lease
 from hwprof.devices.agent.models import ModelFolder
@@ -92,7 +92,7 @@ def device_state(folder: Path) -> dict[str, Any]:
         "os": machine.stable_facts()["os"],
         "kernel": platform.release(),
         "python": sys.version.split()[0],
-        "runtimes": {name: version for name in RUNTIMES if (version := _version(name))},
+        "runtimes": {name: v for name in RUNTIMES if (v := installed_version(name))},
         "clusters": [str(c) for c in sensors.clusters()],
         "governors": sorted({c.governor for c in sensors.clusters() if c.governor}),
         "frequencies_mhz": {str(c): f / 1000.0 for c, f in sensors.frequencies_khz().items()},
@@ -107,10 +107,3 @@ def device_state(folder: Path) -> dict[str, Any]:
         "boot_id": sensors.boot_id(),
         "emulated": is_emulated(),
     }
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None

@@ -11,11 +11,11 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Sequence
-from contextlib import redirect_stderr, suppress
-from importlib import metadata
+from contextlib import redirect_stderr
 
 import numpy as np
 
+from hwprof.devices import installed_version
 from hwprof.devices.host import Array
 from hwprof.devices.litert.tflite_file import SIGNATURE
 from hwprof.errors import CompileError, MissingExtraError
@@ -83,8 +83,5 @@ def quantizer_facts(precision: Precision) -> dict[str, str]:
 
     Empty in a precision that it does not write, or where it is not installed.
     """
-    if precision not in ("int8", "int8-dynamic"):
-        return {}
-    with suppress(metadata.PackageNotFoundError):
-        return {"quantizer": f"{QUANTIZER} {metadata.version(QUANTIZER)}"}
-    return {}
+    version = installed_version(QUANTIZER) if precision in ("int8", "int8-dynamic") else None
+    return {} if version is None else {"quantizer": f"{QUANTIZER} {version}"}

@@ -147,12 +147,10 @@ class FakeGraph:
         self._gpu = gpu
         self.work: list[int] = []
         self.events: list[tuple[FakeEvent, int]] = []
-        self.n_replays = 0
         self.place: tuple[object, object] = (None, None)
 
     def replay(self) -> None:
         gpu = self._gpu
-        self.n_replays += 1
         gpu.now_ns += gpu.host_launch_ns
         total = sum(self.work)
         if gpu.is_cold and self.work:
