@@ -108,7 +108,8 @@ class CpuAdapter:
             import onnx.helper  # noqa: F401
         self._ort = onnxruntime
         self._options = options
-        self._tracer: OrtTracer | None = None
+        self.tracer = OrtTracer(self.open_session, options.threads)
+        """Times operators; it measures its own cost once a process."""
 
     def fingerprint(self) -> Fingerprint:
         """Return the facts about CPU, runtime and options."""
@@ -163,12 +164,6 @@ class CpuAdapter:
         if session.get_providers()[0] != PROVIDER:
             raise CompileError(f"onnxruntime took {session.get_providers()[0]}, not {PROVIDER}")
         return session
-
-    def tracer(self) -> OrtTracer:
-        """Return what times operators; it measures its own cost once a process."""
-        if self._tracer is None:
-            self._tracer = OrtTracer(self.open_session, self._options.threads)
-        return self._tracer
 
 
 def refusal(error: Exception, source: Source) -> ModelError | CompileError | MemoryError:
@@ -340,7 +335,7 @@ class CpuExecutable(HostExecutable):
 
     def trace(self) -> OpTrace:
         """Time the operators with the runtime's profiler, in a session of its own."""
-        return self._adapter.tracer().trace(self._source, self.call, self._bound)
+        return self._adapter.tracer.trace(self._source, self.call, self._bound)
 
     def close(self) -> None:
         """Free the session and its buffers."""

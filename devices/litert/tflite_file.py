@@ -57,7 +57,7 @@ class TfliteFile:
     def constant(self, name: str, array: NDArray[Any]) -> int:
         """Add a constant (float32 or int32), or return the one of that name."""
         if name not in self._constants:
-            self._buffers.append(self._buffer(array))
+            self._buffers.append(_AlignedBuffer(self.schema, array))
             index = self._add_tensor(name, array.shape, array.dtype, len(self._buffers) - 1)
             self._constants[name] = index
         return self._constants[name]
@@ -123,9 +123,6 @@ class TfliteFile:
         )
         self._tensors.append(tensor)
         return len(self._tensors) - 1
-
-    def _buffer(self, array: NDArray[Any]) -> _AlignedBuffer:
-        return _AlignedBuffer(self.schema, array)
 
 
 class _AlignedBuffer:

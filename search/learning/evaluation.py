@@ -64,7 +64,7 @@ def recalibrate(
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Judge:
+class SupernetJudge:
     """Gives accuracies of a supernet's networks, batch norm recalibrated for each.
 
     The same network gets the same accuracy every time, and the supernet stays as it is.
@@ -76,7 +76,7 @@ class Judge:
     """Training images for recalibration."""
 
     @classmethod
-    def of(cls, supernet: Supernet, task: ImageTask) -> Judge:
+    def of(cls, supernet: Supernet, task: ImageTask) -> SupernetJudge:
         """Return the judge of ``supernet`` on ``task``."""
         return cls(supernet=supernet, task=task, batches=recalibration_batches(task))
 

@@ -23,7 +23,7 @@ from hwprof.search.learning.batches import TrainingBatches
 from hwprof.search.learning.checkpoint import CheckpointMeta, Kind, space_to_json, task_to_json
 from hwprof.search.learning.compiled import CompiledNetwork
 from hwprof.search.learning.evaluation import (
-    Judge,
+    SupernetJudge,
     recalibrate,
     recalibration_batches,
     runner_of,
@@ -151,7 +151,7 @@ def train_supernet(
             space=fitted,
             module=supernet,
             logits=logits,
-            judge=lambda: supernet_figures(Judge.of(supernet, task), settings.seed),
+            judge=lambda: supernet_figures(SupernetJudge.of(supernet, task), settings.seed),
         ),
         task,
         settings,
@@ -224,7 +224,7 @@ def extreme_network(space: DesignSpace, *, largest: bool) -> Architecture:
     return space.assemble(units, levels)
 
 
-def supernet_figures(judge: Judge, seed: int) -> dict[str, float]:
+def supernet_figures(judge: SupernetJudge, seed: int) -> dict[str, float]:
     """Return how accurate a supernet's networks are on the validation images, in percent."""
     space, rng = judge.supernet.space, np.random.default_rng(seed)
 

@@ -33,7 +33,7 @@ from hwprof.search.learning.checkpoint import (
     space_to_json,
     task_to_json,
 )
-from hwprof.search.learning.evaluation import Judge
+from hwprof.search.learning.evaluation import SupernetJudge
 from hwprof.search.learning.sgd import Training, TrainSettings
 from hwprof.search.proxyless.choices import Choices
 from hwprof.search.proxyless.expected_latency import ExpectedLatency
@@ -142,7 +142,7 @@ def search_network(
     digest = _load_warmup(supernet, warmup, task)
     choices = Choices(fitted, seed=config.seed)
     settings = _settings(config, task, epochs=config.epochs, lr=config.lr)
-    judge = Judge.of(supernet, task)
+    judge = SupernetJudge.of(supernet, task)
     steps = ArchitectureSteps(supernet, choices, latency, penalty, config)
     companion = _Search(
         name=search_name(config, penalty),
@@ -222,7 +222,7 @@ class _Search:
         latency: ExpectedLatency,
         batches: TrainingBatches,
         config: ProxylessConfig,
-        judge: Judge,
+        judge: SupernetJudge,
     ) -> None:
         self.name = name
         self.course: list[ChoicesUpdated] = []

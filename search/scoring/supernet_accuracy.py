@@ -19,7 +19,7 @@ from hwprof.search.learning.checkpoint import (
     space_from_json,
     task_from_json,
 )
-from hwprof.search.learning.evaluation import Judge
+from hwprof.search.learning.evaluation import SupernetJudge
 from hwprof.search.supernets.elastic import supernet_of
 from hwprof.space import Architecture, DesignSpace, space_of
 
@@ -36,7 +36,7 @@ class SupernetAccuracy:
 
     name: str
     digest: str
-    judge: Judge
+    judge: SupernetJudge
 
     @classmethod
     def open(cls, path: Path, *, data: str | None = None) -> SupernetAccuracy:
@@ -114,7 +114,7 @@ def require_own_space(source: str, space: DesignSpace, arch: Architecture) -> No
         )
 
 
-def _judge(path: Path, found: Checkpoint, data: str | None) -> Judge:
+def _judge(path: Path, found: Checkpoint, data: str | None) -> SupernetJudge:
     meta = found.meta
     if meta.kind != "supernet":
         raise DataError(
@@ -133,4 +133,4 @@ def _judge(path: Path, found: Checkpoint, data: str | None) -> Judge:
     task = task_from_json(meta.task, resolution_px=space.resolution_px, source=data)
     supernet = supernet_of(space, seed=0)
     supernet.load_state_dict(found.weights)
-    return Judge.of(supernet.eval(), task)
+    return SupernetJudge.of(supernet.eval(), task)

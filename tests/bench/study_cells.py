@@ -19,7 +19,7 @@ from hwprof.api.runs import latency_model
 from hwprof.results import Trial
 from hwprof.search.data.tasks import ImageTask, load_task
 from hwprof.search.learning.checkpoint import load_checkpoint
-from hwprof.search.learning.evaluation import RECALIBRATION_IMAGES, Judge
+from hwprof.search.learning.evaluation import RECALIBRATION_IMAGES, SupernetJudge
 from hwprof.search.learning.training import train_network, train_supernet
 from hwprof.search.proxyless.choices import Choices
 from hwprof.search.proxyless.expected_latency import ExpectedLatency
@@ -323,7 +323,7 @@ class Study:
         return SupernetAccuracy(
             name=f"supernet:{path.name}",
             digest=hashlib.sha256(path.read_bytes()).hexdigest()[:16],
-            judge=Judge.of(supernet.eval(), self.task),
+            judge=SupernetJudge.of(supernet.eval(), self.task),
         )
 
     # Small things

@@ -19,7 +19,7 @@ from torch.nn import functional
 from hwprof.errors import SpaceError
 from hwprof.graph import architecture_cost
 from hwprof.search.data.tasks import ImageTask
-from hwprof.search.learning.evaluation import Judge, recalibrate, runner_of
+from hwprof.search.learning.evaluation import SupernetJudge, recalibrate, runner_of
 from hwprof.search.learning.training import extreme_network
 from hwprof.search.proxyless.choices import Choices, Path
 from hwprof.search.proxyless.plans import full_plan
@@ -136,7 +136,7 @@ class TestBatchNorm:
         self, thin, task: ImageTask
     ):
         net = shaken(thin)
-        before, judge = state_of(net), Judge.of(net, task)
+        before, judge = state_of(net), SupernetJudge.of(net, task)
         for seed in SEEDS:
             arch = sample(thin, seed)
             plan = GatePlan.single_path(arch)

@@ -13,7 +13,12 @@ from torch.nn import functional
 from hwprof.errors import SpaceError
 from hwprof.graph import architecture_cost, network_graph, to_onnx, to_torch, weights_from_torch
 from hwprof.search.data.tasks import DIGITS, ImageTask, load_task
-from hwprof.search.learning.evaluation import Judge, recalibrate, recalibration_batches, top1_pct
+from hwprof.search.learning.evaluation import (
+    SupernetJudge,
+    recalibrate,
+    recalibration_batches,
+    top1_pct,
+)
 from hwprof.search.learning.training import extreme_network
 from hwprof.search.supernets.gates import GatePlan, Mix, norms_of
 from hwprof.search.supernets.supernet import Supernet, private_statistics
@@ -209,7 +214,7 @@ class TestExtract:
     def test_recalibrated_it_exports_to_onnx_with_the_same_outputs(
         self, supernet: Supernet, space: DesignSpace, task: ImageTask
     ):
-        judge = Judge.of(supernet, task)
+        judge = SupernetJudge.of(supernet, task)
         module = judge.network(MIXED)
         graph = network_graph(space, MIXED)
         content = to_onnx(graph, weights=weights_from_torch(graph, module), batch=4)
@@ -224,14 +229,14 @@ class TestRecalibration:
     def test_judging_leaves_the_supernet_bit_identical(self, supernet: Supernet, task: ImageTask):
         before = state_of(supernet)
         modes = [m.training for m in supernet.modules()]
-        first = Judge.of(supernet, task).top1_pct(MIXED, [task.validation])
+        first = SupernetJudge.of(supernet, task).top1_pct(MIXED, [task.validation])
         assert_same_state(supernet, before)
         assert [m.training for m in supernet.modules()] == modes
         assert all(n.momentum == 0.1 for n in norms_of([supernet]))
-        assert Judge.of(supernet, task).top1_pct(MIXED, [task.validation]) == first
+        assert SupernetJudge.of(supernet, task).top1_pct(MIXED, [task.validation]) == first
 
     def test_equals_the_extracted_network_recalibrated(self, supernet: Supernet, task: ImageTask):
-        judge = Judge.of(supernet, task)
+        judge = SupernetJudge.of(supernet, task)
         module = judge.network(MIXED)
         splits = [task.validation, task.test]
         assert judge.top1_pct(MIXED, splits) == [top1_pct(module, task, s) for s in splits]
@@ -256,7 +261,7 @@ class TestRecalibration:
 
     def test_matters(self, supernet: Supernet, task: ImageTask):
         """What it is for: with another network's statistics the outputs are others."""
-        judge = Judge.of(supernet, task)
+        judge = SupernetJudge.of(supernet, task)
         right = judge.network(MIXED)
         wrong = supernet.extract(MIXED).eval()
         with torch.no_grad():
