@@ -206,6 +206,9 @@ def _read_checkpoint(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]
             f"{str(path)!r} has format {data.get('format')!r}; this version goes on with "
             f"format {CHECKPOINT_FORMAT}: name another folder"
         )
+    for part in ("request", "strategy", "ledger", "n_events", "events_bytes"):
+        if part not in data:
+            raise _damaged(path, f"it lacks {part!r}")
     for name, asked in request.items():
         if data["request"].get(name) != asked:
             raise IncompatibleRunError(
@@ -224,7 +227,7 @@ def _read_outcomes(path: Path) -> tuple[Trial | Refusal, ...]:
                 outcomes.append(Trial.from_row(event["trial"]))
             elif event["event"] == "ArchRefused":
                 outcomes.append(ArchRefused.from_json(event).refusal)
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise _damaged(path, str(error)) from error
     return tuple(outcomes)
 

@@ -42,3 +42,26 @@ def test_a_checkpoint_before_which_nothing_is_logged_knows_where_the_log_ends(
         journal.record(end, 2.0)
     lines = (tmp_path / "events.jsonl").read_text().splitlines()
     assert [json.loads(line)["event"] for line in lines] == ["SearchStarted", "SearchFinished"]
+
+
+@pytest.mark.parametrize("missing", ["request", "strategy", "ledger", "n_events", "events_bytes"])
+def test_a_checkpoint_that_lacks_a_part_is_damaged(tmp_path: Path, missing: str) -> None:
+    with Journal(tmp_path, {"seed": 0}) as journal:
+        journal.checkpoint({}, {})
+    path = tmp_path / "checkpoint.json"
+    kept = json.loads(path.read_text())
+    del kept[missing]
+    path.write_text(json.dumps(kept))
+    with pytest.raises(StoreError, match=f"is damaged .*lacks '{missing}'"):
+        Journal(tmp_path, {"seed": 0}).__enter__()
+
+
+@pytest.mark.parametrize("line", ["[]", "1", '"event"', "{}", "{"])
+def test_a_line_of_the_log_that_is_no_event_is_damaged(tmp_path: Path, line: str) -> None:
+    with Journal(tmp_path, {}) as journal:
+        journal.record(SearchStarted(request={}), 0.0)
+        journal.checkpoint({}, {})
+    path = tmp_path / "events.jsonl"
+    path.write_text(line.ljust(len(path.read_text()) - 1) + "\n")
+    with pytest.raises(StoreError, match=r"events\.jsonl' is damaged"):
+        Journal(tmp_path, {}).__enter__()
