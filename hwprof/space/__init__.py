@@ -17,12 +17,12 @@ from hwprof.space.reading import (
     reduction_to_yaml,
 )
 from hwprof.space.resnet50 import ResNet50Space
-from hwprof.space.space import Alive, DesignSpace, Factor, SpaceSize
+from hwprof.space.slotted import Factor
+from hwprof.space.space import DesignSpace
 
 __all__ = [
     "NAMED_ARCHITECTURES",
     "SKIP",
-    "Alive",
     "Architecture",
     "CellSpace",
     "Channels",
@@ -35,7 +35,6 @@ __all__ = [
     "Placed",
     "ResNet50Space",
     "Slot",
-    "SpaceSize",
     "UnitLayout",
     "block_family",
     "get_space",

@@ -26,8 +26,8 @@ from hwprof.space.pieces import (
     SkipPiece,
     out_size,
 )
-from hwprof.space.slotted import SlottedSpace, Units
-from hwprof.space.space import SpaceSize
+from hwprof.space.slotted import Units
+from hwprof.space.space import DesignSpace, SpaceSize
 
 _BLOCK = re.compile(r"mbconv_k(\d+)_e(\d+)")
 
@@ -140,7 +140,7 @@ class MBConvLayout:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MBConvSpace(SlottedSpace):
+class MBConvSpace(DesignSpace):
     """The design space of a :class:`MBConvLayout`."""
 
     layout: MBConvLayout = field(repr=False)

@@ -21,8 +21,8 @@ from hwprof.space.pieces import (
     ReductionPiece,
     out_size,
 )
-from hwprof.space.slotted import SlottedSpace, Units
-from hwprof.space.space import SpaceSize
+from hwprof.space.slotted import Units
+from hwprof.space.space import DesignSpace, SpaceSize
 
 if TYPE_CHECKING:
     import numpy as np
@@ -102,7 +102,7 @@ def _representatives() -> Mapping[str, Cell]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CellSpace(SlottedSpace):
+class CellSpace(DesignSpace):
     """NAS-Bench-201 for CIFAR-10; its six edges are the layers of unit 0."""
 
     @classmethod

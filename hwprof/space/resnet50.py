@@ -19,8 +19,8 @@ from hwprof.space.pieces import (
     make_divisible,
     out_size,
 )
-from hwprof.space.slotted import Draft, Move, SlottedSpace, Units, pick
-from hwprof.space.space import Factor, SpaceSize
+from hwprof.space.slotted import Factor, Units
+from hwprof.space.space import DesignSpace, Draft, Move, SpaceSize, pick
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,7 +50,7 @@ FACTORS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResNet50Space(SlottedSpace):
+class ResNet50Space(DesignSpace):
     """Bottlenecks in four units; factors are the stem's depth and six width indices."""
 
     @classmethod

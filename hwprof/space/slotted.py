@@ -1,117 +1,139 @@
-"""What all design spaces share: blocks in slots, to draw, change, mix, check and encode.
+"""Blocks in slots: what may stand where, checked, coded and cut down.
 
 A space says how its architectures are written (:meth:`SlottedSpace.blocks`,
-:meth:`DesignSpace.assemble`) and what they are built of (its pieces); the rest is here.
+:meth:`SlottedSpace.assemble`); the rest is here. How networks are drawn and changed, and what they
+are built of, is in :mod:`hwprof.space.space`.
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
+from itertools import pairwise
 from math import prod
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Self
 
 from hwprof.errors import SpaceError, either
 from hwprof.space.architecture import Architecture, Slot
-from hwprof.space.pieces import BlockPlace, Piece
-from hwprof.space.space import Alive, DesignSpace
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-T = TypeVar("T")
+Alive = Mapping[Slot, tuple[str, ...]]
 Units = Sequence[tuple[str, ...]]
 
-MUTATION_PROBABILITY = 0.5
-"""Chance of every unit to mutate (BlockProfile's default for all its spaces)."""
 RESOLUTIONS_PX = (8, 8192)
 """Shortest and longest side of an input: of less the halvings leave nothing, and one image of the
 longest fills 0.8 GB."""
 
 
-@dataclass(kw_only=True)
-class Draft:
-    """An architecture while it is being changed: blocks of every unit, level of every factor."""
+@dataclass(frozen=True, kw_only=True)
+class Factor:
+    """A categorical decision beside blocks and depths: a ResNet-50 width, the stem's depth."""
 
-    units: list[tuple[str, ...]]
-    levels: list[int]
-
-
-Move = Callable[[Draft, "np.random.Generator"], None]
-"""One way to change a draft in place."""
+    name: str
+    levels: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SlottedSpace(DesignSpace):
-    """A design space whose networks are a block in every active slot, and a level per factor."""
+class SlottedSpace(ABC):
+    """Macro layout plus the candidates of every slot and the depths of every unit.
+
+    ``candidates`` holds the blocks of the base space at every slot up to its maximum depth,
+    ``alive`` those that are left, in the same order. A reduced space is the same object with
+    fewer of them alive and, where depths were capped, a lower ``max_depth``.
+    """
+
+    name: str
+    resolution_px: int
+    n_classes: int
+    candidates: Alive
+    alive: Alive
+    min_depth: tuple[int, ...]
+    max_depth: tuple[int, ...]
+
+    @property
+    def n_units(self) -> int:
+        """Number of searchable units."""
+        return len(self.max_depth)
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """Every slot, unit by unit, up to the maximum depth."""
+        return tuple(
+            Slot(unit, layer) for unit, depth in enumerate(self.max_depth) for layer in range(depth)
+        )
+
+    @property
+    def meeting_slots(self) -> tuple[tuple[Slot, Slot], ...]:
+        """Pairs of slots whose blocks may cost more or less together than each alone.
+
+        One hands its output to the other, or they run side by side: in a chain of layers those
+        that follow one another. The first of a pair comes first in :attr:`slots`.
+        """
+        return tuple(pairwise(self.slots))
+
+    def choices(self, slot: Slot) -> tuple[str, ...]:
+        """Return the blocks that may stand at ``slot``, in the space's order.
+
+        Raises:
+            SpaceError: the space has no such slot.
+        """
+        if slot not in self.alive or slot.layer >= self.max_depth[slot.unit]:
+            raise SpaceError(
+                f"{self.name} has no layer {slot.layer} in unit {slot.unit}; "
+                f"its units have up to {', '.join(map(str, self.max_depth))} layers"
+            )
+        return self.alive[slot]
+
+    def base_choices(self, slot: Slot) -> tuple[str, ...]:
+        """Return the candidates of ``slot`` before any reduction: what :meth:`encode` counts in.
+
+        Raises:
+            SpaceError: the space has no such slot.
+        """
+        self.choices(slot)
+        return self.candidates[slot]
+
+    @property
+    def is_reduced(self) -> bool:
+        """Whether blocks or depths were dropped."""
+        return dict(self.alive) != dict(self.candidates)
+
+    def depths(self, unit: int) -> tuple[int, ...]:
+        """Return the depths that ``unit`` may have (one value where depth is no decision)."""
+        return tuple(range(self.min_depth[unit], self.max_depth[unit] + 1))
+
+    @property
+    def factors(self) -> tuple[Factor, ...]:
+        """Decisions that are neither block nor depth; none in most spaces."""
+        return ()
+
+    def factor_levels(self, arch: Architecture) -> tuple[int, ...]:
+        """Return the level of each of :attr:`factors` in ``arch``."""
+        return ()
 
     @abstractmethod
     def blocks(self, arch: Architecture) -> Units:
         """Return the blocks of every unit."""
 
     @abstractmethod
+    def assemble(self, units: Units, levels: Sequence[int]) -> Architecture:
+        """Return the architecture of the blocks of every unit and the level of every factor."""
+
+    @abstractmethod
     def _check_form(self, arch: Architecture) -> None:
         """Refuse fields of an architecture that mean nothing in this space."""
 
-    def sample(self, rng: np.random.Generator) -> Architecture:
-        """Draw an architecture: depths uniform, then each block uniform over its candidates."""
-        draws = rng.integers(self._bounds).tolist()
-        depths, picks = draws[: self.n_units], iter(draws[self.n_units :])
-        units = []
-        for choices, extra, least in zip(self._choices, depths, self.min_depth, strict=True):
-            # Layers beyond the depth use up their draws too: all slots keep their place in them.
-            blocks = [layer[next(picks)] for layer in choices]
-            units.append(tuple(blocks[: least + extra]))
-        return self.assemble(units, [levels[next(picks)] for levels in self._levels])
-
-    def mutate(self, arch: Architecture, rng: np.random.Generator) -> Architecture:
-        """Return a neighbour of ``arch`` that differs from it.
-
-        BlockProfile's operators: every unit mutates with probability one half, drawn again
-        until one does, by one operation drawn from the legal ones: add a block, remove one, or
-        swap one for another candidate (places and blocks uniform). In a reduced space the
-        blocks that an addition or a removal shifts have to be candidates where they land.
+    def validate(self, arch: Architecture) -> None:
+        """Check that ``arch`` belongs to this space, reductions included.
 
         Raises:
-            SpaceError: nothing can be changed (a space of one architecture).
+            SpaceError: naming unit, layer, the value and what was expected.
         """
-        self.require_searchable(arch)
-        draft = Draft(units=list(self.blocks(arch)), levels=list(self.factor_levels(arch)))
-        groups = [moves for moves in self._moves(draft) if moves]
-        if not groups:
-            raise SpaceError(
-                f"{arch} has no neighbour: every slot of this {self.name} space has one "
-                "candidate left; reduce it less"
-            )
-        chosen: list[bool] = []
-        while not any(chosen):
-            chosen = (rng.random(len(groups)) < MUTATION_PROBABILITY).tolist()
-        for moves, wanted in zip(groups, chosen, strict=True):
-            if wanted:
-                moves[int(rng.integers(len(moves)))](draft, rng)
-        return self.assemble(draft.units, draft.levels)
-
-    def crossover(self, a: Architecture, b: Architecture, rng: np.random.Generator) -> Architecture:
-        """Return a child that takes every depth, block and level from one parent, uniformly.
-
-        A layer that only one parent has comes from that one.
-        """
-        self.require_searchable(a)
-        self.require_searchable(b)
-        units = []
-        for mine, yours in zip(self.blocks(a), self.blocks(b), strict=True):
-            depth = len((mine, yours)[int(rng.integers(2))])
-            longer = mine if len(mine) > len(yours) else yours
-            mixed = [pair[int(rng.integers(2))] for pair in zip(mine, yours, strict=False)]
-            units.append((*mixed, *longer[len(mixed) :])[:depth])
-        pairs = zip(self.factor_levels(a), self.factor_levels(b), strict=True)
-        return self.assemble(units, [pair[int(rng.integers(2))] for pair in pairs])
-
-    def validate(self, arch: Architecture) -> None:
-        """Check that ``arch`` belongs to this space, reductions included."""
         if arch.space != self.name:
             raise SpaceError(f"the architecture is of {arch.space!r}; expected {self.name!r}")
         if arch.resolution_px != self.resolution_px:
@@ -124,8 +146,44 @@ class SlottedSpace(DesignSpace):
             self._check_unit(unit, blocks)
         self._check_levels(arch)
 
+    def holds(self, arch: Architecture) -> bool:
+        """Say whether ``arch`` belongs to this space, reductions included."""
+        try:
+            self.validate(arch)
+        except SpaceError:
+            return False
+        return True
+
+    def require_searchable(self, arch: Architecture) -> None:
+        """Check that ``arch`` is one that searches and effects may use.
+
+        Raises:
+            SpaceError: it is not of this space, or has literal widths.
+        """
+        self._refuse_literal_widths(arch)
+        self.validate(arch)
+
+    def _refuse_literal_widths(self, arch: Architecture) -> None:
+        if arch.channels is not None:
+            raise SpaceError(
+                "a network with literal channels is outside the design space; cost, bench and "
+                "export take it, searches, effects and predictions do not: leave out its channels"
+            )
+
+    def encode(self, arch: Architecture) -> NDArray[np.int64]:
+        """Return ``int64[len(slots) + len(factors)]``, as :meth:`encode_many`."""
+        codes: NDArray[np.int64] = self.encode_many([arch])[0]
+        return codes
+
     def encode_many(self, archs: Sequence[Architecture]) -> NDArray[np.int64]:
-        """Return the codes of every slot and factor, ``int64[n, len(slots) + len(factors)]``."""
+        """Return ``int64[len(archs), len(slots) + len(factors)]``.
+
+        First the index into :meth:`base_choices` of every slot (-1 where the layer is absent),
+        then the index of every factor's level.
+
+        Raises:
+            SpaceError: a unit is too deep, a block is unknown, or the widths are literal.
+        """
         import numpy as np
 
         rows: list[list[int]] = []
@@ -143,6 +201,17 @@ class SlottedSpace(DesignSpace):
             rows.append(codes)
         n_codes = len(self.slots) + len(self.factors)
         return np.array(rows, dtype=np.int64).reshape(len(rows), n_codes)
+
+    def used_codes(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return encoded networks without the blocks whose output nothing uses.
+
+        A runtime that prunes the graph does not run them, one that takes it as it is does. In a
+        chain of layers every block is used; a cell overrides this.
+
+        Args:
+            codes: ``int64[n, len(slots) + len(factors)]``, as :meth:`encode_many` returns them.
+        """
+        return codes
 
     def decode(self, codes: NDArray[np.int64]) -> Architecture:
         """Return the architecture that :meth:`encode` gives ``codes`` for."""
@@ -195,71 +264,10 @@ class SlottedSpace(DesignSpace):
             )
         return replace(self, resolution_px=resolution_px)
 
-    def distinct_pieces(self) -> tuple[Piece, ...]:
-        """Return every distinct piece of the space once: fixed parts, then live blocks."""
-        fixed = (part.piece for part in self.fixed_parts())
-        return tuple(dict.fromkeys((*fixed, *self.block_places())))
-
-    def block_places(self) -> Mapping[Piece, tuple[BlockPlace, ...]]:
-        """Return where every distinct piece of the live blocks stands, in the slots' order."""
-        found: dict[Piece, list[BlockPlace]] = {}
-        for slot in self.slots:
-            for block in self.choices(slot):
-                for piece, count in self._variants(slot, block):
-                    place = BlockPlace(slot=slot, block=block, count=count)
-                    found.setdefault(piece, []).append(place)
-        return {piece: tuple(places) for piece, places in found.items()}
-
     def n_unit_encodings(self, unit: int) -> int:
         """Count the ways to fill ``unit``: blocks of every depth it may have."""
         sizes = [len(self.choices(Slot(unit, layer))) for layer in range(self.max_depth[unit])]
         return sum(prod(sizes[:depth]) for depth in self.depths(unit))
-
-    def _variants(self, slot: Slot, block: str) -> tuple[tuple[Piece, int], ...]:
-        return self.block_pieces(slot, block)
-
-    def _moves(self, draft: Draft) -> list[list[Move]]:
-        """Return the legal moves of every group of decisions; one group a unit."""
-        return [self._unit_moves(unit, blocks) for unit, blocks in enumerate(draft.units)]
-
-    def _unit_moves(self, unit: int, blocks: tuple[str, ...]) -> list[Move]:
-        depth, moves = len(blocks), list[Move]()
-        if depth < self.max_depth[unit]:
-            places = [p for p in range(depth + 1) if self._fits(unit, blocks[p:], p + 1)]
-            if places:
-                moves.append(partial(self._add, unit, places))
-        if depth > self.min_depth[unit]:
-            places = [p for p in range(depth) if self._fits(unit, blocks[p + 1 :], p)]
-            if places:
-                moves.append(partial(self._remove, unit, places))
-        places = [p for p in range(depth) if len(self._choices[unit][p]) > 1]
-        if places:
-            moves.append(partial(self._swap, unit, places))
-        return moves
-
-    def _fits(self, unit: int, blocks: tuple[str, ...], first: int) -> bool:
-        choices = self._choices[unit]
-        return all(block in choices[first + i] for i, block in enumerate(blocks))
-
-    def _add(
-        self, unit: int, places: Sequence[int], draft: Draft, rng: np.random.Generator
-    ) -> None:
-        blocks, place = draft.units[unit], pick(places, rng)
-        block = pick(self._choices[unit][place], rng)
-        draft.units[unit] = (*blocks[:place], block, *blocks[place:])
-
-    def _remove(
-        self, unit: int, places: Sequence[int], draft: Draft, rng: np.random.Generator
-    ) -> None:
-        blocks, place = draft.units[unit], pick(places, rng)
-        draft.units[unit] = (*blocks[:place], *blocks[place + 1 :])
-
-    def _swap(
-        self, unit: int, places: Sequence[int], draft: Draft, rng: np.random.Generator
-    ) -> None:
-        blocks, place = draft.units[unit], pick(places, rng)
-        others = [b for b in self._choices[unit][place] if b != blocks[place]]
-        draft.units[unit] = (*blocks[:place], pick(others, rng), *blocks[place + 1 :])
 
     def _unit_codes(self, unit: int, blocks: tuple[str, ...]) -> list[int]:
         if len(blocks) > self.max_depth[unit]:
@@ -344,17 +352,3 @@ class SlottedSpace(DesignSpace):
     def _known_units(self) -> dict[tuple[int, tuple[str, ...]], list[int]]:
         """Codes of the units met so far: there are far fewer of them than networks."""
         return {}
-
-    @cached_property
-    def _bounds(self) -> NDArray[np.int64]:
-        """Number of levels of every draw of :meth:`sample`: depths, blocks, factors."""
-        import numpy as np
-
-        depths = [len(self.depths(unit)) for unit in range(self.n_units)]
-        blocks = [len(layer) for unit in self._choices for layer in unit]
-        return np.array([*depths, *blocks, *(len(levels) for levels in self._levels)])
-
-
-def pick(items: Sequence[T], rng: np.random.Generator) -> T:
-    """Return one of ``items``, each equally likely."""
-    return items[int(rng.integers(len(items)))]

@@ -1,22 +1,26 @@
-"""The interface of a design space: data only, no torch."""
+"""Design spaces: blocks in slots, drawn, changed, mixed, counted and built; data only, no torch."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hwprof.errors import SpaceError
 from hwprof.space.architecture import Architecture, Slot
 from hwprof.space.pieces import BlockPlace, Piece, Placed
+from hwprof.space.slotted import SlottedSpace
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Alive = Mapping[Slot, tuple[str, ...]]
+T = TypeVar("T")
+
+MUTATION_PROBABILITY = 0.5
+"""Chance of every unit to mutate (BlockProfile's default for all its spaces)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,144 +35,75 @@ class SpaceSize:
     n_distinct: int | None
 
 
+@dataclass(kw_only=True)
+class Draft:
+    """An architecture while it is being changed: blocks of every unit, level of every factor."""
+
+    units: list[tuple[str, ...]]
+    levels: list[int]
+
+
+Move = Callable[[Draft, "np.random.Generator"], None]
+"""One way to change a draft in place."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class Factor:
-    """A categorical decision beside blocks and depths: a ResNet-50 width, the stem's depth."""
+class DesignSpace(SlottedSpace):
+    """A design space; implementations are ``MBConvSpace``, ``ResNet50Space``, ``CellSpace``."""
 
-    name: str
-    levels: tuple[int, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class DesignSpace(ABC):
-    """Macro layout plus the candidates of every slot and the depths of every unit.
-
-    ``candidates`` holds the blocks of the base space at every slot up to its maximum depth,
-    ``alive`` those that are left, in the same order. A reduced space is the same object with
-    fewer of them alive and, where depths were capped, a lower ``max_depth``.
-    Implementations: ``MBConvSpace``, ``ResNet50Space``, ``CellSpace``.
-    """
-
-    name: str
-    resolution_px: int
-    n_classes: int
-    candidates: Alive
-    alive: Alive
-    min_depth: tuple[int, ...]
-    max_depth: tuple[int, ...]
-
-    @property
-    def n_units(self) -> int:
-        """Number of searchable units."""
-        return len(self.max_depth)
-
-    @property
-    def slots(self) -> tuple[Slot, ...]:
-        """Every slot, unit by unit, up to the maximum depth."""
-        return tuple(
-            Slot(unit, layer) for unit, depth in enumerate(self.max_depth) for layer in range(depth)
-        )
-
-    @property
-    def meeting_slots(self) -> tuple[tuple[Slot, Slot], ...]:
-        """Pairs of slots whose blocks may cost more or less together than each alone.
-
-        One hands its output to the other, or they run side by side: in a chain of layers those
-        that follow one another. The first of a pair comes first in :attr:`slots`.
-        """
-        return tuple(pairwise(self.slots))
-
-    def choices(self, slot: Slot) -> tuple[str, ...]:
-        """Return the blocks that may stand at ``slot``, in the space's order.
-
-        Raises:
-            SpaceError: the space has no such slot.
-        """
-        if slot not in self.alive or slot.layer >= self.max_depth[slot.unit]:
-            raise SpaceError(
-                f"{self.name} has no layer {slot.layer} in unit {slot.unit}; "
-                f"its units have up to {', '.join(map(str, self.max_depth))} layers"
-            )
-        return self.alive[slot]
-
-    def base_choices(self, slot: Slot) -> tuple[str, ...]:
-        """Return the candidates of ``slot`` before any reduction: what :meth:`encode` counts in.
-
-        Raises:
-            SpaceError: the space has no such slot.
-        """
-        self.choices(slot)
-        return self.candidates[slot]
-
-    @property
-    def is_reduced(self) -> bool:
-        """Whether blocks or depths were dropped."""
-        return dict(self.alive) != dict(self.candidates)
-
-    def depths(self, unit: int) -> tuple[int, ...]:
-        """Return the depths that ``unit`` may have (one value where depth is no decision)."""
-        return tuple(range(self.min_depth[unit], self.max_depth[unit] + 1))
-
-    @property
-    def factors(self) -> tuple[Factor, ...]:
-        """Decisions that are neither block nor depth; none in most spaces."""
-        return ()
-
-    def factor_levels(self, arch: Architecture) -> tuple[int, ...]:
-        """Return the level of each of :attr:`factors` in ``arch``."""
-        return ()
-
-    @abstractmethod
-    def assemble(self, units: Sequence[tuple[str, ...]], levels: Sequence[int]) -> Architecture:
-        """Return the architecture of the blocks of every unit and the level of every factor."""
-
-    @abstractmethod
     def sample(self, rng: np.random.Generator) -> Architecture:
         """Draw an architecture: depths uniform, then each block uniform over its candidates."""
+        draws = rng.integers(self._bounds).tolist()
+        depths, picks = draws[: self.n_units], iter(draws[self.n_units :])
+        units = []
+        for choices, extra, least in zip(self._choices, depths, self.min_depth, strict=True):
+            # Layers beyond the depth use up their draws too: all slots keep their place in them.
+            blocks = [layer[next(picks)] for layer in choices]
+            units.append(tuple(blocks[: least + extra]))
+        return self.assemble(units, [levels[next(picks)] for levels in self._levels])
 
-    @abstractmethod
     def mutate(self, arch: Architecture, rng: np.random.Generator) -> Architecture:
-        """Return a neighbour of ``arch`` that differs from it (BlockProfile's operators).
+        """Return a neighbour of ``arch`` that differs from it.
+
+        BlockProfile's operators: every unit mutates with probability one half, drawn again
+        until one does, by one operation drawn from the legal ones: add a block, remove one, or
+        swap one for another candidate (places and blocks uniform). In a reduced space the
+        blocks that an addition or a removal shifts have to be candidates where they land.
 
         Raises:
             SpaceError: nothing can be changed (a space of one architecture).
         """
-
-    @abstractmethod
-    def crossover(self, a: Architecture, b: Architecture, rng: np.random.Generator) -> Architecture:
-        """Return a child that takes every decision from one of its parents, uniformly."""
-
-    @abstractmethod
-    def validate(self, arch: Architecture) -> None:
-        """Check that ``arch`` belongs to this space, reductions included.
-
-        Raises:
-            SpaceError: naming unit, layer, the value and what was expected.
-        """
-
-    def holds(self, arch: Architecture) -> bool:
-        """Say whether ``arch`` belongs to this space, reductions included."""
-        try:
-            self.validate(arch)
-        except SpaceError:
-            return False
-        return True
-
-    def require_searchable(self, arch: Architecture) -> None:
-        """Check that ``arch`` is one that searches and effects may use.
-
-        Raises:
-            SpaceError: it is not of this space, or has literal widths.
-        """
-        self._refuse_literal_widths(arch)
-        self.validate(arch)
-
-    def _refuse_literal_widths(self, arch: Architecture) -> None:
-        if arch.channels is not None:
+        self.require_searchable(arch)
+        draft = Draft(units=list(self.blocks(arch)), levels=list(self.factor_levels(arch)))
+        groups = [moves for moves in self._moves(draft) if moves]
+        if not groups:
             raise SpaceError(
-                "a network with literal channels is outside the design space; cost, bench and "
-                "export take it, searches, effects and predictions do not: leave out its channels"
+                f"{arch} has no neighbour: every slot of this {self.name} space has one "
+                "candidate left; reduce it less"
             )
+        chosen: list[bool] = []
+        while not any(chosen):
+            chosen = (rng.random(len(groups)) < MUTATION_PROBABILITY).tolist()
+        for moves, wanted in zip(groups, chosen, strict=True):
+            if wanted:
+                pick(moves, rng)(draft, rng)
+        return self.assemble(draft.units, draft.levels)
+
+    def crossover(self, a: Architecture, b: Architecture, rng: np.random.Generator) -> Architecture:
+        """Return a child that takes every depth, block and level from one parent, uniformly.
+
+        A layer that only one parent has comes from that one.
+        """
+        self.require_searchable(a)
+        self.require_searchable(b)
+        units = []
+        for mine, yours in zip(self.blocks(a), self.blocks(b), strict=True):
+            depth = len((mine, yours)[int(rng.integers(2))])
+            longer = mine if len(mine) > len(yours) else yours
+            mixed = [pair[int(rng.integers(2))] for pair in zip(mine, yours, strict=False)]
+            units.append((*mixed, *longer[len(mixed) :])[:depth])
+        pairs = zip(self.factor_levels(a), self.factor_levels(b), strict=True)
+        return self.assemble(units, [pair[int(rng.integers(2))] for pair in pairs])
 
     @abstractmethod
     def canonical(self, arch: Architecture) -> Architecture:
@@ -177,49 +112,6 @@ class DesignSpace(ABC):
     @abstractmethod
     def size(self) -> SpaceSize:
         """Count the architectures."""
-
-    def encode(self, arch: Architecture) -> NDArray[np.int64]:
-        """Return ``int64[len(slots) + len(factors)]``, as :meth:`encode_many`."""
-        codes: NDArray[np.int64] = self.encode_many([arch])[0]
-        return codes
-
-    @abstractmethod
-    def encode_many(self, archs: Sequence[Architecture]) -> NDArray[np.int64]:
-        """Return ``int64[len(archs), len(slots) + len(factors)]``.
-
-        First the index into :meth:`base_choices` of every slot (-1 where the layer is absent),
-        then the index of every factor's level.
-
-        Raises:
-            SpaceError: a unit is too deep, a block is unknown, or the widths are literal.
-        """
-
-    def used_codes(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return encoded networks without the blocks whose output nothing uses.
-
-        A runtime that prunes the graph does not run them, one that takes it as it is does. In a
-        chain of layers every block is used; a cell overrides this.
-
-        Args:
-            codes: ``int64[n, len(slots) + len(factors)]``, as :meth:`encode_many` returns them.
-        """
-        return codes
-
-    @abstractmethod
-    def decode(self, codes: NDArray[np.int64]) -> Architecture:
-        """Return the architecture that :meth:`encode` gives ``codes`` for."""
-
-    @abstractmethod
-    def restrict(self, alive: Alive, max_depth: tuple[int, ...] | None = None) -> DesignSpace:
-        """Return the space with fewer candidates (and lower maximum depths).
-
-        Raises:
-            SpaceError: a slot would be empty, or a block is not a candidate now.
-        """
-
-    @abstractmethod
-    def at_resolution(self, resolution_px: int) -> DesignSpace:
-        """Return the same space for another input size."""
 
     @abstractmethod
     def pieces(self, arch: Architecture) -> tuple[Placed, ...]:
@@ -240,12 +132,22 @@ class DesignSpace(ABC):
         """
 
     @abstractmethod
+    def fixed_parts(self) -> tuple[Placed, ...]:
+        """Return what stands in no slot: stem, first block, head, with every width they take."""
+
     def block_places(self) -> Mapping[Piece, tuple[BlockPlace, ...]]:
         """Return where every distinct piece of the live blocks stands, in the slots' order.
 
         Where a piece depends on widths that the slot does not fix (ResNet-50), each of its
         variants has the same place.
         """
+        found: dict[Piece, list[BlockPlace]] = {}
+        for slot in self.slots:
+            for block in self.choices(slot):
+                for piece, count in self._variants(slot, block):
+                    place = BlockPlace(slot=slot, block=block, count=count)
+                    found.setdefault(piece, []).append(place)
+        return {piece: tuple(places) for piece, places in found.items()}
 
     def block_totals(self, value: Callable[[Piece], float]) -> dict[tuple[Slot, str], float]:
         """Return a figure of every live block at every slot: the sum over what it is made of.
@@ -259,13 +161,10 @@ class DesignSpace(ABC):
                 found.setdefault((place.slot, place.block), []).append(place.count * one)
         return {key: sum(v) / (len(v) if self.factors else 1) for key, v in found.items()}
 
-    @abstractmethod
-    def fixed_parts(self) -> tuple[Placed, ...]:
-        """Return what stands in no slot: stem, first block, head, with every width they take."""
-
-    @abstractmethod
     def distinct_pieces(self) -> tuple[Piece, ...]:
         """Return every distinct piece of the space once: fixed parts, then live blocks."""
+        fixed = (part.piece for part in self.fixed_parts())
+        return tuple(dict.fromkeys((*fixed, *self.block_places())))
 
     def to_summary(self) -> dict[str, Any]:
         """Return what ``hwprof spaces`` shows, as plain data."""
@@ -289,3 +188,63 @@ class DesignSpace(ABC):
             "n_encodings": size.n_encodings,
             "n_distinct": size.n_distinct,
         }
+
+    def _variants(self, slot: Slot, block: str) -> tuple[tuple[Piece, int], ...]:
+        return self.block_pieces(slot, block)
+
+    def _moves(self, draft: Draft) -> list[list[Move]]:
+        """Return the legal moves of every group of decisions; one group a unit."""
+        return [self._unit_moves(unit, blocks) for unit, blocks in enumerate(draft.units)]
+
+    def _unit_moves(self, unit: int, blocks: tuple[str, ...]) -> list[Move]:
+        depth, moves = len(blocks), list[Move]()
+        if depth < self.max_depth[unit]:
+            places = [p for p in range(depth + 1) if self._fits(unit, blocks[p:], p + 1)]
+            if places:
+                moves.append(partial(self._add, unit, places))
+        if depth > self.min_depth[unit]:
+            places = [p for p in range(depth) if self._fits(unit, blocks[p + 1 :], p)]
+            if places:
+                moves.append(partial(self._remove, unit, places))
+        places = [p for p in range(depth) if len(self._choices[unit][p]) > 1]
+        if places:
+            moves.append(partial(self._swap, unit, places))
+        return moves
+
+    def _fits(self, unit: int, blocks: tuple[str, ...], first: int) -> bool:
+        choices = self._choices[unit]
+        return all(block in choices[first + i] for i, block in enumerate(blocks))
+
+    def _add(
+        self, unit: int, places: Sequence[int], draft: Draft, rng: np.random.Generator
+    ) -> None:
+        blocks, place = draft.units[unit], pick(places, rng)
+        block = pick(self._choices[unit][place], rng)
+        draft.units[unit] = (*blocks[:place], block, *blocks[place:])
+
+    def _remove(
+        self, unit: int, places: Sequence[int], draft: Draft, rng: np.random.Generator
+    ) -> None:
+        blocks, place = draft.units[unit], pick(places, rng)
+        draft.units[unit] = (*blocks[:place], *blocks[place + 1 :])
+
+    def _swap(
+        self, unit: int, places: Sequence[int], draft: Draft, rng: np.random.Generator
+    ) -> None:
+        blocks, place = draft.units[unit], pick(places, rng)
+        others = [b for b in self._choices[unit][place] if b != blocks[place]]
+        draft.units[unit] = (*blocks[:place], pick(others, rng), *blocks[place + 1 :])
+
+    @cached_property
+    def _bounds(self) -> NDArray[np.int64]:
+        """Number of levels of every draw of :meth:`sample`: depths, blocks, factors."""
+        import numpy as np
+
+        depths = [len(self.depths(unit)) for unit in range(self.n_units)]
+        blocks = [len(layer) for unit in self._choices for layer in unit]
+        return np.array([*depths, *blocks, *(len(levels) for levels in self._levels)])
+
+
+def pick(items: Sequence[T], rng: np.random.Generator) -> T:
+    """Return one of ``items``, each equally likely."""
+    return items[int(rng.integers(len(items)))]

@@ -10,8 +10,7 @@ import pytest
 
 from hwprof.errors import DataError, SpaceError
 from hwprof.estimate.design_matrix import DesignMatrix, Term, depth_probability, n_coefficients
-from hwprof.space import Architecture, Channels, Slot, get_space
-from hwprof.space.slotted import SlottedSpace
+from hwprof.space import Architecture, Channels, DesignSpace, Slot, get_space
 
 SPACES = [
     "mobile-mini",
@@ -23,15 +22,9 @@ SPACES = [
 ]
 
 
-def slotted(name: str) -> SlottedSpace:
-    space = get_space(name)
-    assert isinstance(space, SlottedSpace)
-    return space
-
-
-def tiny_space() -> SlottedSpace:
+def tiny_space() -> DesignSpace:
     """36 networks: unit 0 with depth 1 or 2 and two candidates, units 1 and 2 with fixed depth."""
-    base = slotted("mobile-mini")
+    base = get_space("mobile-mini")
     two = ("mbconv_k3_e3", "mbconv_k7_e6")
     alive = {
         Slot(0, 0): two,
@@ -42,9 +35,7 @@ def tiny_space() -> SlottedSpace:
     return base.restrict(alive, (2, 1, 1))
 
 
-def formula(
-    space: SlottedSpace, terms: dict[Term, float], mean: float, arch: Architecture
-) -> float:
+def formula(space: DesignSpace, terms: dict[Term, float], mean: float, arch: Architecture) -> float:
     """Evaluate the model of the module's docstring from the effects themselves."""
     total = mean
     blocks = space.blocks(arch)
@@ -85,7 +76,7 @@ def test_number_of_coefficients(name: str, expected: int) -> None:
 
 @pytest.mark.parametrize("name", SPACES)
 def test_rows_are_the_formula(name: str) -> None:
-    space = slotted(name)
+    space = get_space(name)
     design = DesignMatrix(space)
     rng = np.random.default_rng(0)
     coefficients = rng.standard_normal(design.n_coefficients)
@@ -159,7 +150,7 @@ def test_counts_are_numbers_of_networks() -> None:
 
 
 def test_a_dropped_block_is_refused_by_name() -> None:
-    base, design = slotted("mobile-mini"), DesignMatrix(tiny_space())
+    base, design = get_space("mobile-mini"), DesignMatrix(tiny_space())
     arch = base.assemble((("mbconv_k5_e3",), ("mbconv_k3_e3",), ("mbconv_k3_e3",)), ())
     with pytest.raises(SpaceError, match=r"mbconv_k5_e3 at u0\.l0"):
         design.rows(design.encode([arch]))

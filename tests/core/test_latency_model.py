@@ -23,7 +23,6 @@ from hwprof.estimate.latency_model_file import read_model, write_model
 from hwprof.measure.records import Fingerprint
 from hwprof.results import Sample
 from hwprof.space import Architecture, DesignSpace, Slot, get_space
-from hwprof.space.slotted import SlottedSpace
 
 HERE = Fingerprint(stable={"device": "cpu", "threads": 1})
 THERE = Fingerprint(stable={"device": "cpu", "threads": 4})
@@ -109,7 +108,6 @@ def test_networks_that_are_known_better_count_more() -> None:
 
 def test_constant_and_table_add_up_to_the_prediction() -> None:
     space = get_space("ofa-resnet50")
-    assert isinstance(space, SlottedSpace)
     model = AdditiveLatencyModel.fit(space, additive(space, draw(space, 300, 1), noise=1e-4))
     table, factors = model.table(), model.factor_table()
     for arch in draw(space, 20, 3):
@@ -208,7 +206,6 @@ def test_a_block_never_measured_is_refused_not_zero() -> None:
 
 def test_a_level_never_measured_has_no_expectation() -> None:
     space = get_space("ofa-resnet50")
-    assert isinstance(space, SlottedSpace)
     factor = space.factors[0]
     archs = [a for a in draw(space, 600, 1) if space.factor_levels(a)[0] != factor.levels[0]]
     model = AdditiveLatencyModel.fit(space, additive(space, archs, noise=1e-4), interactions=False)
@@ -236,9 +233,8 @@ def test_too_few_networks_raise() -> None:
         AdditiveLatencyModel.fit(space, additive(space, draw(space, 9, 0)))
 
 
-def small_model() -> tuple[SlottedSpace, AdditiveLatencyModel]:
+def small_model() -> tuple[DesignSpace, AdditiveLatencyModel]:
     base = get_space("mobile-mini")
-    assert isinstance(base, SlottedSpace)
     two, three = ("mbconv_k3_e3", "mbconv_k7_e6"), base.choices(Slot(1, 0))[:3]
     alive = {Slot(0, 0): two, Slot(0, 1): two, Slot(1, 0): three, Slot(2, 0): two}
     space = base.restrict(alive, (2, 1, 1))

@@ -21,7 +21,7 @@ from hwprof.space import (
     space_names,
     space_of,
 )
-from hwprof.space.space import Alive
+from hwprof.space.slotted import Alive
 
 NAMES = space_names()
 N = 60

@@ -116,7 +116,7 @@ def test_a_pass_takes_every_choice_once() -> None:
     passes = strategy.state_dict()["stage"]
     assert len(passes) == 3
     for archs in passes:
-        cells = [NB201.blocks(Architecture.from_json(a))[0] for a in archs]  # type: ignore[attr-defined]
+        cells = [NB201.blocks(Architecture.from_json(a))[0] for a in archs]
         for edge in zip(*cells, strict=True):
             assert sorted(edge) == sorted(NB201.choices(NB201.slots[0]))
 
