@@ -64,75 +64,58 @@ class Signs:
 
 def judge(signs: Signs) -> tuple[Verdict, tuple[str, ...]]:
     """Return the most serious verdict that applies, and the evidence for all that do."""
-    found = [*_throttled(signs), *_contaminated(signs), *_statistical(signs)]
-    verdict: Verdict = max((v for v, _ in found), key=VERDICTS.index, default="clean")
-    lines = [line for _, line in found] or [
-        (
-            f"±{signs.rel_half_width:.1%} by {signs.n_bursts} bursts of {signs.n_workers} workers "
-            f"(asked: ±{signs.target_rel:.1%})"
-        )
-    ]
-    return verdict, (*lines, *_remarks(signs))
+    found: list[tuple[Verdict, str]] = [("throttled", line) for line in _throttled(signs)]
+    found += [("contaminated", line) for line in _contaminated(signs)]
+    found += _statistical(signs)
+    if found:
+        verdict = max((v for v, _ in found), key=VERDICTS.index)
+        return verdict, (*(line for _, line in found), *_remarks(signs))
+    agreed = (
+        f"±{signs.rel_half_width:.1%} by {signs.n_bursts} bursts of {signs.n_workers} workers "
+        f"(asked: ±{signs.target_rel:.1%})"
+    )
+    return "clean", (agreed, *_remarks(signs))
 
 
-def _throttled(signs: Signs) -> Iterator[tuple[Verdict, str]]:
+def _throttled(signs: Signs) -> Iterator[str]:
     if signs.throttled_share > THROTTLED_SHARE:
         yield (
-            "throttled",
-            (
-                f"the device throttled its clock in {signs.throttled_share:.0%} of the bursts: let it "
-                "cool, improve cooling, or lock the clock lower"
-            ),
+            f"the device throttled its clock in {signs.throttled_share:.0%} of the bursts: let it "
+            "cool, improve cooling, or lock the clock lower"
         )
     if signs.over_quota_share > THROTTLED_SHARE:
         yield (
-            "throttled",
-            (
-                f"the CPU quota of this process's control group was spent in "
-                f"{signs.over_quota_share:.0%} of the bursts, so that it stood still: raise the quota "
-                "(docker --cpus, Kubernetes limits.cpu) or run nothing else in the container"
-            ),
+            f"the CPU quota of this process's control group was spent in "
+            f"{signs.over_quota_share:.0%} of the bursts, so that it stood still: raise the quota "
+            "(docker --cpus, Kubernetes limits.cpu) or run nothing else in the container"
         )
     if signs.full_clock_share < FULL_CLOCK_SHARE:
         yield (
-            "throttled",
-            (
-                f"only {signs.full_clock_share:.0%} of the bursts ran at the best clock seen in this "
-                "run: the processor was throttled or the host shares the core; let it cool or measure when "
-                "the host is quieter"
-            ),
+            f"only {signs.full_clock_share:.0%} of the bursts ran at the best clock seen in this "
+            "run: the processor was throttled or the host shares the core; let it cool or measure when "
+            "the host is quieter"
         )
 
 
-def _contaminated(signs: Signs) -> Iterator[tuple[Verdict, str]]:
+def _contaminated(signs: Signs) -> Iterator[str]:
     if signs.foreign_cores > FOREIGN_CORES_LIMIT:
         of_all = f" of {signs.n_cpus}" if signs.n_cpus else ""
         yield (
-            "contaminated",
-            (
-                f"other processes kept {signs.foreign_cores:.1f}{of_all} cores busy while this ran: "
-                "stop them or measure later"
-            ),
+            f"other processes kept {signs.foreign_cores:.1f}{of_all} cores busy while this ran: "
+            "stop them or measure later"
         )
     if signs.shared_device_share > 0.0:
         named = ", ".join(signs.foreign_processes[:MOST_NAMED])
         n_more = len(signs.foreign_processes) - MOST_NAMED
         more = f" and {n_more} more" if n_more > 0 else ""
         yield (
-            "contaminated",
-            (
-                f"another process was on the device in {signs.shared_device_share:.0%} of the "
-                f"bursts{': ' if named else ''}{named}{more}; end it, or measure when the device is "
-                "free"
-            ),
+            f"another process was on the device in {signs.shared_device_share:.0%} of the "
+            f"bursts{': ' if named else ''}{named}{more}; end it, or measure when the device is free"
         )
     if signs.steal_share > STEAL_LIMIT:
         yield (
-            "contaminated",
-            (
-                f"the hypervisor gave {signs.steal_share:.1%} of the CPU time to other machines: "
-                "measure at another time or on another instance, best with cores of its own"
-            ),
+            f"the hypervisor gave {signs.steal_share:.1%} of the CPU time to other machines: "
+            "measure at another time or on another instance, best with cores of its own"
         )
 
 
@@ -140,21 +123,16 @@ def _statistical(signs: Signs) -> Iterator[tuple[Verdict, str]]:
     if signs.is_drifting:
         yield "drifting", _drift_line(signs)
     if not signs.confirmed:
-        yield (
-            "unconfirmed",
-            (
-                "fewer than 3 bursts of 2 workers reached the floor: the machine may never have been "
-                f"undisturbed; {_longer(signs)}"
-            ),
+        line = (
+            "fewer than 3 bursts of 2 workers reached the floor: the machine may never have been "
+            f"undisturbed; {_longer(signs)}"
         )
+        yield "unconfirmed", line
     if signs.rel_half_width > signs.target_rel:
-        wide = (
-            f"the 95 % interval is ±{signs.rel_half_width:.1%}, asked was ±{signs.target_rel:.1%}"
-        )
-        if signs.rel_half_width_when_quiet > signs.target_rel:
-            yield "noisy", f"{wide}: {_longer(signs)}"
-        else:
-            yield "noisy", f"{wide}: {_apart(signs)}"
+        wide = f"±{signs.rel_half_width:.1%}, asked was ±{signs.target_rel:.1%}"
+        is_own = signs.rel_half_width_when_quiet > signs.target_rel
+        why = _longer(signs) if is_own else _apart(signs)
+        yield "noisy", f"the 95 % interval is {wide}: {why}"
 
 
 def _apart(signs: Signs) -> str:
