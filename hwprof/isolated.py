@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from hwprof.interval import Interval
 from hwprof.measure.floor import SESSION_SD
+from hwprof.measure.session_spread import session_name
 from hwprof.normal import NORMAL_975
 from hwprof.space.pieces import Piece, SkipPiece
 
@@ -86,7 +87,7 @@ def piece_levels(run: Run) -> dict[Piece, PieceLevel]:
         m.workload.piece: PieceLevel(
             level=Interval(m.level_s, *m.beside_ci95_s),
             session_sd=m.telemetry.get("session_sd", SESSION_SD),
-            session=min(m.telemetry.get("worker_levels_s", ()), default=""),
+            session=session_name(m.telemetry) or "",
         )
         for m in run.measurements()
         if m.workload.piece is not None

@@ -20,9 +20,9 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from hwprof.measure.floor import SESSION_SD, SLOW_MODE
 from hwprof.normal import NORMAL_975
@@ -37,6 +37,16 @@ memory that it shares with others."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
 LARGE_BYTES = 4 * 2**20
 """A model of so much does not fit into a core's own caches: it moves as networks do."""
+
+
+def session_name(telemetry: Mapping[str, Any]) -> str | None:
+    """Return what names a measurement's session among those of its run; None without workers.
+
+    It is the first of a group's workers, which has timed all of its members: one that took a dead
+    one's place has not.
+    """
+    workers = telemetry.get("worker_levels_s", ())
+    return min(workers, key=lambda label: (len(label), label), default=None)
 
 
 @dataclass(frozen=True, kw_only=True)

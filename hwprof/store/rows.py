@@ -6,9 +6,9 @@ import json
 import math
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
-from typing import Any, overload
+from typing import overload
 
 from hwprof.measure.floor import SESSION_SD, interval_s
 from hwprof.measure.records import (
@@ -19,7 +19,7 @@ from hwprof.measure.records import (
     Measurement,
     MeasurePlan,
 )
-from hwprof.measure.session_spread import LARGE_BYTES
+from hwprof.measure.session_spread import LARGE_BYTES, session_name
 from hwprof.normal import NORMAL_975
 from hwprof.results import Sample
 from hwprof.store.blobs import BURST_COLUMNS, burst_row, decode
@@ -234,7 +234,7 @@ def sample_from_row(row: sqlite3.Row, session_sd: float) -> Sample:
         latency_s=level_s,
         latency_se_s=0.5 * (high - low) / NORMAL_975,
         session_sd=session_sd,
-        session=_session(telemetry),
+        session=session_name(telemetry),
     )
 
 
@@ -243,12 +243,6 @@ def _check_level(row: sqlite3.Row) -> None:
     low, level, high = row["ci95_lo_s"], row["level_s"], row["ci95_hi_s"]
     if not 0.0 <= low <= level <= high or level == 0.0:
         raise ValueError(f"a level of {level} s in an interval from {low} to {high} s")
-
-
-def _session(telemetry: Mapping[str, Any]) -> str | None:
-    """Return the first of a group's workers, which has timed all of its members."""
-    workers = telemetry.get("worker_levels_s", ())
-    return min(workers, key=lambda label: (len(label), label), default=None)
 
 
 def session_sd_from_row(row: sqlite3.Row) -> float:

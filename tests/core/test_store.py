@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from hwprof.errors import IncompatibleRunError, StoreError
+from hwprof.isolated import piece_levels
 from hwprof.measure.records import (
     PRESETS,
     Burst,
@@ -24,6 +25,7 @@ from hwprof.measure.records import (
 )
 from hwprof.measure.session_spread import LARGE_BYTES
 from hwprof.space import Architecture
+from hwprof.space.pieces import SkipPiece
 from hwprof.store import ImportedBlock, ImportedNetwork, Run
 from hwprof.store.blobs import ENCODING, decode, encode
 from hwprof.workload import Workload
@@ -267,6 +269,17 @@ def test_networks_of_one_group_of_workers_share_a_session(path: Path) -> None:
             found = measurement(Workload.network(arch(f"net{i}")), (burst(0),))
             run.done(replace(found, telemetry={"worker_levels_s": workers}))
         assert [s.session for s in run.networks()] == ["w9", "w9", "w12"]
+
+
+def test_blocks_of_one_group_of_workers_share_a_session(path: Path) -> None:
+    """Also where the tenth worker took a dead one's place: w10 comes behind w8, not before it."""
+    groups = ({"w8": 1e-3, "w9": 1e-3}, {"w8": 1e-3, "w9": 1e-3, "w10": 1e-3})
+    with Run.create(path, "profile", REQUEST) as run:
+        for i, workers in enumerate(groups):
+            piece = SkipPiece(in_channels=8 + i, size_px=8)
+            found = measurement(Workload.block(piece, f"block {i}"), (burst(0),))
+            run.done(replace(found, telemetry={"worker_levels_s": workers}))
+        assert [one.session for one in piece_levels(run).values()] == ["w8", "w8"]
 
 
 def test_small_and_large_networks_know_their_own_sessions(path: Path) -> None:
