@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -150,6 +150,14 @@ class Workload:
             del data["path"]
         text = json.dumps(data, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def distinct(workloads: Iterable[Workload]) -> list[Workload]:
+    """Return the workloads once each, in order; of several with one key the first counts."""
+    found: dict[str, Workload] = {}
+    for workload in workloads:
+        found.setdefault(workload.key, workload)
+    return list(found.values())
 
 
 def model_files(model: str | Path) -> tuple[Path, ...]:

@@ -14,7 +14,6 @@ from hwprof.parts import (
     assemble,
     compare_parts,
     comparison,
-    distinct,
     is_same_machine,
     layout_s,
     prefix_costs,
@@ -27,7 +26,7 @@ from hwprof.parts.prefixes import PrefixCost
 from hwprof.parts.records import PartsResult
 from hwprof.progress import ProgressCallback
 from hwprof.space import Architecture
-from hwprof.workload import InputSpec
+from hwprof.workload import InputSpec, distinct
 
 MOST_REPEATS = 2
 """How often tracing and measuring are repeated where the machine changed between the two."""
@@ -91,7 +90,7 @@ def bench_parts(
     if cuts:  # a name that is not there is told before minutes are spent
         parts_up_to(written_nodes(whole), cuts)
     beside = comparison(whole) if isolated else None
-    alone = distinct(list(beside.alone.values())) if beside else []
+    alone = distinct(beside.alone.values()) if beside else []
     # First the trace: a device without one says so before minutes are spent.
     traces, *traces_alone = trace_workloads([whole, *alone], ref, plan, progress)
     workloads = [whole, *(beside.workloads if beside else ())]

@@ -33,7 +33,7 @@ from hwprof.measure.records import (
 from hwprof.measure.room import groups
 from hwprof.progress import Pace, Progress
 from hwprof.protocols import SessionHistory, Sink
-from hwprof.workload import Workload
+from hwprof.workload import Workload, distinct
 
 QUIET_WINDOW_S = 0.5
 
@@ -74,9 +74,9 @@ def measure(
             while others keep the CPUs busy.
         PlanError: the machine grants fewer cores than threads are asked for.
     """
-    distinct = list({w.key: w for w in reversed(workloads)}.values())[::-1]
+    asked = distinct(workloads)
     known = dict(earlier or {})
-    report = _Reporter(len(distinct), plan, progress)
+    report = _Reporter(len(asked), plan, progress)
     before = [b for bursts in known.values() for b in bursts] + [b for _, b in references]
     campaign = Campaign(
         ref=device,
@@ -90,15 +90,15 @@ def measure(
     )
     next_worker = _first_free_number({*taken, *(b.worker for b in before)})
     is_fit = False
-    refused = {w.key: why for w in distinct if (why := refusal(device, w)) is not None}
+    refused = {w.key: why for w in asked if (why := refusal(device, w)) is not None}
     for failure in refused.values():
         if sink is not None:
             sink.failed(failure)
         report.finished(failure)
         yield failure
-    if not (distinct := [w for w in distinct if w.key not in refused]):
+    if not (asked := [w for w in asked if w.key not in refused]):
         return
-    for turn in turns(groups(distinct, device, plan), plan.sessions):
+    for turn in turns(groups(asked, device, plan), plan.sessions):
         looks, is_last = plan.looks_in(turn.session), turn.session == plan.sessions - 1
         members = [
             w

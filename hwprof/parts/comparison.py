@@ -8,7 +8,7 @@ are optional have. The three need not agree, and where they do not is worth know
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from hwprof.errors import PlanError
@@ -18,7 +18,7 @@ from hwprof.parts.records import PartsResult, PartTime
 from hwprof.space import Architecture, DesignSpace, Slot, space_of
 from hwprof.space.architecture import SKIP
 from hwprof.space.pieces import SkipPiece
-from hwprof.workload import Workload
+from hwprof.workload import Workload, distinct
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,13 +30,8 @@ class Comparison:
 
     @property
     def workloads(self) -> list[Workload]:
-        """Everything there is to time, once each."""
+        """Everything there is to time, once each: equal blocks stand in several places."""
         return distinct([*self.alone.values(), *self.without.values()])
-
-
-def distinct(workloads: Sequence[Workload]) -> list[Workload]:
-    """Return the workloads once each, in order: equal blocks stand in several places."""
-    return list({w.key: w for w in reversed(workloads)}.values())[::-1]
 
 
 def comparison(network: Workload) -> Comparison:

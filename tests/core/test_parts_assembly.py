@@ -13,7 +13,7 @@ from onnx import helper
 from hwprof.errors import PlanError
 from hwprof.graph import network_graph
 from hwprof.measure.records import Measurement
-from hwprof.parts import comparison, distinct
+from hwprof.parts import comparison
 from hwprof.parts.assembly import assemble, is_same_machine, join_parts, layout_s
 from hwprof.parts.comparison import compare_parts, difference, without
 from hwprof.parts.grouping import group_operators, part_times
@@ -21,7 +21,7 @@ from hwprof.parts.records import PartsResult
 from hwprof.parts.tracing import fastest
 from hwprof.protocols import OpTrace
 from hwprof.space import Slot, get_space
-from hwprof.workload import Workload
+from hwprof.workload import Workload, distinct
 from tests.core.operators import chain, onnx_file, op, trace
 from tests.made import measurement
 

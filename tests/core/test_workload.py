@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from hwprof.errors import ModelError
-from hwprof.workload import _CHUNK_BYTES, Workload, model_files
+from hwprof.space.pieces import SkipPiece
+from hwprof.workload import _CHUNK_BYTES, Workload, distinct, model_files
 
 
 def external(path: Path, *weights: str, doc: str = "") -> Path:
@@ -78,3 +80,8 @@ def test_onnx_itself_writes_what_is_read(tmp_path: Path) -> None:
     assert model_files(path) == (path, tmp_path / "net.onnx.data")
     onnx.save(onnx.load(str(path)), str(tmp_path / "one.onnx"))
     assert model_files(tmp_path / "one.onnx") == (tmp_path / "one.onnx",)
+
+
+def test_workloads_once_each_keep_their_order_and_the_first_of_a_key() -> None:
+    a, b = (Workload.block(SkipPiece(in_channels=n, size_px=8), f"skip {n}") for n in (8, 16))
+    assert distinct([a, b, replace(a, label="again")]) == [a, b]
