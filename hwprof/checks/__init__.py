@@ -1,6 +1,6 @@
 """Golden checks: is this machine fit for measuring, and does the engine tell the truth here?"""
 
-from hwprof.checks.records import CheckResult, SelftestResult
-from hwprof.checks.runner import CHECKS, QUICK, selftest
+from hwprof.checks.records import SelftestResult
+from hwprof.checks.runner import QUICK, selftest
 
-__all__ = ["CHECKS", "QUICK", "CheckResult", "SelftestResult", "selftest"]
+__all__ = ["QUICK", "SelftestResult", "selftest"]

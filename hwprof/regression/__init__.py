@@ -4,7 +4,3 @@ Models and environments are measured side by side (:mod:`hwprof.regression.side_
 judged in pairs; stored measurements by how far they move from session to session
 (:mod:`hwprof.regression.stored`).
 """
-
-from hwprof.regression.records import CompareResult, Comparison, Tail
-
-__all__ = ["CompareResult", "Comparison", "Tail"]

@@ -10,8 +10,6 @@ from hwprof.space.nasbench201 import CellSpace
 from hwprof.space.pieces import Piece, Placed, make_divisible, piece_kind
 from hwprof.space.reading import (
     get_space,
-    load_reduced,
-    load_space_file,
     reduced_space,
     reduction_from_yaml,
     reduction_to_yaml,
@@ -38,8 +36,6 @@ __all__ = [
     "UnitLayout",
     "block_family",
     "get_space",
-    "load_reduced",
-    "load_space_file",
     "make_divisible",
     "network_id",
     "piece_from_json",

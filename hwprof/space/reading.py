@@ -69,7 +69,7 @@ def reduction_to_yaml(reduction: Reduction) -> str:
 def reduction_from_yaml(text: str) -> Reduction:
     """Read the text of a ``reduced.yaml``, evidence included.
 
-    Only the form is checked; whether the blocks are the space's is asked by :func:`load_reduced`.
+    Only the form is checked; whether the blocks are the space's is asked by :func:`reduced_space`.
 
     Raises:
         FormatVersionError: another version of the format.
@@ -116,16 +116,6 @@ def reduced_space(reduction: Reduction) -> DesignSpace:
     return base.restrict(reduction.alive, reduction.max_depth)
 
 
-def load_reduced(path: str | Path) -> DesignSpace:
-    """Return the design space of a ``reduced.yaml``.
-
-    Raises:
-        FormatVersionError: another version of the format.
-        SpaceError: the file cannot be read, is damaged, or does not fit its space.
-    """
-    return _reduced_of(path, read_space_file(path)[0])
-
-
 def load_space_file(path: str | Path) -> DesignSpace:
     """Return the space of a ``.yaml`` file: one of the user's own, or a reduced one.
 
@@ -136,10 +126,6 @@ def load_space_file(path: str | Path) -> DesignSpace:
     text, data = read_space_file(path)
     if KEY in data:
         return load_own_space(Path(path), data, text)
-    return _reduced_of(path, text)
-
-
-def _reduced_of(path: str | Path, text: str) -> DesignSpace:
     try:
         return reduced_space(reduction_from_yaml(text))
     except (FormatVersionError, SpaceError) as error:

@@ -5,8 +5,7 @@ workloads, bursts with every raw sample, measurements, failures, imported latenc
 only ever added.
 """
 
-from hwprof.store.folder import RUN_FORMAT
 from hwprof.store.records import ImportedBlock, ImportedNetwork
 from hwprof.store.run import Run
 
-__all__ = ["RUN_FORMAT", "ImportedBlock", "ImportedNetwork", "Run"]
+__all__ = ["ImportedBlock", "ImportedNetwork", "Run"]

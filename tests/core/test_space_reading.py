@@ -18,8 +18,8 @@ from hwprof.space import (
     Channels,
     Slot,
     get_space,
-    load_reduced,
     read_architecture,
+    reduced_space,
     reduction_from_yaml,
     reduction_to_yaml,
     space_names,
@@ -254,7 +254,7 @@ def test_reduction_survives_the_file(tmp_path: Path) -> None:
     file = tmp_path / "reduced.yaml"
     file.write_text(text)
     space = get_space(str(file))
-    assert space == load_reduced(file)
+    assert space == reduced_space(written)
     assert (space.name, space.max_depth, space.is_reduced) == ("mobile-mini", (2, 2, 2), True)
     assert dict(space.alive) == dict(written.alive)
     assert get_space(str(file), 64).resolution_px == 64
@@ -289,7 +289,7 @@ def test_every_reduction_of_every_space_can_be_written(tmp_path: Path) -> None:
             )
         )
         file.write_text(text)
-        assert load_reduced(file) == space.restrict(alive)
+        assert get_space(str(file)) == space.restrict(alive)
 
 
 def write(path: Path, **fields: object) -> Path:
@@ -326,7 +326,7 @@ def test_reduced_spaces_that_do_not_fit(
 ) -> None:
     file = write(tmp_path / "reduced.yaml", **fields)
     with pytest.raises(SpaceError, match=message) as raised:
-        load_reduced(file)
+        get_space(str(file))
     assert str(raised.value).startswith(str(file))
     assert "\n" not in str(raised.value)
 
@@ -345,7 +345,7 @@ def test_damaged_yaml(tmp_path: Path, text: str) -> None:
     file = tmp_path / "reduced.yaml"
     file.write_text(text)
     with pytest.raises(SpaceError) as raised:
-        load_reduced(file)
+        get_space(str(file))
     assert str(raised.value).startswith(str(file))
     assert "\n" not in str(raised.value)
     assert "hwprof reduce" in str(raised.value)
