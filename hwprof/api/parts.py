@@ -10,20 +10,12 @@ from hwprof.api.models import as_workload, check_inputs, raise_failure, require_
 from hwprof.api.tables import Table
 from hwprof.errors import PlanError
 from hwprof.measure.records import Cache, DeviceOptions, Precision, plan_for
-from hwprof.parts import (
-    assemble,
-    compare_parts,
-    comparison,
-    is_same_machine,
-    layout_s,
-    prefix_costs,
-    prefixes,
-    trace_workloads,
-)
-from hwprof.parts.assembly import written_nodes
+from hwprof.parts.assembly import assemble, is_same_machine, layout_s, written_nodes
+from hwprof.parts.comparison import compare_parts, comparison
 from hwprof.parts.cuts import parts_up_to
-from hwprof.parts.prefixes import PrefixCost
+from hwprof.parts.prefixes import PrefixCost, prefix_costs, prefixes
 from hwprof.parts.records import PartsResult
+from hwprof.parts.tracing import trace_workloads
 from hwprof.progress import ProgressCallback
 from hwprof.space import Architecture
 from hwprof.workload import InputSpec, distinct

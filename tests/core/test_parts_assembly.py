@@ -13,9 +13,8 @@ from onnx import helper
 from hwprof.errors import PlanError
 from hwprof.graph import network_graph
 from hwprof.measure.records import Measurement
-from hwprof.parts import comparison
 from hwprof.parts.assembly import assemble, is_same_machine, join_parts, layout_s
-from hwprof.parts.comparison import compare_parts, difference, without
+from hwprof.parts.comparison import compare_parts, comparison, difference, without
 from hwprof.parts.grouping import group_operators, part_times
 from hwprof.parts.records import PartsResult
 from hwprof.parts.tracing import fastest

@@ -10,7 +10,7 @@ import pytest
 import hwprof
 from hwprof.errors import PlanError
 from hwprof.graph import network_graph, piece_graph
-from hwprof.parts import prefixes
+from hwprof.parts.prefixes import prefixes
 from hwprof.space import get_space, space_names
 from hwprof.space.lookup import piece_from_json
 from hwprof.space.pieces import SkipPiece
