@@ -12,7 +12,7 @@ from hwprof.checks.rig import Rig
 from hwprof.checks.workloads import BLOCK, IDENTITY, network, parts
 from hwprof.measure.floor import worker_floors_s
 from hwprof.measure.level import LONG_CALL_S, samples_s
-from hwprof.measure.records import Burst, MeasurePlan, plan_for
+from hwprof.measure.records import Burst, plan_for
 from hwprof.units import format_seconds
 
 DISPATCH = CheckSpec(
@@ -84,7 +84,7 @@ def dispatch(rig: Rig, seed: int = 0) -> CheckResult:
         CannotCheckError: the device does not take it.
         MeasurementError: it fails there.
     """
-    found = rig.measure([IDENTITY], _seeded(plan_for("quick"), seed))[IDENTITY.label]
+    found = rig.measure([IDENTITY], plan_for("quick", seed=seed))[IDENTITY.label]
     value_us = 1e6 * found.level_s
     return DISPATCH.result(value_us, f"a model that does nothing takes {value_us:.1f} µs a call")
 
@@ -98,7 +98,7 @@ def plain_loop(rig: Rig, seed: int = 0) -> CheckResult:
     """
     wall = samples_s(rig.plain_loop(BLOCK, LOOP_S))
     p10_s, mean_s = float(np.quantile(wall, 0.1)), float(wall.mean())
-    level_s = rig.measure([BLOCK], _seeded(plan_for("standard"), seed))[BLOCK.label].level_s
+    level_s = rig.measure([BLOCK], plan_for("standard", seed=seed))[BLOCK.label].level_s
     return PLAIN_LOOP.result(
         100 * abs(level_s / p10_s - 1),
         f"level {format_seconds(level_s)}; a plain loop's p10 is {format_seconds(p10_s)}, its "
@@ -116,7 +116,7 @@ def foreign_load(rig: Rig, seed: int = 0) -> CheckResult:
         MeasurementError: one fails there.
     """
     workloads = [BLOCK, network()]
-    plan = _seeded(_FIVE_WORKERS, seed)
+    plan = replace(_FIVE_WORKERS, seed=seed)
     quiet = rig.measure(workloads, plan)
     with rig.foreign_load():
         loaded = rig.measure(workloads, plan)
@@ -141,7 +141,7 @@ def parked_workers(rig: Rig, seed: int = 0) -> CheckResult:
         MeasurementError: the network fails with two threads.
     """
     workload = network()
-    plan = _seeded(replace(_FIVE_WORKERS, workers=2), seed)
+    plan = replace(_FIVE_WORKERS, workers=2, seed=seed)
     parked_s = rig.measure([workload], plan, threads=2)[workload.label].level_s
     alone_s = _floor_s(rig.plain_loop(workload, LOOP_S, threads=2))
     return PARKED.result(
@@ -159,7 +159,7 @@ def page_faults(rig: Rig, seed: int = 0) -> CheckResult:
         CannotCheckError: the device does not take the workloads.
         MeasurementError: one fails there.
     """
-    measured = rig.measure([BLOCK, network()], _seeded(_TWO_SESSIONS, seed))
+    measured = rig.measure([BLOCK, network()], replace(_TWO_SESSIONS, seed=seed))
     faults = {
         m.workload.label: float(m.telemetry["page_faults_per_call"]) for m in measured.values()
     }
@@ -182,8 +182,8 @@ def sum_of_parts(rig: Rig, seed: int = 0) -> CheckResult:
         raise CannotCheckError("parts add up with one thread only: use --threads 1")
     whole, pieces = network(), parts()
     workloads = [p.workload for p in pieces]
-    hot = rig.measure([whole, *workloads], _seeded(plan_for("quick"), seed))
-    cold = rig.measure(workloads, _seeded(_COLD, seed))
+    hot = rig.measure([whole, *workloads], plan_for("quick", seed=seed))
+    cold = rig.measure(workloads, replace(_COLD, seed=seed))
     network_s = hot[whole.label].level_s
     hot_s = math.fsum(p.count * hot[p.workload.label].level_s for p in pieces)
     cold_s = math.fsum(p.count * cold[p.workload.label].level_s for p in pieces)
@@ -208,7 +208,3 @@ def _floor_s(burst: Burst) -> float:
     n_bursts = wall_s.size // n_calls
     fastest_s = wall_s[: n_bursts * n_calls].reshape(n_bursts, n_calls).min(axis=1)
     return float(worker_floors_s(fastest_s))
-
-
-def _seeded(plan: MeasurePlan, seed: int) -> MeasurePlan:
-    return replace(plan, seed=seed)

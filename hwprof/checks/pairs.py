@@ -50,8 +50,8 @@ def same_against_same(rig: Rig, seed: int = 0) -> CheckResult:
         CannotCheckError: the device does not take the block, or several threads are asked for.
         MeasurementError: it fails there.
     """
-    ours = copies(BLOCK, N_SAME, "block", 1000)
-    theirs = copies(BLOCK, N_SAME, "same", 2000)
+    ours = copies(N_SAME, "block", 1000)
+    theirs = copies(N_SAME, "same", 2000)
     results = list(_compare(rig, ours, theirs, 0.0, seed))
     claims = [r for r in results if r.verdict in ("regressed", "improved")]
     shifts = np.array([r.shift for r in results])
@@ -72,8 +72,8 @@ def slowed_by_5pct(rig: Rig, seed: int = 0) -> CheckResult:
         MeasurementError: the block fails there.
     """
     level_s = rig.measure([BLOCK], plan_for("quick", seed=seed))[BLOCK.label].level_s
-    ours = copies(BLOCK, N_SLOWED, "block", 1000)
-    slowed = copies(BLOCK, N_SLOWED, "slowed", 3000)
+    ours = copies(N_SLOWED, "block", 1000)
+    slowed = copies(N_SLOWED, "slowed", 3000)
     results = list(_compare(rig, ours, slowed, SLOWDOWN * level_s, seed))
     n_found = sum(r.verdict == "regressed" for r in results)
     median_pct = 100 * float(np.median([r.shift for r in results]))

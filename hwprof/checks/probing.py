@@ -202,7 +202,13 @@ class _Lengthened(_Wrapped):
 
     def burst(self, duration_s: float, min_calls: int, cache: Cache) -> Burst:
         """Return calls that take ``delay_s`` longer than scripted."""
-        return _lengthened(self._inner.burst(duration_s, min_calls, cache), self._delay_s)
+        burst = self._inner.burst(duration_s, min_calls, cache)
+        added = round(self._delay_s * 1e9) * burst.calls_per_sample
+        return replace(
+            burst,
+            start_ns=burst.start_ns + added * np.arange(burst.n_samples, dtype=np.int64),
+            duration_ns=burst.duration_ns + added,
+        )
 
 
 class _PlainLoop(_Wrapped):
@@ -230,10 +236,3 @@ class _PlainLoop(_Wrapped):
             duration_ns=np.array(durations, dtype=np.int64),
             wait_ns=None,
         )
-
-
-def _lengthened(burst: Burst, delay_s: float) -> Burst:
-    """Return a scripted burst as if every call had taken ``delay_s`` longer."""
-    added = round(delay_s * 1e9) * burst.calls_per_sample
-    shifts = added * np.arange(burst.n_samples, dtype=np.int64)
-    return replace(burst, start_ns=burst.start_ns + shifts, duration_ns=burst.duration_ns + added)

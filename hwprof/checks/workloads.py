@@ -35,9 +35,9 @@ _NETWORK_BLOCK = "mbconv_k5_e3"
 _NETWORK_DEPTH = 2
 
 
-def copies(workload: Workload, n: int, label: str, first_seed: int) -> list[Workload]:
-    """Return ``n`` workloads that do the same work with other weights, as ``label i``."""
-    return [replace(workload, label=f"{label} {i}", seed=first_seed + i) for i in range(n)]
+def copies(n: int, label: str, first_seed: int) -> list[Workload]:
+    """Return ``n`` workloads that do the block's work with other weights, as ``label i``."""
+    return [replace(BLOCK, label=f"{label} {i}", seed=first_seed + i) for i in range(n)]
 
 
 def network() -> Workload:

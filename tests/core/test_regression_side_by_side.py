@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from hwprof.checks.workloads import BLOCK, copies
+from hwprof.checks.workloads import copies
 from hwprof.regression.gate import Gate
 from hwprof.regression.paired_verdicts import compare_pairs
 from hwprof.regression.side_by_side import Pair, PairFailed, PairTimed, side_by_side
 from tests.core.scripted import null
 
-BASE, NEW = copies(BLOCK, 2, "net", 0)
+BASE, NEW = copies(2, "net", 0)
 PAIR = Pair(label="net", base=BASE, new=NEW)
 
 pytestmark = pytest.mark.usefixtures("no_worker_is_left")
