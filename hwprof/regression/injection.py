@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any, Literal
@@ -29,7 +28,6 @@ from hwprof.regression.side_by_side import (
     PairFailed,
     PairTimed,
     Workers,
-    running_workers,
     side_by_side,
 )
 from hwprof.store.session_file import SessionFile
@@ -145,17 +143,6 @@ class Slowdown:
         return probing_ref(device, {_SLOWED: what})
 
 
-def shared_workers(device: DeviceRef, slowdown: Slowdown) -> AbstractContextManager[Workers]:
-    """Start workers on which several comparisons with the same slowdown come in turn.
-
-    Every comparison compiles both sides anew, from other weights; what it saves is the start.
-
-    Raises:
-        DeviceUnavailableError: the device cannot be opened.
-    """
-    return running_workers(slowdown.put_into(device))
-
-
 def run_trial(
     workload: Workload,
     device: DeviceRef,
@@ -174,7 +161,8 @@ def run_trial(
         slowdown: what makes the new side slower; nothing at size 0.
         seed: of weights, inputs and orders.
         cap_s: longest, start of the workers included.
-        workers: those of :func:`shared_workers` for this device and slowdown; fresh ones without.
+        workers: that run on the device with the slowdown put into it; fresh ones without. What they
+            save is their start: every comparison compiles both sides anew, from other weights.
         base_python: the base's workers run on this Python.
 
     Raises:

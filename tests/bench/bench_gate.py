@@ -60,9 +60,8 @@ from hwprof.regression.injection import (
     Trial,
     floor_s,
     run_trial,
-    shared_workers,
 )
-from hwprof.regression.side_by_side import CAP_S
+from hwprof.regression.side_by_side import CAP_S, running_workers
 from tests.bench import common, otherwork
 from tests.bench.common import Cell, Cells, Floats, Job
 from tests.bench.environments import environment, installed
@@ -114,7 +113,9 @@ def measured(study: Study, key: Mapping[str, Any], n: int) -> Cell:
     with ExitStack() as stack:
         beside = stack.enter_context(otherwork.competitor(key["load"]))
         watch = otherwork.Watch(beside)
-        workers = None if apart else stack.enter_context(shared_workers(study.ref, slowdown))
+        workers = None
+        if not apart:
+            workers = stack.enter_context(running_workers(slowdown.put_into(study.ref)))
         trials = [
             run_trial(
                 common.WORKLOADS[key["workload"]](),

@@ -21,9 +21,9 @@ from hwprof.regression.injection import (
     Slowdown,
     power_points,
     run_trial,
-    shared_workers,
     work_bytes,
 )
+from hwprof.regression.side_by_side import running_workers
 from hwprof.reports.check_text import power_text
 
 NULL = device_ref("null", DeviceOptions(script=json.dumps({"latency": {"base_s": 1e-4}})))
@@ -39,7 +39,7 @@ def test_a_delay_is_found_on_the_scripted_clock(size: float, verdict: str) -> No
 
 def test_comparisons_in_turn_share_workers_and_nothing_else() -> None:
     slowdown = Slowdown(kind="delay", size=0.03, level_s=1e-4)
-    with shared_workers(NULL, slowdown) as workers:
+    with running_workers(slowdown.put_into(NULL)) as workers:
         pids = {seat.worker.pid for seat in workers.seats if seat.worker is not None}
         trials = [
             run_trial(BLOCK, NULL, slowdown, seed=i, cap_s=600, workers=workers) for i in range(3)
