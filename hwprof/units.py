@@ -139,11 +139,9 @@ def format_count(count: float | None) -> str:
     if abs(count) >= 1e15:
         mantissa, _, exponent = f"{count:.2e}".partition("e")
         return f"{mantissa}×10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
-    for scale in reversed(_COUNTS):
-        value = count / scale.factor
-        if abs(value) < 999.5 or scale is _COUNTS[0]:
-            return f"{fixed(value, decimals_for(value))} {scale.unit}"
-    raise AssertionError("the largest unit takes every count")
+    scale = next((s for s in reversed(_COUNTS) if abs(count) < 999.5 * s.factor), _COUNTS[0])
+    value = count / scale.factor
+    return f"{fixed(value, decimals_for(value))} {scale.unit}"
 
 
 def format_bytes(count: int | None) -> str:

@@ -7,7 +7,6 @@ structure is taken.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hwprof.errors import ModelError
@@ -16,8 +15,6 @@ from hwprof.space.pieces import out_size
 
 if TYPE_CHECKING:
     from torch import fx, nn
-
-Modules = Mapping[str, "nn.Module"]
 
 
 def emit_module(builder: GraphBuilder, module: nn.Module, x: str) -> str:

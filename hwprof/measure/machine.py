@@ -1,4 +1,4 @@
-"""Facts about the host, and how busy others keep it.
+"""Facts about the host.
 
 Everything is read from files that need no privilege. What a system does not tell is None,
 never a guess.

@@ -33,9 +33,8 @@ class MemoryMeter:
         """Begin with a workload: give freed memory back, and forget the highest size so far."""
         _give_back_freed_memory()
         self._before = None
-        with suppress(
-            OSError
-        ):  # a system that cannot forget: nothing can be told, and None says so
+        # Of a system that cannot forget nothing can be told, and None says so.
+        with suppress(OSError):
             (self._proc / "clear_refs").write_text(_RESET_PEAK)
             self._before = bytes_in(self._status, "VmRSS")
 

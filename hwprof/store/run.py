@@ -152,7 +152,7 @@ class Run(Reading):
 
     @property
     def kind(self) -> str:
-        """``profile``, ``import`` or ``finalists``."""
+        """Which command made it, as a rule by its name: ``profile``, ``import``, ``adapt``."""
         return self._description.kind
 
     @property
