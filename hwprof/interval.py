@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+NORMAL_975 = 1.959963984540054
+"""97.5 % quantile of the normal distribution: standard deviations that a 95 % interval reaches either
+way."""
+
 
 class Interval(NamedTuple):
     """A value with its 95 % interval, all in one unit."""

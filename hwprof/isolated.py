@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from hwprof.interval import Interval
+from hwprof.interval import NORMAL_975, Interval
 from hwprof.measure.floor import SESSION_SD
 from hwprof.measure.session_spread import session_name
-from hwprof.normal import NORMAL_975
 from hwprof.space.pieces import Piece, SkipPiece
 
 if TYPE_CHECKING:

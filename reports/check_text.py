@@ -10,8 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from hwprof.interval import NORMAL_975
 from hwprof.measure.session_spread import FEW_SESSIONS
-from hwprof.normal import NORMAL_975
 
 _STATES: Mapping[bool | None, tuple[str, str]] = {
     True: ("passed", "green"),

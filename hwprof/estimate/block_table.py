@@ -20,8 +20,7 @@ from hwprof.estimate.friendliness import fit_friendliness
 from hwprof.estimate.latency_model import AdditiveLatencyModel
 from hwprof.estimate.responses import Friendliness, Response
 from hwprof.importing.blocks import FREE_BLOCKS
-from hwprof.interval import Interval
-from hwprof.normal import NORMAL_975
+from hwprof.interval import NORMAL_975, Interval
 from hwprof.results import Sample
 
 if TYPE_CHECKING:

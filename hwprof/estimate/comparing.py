@@ -20,8 +20,7 @@ from hwprof.estimate.claims import FAMILY_ERROR, holm
 from hwprof.estimate.crossval import spearman
 from hwprof.estimate.least_squares import upper_p
 from hwprof.estimate.responses import Friendliness, Response
-from hwprof.interval import Interval
-from hwprof.normal import NORMAL_975
+from hwprof.interval import NORMAL_975, Interval
 from hwprof.results import Effect, Sample
 from hwprof.space import DesignSpace
 

@@ -12,7 +12,7 @@ import numpy as np
 from hwprof.errors import DataError, SpaceError
 from hwprof.estimate.design_matrix import DesignMatrix, Term, depth_probability
 from hwprof.estimate.responses import Friendliness, Response
-from hwprof.normal import NORMAL_975
+from hwprof.interval import NORMAL_975
 from hwprof.results import Metric
 
 if TYPE_CHECKING:

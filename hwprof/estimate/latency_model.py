@@ -26,8 +26,8 @@ from hwprof.estimate.least_squares import square_root, t_quantile
 from hwprof.estimate.level_tables import LevelTables
 from hwprof.estimate.pair_terms import PairTable
 from hwprof.estimate.session_levels import levels_of
+from hwprof.interval import NORMAL_975
 from hwprof.measure.records import Fingerprint
-from hwprof.normal import NORMAL_975
 from hwprof.results import Holdout, Sample
 from hwprof.space import Architecture, DesignSpace, Slot
 

@@ -26,7 +26,7 @@ from hwprof.estimate.design_matrix import n_coefficients
 from hwprof.estimate.favouring import presence
 from hwprof.estimate.latency_fit import OLS_RATIO
 from hwprof.estimate.latency_model import AdditiveLatencyModel
-from hwprof.normal import NORMAL_975
+from hwprof.interval import NORMAL_975
 from hwprof.units import format_seconds, format_share
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hwprof.normal import NORMAL_975
+from hwprof.interval import NORMAL_975
 
 Float64 = NDArray[np.float64]
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwprof.errors import MeasurementError
+from hwprof.interval import NORMAL_975
 from hwprof.measure.floor import (
     FLOOR,
     SESSION_SD,
@@ -32,7 +33,6 @@ from hwprof.measure.floor import (
     worker_floors_s,
 )
 from hwprof.measure.records import EXCLUDING_CAUSES, Burst, LabelledBurst
-from hwprof.normal import NORMAL_975
 
 Float64 = NDArray[np.float64]
 

@@ -24,8 +24,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from hwprof.interval import NORMAL_975
 from hwprof.measure.floor import SESSION_SD, SLOW_MODE
-from hwprof.normal import NORMAL_975
 
 PRIOR_SESSIONS = 2
 """How many sessions the protocol's constant weighs as much as."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import overload
 
+from hwprof.interval import NORMAL_975
 from hwprof.measure.floor import SESSION_SD, interval_s
 from hwprof.measure.records import (
     Failure,
@@ -20,7 +21,6 @@ from hwprof.measure.records import (
     MeasurePlan,
 )
 from hwprof.measure.session_spread import LARGE_BYTES, session_name
-from hwprof.normal import NORMAL_975
 from hwprof.results import Sample
 from hwprof.store.blobs import BURST_COLUMNS, burst_row, decode
 from hwprof.store.records import ImportedBlock, ImportedNetwork

@@ -40,9 +40,9 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from hwprof.interval import NORMAL_975
 from hwprof.measure.floor import SESSION_SD, interval_s
 from hwprof.measure.session_spread import FEW_SESSIONS
-from hwprof.normal import NORMAL_975
 from hwprof.protocols import SessionHistory
 from tests.bench import common, otherwork
 from tests.bench.common import Cell, Cells, Job
