@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hwprof.estimate import claims
+from hwprof.estimate.claims import holm
 from hwprof.measure.level import corrected_s, used_bursts
 from hwprof.measure.paired import (
     CONFIDENCE,
@@ -102,14 +102,14 @@ class Gate:
 
 def settle(gates: Sequence[Gate]) -> list[PairedVerdict]:
     """Return the verdicts of workloads that are judged together (Holm in either direction)."""
-    slower = holm([g.p_slower for g in gates])
-    faster = holm([g.p_faster for g in gates])
+    slower = rejected([g.p_slower for g in gates])
+    faster = rejected([g.p_faster for g in gates])
     return [g.verdict(slower=s, faster=f) for g, s, f in zip(gates, slower, faster, strict=True)]
 
 
-def holm(ps: Sequence[float]) -> list[bool]:
+def rejected(ps: Sequence[float]) -> list[bool]:
     """Return which hypotheses are rejected: Holm's step-down, family-wise rate 1 %."""
-    return [bool(p < SIGNIFICANCE) for p in claims.holm(ps)]
+    return [bool(p < SIGNIFICANCE) for p in holm(ps)]
 
 
 def tail_ratios(

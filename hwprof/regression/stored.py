@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from hwprof.measure.paired import SIGNIFICANCE
 from hwprof.measure.records import Measurement, differing
-from hwprof.regression.gate import holm
+from hwprof.regression.gate import rejected
 from hwprof.regression.moderation import moderated
 from hwprof.regression.records import Comparison, Method, Verdict
 
@@ -122,8 +122,8 @@ def compare_stored(
     asked = [_asked(ours.get(m), theirs.get(m)) for m in dict.fromkeys([*ours, *theirs])]
     questions = [q for q in asked if isinstance(q, _Question)]
     threshold = max(SMALLEST_STORED_SHIFT, threshold)
-    slower = holm([q.p_slower for q in questions])
-    faster = holm([q.p_faster for q in questions])
+    slower = rejected([q.p_slower for q in questions])
+    faster = rejected([q.p_faster for q in questions])
     limits = _limits(questions, threshold)
     judged = iter(
         _judged(q, limit, s, f, len(questions), threshold)

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from hwprof.measure.records import Burst, LabelledBurst
-from hwprof.regression.gate import LOOKS, SPENT, Gate, holm, settle, tail_ratios
+from hwprof.regression.gate import LOOKS, SPENT, Gate, rejected, settle, tail_ratios
 
 Float64 = NDArray[np.float64]
 
@@ -123,7 +123,7 @@ class TestGate:
 
 class TestHolm:
     @pytest.mark.parametrize(
-        ("ps", "rejected"),
+        ("ps", "expected"),
         [
             # 0.002 < 0.01/3, 0.004 < 0.01/2, 0.009 < 0.01: all.
             ([0.009, 0.002, 0.004], [True, True, True]),
@@ -133,8 +133,8 @@ class TestHolm:
             ([], []),
         ],
     )
-    def test_by_hand(self, ps: list[float], rejected: list[bool]) -> None:
-        assert holm(ps) == rejected
+    def test_by_hand(self, ps: list[float], expected: list[bool]) -> None:
+        assert rejected(ps) == expected
 
     def test_settle_judges_together(self) -> None:
         gates = [Gate() for _ in range(3)]
