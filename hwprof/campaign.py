@@ -138,14 +138,20 @@ def plan_differential(space: DesignSpace, seed: int) -> Campaign:
     """
     from hwprof.differential import differential_networks
 
-    networks = differential_networks(space, seed)
+    return campaign_of(space, seed, "differential", differential_networks(space, seed))
+
+
+def campaign_of(
+    space: DesignSpace, seed: int, design: str, networks: Sequence[Architecture]
+) -> Campaign:
+    """Return the campaign of these networks and of no block alone."""
     return Campaign(
         space=space,
         seed=seed,
-        design="differential",
+        design=design,
         n_networks=len(networks),
         isolated=(),
-        networks=tuple(Workload.network(a) for a in networks),
+        networks=tuple(Workload.network(arch) for arch in networks),
     )
 
 

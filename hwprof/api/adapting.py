@@ -13,7 +13,6 @@ from hwprof.measure.records import DeviceOptions, Precision, plan_for
 from hwprof.progress import ProgressCallback
 from hwprof.results import Holdout
 from hwprof.store import Run
-from hwprof.workload import Workload
 
 if TYPE_CHECKING:
     from hwprof.estimate.latency_model import AdditiveLatencyModel
@@ -101,7 +100,7 @@ def adapt(
     """
     import numpy as np
 
-    from hwprof.campaign import Campaign, run_campaign
+    from hwprof.campaign import campaign_of, run_campaign
     from hwprof.devices import device_ref
     from hwprof.estimate.latency_model_file import write_model
     from hwprof.estimate.run_analysis import ADAPTED_MODEL
@@ -114,14 +113,7 @@ def adapt(
     )
     plan = plan_for(preset, timeout_s=timeout_s, seed=seed)
     chosen = choose_networks(donors, networks, np.random.default_rng(seed))
-    campaign = Campaign(
-        space=donors.space,
-        seed=seed,
-        design="chosen",
-        n_networks=len(chosen),
-        isolated=(),
-        networks=tuple(Workload.network(arch) for arch in chosen),
-    )
+    campaign = campaign_of(donors.space, seed, "chosen", chosen)
     # Another number of networks is another choice of them, so none of it may grow.
     request = {**campaign.request(ref, plan), "chosen": [a.arch_id for a in chosen]}
     with Run.create_or_resume(Path(out), "adapt", request) as run:
