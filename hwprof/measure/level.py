@@ -263,7 +263,7 @@ def trend(series: Float64) -> Trend:
     ties = float((counts * (counts - 1) * (2 * counts + 5)).sum())
     variance = (n * (n - 1) * (2 * n + 5) - ties) / 18
     drift = math.expm1(float(np.median(differences / (j - i))) * (n - 1))
-    if variance <= 0 or score == 0:
+    if score == 0:
         return Trend(p=1.0, drift=drift)
     z = (abs(score) - 1) / math.sqrt(variance)
     return Trend(p=math.erfc(z / math.sqrt(2)), drift=drift)

@@ -182,10 +182,9 @@ def waits_inside(
     else:
         waits = np.diff(readings_ns)
         gaps = start_ns[1:] - (start_ns[:-1] + duration_ns[:-1])
-        if gaps.size:
-            excess = np.maximum(0, gaps - int(np.median(gaps)))
-            waits[:-1] -= excess
-            waits[1:] -= excess
+        excess = np.maximum(0, gaps - int(np.median(gaps)))
+        waits[:-1] -= excess
+        waits[1:] -= excess
     inside: NDArray[np.int64] = np.clip(waits, 0, duration_ns)
     return inside
 

@@ -153,6 +153,7 @@ CASES: list[tuple[str, int, NullRig, bool]] = [
     ("a loop 4 % slower", 7, NullRig(plain=script({"block*": 0.312e-3})), False),
     ("a level that stays", 8, NullRig(), True),
     ("a block that moves by 2.5 %", 8, NullRig(loaded=script({"block*": 0.3075e-3})), False),
+    ("a block faster by 2.5 %", 8, NullRig(loaded=script({"block*": 0.2925e-3})), False),
     ("a long call that moves by 2.5 %", 8, NullRig(loaded=script({"network": 10.25e-3})), True),
     ("a long call that moves by 4 %", 8, NullRig(loaded=script({"network": 10.4e-3})), False),
     ("parked workers that stand still", 9, NullRig(), True),
@@ -206,6 +207,25 @@ def test_a_plain_loops_floor_is_taken_as_a_levels() -> None:
     loop = Burst(start_ns=start_ns, duration_ns=duration_ns, wait_ns=None)
     assert np.quantile(duration_ns[1:], 0.1) == pytest.approx(10.81e6)
     assert levels._floor_s(loop) == pytest.approx(10e-3)
+
+
+@pytest.mark.parametrize(
+    ("calls_ms", "floor_ms"),
+    [
+        # Bursts of 25 ms: one in four holds the call in a hundred that is fast.
+        ([0.92, *[1.0] * 99] * 10, 0.92),
+        # Fewer calls than the least of a burst: the fastest of all.
+        ([1100.0, 1000.0, 1050.0], 1000.0),
+    ],
+)
+def test_a_plain_loop_is_cut_into_bursts(calls_ms: list[float], floor_ms: float) -> None:
+    duration_ns = np.array([5000.0, *calls_ms]) * 1e6
+    loop = Burst(
+        start_ns=np.cumsum(duration_ns).astype(np.int64),
+        duration_ns=duration_ns.astype(np.int64),
+        wait_ns=None,
+    )
+    assert levels._floor_s(loop) == pytest.approx(1e-3 * floor_ms)
 
 
 class Unable(NullRig):

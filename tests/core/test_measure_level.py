@@ -26,8 +26,8 @@ class TestBurstStatistic:
         assert level.burst_statistic_s(burst([1, 9, 7, 8]), 1) == pytest.approx(7e-6)
 
     def test_tenth_percentile_of_many(self) -> None:
-        # 0..10 without the first (999): p10 of 11 values 0..10 is 1 (linear interpolation).
-        values = [999, *range(100, 111)]
+        # 0..10 in any order without the first (999): p10 of them is 1 (linear interpolation).
+        values = [999, *range(110, 99, -1)]
         assert level.burst_statistic_s(burst(values), 1) == pytest.approx(101e-6)
 
     def test_wait_is_subtracted_for_one_thread_only(self) -> None:
@@ -43,6 +43,7 @@ class TestBurstStatistic:
         long = burst([5000, 7000, 5200, 5600], waits)
         # x = 5000, 5200, 5600 µs: their mean, since 2000 of 22800 µs (8.8 %) were waited.
         assert level.burst_statistic_s(long, 1) == pytest.approx((5000 + 5200 + 5600) / 3 * 1e-6)
+        assert level.burst_statistic_s(long, 2) == pytest.approx(5200e-6)
         little = burst([5000, 5100, 5200, 5600], [0.0, 100, 0, 0])
         assert level.burst_statistic_s(little, 1) == pytest.approx(5000e-6)
         short = burst([500, 700, 520, 560], [0.0, 200, 0, 0])
@@ -64,8 +65,14 @@ class TestBurstFloor:
         both = burst([10, 60, 70], [0, 52, 60])
         assert level.burst_floor_s(both, 1) == pytest.approx(8e-6)
 
+    def test_one_percent_of_waiting_is_no_disturbance(self) -> None:
+        # 1 of 100 µs is none, 2 of 60 are one: 99 counts, 58 does not.
+        timed = burst([10, 100, 60], [0, 1, 2])
+        assert level.burst_floor_s(timed, 1) == pytest.approx(99e-6)
+        assert level.estimate([labelled(timed)], 1).preempted_share == 0.5
+
     def test_with_several_threads_a_wait_says_nothing(self) -> None:
-        assert level.burst_floor_s(burst([10, 60, 70], [0, 52, 60]), 2) == pytest.approx(60e-6)
+        assert level.burst_floor_s(burst([10, 60, 70], [0, 52, 0]), 2) == pytest.approx(60e-6)
 
 
 class TestUsual:
@@ -96,14 +103,14 @@ class TestUsual:
 
 class TestLevel:
     def test_lower_tenth_of_bursts_then_lower_quartile_of_workers(self) -> None:
-        values = {"w0": (10, 11, 12, 13), "w1": (20, 20, 20, 20), "w2": (10, 10, 10, 10)}
+        values = {"w0": (10, 11, 12, 13), "w1": (20, 20, 20, 20), "w2": (10, 10, 10, 10, 10)}
         bursts = [flat(v, w, i) for w, row in values.items() for i, v in enumerate(row)]
         found = level.estimate(bursts, 1)
         # In w0 13 is over 10 % above 11, so W = 10.2 (a fifth of the way from 10 to 11), 20, 10;
         # their lower quartile (linear) is 10 + 0.5 · 0.2.
         assert found.worker_levels_s == pytest.approx({"w0": 10.2e-6, "w1": 20e-6, "w2": 10e-6})
         assert found.level_s == pytest.approx(10.1e-6)
-        assert found.slow_mode_share == pytest.approx(6 / 12)  # above 11.11: 12, 13, four 20s
+        assert found.slow_mode_share == pytest.approx(6 / 13)  # above 11.11: 12, 13, four 20s
 
     def test_bursts_of_a_round_are_one_reading_of_the_trend(self) -> None:
         # Three rounds, each slower by 10 %, of five workers: 15 bursts in order would be
@@ -115,6 +122,18 @@ class TestLevel:
         expected = math.erfc(27 / math.sqrt(8 * 7 * 21 / 18) / math.sqrt(2))
         assert level.estimate(more, 1).trend.p == pytest.approx(expected)
         assert level.estimate(more, 1).trend.is_drifting
+
+    def test_what_one_worker_sees_is_no_trend(self) -> None:
+        # One of three enters a slower mode half way: the median of the workers stays.
+        bursts = [
+            flat(13 if (w, i) > (1, 7) else 10, f"w{w}", i) for w in range(3) for i in range(16)
+        ]
+        assert level.estimate(bursts, 1).trend.p == 1.0
+
+    def test_workers_of_a_later_session_are_no_trend(self) -> None:
+        # Slower by 20 % for life, and timed behind the others: every worker is held to its own.
+        bursts = [flat(10 if i < 8 else 12, f"w{i // 8}", i) for i in range(16)]
+        assert level.estimate(bursts, 1).trend.p == 1.0
 
     def test_a_worker_without_a_burst_in_a_round_counts_by_its_others(self) -> None:
         bursts = [flat(10, "w0", 0), flat(10, "w0", 1), flat(12, "w1", 1)]
@@ -129,7 +148,9 @@ class TestLevel:
             ([1.0, 1.005, 1.009, 1.2], ["a", "a", "b", "b"], 1e-3, True),
             ([1.0, 1.005, 1.009, 1.2], ["a", "a", "a", "b"], 1e-3, False),  # one worker only
             ([1.0, 1.005, 1.02, 1.2], ["a", "b", "b", "b"], 1e-3, False),  # two bursts only
+            ([1.0, 1.005, 1.011, 0.9], ["a", "b", "b", "b"], 1e-3, False),  # 1 % either way
             ([1.0, 1.02, 1.029, 1.2], ["a", "b", "b", "b"], 5e-3, True),  # long calls: 3 %
+            ([1.0, 1.02, 1.031, 0.9], ["a", "b", "b", "b"], 5e-3, False),
         ],
     )
     def test_confirmed(
@@ -146,14 +167,15 @@ class TestLevel:
             flat(30, "w0", 1, "stolen"),
             flat(40, "w0", 1, "stolen"),
             flat(10, "w1", 0, "slow_clock", "foreign_load"),
+            flat(10, "w1", 1, "stolen"),
         ]
         used = level.used_bursts(bursts)
-        assert used == [bursts[2], bursts[4], bursts[5]]
+        assert used == [bursts[2], *bursts[4:]]
         assert level.estimate(bursts, 1).n_excluded == 2
 
     def test_no_burst_is_an_error_not_a_number(self) -> None:
         with pytest.raises(MeasurementError, match="no burst was timed"):
-            level.estimate([flat(5, "w0", -1, "first")], 1)
+            level.estimate([flat(5, "w0", -1, "first"), labelled(burst([5]))], 1)
 
     def test_rounds_done_counts_complete_rounds(self) -> None:
         bursts = [flat(5, w, i) for i in range(3) for w in ("w0", "w1")]
@@ -184,6 +206,13 @@ class TestOtherSessions:
         assert is_settled(moving, 0.01)
         assert not is_settled(moving, 0.005)
 
+    def test_measuring_does_not_end_unconfirmed_or_while_it_drifts(self) -> None:
+        found = estimate(self.BURSTS, 1)
+        rising = level.trend(0.01 * np.arange(10.0))
+        assert is_settled(found, 0.01)
+        assert not is_settled(replace(found, confirmed=False), 0.01)
+        assert not is_settled(replace(found, trend=rising), 0.01)
+
 
 class TestTrend:
     def test_monotone_series(self) -> None:
@@ -192,12 +221,26 @@ class TestTrend:
         assert found.p == pytest.approx(math.erfc(44 / math.sqrt(125) / math.sqrt(2)))
         assert found.drift == pytest.approx(math.expm1(0.09))
         assert found.is_drifting
+        falling = level.trend(-0.01 * np.arange(10.0))
+        assert falling.p == found.p
+        assert falling.drift == pytest.approx(math.expm1(-0.09))
+        assert falling.is_drifting
+
+    def test_equal_values_count_for_neither_direction(self) -> None:
+        # Four pairs of equals: S = 28 - 4, var = (8·7·21 - 4·2·1·9)/18 (Kendall's correction).
+        found = level.trend(np.repeat(0.01 * np.arange(4.0), 2))
+        z = 23 / math.sqrt((8 * 7 * 21 - 4 * 2 * 9) / 18)
+        assert found.p == pytest.approx(math.erfc(z / math.sqrt(2)))
+        # As many pairs rise as fall: S = 0.
+        assert level.trend(np.array([1.0, 2.0, 2.0, 1.0])).p == 1.0
 
     def test_small_drift_and_no_drift_are_steady(self) -> None:
         assert not level.trend(0.001 * np.arange(10.0)).is_drifting
         noise = np.random.default_rng(0).standard_normal(40) * 0.05
         assert not level.trend(noise).is_drifting
         assert level.trend(np.zeros(10)).p == 1.0
+        # Large, but of four points: S = 6, var = 4·3·13/18, p = 0.09.
+        assert not level.trend(0.1 * np.arange(4.0)).is_drifting
 
     def test_false_alarms_are_as_rare_as_stated(self) -> None:
         rng = np.random.default_rng(5)

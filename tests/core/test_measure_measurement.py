@@ -47,16 +47,20 @@ class TestMeasurement:
         assert measured.level_s == pytest.approx(5e-6)
 
     def test_tails_are_bounded_by_single_calls_alone(self) -> None:
-        def telemetry(k: int) -> dict[str, float | None]:
+        def telemetry(k: int, others: int) -> dict[str, float | None]:
             # 24 bursts of 4 samples without the first: enough for p90, too few for p99.
-            bursts = [labelled(burst([10, 10, 10, 10, 30], k=k), f"w{i % 3}", i) for i in range(24)]
+            calls = [10, 10, 10, 10, 30]
+            bursts = [
+                labelled(burst(calls, k=others if i else k), f"w{i % 3}", i) for i in range(24)
+            ]
             plan = plan_for("quick")
             found = measurement_from(WORKLOAD, plan, FINGERPRINT, bursts, LOADED, {})
             return dict(found.telemetry)
 
-        assert telemetry(1)["p90_bound_s"] == pytest.approx(30e-6)
-        assert telemetry(1)["p99_bound_s"] is None
-        assert telemetry(2)["p90_bound_s"] is None
+        assert telemetry(1, 1)["p90_bound_s"] == pytest.approx(30e-6)
+        assert telemetry(1, 1)["p99_bound_s"] is None
+        assert telemetry(1, 2)["p90_bound_s"] is None
+        assert telemetry(2, 1)["p90_bound_s"] is None
 
     def test_rebuilding_from_its_own_telemetry_changes_nothing(self) -> None:
         bursts = simulate(np.random.default_rng(3), 3, 8, worker_sd=0.002, slow_share=0.3)
@@ -67,6 +71,33 @@ class TestMeasurement:
             WORKLOAD, plan_for("quick"), FINGERPRINT, first.bursts, LOADED, first.telemetry
         )
         assert again.to_json() == first.to_json()
+
+    @pytest.mark.parametrize(
+        ("cause", "n", "verdict"),
+        [
+            ("throttled", 2, "clean"),  # 8 % of 24; 10 % are too much
+            ("throttled", 3, "throttled"),
+            ("over_quota", 2, "clean"),
+            ("over_quota", 3, "throttled"),
+            ("slow_clock", 18, "clean"),  # a quarter at full clock is enough
+            ("slow_clock", 19, "throttled"),
+            ("foreign_process", 1, "contaminated"),
+        ],
+    )
+    def test_shares_are_of_the_used_bursts(self, cause: str, n: int, verdict: str) -> None:
+        bursts = [
+            labelled(burst([100] * 5), f"w{i % 3}", i // 3, *[cause] * (i < n)) for i in range(24)
+        ]
+        measured = measurement_from(WORKLOAD, plan_for("quick"), FINGERPRINT, bursts, LOADED, {})
+        assert measured.verdict == verdict
+
+    def test_load_and_steal_are_means_over_the_used_bursts(self) -> None:
+        bursts = [labelled(burst([100] * 5), f"w{i % 3}", i // 3) for i in range(24)]
+        for i in range(6):
+            bursts[i] = replace(bursts[i], foreign_cores=1.0, steal_share=0.04)
+        measured = measurement_from(WORKLOAD, plan_for("quick"), FINGERPRINT, bursts, LOADED, {})
+        assert measured.telemetry["foreign_cores"] == pytest.approx(0.25)
+        assert measured.telemetry["steal_share"] == pytest.approx(0.01)
 
     def test_foreign_load_of_the_used_bursts_contaminates(self) -> None:
         bursts = simulate(np.random.default_rng(3), 3, 8, worker_sd=0.001, slow_share=0)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gc
+import resource
 import sys
+import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -104,3 +107,40 @@ def test_wait_is_there_on_linux_and_none_without_the_file(
     assert wait.shape == (3,)
     monkeypatch.setattr(timing, "_SCHEDSTAT", "/proc/no/such/file")
     assert timing.timed_burst(lambda: None, 0.0, 3).wait_ns is None
+
+
+def test_the_shortest_of_a_few_calls_chooses_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    readings_ns = iter([0, 900, 1000, 1500, 2000, 2700])
+    monkeypatch.setattr(time, "perf_counter_ns", lambda: next(readings_ns))
+    assert timing.estimate_call_s(lambda: None, 3) == pytest.approx(500e-9)
+
+
+def test_the_clock_probe_does_its_work() -> None:
+    # No core hashes 64 KiB in 10 µs, which were 6.5 GB/s.
+    assert timing.clock_probe_ns() > 10_000
+
+
+def test_counters_are_of_the_burst_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    usages = iter(
+        SimpleNamespace(ru_nivcsw=a, ru_minflt=b, ru_majflt=c)
+        for a, b, c in ((100, 1000, 10), (103, 1004, 11))
+    )
+    cpu_ns = iter([5_000, 8_000])
+    monkeypatch.setattr(resource, "getrusage", lambda who: next(usages))
+    monkeypatch.setattr(time, "process_time_ns", lambda: next(cpu_ns))
+    burst = timing.timed_burst(lambda: None, 0.0, 3)
+    assert (burst.involuntary_switches, burst.page_faults, burst.cpu_ns) == (3, 5, 3_000)
+
+
+@pytest.mark.parametrize(
+    ("last_level", "n_bytes"), [(2**12, 2**13), (None, 64 * 2**20), (2**30, 128 * 2**20)]
+)
+def test_a_flush_writes_over_twice_the_last_level_cache(
+    monkeypatch: pytest.MonkeyPatch, last_level: int | None, n_bytes: int
+) -> None:
+    monkeypatch.setattr(timing, "last_level_cache_bytes", lambda: last_level)
+    flush = timing.CacheFlusher()
+    assert flush.n_bytes == flush._buffer.nbytes == n_bytes
+    if n_bytes == 2**13:
+        flush()
+        assert flush._buffer.all()

@@ -127,6 +127,7 @@ def test_most_serious_wins_and_all_are_listed() -> None:
     [
         (None, "let the machine settle"),
         (0.03, "and the reference block by +3.0%: the machine was changing"),
+        (-0.03, "and the reference block by -3.0%: the machine was changing"),
         (0.0, "while the reference block shows no such trend"),
     ],
 )

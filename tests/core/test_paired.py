@@ -43,20 +43,22 @@ class TestWilcoxon:
         expected = stats.wilcoxon(d, alternative="greater", method="exact").pvalue
         assert paired.wilcoxon_p(d) == pytest.approx(expected, rel=1e-9)
 
-    @pytest.mark.parametrize("decimals", [1, 8])
-    def test_normal_as_scipy_with_and_without_ties(self, decimals: int) -> None:
-        d = np.round(np.random.default_rng(1).normal(0.2, 1.0, 120), decimals)
+    @pytest.mark.parametrize(("n", "decimals"), [(120, 1), (120, 8), (20, 0)])
+    def test_normal_as_scipy_of_many_and_of_ties(self, n: int, decimals: int) -> None:
+        d = np.round(np.random.default_rng(1).normal(0.2, 1.0, n), decimals)
         d = d[d != 0]
         expected = stats.wilcoxon(d, alternative="greater", method="approx", correction=True).pvalue
         assert paired.wilcoxon_p(d) == pytest.approx(expected, rel=1e-9)
 
 
 class TestStudent:
-    @pytest.mark.parametrize("seed", range(3))
-    def test_as_scipy(self, seed: int) -> None:
-        shifts = 0.01 + 0.02 * np.random.default_rng(seed).standard_normal(5)
-        expected = stats.ttest_1samp(shifts, 0.0, alternative="greater").pvalue
-        assert paired.student_p(shifts) == pytest.approx(float(expected), rel=1e-10)
+    @pytest.mark.parametrize("n", [2, 3, 5])
+    def test_as_scipy(self, n: int) -> None:
+        shifts = 0.01 + 0.02 * np.random.default_rng(n).standard_normal(n)
+        expected = stats.ttest_1samp(shifts, 0.0, alternative="greater")
+        assert paired.student_p(shifts) == pytest.approx(float(expected.pvalue), rel=1e-10)
+        both = stats.ttest_1samp(shifts, 0.0).confidence_interval(0.99)
+        assert paired.student_interval(shifts, 0.99) == pytest.approx((both.low, both.high))
 
     def test_without_spread_or_company(self) -> None:
         assert paired.student_p(np.array([0.01, 0.01, 0.01])) == 0.0
@@ -77,6 +79,9 @@ class TestStudent:
         # Student's t of 4 degrees of freedom at 0.995 is 4.6041: 1.4 ± 4.6041·1.517/√5 %.
         low, high = (math.log1p(v) for v in apart.shift_ci99)
         assert (low, high) == pytest.approx((0.014 - 0.03123, 0.014 + 0.03123), abs=1e-4)
+        back = paired.judge_pairs({seat: -v for seat, v in d.items()}, apart=True)
+        assert back.verdict == "inconclusive"
+        assert back.p_faster == pytest.approx(apart.p_slower)
 
     def test_processes_apart_are_equal_only_if_their_spread_allows_it(self) -> None:
         def steady(*shifts: float) -> dict[str, Float64]:
@@ -103,6 +108,8 @@ class TestShift:
         walsh = paired.walsh_averages(np.random.default_rng(3).standard_normal(24))
         assert paired.walsh_interval(walsh, 0.99) == (walsh[58], walsh[-59])
         assert paired.walsh_interval(walsh, 0.95) == (walsh[80], walsh[-81])
+        # n = 6: k = 10.5 − 1.95996·√22.75 = 1.15: all that six values span.
+        assert paired.walsh_interval(paired.walsh_averages(np.arange(6.0)), 0.95) == (0.0, 5.0)
 
     def test_too_few_pairs_bound_nothing(self) -> None:
         walsh = paired.walsh_averages(np.arange(5.0))
@@ -127,6 +134,7 @@ class TestGate:
             ([-0.05] * 5, "improved"),
             ([0.0] * 5, "equivalent"),
             ([0.0085] * 5, "equivalent"),  # slower beyond doubt, but by less than matters
+            ([-0.0085] * 5, "equivalent"),  # faster, likewise
             ([0.03, 0.03, 0.03, 0.03, -0.001], "regressed"),  # four of five workers agree
             ([0.09, 0.09, 0.09, -0.01, -0.01], "inconclusive"),  # three of five do not
             ([-0.3, -0.3, -0.3, -0.3, 0.02], "improved"),
@@ -146,6 +154,20 @@ class TestGate:
         assert paired.judge_pairs(found, delta=0.05).verdict == "equivalent"
         assert paired.judge_pairs(found, delta=0.0).verdict == "regressed"
         assert paired.judge_pairs(ratios(*[0.006] * 5), delta=0.0).verdict == "equivalent"
+
+    @pytest.mark.parametrize(("slower_by", "is_called"), [(1.051, True), (1.049, False)])
+    def test_the_threshold_of_a_speed_up_is_that_of_the_slowdown_back(
+        self, slower_by: float, is_called: bool
+    ) -> None:
+        there = paired.judge_pairs(ratios(*[math.log(slower_by)] * 5, sd=1e-4), delta=0.05)
+        back = paired.judge_pairs(ratios(*[-math.log(slower_by)] * 5, sd=1e-4), delta=0.05)
+        assert there.verdict == ("regressed" if is_called else "equivalent")
+        assert back.verdict == ("improved" if is_called else "equivalent")
+
+    @pytest.mark.parametrize("shift", [0.3, -0.3])
+    def test_what_chance_may_do_is_not_called(self, shift: float) -> None:
+        # Five pairs that agree: p is 1/32.
+        assert paired.judge_pairs(ratios(*[shift] * 5, rounds=1)).verdict == "inconclusive"
 
     def test_faster_mirrors_slower(self) -> None:
         there = ratios(0.011, 0.04, 0.02, 0.05, 0.03, sd=0.01)

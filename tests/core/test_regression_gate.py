@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from hwprof.measure.paired import judge_pairs
 from hwprof.measure.records import Burst, LabelledBurst
 from hwprof.regression.gate import LOOKS, SPENT, Gate, rejected, settle, tail_ratios
 
@@ -45,8 +46,24 @@ class TestGate:
         gate = Gate()
         gate.look_once({"seat 0": np.linspace(0.02, 0.03, 10)})
         assert gate.p_slower == pytest.approx(2**-10)
+        with pytest.raises(ValueError, match="looked at before"):
+            gate.look_once(ratios(0, 8))
         with pytest.raises(ValueError, match="all are spent"):
             gate.look(ratios(0, 8))
+
+    def test_the_interval_is_that_of_what_the_look_spends(self) -> None:
+        d = ratios(0.03, LOOKS[0])
+        first, only = Gate(), Gate()
+        first.look(d)
+        only.look_once(d)
+        assert first.latest is not None
+        assert only.latest is not None
+        assert first.latest.shift_ci99 == judge_pairs(d, confidence=0.999).shift_ci99
+        assert only.latest.shift_ci99 == judge_pairs(d, confidence=0.99).shift_ci99
+
+    def test_the_users_threshold_counts_above_one_percent(self) -> None:
+        assert Gate(delta=0.05).look(ratios(0.03, LOOKS[0])) == "equivalent"
+        assert Gate(delta=0.0).look(ratios(0.006, LOOKS[0])) == "equivalent"
 
     def test_more_than_its_looks_is_an_error(self) -> None:
         gate = Gate()
@@ -82,6 +99,14 @@ class TestGate:
         together.look_once(d)
         assert together.latest is not None
         assert together.latest.detectable < 0.02
+
+    def test_what_is_detectable_apart_lies_above_the_threshold(self) -> None:
+        # Two processes 0.02 % apart: Student's t of 1 degree is 31.8205 at 0.99 and 1.3764 at 0.8,
+        # so that the test asks for 0.33 %, and the threshold of 1 % for more.
+        gate = Gate(apart=True)
+        gate.look_once({"seat 0": np.full(8, 0.0001), "seat 1": np.full(8, -0.0001)})
+        assert gate.latest is not None
+        assert gate.latest.detectable == pytest.approx(0.01 + 1.3764 * 0.0001, rel=1e-4)
 
     def test_one_worker_apart_detects_nothing(self) -> None:
         gate = Gate(apart=True)
@@ -162,8 +187,11 @@ def test_tails_are_ratios_of_p90() -> None:
 
 
 def test_tails_need_ten_calls_in_the_usual_burst() -> None:
-    few = [burst(CALLS[:6], "seat 0", 0), burst(CALLS, "seat 0", 1), burst(CALLS[:6], "seat 0", 2)]
+    many = [burst(CALLS, "seat 0", 0), burst(CALLS[:1], "seat 0", 1), burst(CALLS, "seat 0", 2)]
+    few = [burst(CALLS[:6], "seat 0", 0), burst(10 * CALLS, "seat 0", 1)]
+    few.append(burst(CALLS[:6], "seat 0", 2))
     assert tail_ratios(few, few, threads=1) == {}
+    assert tail_ratios(many, many, threads=1)["seat 0"].tolist() == [0.0, 0.0]
     assert tail_ratios([], [], threads=1) == {}
 
 

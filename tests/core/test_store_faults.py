@@ -288,6 +288,14 @@ def test_a_damaged_row_is_one_line(tmp_path: Path, name: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_level_outside_its_interval_reaches_no_estimator(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    with Run.create(path, "profile", REQUEST) as run:
+        run.done(measurement(workload(), 1e-3, (1.1e-3, 1.2e-3), bursts=[burst(0)]))
+        with pytest.raises(StoreError, match="in an interval from"):
+            run.networks()
+
+
 def test_a_damaged_schema_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "run"
     Run.create(path, "profile", REQUEST).close()
