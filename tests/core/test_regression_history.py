@@ -63,7 +63,7 @@ def test_a_change_is_told_with_both_levels_and_when() -> None:
     assert found.note == ""
 
 
-@pytest.mark.parametrize(("moved", "is_machines"), [(1.02, True), (1.01, False)])
+@pytest.mark.parametrize(("moved", "is_machines"), [(1.02, True), (1.01, False), (0.98, True)])
 def test_a_change_of_the_reference_is_the_machines(moved: float, is_machines: bool) -> None:
     found = series(visits(CHANGED, [5e-4] * 8 + [5e-4 * moved] * 8))
     assert found.changes[0].is_machines == is_machines

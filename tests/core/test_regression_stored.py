@@ -125,6 +125,15 @@ class TestRule:
             assert row.verdict == "INCONCLUSIVE"
             assert "5 levels against 5 cannot reach p < 0.0033; compare fewer bench" in row.reason
 
+    def test_the_rate_is_shared_among_the_workloads_of_a_list(self) -> None:
+        # Student's t of 2 degrees of freedom at 1 - 0.005/2 is 14.089047; two workloads are too
+        # few to steady each other's σ.
+        limit = math.expm1(14.089047 * ERROR)
+        base, new = ([replace(s, match=m) for m in "ab"] for s in (BASE, stored(0.999 + limit)))
+        for row in compare_stored(base, new, 0.01):
+            assert row.verdict == "INCONCLUSIVE"
+            assert row.detectable == pytest.approx(limit + 0.84 * ERROR, rel=1e-6)
+
     def test_holm_over_a_suite(self) -> None:
         # Five against five gives p = 1/252 at best: enough alone, not among three.
         base = [replace(stored(1.0), label=str(i), match=str(i)) for i in range(3)]
@@ -219,3 +228,5 @@ class TestExitCode:
     def test_a_slower_tail_is_a_regression(self) -> None:
         tail = Tail(verdict="REGRESSED", shift=0.2, shift_ci99=(0.1, 0.3))
         assert CompareResult(rows=(row("EQUIVALENT", tail),)).exit_code() == 1
+        as_before = Tail(verdict="EQUIVALENT", shift=0.0, shift_ci99=(-0.1, 0.05))
+        assert CompareResult(rows=(row("EQUIVALENT", as_before),)).exit_code() == 0
