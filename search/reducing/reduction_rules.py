@@ -111,7 +111,7 @@ def depth_caps(evidence: Evidence, costly_blocks: list[Proposal]) -> list[Propos
         for u, w in evidence.last_layers.items()
         if evidence.space.max_depth[u] > evidence.space.min_depth[u]
     }
-    if accuracy is None or not units:
+    if accuracy is None:
         return []
     if _mean_saving(evidence, costly_blocks) >= COSTLY * evidence.mean_latency_s:
         return []
