@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -55,6 +57,17 @@ def test_a_strong_effect_is_claimed_first() -> None:
     assert value / sd > 5
     assert all(c.adjusted_p < 1e-4 for c in claims)
     assert any("(Holm); the surest: " in line for line in insights(found))
+
+
+def test_effects_without_noise_are_claims_where_they_are_not_zero() -> None:
+    found, _ = fitted(0, 2.0)
+    values = found.latency.values.copy()
+    values[[i for i, t in enumerate(DESIGN.terms) if t.unit == 1]] = 0.0
+    exact = replace(found.latency, values=values, covariance=0.0 * found.latency.covariance)
+    claims = slot_claims(replace(found, latency=exact))
+    assert {c.effect.unit for c in claims} == {0, 2}
+    assert len(claims) == 6  # two blocks at each of three slots
+    assert {c.adjusted_p for c in claims} == {0.0}
 
 
 def test_a_place_is_named_where_its_claim_stands(monkeypatch: pytest.MonkeyPatch) -> None:

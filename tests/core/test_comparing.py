@@ -94,8 +94,14 @@ def test_a_block_that_is_slow_here_and_fast_there_flips() -> None:
         (LARGE, "here", "there"),
         (SMALL, "there", "here"),
     }
+    assert len(compared.flips) == 2 + 2 * 4  # everywhere, and at each of four slots
     networks = next(c for c in compared.correlations if c.of == "networks")
     assert networks.n == len(here.samples)
+    failed = [replace(there.samples[0], latency_s=None), *there.samples[1:]]
+    for pair in ([here, replace(there, samples=failed)], [replace(there, samples=failed), here]):
+        both = next(c for c in compare_devices(pair).correlations if c.of == "networks")
+        assert both.n == len(here.samples) - 1
+        assert np.isfinite(both.spearman)
     of_blocks = next(c for c in compared.correlations if c.of == "block")
     assert of_blocks.spearman < -0.5
     assert of_blocks.n == 8
@@ -138,6 +144,11 @@ def test_differences_between_runs_are_named() -> None:
         compare_devices([here, replace(here, name="b", friendliness=other)])
     other = replace(here.friendliness, space=get_space("proxylessnas"))
     with pytest.raises(IncompatibleRunError, match=r"space is 'mobile-mini'.*'proxylessnas'"):
+        compare_devices([here, replace(here, name="b", friendliness=other)])
+    three = {Slot(1, 0): (SMALL, "mbconv_k5_e3", LARGE)}
+    alive = {**tiny_space().alive, **three}
+    other = replace(here.friendliness, space=get_space("mobile-mini").restrict(alive, (2, 1, 1)))
+    with pytest.raises(IncompatibleRunError, match=r"candidates at u1\.l0 is"):
         compare_devices([here, replace(here, name="b", friendliness=other)])
     with pytest.raises(PlanError, match="at least two"):
         compare_devices([here])

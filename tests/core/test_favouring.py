@@ -35,6 +35,7 @@ def test_the_law_is_that_of_the_method() -> None:
     assert share == pytest.approx(0.6)
     cells = get_space("nasbench201")
     assert acceptance(cells, cells.sample(np.random.default_rng(0))) == 1.0
+    assert presence(cells, cells.slots[0], favour_depth=True) == 1.0
 
 
 def test_networks_are_drawn_by_that_law() -> None:

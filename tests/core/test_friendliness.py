@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from hwprof.errors import DataError, SpaceError
 from hwprof.estimate.design_matrix import DesignMatrix, Term
@@ -137,18 +138,32 @@ def test_note10_effects_equal_the_exact_truth() -> None:
     np.testing.assert_allclose(whole, expected, atol=1.1e-3)
 
 
-def test_hc3_against_the_definition() -> None:
-    """MacKinnon and White 1985, with every matrix written out."""
-    rng = np.random.default_rng(0)
-    X = np.column_stack([np.ones(12), rng.standard_normal((12, 2))])
-    y = rng.standard_normal(12)
-    bread = np.linalg.inv(X.T @ X)
-    hat = X @ bread @ X.T
-    e = y - hat @ y
-    meat = sum(e[i] ** 2 / (1.0 - hat[i, i]) ** 2 * np.outer(X[i], X[i]) for i in range(12))
-    fit = ordinary_fit(X, y)
-    np.testing.assert_allclose(hc3_covariance(X, fit), bread @ meat @ bread, rtol=1e-10)
-    assert fit.residual_sd == pytest.approx(np.sqrt(e @ e / 9))
+def test_figures_of_a_fit_are_those_of_the_textbook() -> None:
+    """R², s² (XᵀX)⁻¹, and the F test of one regressor more (Tukey's single degree of freedom)."""
+    space = tiny_space()
+    design = DesignMatrix(space)
+    archs = draw(space, 40, 2)
+    X = design.rows(design.encode(archs))
+    rng = np.random.default_rng(5)
+    y = 10.0 + X[:, 1:] @ rng.normal(size=X.shape[1] - 1)
+    y = y + 0.02 * y**2 + rng.normal(0.0, 0.3, len(y))
+    found = fit_friendliness(space, make_samples(archs, y)).latency
+    predicted = X @ np.linalg.lstsq(X, y)[0]
+    more = np.column_stack([X, (predicted - predicted.mean()) ** 2])
+    curved = np.linalg.lstsq(more, y)[0]
+    left, left_curved = ((y - p) @ (y - p) for p in (predicted, more @ curved))
+    n, p = X.shape
+    total = (y - y.mean()) @ (y - y.mean())
+    assert found.r2 == pytest.approx(1.0 - left / total)
+    even = left / (n - p) * (design.expansion @ np.linalg.inv(X.T @ X) @ design.expansion.T)
+    np.testing.assert_allclose(found.even_covariance, even)
+    lack = found.lack_of_fit
+    assert lack is not None
+    assert lack.curvature == pytest.approx(curved[-1])
+    assert lack.r2_curved == pytest.approx(1.0 - left_curved / total)
+    ratio = (left - left_curved) / (left_curved / (n - p - 1))
+    assert lack.curvature_p == pytest.approx(stats.f.sf(ratio, 1, n - p - 1))
+    assert 1e-6 < lack.curvature_p < 0.5
 
 
 def test_intervals_cover_the_truth_under_uneven_noise() -> None:
@@ -222,6 +237,9 @@ def test_too_few_networks_raise() -> None:
     archs = draw(space, 7, 0)
     with pytest.raises(DataError, match="are needed"):
         fit_friendliness(space, make_samples(archs, np.arange(7.0)))
+    archs = draw(space, 40, 0)
+    with pytest.raises(DataError, match="1 values are not finite"):
+        fit_friendliness(space, make_samples(archs, [np.inf, *[1e-3] * 39]))
 
 
 def test_an_effect_resting_on_one_network_borrows_the_noise_of_the_others() -> None:

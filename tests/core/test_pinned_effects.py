@@ -41,6 +41,14 @@ def test_the_effects_follow_from_the_texts_pinned_means() -> None:
     np.testing.assert_allclose(found.values, truth, atol=1e-12)
     assert found.mean is not None
     assert found.mean.value == pytest.approx(0.04)
+    # With s² pooled over degrees of freedom: β is of nine means, each of two values, 8/9 of one
+    # less 1/9 of each other.
+    values[None] = np.array([0.03, 0.03, 0.05, 0.05])
+    even = pinned_response(design, PinnedValues(values=values)).even_covariance
+    n_pins = len(values) - 1
+    pooled = (n_pins * 2e-6 + 4e-4) / (n_pins + 3)
+    row = design.index[pins_of(design)[0].term]
+    assert even[row, row] == pytest.approx(pooled / 2 * 8 / 9)
 
 
 @pytest.mark.parametrize("name", ["ofa-mbv3-w1.2", "proxylessnas", "ofa-resnet50", "nasbench201"])
@@ -108,16 +116,19 @@ def by_hand() -> tuple[Pin, Pin, PinnedValues]:
     a, b = pin_at(design, 0, 0, block=1), pin_at(design, 1, 0, block=1)
     assert a.block == b.block
     values = {None: np.array([1.0, 3.0]), a: np.array([4.0, 6.0]), b: np.array([7.0, 11.0])}
+    values[pin_at(design, 2, 0, block=1)] = np.array([16.0, 16.0])
+    values[pin_at(design, 0, 0, block=2)] = np.array([100.0, 120.0])
     return a, b, PinnedValues(values=values)
 
 
 def test_equations_by_hand() -> None:
     a, b, values = by_hand()
     t = 12.706204736  # Student's t, one degree of freedom, 97.5 %
-    (response,) = values.block_responses().values()
-    assert response.value == pytest.approx((5.0 + 9.0) / 2)
-    # Variances of the two means: 2/2 and 8/2.
-    assert response.half_width == pytest.approx(t * ((1.0 + 4.0) / 4) ** 0.5)
+    response, other = values.block_responses().values()
+    assert response.value == pytest.approx((5.0 + 9.0 + 16.0) / 3)
+    # Variances of the three means: 2/2, 8/2 and none.
+    assert response.half_width == pytest.approx(t * ((1.0 + 4.0) / 9) ** 0.5)
+    assert (other.value, other.half_width) == pytest.approx((110.0, t * 10.0))
     effects = values.placement_effects()
     assert effects[a].value == pytest.approx(5.0 - 2.0)
     assert effects[b].value == pytest.approx(9.0 - 2.0)
@@ -125,6 +136,8 @@ def test_equations_by_hand() -> None:
     shifts = values.percentile_shifts(0.5, np.random.default_rng(0))
     assert shifts[a].value == 4.0 - 1.0
     assert shifts[b].value == 7.0 - 1.0
+    # Of two values the ⌈1.4⌉-th.
+    assert values.percentile_shifts(0.7, np.random.default_rng(0))[b].value == 11.0 - 3.0
 
 
 def test_a_quantile_is_not_a_rank_further_for_rounding() -> None:
@@ -188,6 +201,8 @@ def test_a_campaigns_networks_become_effects() -> None:
         assert effect.latency.lo < effect.latency.value < effect.latency.hi
     blocks = found.of_kind("block")
     assert all(e.n_networks == 30 for e in blocks)
+    assert all(e.n_networks == 9 * 30 for e in found.of_kind("network"))  # a slot each
+    assert all(e.n_networks == 2 * 6 * 30 for e in found.of_kind("depth"))  # two optional layers
     first = [e.latency.value for e in blocks if (e.unit, e.layer) == (0, 0) and e.latency]
     assert sum(first) == pytest.approx(0.0, abs=1e-12)
     said = insights(found)
