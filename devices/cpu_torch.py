@@ -165,6 +165,7 @@ class CpuTorchExecutable(HostExecutable):
 
         plain_ns, traced_ns = [], []
         totals_s: dict[str, float] = {}
+        runs: dict[str, int] = {}
         for _ in range(TRACE_ROUNDS):
             plain = timed_burst(self.call, TRACE_S, TRACE_CALLS)
             with profile(activities=[ProfilerActivity.CPU]) as profiler:
@@ -173,9 +174,15 @@ class CpuTorchExecutable(HostExecutable):
             traced_ns.append(traced.duration_ns)
             for row in profiler.key_averages():
                 totals_s[row.key] = totals_s.get(row.key, 0.0) + row.self_cpu_time_total * 1e-6
+                runs[row.key] = runs.get(row.key, 0) + row.count
         n_calls = sum(part.size for part in traced_ns)
         ops = tuple(
-            OpTime(name=name, op_type=name, time_s=total_s / n_calls)
+            OpTime(
+                name=name,
+                op_type=name,
+                time_s=total_s / n_calls,
+                count=max(round(runs[name] / n_calls), 1),
+            )
             for name, total_s in totals_s.items()
         )
         return OpTrace.adding_up(

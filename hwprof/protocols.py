@@ -71,6 +71,8 @@ class OpTime:
     """Tensors that it makes, where they are known: a fused operator keeps them, not its name."""
     members: tuple[str, ...] = ()
     """Operators of the written model that were fused into it, where the runtime names them."""
+    count: int = 1
+    """How many of its type a call runs, where the tracer sums them up."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -88,7 +88,7 @@ def part_times(trace: OpTrace, groups: Groups, blocks: Mapping[str, str]) -> tup
             kind=kind,
             traced_s=sum(op.time_s for op in ops),
             share=0.0,
-            n_ops=len(ops),
+            n_ops=sum(op.count for op in ops),
             op_types=tuple(dict.fromkeys(op.op_type for op in ops)),
             block=blocks.get(part) if kind == "block" else None,
         )

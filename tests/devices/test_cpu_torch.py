@@ -179,6 +179,17 @@ def test_trace_names_operators(module: str) -> None:
     assert trace.slowdown > 0
 
 
+def test_a_trace_says_how_often_an_operator_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "three_relus.py").write_text(
+        "from torch import nn\n\n\ndef net():\n    return nn.Sequential(nn.ReLU(), nn.ReLU(), nn.ReLU())\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    trace = compiled("three_relus:net", (InputSpec(name="x", shape=(1, 4)),)).trace()
+    assert {op.name: op.count for op in trace.ops}["aten::relu"] == 3
+
+
 @pytest.mark.parametrize("options", [{"precision": "fp16"}, {}])
 def test_refusals(options: dict[str, Any]) -> None:
     workload = Workload(role="model", label="m.onnx", path="/m.onnx")
