@@ -68,10 +68,15 @@ def predict(
         PlanError: options of a device without the device.
         SpaceError: a network is of another space, or holds a block that was never measured.
     """
+    from hwprof.estimate.design_matrix import DesignMatrix
+    from hwprof.estimate.run_analysis import run_space
+
     options = DeviceOptions(threads=threads, batch=batch, precision=precision)
     if device is None:
         refuse_idle_options(options, "--device")
     networks = _architectures(archs)
+    with Run.open(run) as opened:  # a network of another space is told before the model is fitted
+        DesignMatrix(run_space(opened)).encode(networks)
     model, _ = latency_model(run)
     if device is not None and not allow_other_device:
         require_same_device(model, device, options)

@@ -9,7 +9,7 @@ import pytest
 
 from hwprof import api
 from hwprof.campaign import sample_networks
-from hwprof.errors import PlanError
+from hwprof.errors import PlanError, SpaceError
 from hwprof.space import get_space
 
 
@@ -26,6 +26,16 @@ def test_no_interval_reaches_below_no_time_at_all(tmp_path: Path) -> None:
     for prediction in found:
         assert min(prediction.latency_s, 0.0) <= prediction.lo_s <= prediction.latency_s
         assert prediction.lo_s <= prediction.hi_s
+
+
+def test_a_network_that_is_not_predicted_is_told_before_the_model_is_fitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fitting takes minutes where a run holds hundreds of networks."""
+    run = imported(tmp_path, 0)
+    monkeypatch.setattr("hwprof.api.reducing.latency_model", lambda run: pytest.fail("fitted"))
+    with pytest.raises(SpaceError, match="expected mobile-mini at 32 px"):
+        api.predict(run, [get_space("nasbench201").sample(np.random.default_rng(0))])
 
 
 def imported(folder: Path, n_scored: int) -> Path:
