@@ -189,7 +189,9 @@ def effects(
 
 
 def predict(
-    run: Annotated[str, typer.Argument(help="Run folder of `hwprof profile` or `import`.")],
+    run: Annotated[
+        str, typer.Argument(help="Run folder of `hwprof profile`, `import` or `adapt`.")
+    ],
     archs: Annotated[
         list[str],
         typer.Argument(help="Networks: JSON files or names; or one CSV file with a column arch."),

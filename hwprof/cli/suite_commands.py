@@ -70,7 +70,7 @@ def compare(
             help="The commit whose baseline is meant: 4f2a91c, HEAD~1, a tag.",
         ),
     ] = None,
-    threshold: opt.Threshold = "1%",
+    threshold: opt.Threshold = "2%",
     allow: opt.Allow = None,
     markdown: opt.Markdown = None,
     junit: opt.Junit = None,

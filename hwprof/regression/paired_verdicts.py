@@ -156,7 +156,7 @@ def _tail(one: _Judged) -> Tail | None:
 def _reason(verdict: Verdict, one: _Judged) -> str:
     found, timed = one.gate.latest, one.timed
     assert found is not None
-    base = f"{found.n_pairs} pairs of bursts in {timed.rounds} rounds"
+    base = f"{found.n_pairs} pairs of bursts in {timed.rounds} round{'s' * (timed.rounds != 1)}"
     if verdict == "INCONCLUSIVE":
         quieter = "before the difference was clear: measure when the machine is quieter"
         if timed.capped:
