@@ -7,6 +7,7 @@ one. Neither is scaled to fit: what is left of the whole is told as time outside
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from contextlib import ExitStack
 from functools import partial
@@ -126,9 +127,16 @@ def trace_operators(torch: Any, plain: GpuTimer, launch: Launch) -> OpTrace:
     plain_s = plain.gpu_times_s(PROFILED_CALLS, hide=plain.is_graph)
     with profiler(torch) as profile:
         traced_s = eager.gpu_times_s(PROFILED_CALLS, hide=False)
+    events = profile.events()
+    runs = Counter(str(event.name) for event in events if getattr(event, "kernels", ()))
     ops = tuple(
-        OpTime(name=name, op_type=name, time_s=total_s / PROFILED_CALLS)
-        for name, total_s in kernel_times_s(profile.events()).items()
+        OpTime(
+            name=name,
+            op_type=name,
+            time_s=total_s / PROFILED_CALLS,
+            count=max(round(runs[name] / PROFILED_CALLS), 1),
+        )
+        for name, total_s in kernel_times_s(events).items()
     )
     if not ops:
         raise DeviceError(

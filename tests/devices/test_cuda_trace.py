@@ -11,7 +11,7 @@ import pytest
 
 from hwprof.campaign import plan_campaign
 from hwprof.devices.nvidia.cuda import CudaEagerAdapter
-from hwprof.devices.nvidia.cuda_trace import kernel_times_s
+from hwprof.devices.nvidia.cuda_trace import PROFILED_CALLS, kernel_times_s
 from hwprof.errors import DeviceError
 from hwprof.parts.assembly import written_nodes
 from hwprof.parts.grouping import group_operators
@@ -65,6 +65,25 @@ def test_a_profiler_that_sees_no_kernels_says_so() -> None:
     opened = adapter(kind=CudaEagerAdapter, replaced={"profiler": blind})
     with pytest.raises(DeviceError, match="no kernels"):
         opened.compile(block("mbconv"), PLAN).trace()
+
+
+def test_operators_are_counted_by_call() -> None:
+    """The profiler lists every run of an operator: two convolutions and a sum in each call."""
+    call = [
+        _event("aten::conv2d", (5.0,)),
+        _event("aten::conv2d", (3.0,)),
+        _event("aten::add", (1.0,)),
+    ]
+
+    @contextmanager
+    def profile(**_: object) -> Iterator[Any]:
+        yield SimpleNamespace(events=lambda: call * PROFILED_CALLS)
+
+    scripted = SimpleNamespace(profile=profile, ProfilerActivity=SimpleNamespace(CPU=0, CUDA=1))
+    opened = adapter(kind=CudaEagerAdapter, replaced={"profiler": scripted})
+    trace = opened.compile(block("mbconv"), PLAN).trace()
+    assert {op.name: op.count for op in trace.ops} == {"aten::conv2d": 2, "aten::add": 1}
+    assert [op.time_s for op in trace.ops] == pytest.approx([8e-6, 1e-6])
 
 
 def _event(name: str, kernels: tuple[float, ...] = (), parent: Any = None) -> Any:
