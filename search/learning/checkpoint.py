@@ -166,7 +166,9 @@ def save_checkpoint(
     whole = io.BytesIO()
     torch.save(content, whole)
     try:
-        write_whole(path, whole.getbuffer(), alone=True)  # :func:`only_writer`
+        # Given back: what still refers to it after an error would keep the memory from being freed.
+        with whole.getbuffer() as data:
+            write_whole(path, data, alone=True)  # :func:`only_writer`
     except OSError as error:
         raise _refused(path, error) from error
 
