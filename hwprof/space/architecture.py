@@ -102,7 +102,8 @@ class Architecture:
             )
         resolution = data.get("resolution_px")
         if not is_whole(resolution) or resolution <= 0:
-            raise SpaceError(f"resolution_px is {resolution!r}; expected a positive whole number")
+            found = repr(resolution) if "resolution_px" in data else "missing"
+            raise SpaceError(f"resolution_px is {found}; expected a positive whole number")
         cell = data.get("cell")
         units = data.get("units")
         if cell is not None and not isinstance(cell, str):

@@ -35,6 +35,7 @@ from hwprof.estimate.latency_model import AdditiveLatencyModel
 from hwprof.estimate.transfer import Donors, adapt_model, choose_networks
 from hwprof.results import Sample
 from hwprof.space import Architecture, get_space
+from tests.bench.common import existing
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -166,7 +167,7 @@ def own_models(table: Table, fitted: Any, models: dict[str, AdditiveLatencyModel
 def main() -> None:
     """Print one line a device, and the mean over them."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("data", type=Path)
+    parser.add_argument("data", type=existing)
     parser.add_argument("--networks", type=int, default=10)
     parser.add_argument("--donor-networks", type=int, default=900)
     parser.add_argument("--repeats", type=int, default=10)

@@ -40,6 +40,7 @@ from hwprof.search.strategy import Evaluated, make_strategy
 from hwprof.space import Architecture, DesignSpace, get_space, reduced_space
 from hwprof.space.reduction import Reduction
 from hwprof.store import Run
+from tests.bench.common import existing
 
 Judge = Callable[[Sequence[Architecture]], list[tuple[float, float]]]
 """Networks → latency in seconds and accuracy in percent."""
@@ -200,7 +201,7 @@ def note10_case(data: Path, sample: int, budget: float, scratch: Path) -> Case:
 def main() -> None:
     """Print one line a case."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("data", type=Path)
+    parser.add_argument("data", type=existing)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--evals", type=int, default=200)
     parser.add_argument("--sample", type=int, default=150, help="networks a reduction looks at")

@@ -1,6 +1,6 @@
 """The page docs/paper.md: the block-profiling paper, reproduced from data that it used.
 
-    python -m tests.bench.bench_paper [--networks 1000] [--data ../shared/data] > docs/paper.md
+    python -m tests.bench.bench_paper [--networks 1000] [--data ../shared/data]
 
 Latency from the Note10 block table, read through ``hwprof import``; accuracy from OFA's
 predictor, read as ``predictor:``. Published values: ``tests/golden/blockprofile_cikm2021.json``.
@@ -43,11 +43,11 @@ OPENING = """# The paper, reproduced
 *Profiling Neural Blocks and Design Spaces for Mobile Neural Architecture Search* (Mills et al.,
 CIKM 2021) prices blocks by pinning one at a time. This page repeats it with two sources that it
 used: OFA-MobileNetV3 at width 1.2, latency from the Galaxy Note10 block table, accuracy from
-OFA's predictor. Everything here is made by
+OFA's predictor. Everything here is printed by
 
-    python -m tests.bench.bench_paper > docs/paper.md
+    python -m tests.bench.bench_paper --data DATA
 
-and held by `tests/core/test_paper_reproduction.py`. The table comes in through `hwprof import`,
+(DATA: a folder with both) and held by `tests/core/test_paper_reproduction.py`. The table comes in through `hwprof import`,
 the predictor as `--accuracy predictor:FILE.npz`.
 
 Three samplers appear. *Text*: the depth of a pinned unit is uniform on those that hold the pinned

@@ -32,6 +32,7 @@ from hwprof.results import Trial
 from hwprof.search.scoring.predictor import PredictorAccuracy
 from hwprof.search.strategy import STRATEGIES, Evaluated, UsesForesight, make_strategy
 from hwprof.space import Architecture, DesignSpace, get_space
+from tests.bench.common import existing
 
 Point = tuple[float, float]
 
@@ -110,7 +111,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("problem", choices=["nb201", "ofa"])
-    parser.add_argument("files", type=Path, nargs="+")
+    parser.add_argument("files", type=existing, nargs="+")
     parser.add_argument("--seeds", type=int, default=30)
     parser.add_argument("--budgets", type=int, nargs="+", default=[200, 500, 1000])
     parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES))

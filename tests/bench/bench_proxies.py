@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -25,6 +24,7 @@ from scipy.stats import spearmanr
 
 from hwprof.search.scoring.proxies import OF_WEIGHTS, PROXIES, ProxyAccuracy
 from hwprof.space import Architecture, get_space
+from tests.bench.common import existing
 
 RESAMPLES = 2000
 DATASETS = ("c10_test_200", "c100_test_200")
@@ -61,7 +61,7 @@ def of_random(accuracy: Floats, macs: Floats) -> float:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("table", type=Path)
+    parser.add_argument("table", type=existing)
     parser.add_argument("--cells", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from hwprof.estimate.friendliness import fit_friendliness
 from hwprof.estimate.run_analysis import fitted_model, run_space
 from hwprof.results import Sample
 from hwprof.store import Run
+from tests.bench.common import existing
 
 
 def figures(run: Run, samples: list[Sample]) -> dict[str, str]:
@@ -49,7 +49,7 @@ def figures(run: Run, samples: list[Sample]) -> dict[str, str]:
 def main() -> None:
     """Print both columns."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path)
+    parser.add_argument("run", type=existing)
     arguments = parser.parse_args()
     with Run.open(arguments.run) as run:
         samples = [s for s in run.networks() if s.latency_s is not None]

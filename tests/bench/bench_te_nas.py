@@ -21,7 +21,6 @@ import argparse
 import io
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -35,6 +34,7 @@ from hwprof.search.strategies.indicators import TeNasConfig, Untrained
 from hwprof.search.strategies.te_nas import dense_ranks, search_te_nas
 from hwprof.space import Slot, get_space
 from hwprof.space.nasbench201 import parse_cell
+from tests.bench.common import existing
 
 N_IMAGES = 1000
 RESAMPLES = 2000
@@ -100,7 +100,7 @@ def expected_best(accuracy: NDArray[np.float64], n: int = N_RANDOM) -> float:
 def main() -> None:
     """Print the table; exit 1 where a bar is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("table", type=Path)
+    parser.add_argument("table", type=existing)
     parser.add_argument("images", help="CIFAR-10 as an .npz of JPEG, or noise")
     parser.add_argument("--cells", type=int, default=120)
     parser.add_argument("--repeats", type=int, default=TeNasConfig.repeats)

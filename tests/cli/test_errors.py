@@ -93,11 +93,15 @@ MISTAKES = {
     "time limit beyond a year": (["bench", "proxyless-gpu", "--timeout", "9999999h"], "a year"),
     "seed below zero": (
         ["profile", "--space", "mobile-mini", "--out", "r", "--seed", "-1"],
-        "greater than or equal to 0",
+        "Invalid value for '--seed'",
     ),
     "seed beyond any": (
         ["train", "--space", "mobile-mini", "--out", "n.pt", "--seed", "9" * 30],
         "expected 9223372036854775807 at most",
+    ),
+    "an architecture without its side": (
+        ["cost", '{"space": "mobile-mini", "units": []}'],
+        "resolution_px is missing; expected a positive whole number",
     ),
     "a network for no image": (["cost", mini(-3)], "resolution_px is -3"),
     "a network for an image that nobody has": (
