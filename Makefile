@@ -3,14 +3,15 @@
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= quickstart
+CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 # uv does not read pip's settings: hand over the one that names a folder of local wheels.
-UV := UV_FIND_LINKS="$${UV_FIND_LINKS:-$${PIP_FIND_LINKS:-}}" $(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt
+UV := UV_FIND_LINKS="$${UV_FIND_LINKS:-$${PIP_FIND_LINKS:-}}" $(BIN)/uv pip install -q --python $(BIN)/python -c $(CONSTRAINTS)
 
 # Else every process of a machine that sets it (containers often do) compiles all it imports again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: quickstart test lint types unit clean
+.PHONY: quickstart test lint types unit lowest clean
 
 quickstart: $(VENV)/.user
 	$(BIN)/hwprof quickstart --out $(OUT)
@@ -26,6 +27,10 @@ types: $(VENV)/.dev
 
 unit: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+# The oldest versions that pyproject.toml admits. Beside a newer Python they are deprecated in parts.
+lowest:
+	UV_RESOLUTION=lowest-direct PYTEST_ADDOPTS="-W ignore::DeprecationWarning" $(MAKE) unit VENV=.venv-lowest CONSTRAINTS=/dev/null
 
 $(BIN)/uv:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' || { echo "$(PYTHON) is $$($(PYTHON) -V 2>&1); expected 3.11 to 3.14, which constraints.txt pins; name one with: make PYTHON=python3.13 ..."; exit 2; }
@@ -43,4 +48,4 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/uv
 	@touch $@ $(VENV)/.user
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-lowest build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
