@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ def test_the_page_s_reading_of_raw_samples_is_right(
 
 def test_the_page_names_every_table(tmp_path: Path) -> None:
     Run.create(tmp_path / "run", "profile", REQUEST).close()
-    with sqlite3.connect(tmp_path / "run" / "run.db") as db:
+    with closing(sqlite3.connect(tmp_path / "run" / "run.db")) as db:
         tables = {
             name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type='table'")
         }
