@@ -12,11 +12,12 @@ import difflib
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from importlib import import_module, metadata, util
+from importlib import metadata, util
 from typing import TYPE_CHECKING, Any
 
 from hwprof._callable import make_callable
 from hwprof.errors import PlanError
+from hwprof.measure.loading import lack
 
 if TYPE_CHECKING:
     from hwprof.devices.remote.address import Address
@@ -285,8 +286,8 @@ def _status(name: str, found: Registration) -> DeviceStatus:
         runtime, distribution, available = found.instead[1], found.instead[1], True
     reason = "" if available else f"{found.package} is not installed: run {found.install}"
     # First what is hardest to mend: without a GPU no package would help.
-    if found.check and (lack := _ask(found.check)):
-        reason, available = lack, False
+    if found.check and (missing := lack(found.check)):
+        reason, available = missing, False
     return DeviceStatus(
         name=name,
         available=available,
@@ -295,15 +296,6 @@ def _status(name: str, found: Registration) -> DeviceStatus:
         runtime_version=installed_version(distribution) if available else None,
         hardware=_hardware(found),
     )
-
-
-def _ask(check: str) -> str:
-    module, _, name = check.partition(":")
-    try:
-        reason: str = getattr(import_module(module), name)()
-    except Exception as error:  # noqa: BLE001 - another package's fault hides no other device
-        return f"its check {check!r} failed: {type(error).__name__}: {error}"
-    return reason
 
 
 def _importable(package: str) -> bool:

@@ -12,9 +12,9 @@ from typing import Protocol, Self
 
 from hwprof.errors import DeviceUnavailableError, PlanError
 from hwprof.measure import machine, wire
+from hwprof.measure.loading import lack, load_factory
 from hwprof.measure.process import LINK, Interpreter, Worker, WorkerFault
 from hwprof.measure.records import PROTOCOL_VERSION, DeviceRef, Failure, Fingerprint
-from hwprof.measure.worker import load_factory
 from hwprof.workload import Workload
 
 START_TIMEOUT_S = 120.0
@@ -87,8 +87,8 @@ def launcher_for(ref: DeviceRef) -> Launcher:
     """
     if ref.launcher is None:
         # Before workers import a runtime, which takes seconds, to find no device.
-        if ref.check and (lack := load_factory(f"the check of {ref.name}", ref.check)()):
-            raise DeviceUnavailableError(f"the device {ref.name!r} cannot be used: {lack}")
+        if ref.check and (missing := lack(ref.check)):
+            raise DeviceUnavailableError(f"the device {ref.name!r} cannot be used: {missing}")
         return HostLauncher(memory=ref.memory)
     launcher: Launcher = load_factory(ref.name, ref.launcher)(ref)
     return launcher

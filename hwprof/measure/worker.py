@@ -7,7 +7,6 @@ process per replica matters more than time does: what a process happens to get f
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import signal
@@ -17,10 +16,11 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any, NoReturn
 
-from hwprof.errors import DeviceUnavailableError, HwprofError
+from hwprof.errors import HwprofError
 from hwprof.measure import agreement, wire
 from hwprof.measure.framing import read_from, write_all
 from hwprof.measure.kinds import FaultKind, failure_kind
+from hwprof.measure.loading import load_factory
 from hwprof.measure.memory import MemoryMeter
 from hwprof.measure.records import PROTOCOL_VERSION, DeviceRef, MeasurePlan
 from hwprof.protocols import (
@@ -45,22 +45,6 @@ def open_adapter(ref: DeviceRef) -> DeviceAdapter:
     """
     adapter: DeviceAdapter = load_factory(ref.name, ref.factory)(ref.options)
     return adapter
-
-
-def load_factory(name: str, target: str) -> Callable[..., Any]:
-    """Import what ``package.module:name`` names for the device ``name``.
-
-    Raises:
-        DeviceUnavailableError: it is not there.
-    """
-    module_name, _, attribute = target.partition(":")
-    try:
-        found: Callable[..., Any] = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise DeviceUnavailableError(
-            f"cannot load the adapter of {name!r} from {target!r}: {error}"
-        ) from error
-    return found
 
 
 Operations = Mapping[str, Callable[[wire.Frame], wire.Frame]]

@@ -35,7 +35,7 @@ from hwprof.estimate.latency_model import AdditiveLatencyModel
 from hwprof.estimate.transfer import Donors, adapt_model, choose_networks
 from hwprof.results import Sample
 from hwprof.space import Architecture, get_space
-from tests.bench.common import existing
+from tests.bench.arguments import existing
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 

@@ -40,7 +40,7 @@ from hwprof.search.strategy import Evaluated, make_strategy
 from hwprof.space import Architecture, DesignSpace, get_space, reduced_space
 from hwprof.space.reduction import Reduction
 from hwprof.store import Run
-from tests.bench.common import existing
+from tests.bench.arguments import existing
 
 Judge = Callable[[Sequence[Architecture]], list[tuple[float, float]]]
 """Networks → latency in seconds and accuracy in percent."""

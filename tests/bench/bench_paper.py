@@ -47,8 +47,8 @@ OFA's predictor. Everything here is printed by
 
     python -m tests.bench.bench_paper --data DATA
 
-(DATA: a folder with both) and held by `tests/core/test_paper_reproduction.py`. The table comes in through `hwprof import`,
-the predictor as `--accuracy predictor:FILE.npz`.
+(DATA: a folder with both) and held by `tests/core/test_paper_reproduction.py`. The table comes in
+through `hwprof import`, the predictor as `--accuracy predictor:FILE.npz`.
 
 Three samplers appear. *Text*: the depth of a pinned unit is uniform on those that hold the pinned
 layer, as the paper says. *Released*: the authors' code raises the depth to the layer's index

@@ -32,7 +32,7 @@ from hwprof.results import Trial
 from hwprof.search.scoring.predictor import PredictorAccuracy
 from hwprof.search.strategy import STRATEGIES, Evaluated, UsesForesight, make_strategy
 from hwprof.space import Architecture, DesignSpace, get_space
-from tests.bench.common import existing
+from tests.bench.arguments import existing
 
 Point = tuple[float, float]
 

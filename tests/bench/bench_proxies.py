@@ -24,7 +24,7 @@ from scipy.stats import spearmanr
 
 from hwprof.search.scoring.proxies import OF_WEIGHTS, PROXIES, ProxyAccuracy
 from hwprof.space import Architecture, get_space
-from tests.bench.common import existing
+from tests.bench.arguments import existing
 
 RESAMPLES = 2000
 DATASETS = ("c10_test_200", "c100_test_200")

@@ -19,7 +19,7 @@ from hwprof.estimate.friendliness import fit_friendliness
 from hwprof.estimate.run_analysis import fitted_model, run_space
 from hwprof.results import Sample
 from hwprof.store import Run
-from tests.bench.common import existing
+from tests.bench.arguments import existing
 
 
 def figures(run: Run, samples: list[Sample]) -> dict[str, str]:

@@ -34,7 +34,7 @@ from hwprof.search.strategies.indicators import TeNasConfig, Untrained
 from hwprof.search.strategies.te_nas import dense_ranks, search_te_nas
 from hwprof.space import Slot, get_space
 from hwprof.space.nasbench201 import parse_cell
-from tests.bench.common import existing
+from tests.bench.arguments import existing
 
 N_IMAGES = 1000
 RESAMPLES = 2000

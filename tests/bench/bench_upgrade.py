@@ -41,6 +41,7 @@ from hwprof.space import NAMED_ARCHITECTURES, get_space
 from hwprof.units import format_duration
 from hwprof.workload import Workload
 from tests.bench import common
+from tests.bench.arguments import seconds
 from tests.bench.environments import environment, installed
 
 SPACE = "proxylessnas"
@@ -167,7 +168,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=10)
     parser.add_argument("--networks", nargs="*", choices=NAMED_ARCHITECTURES, default=NETWORKS)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--max-time", type=common.seconds, default=600.0, help="e.g. 10m")
+    parser.add_argument("--max-time", type=seconds, default=600.0, help="e.g. 10m")
     parser.add_argument("--quick", action="store_true", help="two blocks, to see that it works")
     parser.add_argument("--out", type=Path, default=PAGE, help="the page; --quick only prints it")
     options = parser.parse_args()

@@ -26,13 +26,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import typer
 from numpy.typing import NDArray
 from scipy import stats
 
 from hwprof.api.models import raise_failure
 from hwprof.campaign import isolated_workloads
-from hwprof.cli.options import parse_duration
 from hwprof.devices import device_ref
 from hwprof.interval import Interval
 from hwprof.measure import machine
@@ -46,6 +44,7 @@ from hwprof.space import Architecture, get_space
 from hwprof.store.session_file import SessionFile
 from hwprof.units import NOTHING, format_duration
 from hwprof.workload import Workload
+from tests.bench.arguments import seconds
 from tests.bench.otherwork import Watch
 
 Floats = NDArray[np.float64]
@@ -340,22 +339,6 @@ def parser(doc: str, name: str) -> argparse.ArgumentParser:
     made.add_argument("--quick", action="store_true", help="a few cells, to see that it works")
     made.add_argument("--seed", type=int, default=0)
     return made
-
-
-def seconds(text: str) -> float:
-    """Read a duration such as ``10m``; no limit where it is empty."""
-    try:
-        return parse_duration("the time", text) or np.inf
-    except typer.BadParameter as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def existing(text: str) -> Path:
-    """Read the path of what a benchmark needs and does not make."""
-    path = Path(text)
-    if not path.exists():
-        raise argparse.ArgumentTypeError(f"{text!r} is not there")
-    return path
 
 
 def say(text: str) -> None:

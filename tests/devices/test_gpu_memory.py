@@ -9,8 +9,8 @@ import pytest
 
 from hwprof.devices import BUILTIN, NVIDIA_GPU, device_ref
 from hwprof.devices.nvidia.gpu_memory import free_bytes
+from hwprof.measure.loading import load_factory
 from hwprof.measure.records import DeviceOptions
-from hwprof.measure.worker import load_factory
 from tests.devices.fake_nvml import FakeNvml
 
 FREE = {"handle 0": 70, "handle 1": 30, "handle of MIG-5": 9, "slice a": 8, "slice b": 6}
